@@ -1,0 +1,103 @@
+"""The command line: the only place where configuration meets code.
+
+`fit`, `validate`, `test` and `predict` are LightningCLI's, driven by one YAML; every other command is a plain function
+whose signature is its parser and whose docstring is its help.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+
+TRAINER_COMMANDS = {
+    "fit": "train, and validate while training",
+    "validate": "validate a checkpoint",
+    "test": "evaluate a checkpoint on the test split and print its table",
+    "predict": "restore the images a YAML names",
+}
+# command -> (module, function, one line of help); imported on use: `restore --help` must not wait for everything
+COMMANDS = {
+    "restore": ("lit_mimdit.inference.restore", "restore", "restore photographs of any size"),
+    "sample-data": ("lit_mimdit.data.sample_data", "write_sample_data", "write a small FoundIR-layout data set"),
+    "data check": ("lit_mimdit.data.check", "check", "check a data set: pairs, sizes, problems, a contact sheet"),
+}
+TRACEBACK = "LIT_MIMDIT_TRACEBACK"
+
+
+def usage() -> str:
+    """The text of `python -m lit_mimdit --help`."""
+    lines = ["usage: python -m lit_mimdit COMMAND [options]      (COMMAND --help teaches each)", "", "With a YAML (-c experiments/NAME.yaml):"]
+    lines += [f"  {name:12} {text}" for name, text in TRAINER_COMMANDS.items()]
+    lines += ["", "By themselves:"] + [f"  {name:12} {text}" for name, (_, _, text) in COMMANDS.items()]
+    lines += ["", f"Errors are one line; set {TRACEBACK}=1 for the whole traceback."]
+    return "\n".join(lines)
+
+
+def run_trainer(args: list[str]) -> None:
+    """LightningCLI with omegaconf interpolation over the merged configuration."""
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+    from jsonargparse import set_parsing_settings
+
+    class CLI(LightningCLI):
+        """Model and data are given by class_path; YAML and command line always beat what a checkpoint remembers."""
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.add_argument("--matmul_precision", default="highest", help="torch.set_float32_matmul_precision: highest, high, medium")
+
+        def _parse_ckpt_path(self) -> None:
+            """Nothing: otherwise the checkpoint's hyper-parameters silently win over YAML and command line."""
+
+        def before_instantiate_classes(self) -> None:
+            import torch
+
+            torch.set_float32_matmul_precision(self.config[self.subcommand].matmul_precision)
+
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    # a bare --trainer.fast_dev_run means true, as in Lightning's own documentation
+    bare = [i for i, a in enumerate(args) if a == "--trainer.fast_dev_run" and (i + 1 == len(args) or args[i + 1].startswith("-"))]
+    args = [f"{a}=true" if i in bare else a for i, a in enumerate(args)]
+    CLI(
+        args=args,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        parser_kwargs={"parser_mode": "omegaconf+"},
+        save_config_kwargs={"overwrite": True},
+    )
+
+
+def run_function(name: str, function: Callable, args: list[str]) -> int:
+    """Parse `args` by the function's signature and call it; its return value, if an int, is the exit status."""
+    from jsonargparse import auto_cli
+
+    result = auto_cli(function, args=args, as_positional=True, prog=f"python -m lit_mimdit {name}")
+    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; user errors end in one line on stderr and exit status 2."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if args[0] == "--version":
+        from lit_mimdit import __version__
+
+        print(__version__)
+        return 0
+    name = next((c for c in COMMANDS if args[: len(c.split())] == c.split()), None)
+    if name is None and args[0] not in TRAINER_COMMANDS:
+        print(f"error: no command {args[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    try:
+        if name is None:
+            run_trainer(args)
+            return 0
+        module, function, _ = COMMANDS[name]
+        return run_function(name, getattr(import_module(module), function), args[len(name.split()) :])
+    except (ValueError, OSError) as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,76 @@
+"""FoundIR: a tree of `<NN><Type>/{GT,LQ}/` folders (its test set), or any tree with a meta file (its training set)."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+from lit_mimdit.data.layouts.pairs import Pair, PairList, Problem, add_by_stem, with_sides
+
+
+def read_foundir(found: PairList, meta: str | Path | None = None) -> None:
+    """Folders of a type with GT and LQ in each, or what the meta file says."""
+    if meta is not None:
+        _read_meta(found, Path(meta))
+        return
+    for folder, gt, lq in with_sides(found.root, "GT", "LQ"):
+        name = folder.absolute().name
+        add_by_stem(found, name, gt, lq, name)
+
+
+def _read_meta(found: PairList, meta: Path) -> None:
+    if not meta.is_file() and not meta.is_absolute():
+        meta = found.root / meta
+    try:
+        lines = meta.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ValueError(f"{meta}: the meta file cannot be read: {reason}") from error
+    listing = Listing()
+    taken: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        names = [name.strip() for name in line.split(",")]
+        if len(names) != 2 or not all(names):
+            raise ValueError(f"{meta}, line {number}: expected 'GT-path, LQ-path', got {line.strip()!r}")
+        gt, lq = (_inside(name, f"{meta}, line {number}") for name in names)
+        degradation, pair_id = _degradation_and_id(lq, found.root)
+        missing = [path for path in (gt, lq) if not listing.has(found.root / path)]
+        found.problems += [Problem("missing", found.root / path, degradation, f"{meta.name}, line {number}") for path in missing]
+        if pair_id in taken:
+            detail = f"{meta.name}, line {number}: {pair_id} is in line {taken[pair_id]} already"
+            found.problems.append(Problem("duplicate", found.root / lq, degradation, detail))
+        elif not missing:
+            found.pairs.append(Pair(pair_id, degradation, found.root / lq, found.root / gt))
+        taken.setdefault(pair_id, number)
+
+
+def _degradation_and_id(lq: PurePosixPath, root: Path) -> tuple[str, str]:
+    """From the path of an LQ file relative to the root: 01Blur/LQ/0001.png -> 01Blur, 01Blur/0001; Rain/7.png -> Rain, Rain/7."""
+    parents = lq.parts[:-1]
+    if parents and parents[-1].casefold() == "lq":
+        parents = parents[:-1]
+    parents = parents or (root.absolute().name,)
+    return parents[-1], "/".join((*parents, lq.stem))
+
+
+def _inside(name: str, where: str) -> PurePosixPath:
+    """A path of a meta file, relative to the root. Refused if it leads out of the root (links that the user made may)."""
+    path = PurePosixPath(os.path.normpath(name))
+    if path.is_absolute() or path.parts[:1] == ("..",):
+        raise ValueError(f"{where}: {name!r} is outside the root; paths must be relative to it")
+    return path
+
+
+class Listing:
+    """Which files exist. Each folder is listed once: a stat of every file of a million pairs takes hours on network disks."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, frozenset[str]] = {}
+
+    def has(self, path: Path) -> bool:
+        if path.parent not in self._names:
+            try:
+                self._names[path.parent] = frozenset(entry.name for entry in os.scandir(path.parent) if entry.is_file())
+            except (FileNotFoundError, NotADirectoryError):
+                self._names[path.parent] = frozenset()
+        return path.name in self._names[path.parent]

@@ -1,0 +1,124 @@
+"""The vocabulary of all layouts: a pair, a problem, a list of both; and pairing files of two folders by name."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lit_mimdit.data.image_io import IMAGE_EXTENSIONS
+
+Kind = Literal["unpaired LQ", "unpaired GT", "duplicate", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A degraded image and its reference."""
+
+    id: str  # unique in the data set, such as "01Blur/0001"
+    degradation: str  # such as "01Blur"
+    lq: Path
+    gt: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that could not be paired, by name."""
+
+    kind: Kind
+    path: Path
+    degradation: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.path}" + (f" ({self.detail})" if self.detail else "")
+
+
+@dataclass
+class PairList:
+    """The pairs of a data set in natural order of their ids, and what stood in the way of more."""
+
+    layout: str
+    root: Path
+    pairs: list[Pair] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+def require_complete(found: PairList) -> list[Pair]:
+    """The pairs of a list without problems. Raises ValueError naming the first 10 problems, or if there are no pairs."""
+    if found.problems:
+        shown = "".join(f"\n  {problem}" for problem in found.problems[:10])
+        more = f"\n  ... and {len(found.problems) - 10} more" if len(found.problems) > 10 else ""
+        raise ValueError(
+            f"{found.root}: {len(found.problems)} problem(s) in this {found.layout} data set:{shown}{more}\n"
+            f"Complete or remove these files (all are listed by: python -m lit_mimdit data check {found.root})"
+        )
+    if not found.pairs:
+        raise ValueError(f"{found.root}: no pairs of images found in the layout {found.layout}")
+    return found.pairs
+
+
+def add_by_stem(found: PairList, degradation: str, gt: Path | None, lq: Path | None, prefix: str, keep: set[str] | None = None) -> None:
+    """Pair the files of two folders that have the same name, whatever their extensions.
+
+    The id of a pair is `prefix/stem`; `keep` limits the pairs to these stems. A name that occurs twice in one folder makes no
+    pair, since choosing one of the two would be a guess.
+    """
+    sharp, degraded = by_stem(gt), by_stem(lq)
+    for stem in sorted(sharp.keys() | degraded.keys() if keep is None else keep):
+        clean, bad = sharp.get(stem, []), degraded.get(stem, [])
+        if len(clean) == len(bad) == 1:
+            found.pairs.append(Pair(f"{prefix}/{stem}", degradation, bad[0], clean[0]))
+            continue
+        found.problems += _duplicates(clean, degradation) + _duplicates(bad, degradation)
+        if not clean and bad:
+            found.problems += [Problem("unpaired LQ", file, degradation, "no GT of this name") for file in bad]
+        if not bad and clean:
+            found.problems += [Problem("unpaired GT", file, degradation, "no LQ of this name") for file in clean]
+
+
+def by_stem(folder: Path | None) -> dict[str, list[Path]]:
+    """The image files directly in a folder by their name without extension; hidden files are left out."""
+    files: dict[str, list[Path]] = {}
+    for name in sorted(os.listdir(folder)) if folder else []:
+        path = Path(folder, name)
+        if not name.startswith(".") and path.suffix.lower() in IMAGE_EXTENSIONS:
+            files.setdefault(path.stem, []).append(path)
+    return files
+
+
+def unique_by_stem(found: PairList, degradation: str, folder: Path | None) -> dict[str, Path]:
+    """As `by_stem`, without the names that occur twice: those become problems."""
+    files = by_stem(folder)
+    for same in files.values():
+        found.problems += _duplicates(same, degradation)
+    return {stem: same[0] for stem, same in files.items() if len(same) == 1}
+
+
+def _duplicates(files: list[Path], degradation: str) -> list[Problem]:
+    names = ", ".join(file.name for file in files)
+    return [Problem("duplicate", file, degradation, f"same name: {names}") for file in files] if len(files) > 1 else []
+
+
+def with_sides(root: Path, gt: str, lq: str) -> list[tuple[Path, Path | None, Path | None]]:
+    """Folders that hold folders `gt` and `lq`, one of them at least: root itself, else those directly below it."""
+    for folders in ([root], subfolders(root)):
+        found = [(folder, side_folder(folder, gt), side_folder(folder, lq)) for folder in folders]
+        found = [entry for entry in found if entry[1] or entry[2]]
+        if found:
+            return found
+    return []
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders directly in a folder, hidden ones left out."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def side_folder(folder: Path, name: str) -> Path | None:
+    """The folder `name` directly in `folder`, in any case of letters; the exact spelling wins."""
+    if (folder / name).is_dir():
+        return folder / name
+    return next((path for path in subfolders(folder) if path.name.casefold() == name.casefold()), None)

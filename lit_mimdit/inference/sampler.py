@@ -1,0 +1,90 @@
+"""Solvers of the probability-flow ODE dx/dt = v(x, t) from t = 1 (noise) to t = 0. They know nothing of the network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from lit_mimdit.training.flow import interpolate
+
+Velocity = Callable[[Tensor, float], Tensor]
+
+
+@dataclass
+class SamplingConfig:
+    """How a restored latent is drawn.
+
+    Args:
+        steps: solver steps (40 in the paper).
+        solver: "euler" (one network evaluation a step) or "heun" (two, second order).
+        start: "noise" starts from pure noise; "lq" from the degraded latent mixed with noise at time `strength`.
+        strength: time in (0, 1] at which start "lq" begins; 1 is the same as "noise".
+        tile: side of the tiles in pixels that larger images are cut into; their velocities are blended at every step.
+        overlap: pixels that neighbouring tiles share.
+        tile_batch: tiles computed at once.
+    """
+
+    steps: int = 40
+    solver: Literal["euler", "heun"] = "euler"
+    start: Literal["noise", "lq"] = "noise"
+    strength: float = 1.0
+    tile: int = 512
+    overlap: int = 64
+    tile_batch: int = 4
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"sampling.steps is {self.steps}: at least 1 is needed")
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"sampling.strength is {self.strength}: it must lie in (0, 1]")
+        if self.tile < 1 or not 0 <= self.overlap < self.tile:
+            raise ValueError(f"sampling.overlap is {self.overlap} with tiles of {self.tile} px: it must be 0 or more and less than the tile")
+        if self.tile_batch < 1:
+            raise ValueError(f"sampling.tile_batch is {self.tile_batch}: at least 1 is needed")
+
+
+def times(scheduler: FlowMatchEulerDiscreteScheduler, config: SamplingConfig) -> list[float]:
+    """The scheduler's sigmas for `steps` steps, ending in 0; start "lq" squeezes them into [0, strength]."""
+    own = FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
+    own.set_timesteps(config.steps)
+    top = config.strength if config.start == "lq" else 1.0
+    return [float(sigma) * top for sigma in own.sigmas]
+
+
+# x_{s+1} = x_s + (t_{s+1} - t_s) v(x_s, t_s)
+def euler(velocity: Velocity, x: Tensor, t: list[float]) -> Tensor:
+    """Euler's method along the times `t`."""
+    for now, after in zip(t[:-1], t[1:], strict=True):
+        x = x + (after - now) * velocity(x, now)
+    return x
+
+
+# x' = x_s + h v(x_s, t_s);  x_{s+1} = x_s + h / 2 (v(x_s, t_s) + v(x', t_{s+1}))
+def heun(velocity: Velocity, x: Tensor, t: list[float]) -> Tensor:
+    """Heun's method; the last step, to t = 0, is an Euler step, since the velocity at t = 0 says nothing of the noise."""
+    for now, after in zip(t[:-1], t[1:], strict=True):
+        slope = velocity(x, now)
+        ahead = x + (after - now) * slope
+        x = ahead if after == 0.0 else x + (after - now) * 0.5 * (slope + velocity(ahead, after))
+    return x
+
+
+def evaluations(config: SamplingConfig) -> int:
+    """Network evaluations of one sample."""
+    return config.steps if config.solver == "euler" else 2 * config.steps - 1
+
+
+def start_latent(z_lq: Tensor, noise: Tensor, config: SamplingConfig) -> Tensor:
+    """Where the solver starts: noise, or (1 - strength) z_lq + strength noise."""
+    if config.start == "noise":
+        return noise
+    return interpolate(z_lq, noise, torch.full((len(z_lq),), config.strength, device=z_lq.device))
+
+
+def sample(velocity: Velocity, z_lq: Tensor, noise: Tensor, scheduler: FlowMatchEulerDiscreteScheduler, config: SamplingConfig) -> Tensor:
+    """Restored latent (B, C, H, W) for degraded latents of the same shape."""
+    solver = {"euler": euler, "heun": heun}[config.solver]
+    return solver(velocity, start_latent(z_lq, noise, config), times(scheduler, config))

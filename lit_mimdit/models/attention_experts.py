@@ -1,0 +1,141 @@
+"""The four kinds of attention an expert can be. All take tokens and their grid, and return tokens.
+
+B = batch, N = h * w tokens in row-major order, d = width, H = heads. Any h and w.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Grid = tuple[int, int]
+
+
+def _check_heads(width: int, heads: int) -> None:
+    if heads < 1 or width % heads:
+        raise ValueError(f"branch.width is {width} and branch.heads {heads}: the width must be a multiple of the heads")
+
+
+class SpatialAttention(nn.Module):
+    """Multi-head self-attention over all tokens (Vaswani et al., arXiv 1706.03762): softmax(q k^T / sqrt(d/H)) v."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        _check_heads(width, heads)
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x_BNd: Tensor, grid: Grid) -> Tensor:
+        q, k, v = self.qkv(x_BNd).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N, d/H)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class ChannelAttention(nn.Module):
+    """Attention between channels instead of tokens: Restormer's MDTA (Zamir et al., arXiv 2111.09881, eq. 1).
+
+    q, k, v = depth-wise 3x3 of a point-wise projection; out = project(v softmax(temperature * k^T q)) with q and k of unit length
+    over the tokens. Cost is linear in N.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        _check_heads(width, heads)
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkv = nn.Linear(width, 3 * width)
+        self.depthwise = nn.Conv2d(3 * width, 3 * width, 3, padding=1, groups=3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x_BNd: Tensor, grid: Grid) -> Tensor:
+        maps = self.depthwise(self.qkv(x_BNd).transpose(1, 2).unflatten(2, grid)).flatten(2)  # (B, 3d, N)
+        q, k, v = maps.unflatten(1, (3, self.heads, -1)).unbind(1)  # each (B, H, d/H, N)
+        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        attention = (q @ k.transpose(-2, -1) * self.temperature).softmax(dim=-1)  # (B, H, d/H, d/H)
+        return self.out((attention @ v).flatten(1, 2).transpose(1, 2))
+
+
+def relative_position_index(window: int) -> Tensor:
+    """Index into the bias table for every pair of positions of a window, (window^2, window^2), as in Swin."""
+    rows, cols = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    rows, cols = rows.flatten(), cols.flatten()
+    return (rows[:, None] - rows[None] + window - 1) * (2 * window - 1) + cols[:, None] - cols[None] + window - 1
+
+
+def window_mask(grid: Grid, padded: Grid, window: int, shift: Grid) -> Tensor:
+    """Which tokens of a window may see each other, (windows, window^2, window^2) bool.
+
+    After a cyclic shift a window can hold pieces that are not neighbours; tokens see their own piece only, and nobody sees
+    the padding (a padded token sees itself, so that its softmax, which is thrown away, stays finite).
+    """
+    region = torch.zeros(padded, dtype=torch.long)
+    for axis, step in enumerate(shift):
+        if step:
+            piece = torch.zeros(padded[axis], dtype=torch.long)
+            piece[-window:-step] = 1
+            piece[-step:] = 2
+            region += (3**axis) * piece.unsqueeze(1 - axis)
+    real = torch.zeros(padded, dtype=torch.bool)
+    real[: grid[0], : grid[1]] = True
+    real = real.roll((-shift[0], -shift[1]), (0, 1))
+
+    def windows(plane: Tensor) -> Tensor:
+        return plane.unfold(0, window, window).unfold(1, window, window).reshape(-1, window * window)
+
+    region, real = windows(region), windows(real)
+    same = region[:, :, None] == region[:, None, :]
+    return (same & real[:, None, :]) | torch.eye(window * window, dtype=torch.bool)
+
+
+class SwinAttention(nn.Module):
+    """Attention inside (shifted) windows with a relative position bias (Liu et al., arXiv 2103.14030).
+
+    Grids that the window does not divide are padded; padding is masked out. An axis that one window covers is not shifted.
+    """
+
+    def __init__(self, width: int, heads: int, window: int, shifted: bool) -> None:
+        super().__init__()
+        _check_heads(width, heads)
+        if window < 1:
+            raise ValueError(f"branch.window is {window}: a window is at least 1 token wide")
+        self.heads, self.window, self.shifted = heads, window, shifted
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.bias_table, std=0.02)
+        self.register_buffer("bias_index", relative_position_index(window), persistent=False)
+
+    def forward(self, x_BNd: Tensor, grid: Grid) -> Tensor:
+        batch, _, width = x_BNd.shape
+        window = self.window
+        padded = tuple(-(-n // window) * window for n in grid)
+        shift = tuple(window // 2 if self.shifted and n > window else 0 for n in padded)
+        x = F.pad(x_BNd.unflatten(1, grid), (0, 0, 0, padded[1] - grid[1], 0, padded[0] - grid[0]))
+        x = x.roll((-shift[0], -shift[1]), (1, 2))
+        rows, cols = padded[0] // window, padded[1] // window
+        x = x.view(batch, rows, window, cols, window, width).transpose(2, 3).reshape(batch * rows * cols, window * window, width)
+
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B*windows, H, window^2, d/H)
+        bias = self.bias_table[self.bias_index].permute(2, 0, 1).to(q.dtype).unsqueeze(0)  # (1, H, window^2, window^2)
+        if any(shift) or padded != grid:
+            mask = window_mask(grid, padded, window, shift).to(x.device)
+            bias = bias.masked_fill(~mask.unsqueeze(1), float("-inf")).repeat(batch, 1, 1, 1)
+        x = self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
+
+        x = x.view(batch, rows, cols, window, window, width).transpose(2, 3).reshape(batch, *padded, width)
+        x = x.roll(shift, (1, 2))[:, : grid[0], : grid[1]]
+        return x.flatten(1, 2)
+
+
+class SEAttention(nn.Module):
+    """Squeeze-and-excitation (Hu et al., arXiv 1709.01507): x * sigmoid(W2 relu(W1 mean(x))), one factor a channel and image."""
+
+    def __init__(self, width: int, reduction: int) -> None:
+        super().__init__()
+        if reduction < 1 or width // reduction < 1:
+            raise ValueError(f"branch.se_reduction is {reduction}: it must lie between 1 and the width {width}")
+        self.squeeze = nn.Linear(width, width // reduction)
+        self.excite = nn.Linear(width // reduction, width)
+
+    def forward(self, x_BNd: Tensor, grid: Grid) -> Tensor:
+        scale_B1d = self.excite(self.squeeze(x_BNd.mean(1, keepdim=True)).relu()).sigmoid()
+        return x_BNd * scale_B1d

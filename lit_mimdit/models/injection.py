@@ -1,0 +1,113 @@
+"""The condition enters each joint attention of the backbone as keys and values, through diffusers' attention processors.
+
+The paper concatenates condition tokens c to the latent tokens x before a block's attention and drops their outputs after it:
+
+    split(attention([x ; c ; text]))
+
+The outputs of c are thrown away and c is not modulated by the timestep, so its queries are never needed, and its keys and
+values depend on the LQ image alone. `project_condition` computes them once an image; all sampling steps reuse them, exactly.
+
+B = batch, N = condition tokens, D = backbone width, H = backbone heads.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers import SD3Transformer2DModel
+from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
+from torch import Tensor
+
+
+class BlockCondition(NamedTuple):
+    """What one block attends to: key and value (B, H, N, D/H), and for fusion zero_gated the gate (H,) before its tanh."""
+
+    key: Tensor
+    value: Tensor
+    gate: Tensor | None = None
+
+
+def _heads(attn: Attention, x: Tensor) -> Tensor:
+    return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+
+def project_condition(attn: Attention, c_BND: Tensor, gate: Tensor | None = None) -> BlockCondition:
+    """Keys and values of condition tokens by the block's own frozen projections, (B, N, D) -> BlockCondition."""
+    key, value = _heads(attn, attn.to_k(c_BND)), _heads(attn, attn.to_v(c_BND))
+    return BlockCondition(attn.norm_k(key) if attn.norm_k is not None else key, value, gate)
+
+
+class ConditionedJointAttention:
+    """diffusers' joint attention of SD3 with additional keys and values.
+
+    The transformer's `joint_attention_kwargs` carry `condition`, a BlockCondition for every block (or None), and `capture`, a list that
+    receives this block's normalised latent tokens (B, N, D).
+    """
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        condition: tuple[BlockCondition, ...] | None = None,
+        capture: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        if capture is not None:
+            capture.append(hidden_states)
+        tokens = hidden_states.shape[1]
+        query, key, value = (_heads(attn, layer(hidden_states)) for layer in (attn.to_q, attn.to_k, attn.to_v))
+        text = [_heads(attn, layer(encoder_hidden_states)) for layer in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)]
+        if attn.norm_q is not None:
+            query, key = attn.norm_q(query), attn.norm_k(key)
+        if attn.norm_added_q is not None:
+            text[0], text[1] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
+        query = torch.cat([query, text[0]], dim=2)
+
+        extra = condition[self.block] if condition is not None else None
+        if extra is not None and extra.gate is None:
+            key, value = torch.cat([key, extra.key, text[1]], dim=2), torch.cat([value, extra.value, text[2]], dim=2)
+        else:
+            key, value = torch.cat([key, text[1]], dim=2), torch.cat([value, text[2]], dim=2)
+        out = F.scaled_dot_product_attention(query, key, value)
+        if extra is not None and extra.gate is not None:
+            gate = extra.gate.tanh().to(out.dtype)[:, None, None]
+            out = out + gate * F.scaled_dot_product_attention(query, extra.key, extra.value)
+
+        out = out.transpose(1, 2).flatten(2)
+        latent, context = out[:, :tokens], out[:, tokens:]
+        if not attn.context_pre_only:
+            context = attn.to_add_out(context)
+        return attn.to_out[1](attn.to_out[0](latent)), context
+
+
+class UnconditionedAttention(JointAttnProcessor2_0):
+    """The second, image-only attention of SD3.5's dual blocks: diffusers' own, told to expect the condition and leave it alone."""
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, condition=None, capture=None):
+        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
+
+
+def install(transformer: SD3Transformer2DModel) -> None:
+    """Put the processors into every block of `transformer`. Without a condition it computes what it did before."""
+    for index, block in enumerate(transformer.transformer_blocks):
+        block.attn.set_processor(ConditionedJointAttention(index))
+        if block.attn2 is not None:
+            block.attn2.set_processor(UnconditionedAttention())
+
+
+@torch.no_grad()
+def hidden_states(transformer: SD3Transformer2DModel, latent: Tensor, timestep: Tensor, embeds: Tensor, pooled: Tensor) -> list[Tensor]:
+    """The normalised latent tokens (B, N, D) that each block's joint attention receives for `latent` (B, C, H, W)."""
+    captured: list[Tensor] = []
+    transformer(
+        hidden_states=latent,
+        encoder_hidden_states=embeds,
+        pooled_projections=pooled,
+        timestep=timestep,
+        joint_attention_kwargs={"capture": captured},
+    )
+    return captured

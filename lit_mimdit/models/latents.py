@@ -1,0 +1,24 @@
+"""Images to latents and back. Images are (B, 3, H, W) in [0, 1]; latents (B, C, H/f, W/f), shifted and scaled to unit variance."""
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+
+def downsampling(vae: AutoencoderKL) -> int:
+    """Pixels a latent element covers along one axis (f): 8 for SD3.5."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, image: Tensor) -> Tensor:
+    """Latent of the posterior's mode, not a sample: one image has one latent. float32."""
+    mode = vae.encode((image * 2.0 - 1.0).to(vae.dtype)).latent_dist.mode()
+    return (mode.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKL, latent: Tensor) -> Tensor:
+    """Image in [0, 1] (clamped), float32."""
+    raw = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    return (vae.decode(raw.to(vae.dtype)).sample.float() * 0.5 + 0.5).clamp(0.0, 1.0)

@@ -1,0 +1,197 @@
+"""MoE-in-MoE (MiM): a dense router over groups of experts, a sparse router inside each group (MiM-DiT, arXiv 2603.02710).
+
+B = batch, N = tokens, d = branch width, D = backbone width, G = groups, E = sub-experts of a group, K = sub-experts selected.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from lit_mimdit.models.attention_experts import ChannelAttention, Grid, SEAttention, SpatialAttention, SwinAttention
+from lit_mimdit.models.routers import Router, Routing
+
+GROUPS = ("spatial", "channel", "swin", "se")
+
+
+@dataclass
+class InterConfig:
+    """The router between the groups.
+
+    Args:
+        router: "dense" weighs all groups (the paper), "top1" keeps the heaviest only.
+    """
+
+    router: Literal["dense", "top1"] = "dense"
+
+
+@dataclass
+class IntraConfig:
+    """The sub-experts inside every group and their router.
+
+    Args:
+        experts: N sub-experts a group; 1 switches the Intra-MoE off.
+        top_k: how many of them an image uses ("topk" router).
+        router: "topk" (the paper) or "dense" (all of them).
+        renormalise: divide the selected gates by their sum.
+    """
+
+    experts: int = 4
+    top_k: int = 2
+    router: Literal["topk", "dense"] = "topk"
+    renormalise: bool = False
+
+
+@dataclass
+class BranchConfig:
+    """The trained branch: one MiM a backbone block.
+
+    Args:
+        width: d of the experts' tokens.
+        heads: attention heads of the experts; must divide the width.
+        window: side of a Swin window in tokens; every second block is shifted.
+        groups: kinds of the expert groups, each one of spatial, channel, swin, se; a kind may appear several times.
+        inter: router between the groups.
+        intra: sub-experts and router inside a group.
+        ff_ratio: hidden width of the feed-forward layer, in widths.
+        se_reduction: squeeze factor of the SE experts.
+        chained: MiM i also receives the tokens of MiM i - 1; false gives every MiM the LQ tokens alone (the paper).
+        positions: the LQ tokens carry the backbone's positions.
+        base: what the condition tokens are before anything is learned: "zero" (the paper), "embed" (the normalised LQ tokens),
+            "position" (the backbone's own normalised hidden states of an empty latent: the same for every LQ image),
+            "reference" (those of the LQ latent at t = 0: one backbone pass an image).
+        fusion: "concat" joins the condition to the latent tokens' keys and values (the paper); "zero_gated" attends to it separately
+            and adds the result through a gate that starts at 0 (LLaMA-Adapter, arXiv 2303.16199).
+        zero_std: standard deviation of the Zero Linear's first weights; 0 is the paper.
+    """
+
+    width: int
+    heads: int
+    window: int = 8
+    groups: list[str] = field(default_factory=lambda: list(GROUPS))
+    inter: InterConfig = field(default_factory=InterConfig)
+    intra: IntraConfig = field(default_factory=IntraConfig)
+    ff_ratio: float = 2.0
+    se_reduction: int = 4
+    chained: bool = False
+    positions: bool = True
+    base: Literal["zero", "embed", "position", "reference"] = "zero"
+    fusion: Literal["concat", "zero_gated"] = "concat"
+    zero_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        for prefix, part in (("branch", self), ("branch.inter", self.inter), ("branch.intra", self.intra)):
+            for name, hint in get_type_hints(type(part)).items():
+                choices = get_args(hint) if get_origin(hint) is Literal else ()
+                if choices and getattr(part, name) not in choices:
+                    raise ValueError(f"{prefix}.{name} is {getattr(part, name)!r}: choose among {', '.join(choices)}")
+        wrong = [g for g in self.groups if g not in GROUPS]
+        if wrong or not self.groups:
+            raise ValueError(f"branch.groups holds {wrong or 'nothing'}: choose among {', '.join(GROUPS)}")
+        if self.width < 1 or round(self.width * self.ff_ratio) < 1:
+            raise ValueError(f"branch.width is {self.width} and branch.ff_ratio {self.ff_ratio}: both must give at least 1 channel")
+        if self.intra.experts < 1:
+            raise ValueError(f"branch.intra.experts is {self.intra.experts}: a group needs at least 1 (1 switches the Intra-MoE off)")
+        if self.intra.router == "topk" and not 1 <= self.intra.top_k <= self.intra.experts:
+            limit = self.intra.experts
+            raise ValueError(f"branch.intra.top_k is {self.intra.top_k} with branch.intra.experts {limit}: choose 1 to {limit}")
+        if self.zero_std < 0:
+            raise ValueError(f"branch.zero_std is {self.zero_std}: it must be 0 or more")
+
+
+class MiMRouting(NamedTuple):
+    """Decisions of one MiM: of its Inter router, and of the Intra router of every group."""
+
+    inter: Routing
+    intra: tuple[Routing, ...]
+
+
+def _expert(kind: str, config: BranchConfig, shifted: bool) -> nn.Module:
+    match kind:
+        case "spatial":
+            return SpatialAttention(config.width, config.heads)
+        case "channel":
+            return ChannelAttention(config.width, config.heads)
+        case "swin":
+            return SwinAttention(config.width, config.heads, config.window, shifted)
+        case "se":
+            return SEAttention(config.width, config.se_reduction)
+    raise AssertionError(kind)
+
+
+class IntraMoE(nn.Module):
+    """y = sum over the selected sub-experts e of gate_e * expert_e(x), selected an image."""
+
+    def __init__(self, kind: str, config: BranchConfig, shifted: bool) -> None:
+        super().__init__()
+        intra = config.intra
+        self.experts = nn.ModuleList(_expert(kind, config, shifted) for _ in range(intra.experts))
+        top_k = intra.experts if intra.router == "dense" else intra.top_k
+        self.router = Router(config.width, intra.experts, top_k, intra.renormalise)
+
+    def forward(self, x_BNd: Tensor, grid: Grid) -> tuple[Tensor, Routing]:
+        routing = self.router(x_BNd)
+        if self.router.top_k == len(self.experts):
+            outputs = torch.stack([expert(x_BNd, grid) for expert in self.experts], dim=1)  # (B, E, N, d)
+            return torch.einsum("be,bend->bnd", routing.weights.to(outputs.dtype), outputs), routing
+        y_BNd = torch.zeros_like(x_BNd)
+        for index, expert in enumerate(self.experts):  # each expert runs once, on the images that chose it
+            rows = (routing.selected == index).any(-1).nonzero().squeeze(-1)
+            if len(rows):
+                output = expert(x_BNd[rows], grid) * routing.weights[rows, index, None, None]
+                y_BNd = y_BNd.index_add(0, rows, output.to(y_BNd.dtype))
+        return y_BNd, routing
+
+
+class MiM(nn.Module):
+    """One block's condition tokens from the LQ tokens.
+
+        u = project(x) + u_previous          D -> d; u_previous only when chained
+        u = u + sum_g w_g IntraMoE_g(norm(u))    w: Inter router
+        u = u + feed_forward(norm(u))
+        c = zero_linear(u)                   d -> D; weight and bias start at 0
+
+    Args:
+        outer_width: D of the backbone.
+        config: see BranchConfig.
+        shifted: whether the Swin experts use shifted windows.
+    """
+
+    def __init__(self, outer_width: int, config: BranchConfig, shifted: bool) -> None:
+        super().__init__()
+        width, hidden = config.width, round(config.width * config.ff_ratio)
+        self.project = nn.Linear(outer_width, width)
+        self.norm = nn.LayerNorm(width)
+        groups = len(config.groups)
+        self.router = Router(width, groups, groups if config.inter.router == "dense" else 1)
+        self.groups = nn.ModuleList(IntraMoE(kind, config, shifted) for kind in config.groups)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
+        )
+        self.zero_linear = nn.Linear(width, outer_width)
+        nn.init.normal_(self.zero_linear.weight, std=config.zero_std)
+        nn.init.zeros_(self.zero_linear.bias)
+
+    def forward(self, x_BND: Tensor, grid: Grid, previous_BNd: Tensor | None = None) -> tuple[Tensor, Tensor, MiMRouting]:
+        """x: (B, N, D) LQ tokens. Returns condition tokens (B, N, D), hidden tokens (B, N, d) and the decisions."""
+        u_BNd = self.project(x_BND)
+        if previous_BNd is not None:
+            u_BNd = u_BNd + previous_BNd
+        normed_BNd = self.norm(u_BNd)
+        inter = self.router(normed_BNd)
+        decisions = []
+        for index, group in enumerate(self.groups):
+            if self.router.top_k == len(self.groups):
+                output_BNd, intra = group(normed_BNd, grid)
+                u_BNd = u_BNd + output_BNd * inter.weights[:, index, None, None].to(output_BNd.dtype)
+            else:  # top-1: a group that an image did not choose is not computed for it, but its router is asked
+                rows = (inter.selected == index).any(-1).nonzero().squeeze(-1)
+                intra = group.router(normed_BNd)
+                if len(rows):
+                    output_BNd, _ = group(normed_BNd[rows], grid)
+                    weighted = output_BNd * inter.weights[rows, index, None, None].to(output_BNd.dtype)
+                    u_BNd = u_BNd.index_add(0, rows, weighted.to(u_BNd.dtype))
+            decisions.append(intra)
+        u_BNd = u_BNd + self.feed_forward(u_BNd)
+        return self.zero_linear(u_BNd), u_BNd, MiMRouting(inter, tuple(decisions))

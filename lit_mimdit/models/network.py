@@ -1,0 +1,143 @@
+"""MiM-DiT: a frozen SD3.5 transformer and the branch that conditions it (arXiv 2603.02710).
+
+    x_lq = PatchEmbed(z_lq)                            frozen, with the backbone's positions
+    for block i:  c_i = base_i + ZeroLinear_i(MiM_i(x_lq))     computed once an image
+                  attention_i([x_i ; c_i], text)       c_i as keys and values only
+    velocity = backbone(x_t, t, text | c_1..c_L)
+
+B = batch, C = latent channels, N = h * w tokens, D = backbone width, d = branch width.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers import SD3Transformer2DModel
+from torch import Tensor, nn
+
+from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
+from lit_mimdit.models.mim import BranchConfig, MiM, MiMRouting
+
+
+class Prompt(NamedTuple):
+    """Text conditioning: embeds (1 or B, T, joint_attention_dim), pooled (1 or B, pooled_projection_dim)."""
+
+    embeds: Tensor
+    pooled: Tensor
+
+    def expand(self, batch: int) -> "Prompt":
+        return Prompt(self.embeds.expand(batch, -1, -1), self.pooled.expand(batch, -1))
+
+
+class Condition(NamedTuple):
+    """All that the backbone needs to know of the LQ images: one BlockCondition a block, and the routers' decisions."""
+
+    blocks: tuple[BlockCondition, ...]
+    routing: tuple[MiMRouting, ...]
+
+
+class Branch(nn.Module):
+    """The trained part: a MiM for each of `blocks` blocks of width D; with fusion zero_gated, a gate for each of their heads."""
+
+    def __init__(self, config: BranchConfig, outer_width: int, outer_heads: int, blocks: int) -> None:
+        super().__init__()
+        self.config = config
+        self.mims = nn.ModuleList(MiM(outer_width, config, shifted=index % 2 == 1) for index in range(blocks))
+        self.gates = nn.Parameter(torch.zeros(blocks, outer_heads)) if config.fusion == "zero_gated" else None
+
+    def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], tuple[MiMRouting, ...]]:
+        """LQ tokens (B, N, D) -> what each block's condition tokens add to their base, (B, N, D), and the decisions."""
+        tokens, decisions, previous = [], [], None
+        for mim in self.mims:
+            c_BND, hidden_BNd, routing = mim(x_BND, grid, previous)
+            previous = hidden_BNd if self.config.chained else None
+            tokens.append(c_BND)
+            decisions.append(routing)
+        return tokens, tuple(decisions)
+
+
+class MiMDiT(nn.Module):
+    """The frozen transformer and its branch.
+
+    Args:
+        transformer: an SD3 or SD3.5 transformer of diffusers; it is frozen and its attention processors are replaced.
+        config: the branch.
+        prompt: text conditioning used when none is given (the empty prompt).
+    """
+
+    def __init__(self, transformer: SD3Transformer2DModel, config: BranchConfig, prompt: Prompt) -> None:
+        super().__init__()
+        self.backbone = transformer.requires_grad_(False).eval()
+        install(self.backbone)
+        sizes = self.backbone.config
+        width = sizes.num_attention_heads * sizes.attention_head_dim
+        self.branch = Branch(config, width, sizes.num_attention_heads, sizes.num_layers)
+        self.register_buffer("embeds", prompt.embeds, persistent=False)
+        self.register_buffer("pooled", prompt.pooled, persistent=False)
+
+    def train(self, mode: bool = True) -> "MiMDiT":
+        """The backbone stays in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    @property
+    def prompt(self) -> Prompt:
+        return Prompt(self.embeds, self.pooled)
+
+    def grid(self, latent: Tensor) -> tuple[int, int]:
+        """(h, w) of the tokens of a latent (B, C, H, W). ValueError if it is no latent of this backbone."""
+        sizes, patch = self.backbone.config, self.backbone.config.patch_size
+        if latent.ndim != 4 or latent.shape[1] != sizes.in_channels:
+            raise ValueError(f"latent has shape {tuple(latent.shape)}: this backbone takes (batch, {sizes.in_channels}, height, width)")
+        if latent.shape[2] % patch or latent.shape[3] % patch:
+            raise ValueError(f"latent is {latent.shape[2]} x {latent.shape[3]}: both sides must be multiples of the patch size {patch}")
+        grid = latent.shape[2] // patch, latent.shape[3] // patch
+        if max(grid) > sizes.pos_embed_max_size:
+            limit = sizes.pos_embed_max_size
+            raise ValueError(f"latent has {grid[0]} x {grid[1]} tokens, the backbone positions for {limit} x {limit}: use smaller tiles")
+        return grid
+
+    def _base(self, z_lq: Tensor, x_BND: Tensor, prompt: Prompt) -> list[Tensor | None]:
+        kind, batch = self.branch.config.base, len(z_lq)
+        if kind == "zero":
+            return [None] * len(self.branch.mims)
+        if kind == "embed":
+            return [F.layer_norm(x_BND, x_BND.shape[-1:])] * len(self.branch.mims)
+        # "position": an empty latent at pure noise, once for every prompt; "reference": the LQ latent as if it were clean
+        latent, t = (torch.zeros_like(z_lq[:1]), 1000.0) if kind == "position" else (z_lq, 0.0)
+        count = max(len(latent), len(prompt.embeds))
+        embeds, pooled = prompt.expand(count)
+        timestep = torch.full((count,), t, device=latent.device)
+        states = hidden_states(self.backbone, latent.expand(count, -1, -1, -1), timestep, embeds.to(latent.dtype), pooled.to(latent.dtype))
+        return [state.expand(batch, -1, -1) for state in states]
+
+    def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> Condition:
+        """Look at the LQ latents (B, C, H, W) once: keys and values for every block, differentiable in the branch."""
+        grid, prompt = self.grid(z_lq), prompt or self.prompt
+        dtype, embed = self.backbone.dtype, self.backbone.pos_embed
+        z_lq = z_lq.to(dtype)
+        with torch.no_grad():
+            x_BND = embed(z_lq) if self.branch.config.positions else embed.proj(z_lq).flatten(2).transpose(1, 2)
+            bases = self._base(z_lq, x_BND, prompt)
+        tokens, decisions = self.branch(x_BND.to(self.branch.mims[0].project.weight.dtype), grid)
+        gates = self.branch.gates if self.branch.gates is not None else [None] * len(tokens)
+        blocks = tuple(
+            project_condition(block.attn, (c_BND if base is None else base + c_BND).to(dtype), gate)
+            for block, c_BND, base, gate in zip(self.backbone.transformer_blocks, tokens, bases, gates, strict=True)
+        )
+        return Condition(blocks, decisions)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, prompt: Prompt | None = None) -> Tensor:
+        """Velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to 1 (noise); condition None: the bare backbone."""
+        self.grid(x_t)
+        embeds, pooled = (prompt or self.prompt).expand(len(x_t))
+        dtype = self.backbone.dtype
+        return self.backbone(
+            hidden_states=x_t.to(dtype),
+            encoder_hidden_states=embeds.to(dtype),
+            pooled_projections=pooled.to(dtype),
+            timestep=1000.0 * t,
+            joint_attention_kwargs={"condition": condition.blocks} if condition is not None else None,
+            return_dict=False,
+        )[0].float()

@@ -1,0 +1,1 @@
+"""How the embedded nano backbone was made: a small VAE and a small MM-DiT, trained on photographs."""

@@ -1,0 +1,137 @@
+"""The nano MM-DiT: diffusers' SD3Transformer2DModel, small, trained as an unconditional prior on latents of photographs."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lit_mimdit.models.latents import encode
+from lit_mimdit.training.ema import EMA
+from lit_mimdit.training.flow import FlowConfig, gaussian_baseline, interpolate, loss_per_sample, sample_noise, sample_times, velocity
+from lit_mimdit.training.optim import OptimizerConfig, configure
+
+
+class NanoMMDiT(L.LightningModule):
+    """Rectified flow on latents of photograph crops, with an empty prompt.
+
+    Args:
+        vae: folder of the trained VAE.
+        optimizer: see OptimizerConfig.
+        flow: see FlowConfig.
+        output: folder into which the backbone is written: transformer, vae, scheduler, null prompt (SD3.5's folder format).
+        layers: transformer blocks.
+        heads: attention heads.
+        head_dim: channels a head.
+        dual_layers: the first blocks with SD3.5's second, image-only attention.
+        sample_size: side of the latents the positions are scaled for.
+        positions: largest token grid side.
+        text_tokens: length of the (empty) prompt.
+        text_dim: width of the prompt's embeddings.
+        sampling_shift: shift of the scheduler that is written beside the transformer.
+    """
+
+    def __init__(
+        self,
+        vae: str,
+        optimizer: OptimizerConfig,
+        output: str,
+        flow: FlowConfig | None = None,
+        layers: int = 6,
+        heads: int = 6,
+        head_dim: int = 32,
+        dual_layers: int = 3,
+        sample_size: int = 16,
+        positions: int = 32,
+        text_tokens: int = 4,
+        text_dim: int = 64,
+        sampling_shift: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not (Path(vae) / "config.json").is_file():
+            raise ValueError(f"model.vae: no VAE in {vae!r}; train one first: python -m lit_mimdit fit -c experiments/nano/vae.yaml")
+        self.flow, self.optimizer_config, self.output, self.sampling_shift = flow or FlowConfig(), optimizer, output, sampling_shift
+        self.vae = AutoencoderKL.from_pretrained(vae).requires_grad_(False).eval()
+        self.transformer = SD3Transformer2DModel(
+            sample_size=sample_size,
+            in_channels=self.vae.config.latent_channels,
+            out_channels=self.vae.config.latent_channels,
+            num_layers=layers,
+            attention_head_dim=head_dim,
+            num_attention_heads=heads,
+            joint_attention_dim=text_dim,
+            caption_projection_dim=heads * head_dim,
+            pooled_projection_dim=text_dim,
+            pos_embed_max_size=positions,
+            dual_attention_layers=tuple(range(dual_layers)),
+            qk_norm="rms_norm",
+        )
+        self.initialise()
+        self.prompt_shape = (text_tokens, text_dim)
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Every block starts as the identity and the output at 0 (adaLN-Zero, Peebles and Xie, arXiv 2212.09748)."""
+        for block in self.transformer.transformer_blocks:
+            for norm in (block.norm1, block.norm1_context):
+                norm.linear.weight.zero_()
+                norm.linear.bias.zero_()
+        self.transformer.norm_out.linear.weight.zero_()
+        self.transformer.norm_out.linear.bias.zero_()
+        self.transformer.proj_out.weight.zero_()
+        self.transformer.proj_out.bias.zero_()
+
+    def train(self, mode: bool = True) -> "NanoMMDiT":
+        super().train(mode)
+        self.vae.eval()
+        return self
+
+    def predict_velocity(self, x_t: Tensor, t: Tensor) -> Tensor:
+        empty = x_t.new_zeros(len(x_t), *self.prompt_shape)
+        return self.transformer(x_t, encoder_hidden_states=empty, pooled_projections=empty[:, 0], timestep=1000.0 * t, return_dict=False)[0]
+
+    def losses(self, images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Loss (B,) and time (B,) of images (B, 3, S, S) in [-1, 1]."""
+        x0 = encode(self.vae, images * 0.5 + 0.5)
+        seeds = torch.arange(len(x0)) + seed * 1_000_003
+        noise, normal = sample_noise(seeds, tuple(x0.shape[1:]))
+        noise, t = noise.to(x0), sample_times(normal, self.flow).to(x0.device)
+        predicted = self.predict_velocity(interpolate(x0, noise, t), t)
+        return loss_per_sample(predicted, velocity(x0, noise), t, self.flow.weighting), t
+
+    def training_step(self, batch: Tensor, index: int) -> Tensor:
+        loss, _ = self.losses(batch, seed=self.global_step)
+        self.log("train/loss", loss.mean(), prog_bar=True)
+        return loss.mean()
+
+    def validation_step(self, batch: Tensor, index: int) -> None:
+        loss, t = self.losses(batch, seed=10**9 + index)
+        self.log("val/loss", loss.mean(), prog_bar=True, batch_size=len(batch))
+        self.log("val/loss_of_gaussian", gaussian_baseline(t).mean(), batch_size=len(batch))
+        for low in range(0, 10, 2):
+            rows = (t * 10 >= low) & (t * 10 < low + 2)
+            if rows.any():
+                self.log(f"val/loss_t{low / 10:.1f}-{(low + 2) / 10:.1f}", loss[rows].mean(), batch_size=int(rows.sum()))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return configure(self.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches)
+
+    def on_fit_end(self) -> None:
+        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
+            return
+        folder = Path(self.output)
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, EMA):
+                callback.copy_to(self)
+        export = SD3Transformer2DModel.from_config(self.transformer.config)
+        export.load_state_dict(self.transformer.state_dict())
+        export.half().save_pretrained(folder / "transformer")
+        vae = AutoencoderKL.from_config(self.vae.config)
+        vae.load_state_dict(self.vae.state_dict())
+        vae.half().save_pretrained(folder / "vae")
+        FlowMatchEulerDiscreteScheduler(shift=self.sampling_shift).save_pretrained(folder / "scheduler")
+        tokens, width = self.prompt_shape
+        save_file({"embeds": torch.zeros(1, tokens, width), "pooled": torch.zeros(1, width)}, folder / "null_prompt.safetensors")

@@ -1,0 +1,110 @@
+"""What a run keeps: the trained branch and the identity of its backbone, never the frozen weights.
+
+Two forms: Lightning checkpoints (resume a run) and exported branches (safetensors, to restore with and to start from).
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.models.backbone import Identity
+from lit_mimdit.models.mim import BranchConfig
+
+FORMAT = "lit_mimdit.branch.1"
+KEY = "lit_mimdit"  # entry of a Lightning checkpoint that holds the BranchFile fields
+
+
+@dataclass
+class BranchFile:
+    """An exported branch: its weights (EMA if the run had one), configuration, backbone and sampling defaults."""
+
+    tensors: dict[str, Tensor]
+    branch: BranchConfig
+    sampling: SamplingConfig
+    backbone: Identity
+
+
+def trained_state(module: nn.Module) -> dict[str, Tensor]:
+    """State of the parameters that train, by name."""
+    return {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def _parse(kind: type, values: dict[str, Any]) -> Any:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "value")
+    return parser.instantiate_classes(parser.parse_object({"value": values})).value
+
+
+def describe(branch: BranchConfig, sampling: SamplingConfig, backbone: Identity) -> dict[str, Any]:
+    """Plain dict of everything but the weights."""
+    return {"format": FORMAT, "branch": asdict(branch), "sampling": asdict(sampling), "backbone": asdict(backbone)}
+
+
+def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -> BranchFile:
+    """The inverse of `describe`; ValueError if `values` is something else."""
+    if values.get("format") != FORMAT:
+        raise ValueError(f"{where}: not a branch of this version ({values.get('format')!r} instead of {FORMAT!r})")
+    return BranchFile(tensors, _parse(BranchConfig, values["branch"]), _parse(SamplingConfig, values["sampling"]), Identity(**values["backbone"]))
+
+
+def save_branch(path: Path, file: BranchFile, dtype: torch.dtype = torch.float32) -> None:
+    """Write an exported branch as one safetensors file, whole or not at all."""
+    tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in file.tensors.items()}
+    metadata = {KEY: json.dumps(describe(file.branch, file.sampling, file.backbone), sort_keys=True)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, save(tensors, metadata))
+
+
+def load_branch(path: str | Path) -> BranchFile:
+    """Read an exported branch (.safetensors) or the branch inside a Lightning checkpoint (.ckpt; its EMA if it has one)."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path}: no such file")
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as handle:
+                values = json.loads((handle.metadata() or {}).get(KEY, "{}"))
+                return undescribe(values, {name: handle.get_tensor(name) for name in handle.keys()}, str(path))  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"checkpoint {path}: not a readable safetensors file ({error})") from error
+    return branch_of_checkpoint(read_checkpoint(path), str(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A Lightning checkpoint, read with weights_only: code in it is refused."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a file that is not its own
+        raise ValueError(f"checkpoint {path}: cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def branch_of_checkpoint(checkpoint: dict[str, Any], where: str) -> BranchFile:
+    """The branch of a Lightning checkpoint of `MiMDiTModule`, averaged if the run had an EMA."""
+    if KEY not in checkpoint:
+        raise ValueError(f"{where}: not a checkpoint of a MiM-DiT run")
+    tensors = dict(checkpoint["state_dict"])
+    for name, state in checkpoint.get("callbacks", {}).items():
+        if name.startswith("EMA"):
+            tensors |= state["average"]
+    prefix = "network.branch."
+    return undescribe(checkpoint[KEY], {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}, where)
+
+
+def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy `tensors` into the branch; ValueError naming the keys if any is missing, unexpected or of another shape."""
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+    if missing or extra or shapes:
+        parts = [f"{len(names)} {what} (such as {names[0]})" for names, what in ((missing, "missing"), (extra, "unknown"), (shapes, "of another shape")) if names]
+        raise ValueError(f"{where}: does not fit model.branch: parameters {', '.join(parts)}; use the branch configuration it was trained with")
+    module.load_state_dict(tensors)

@@ -1,0 +1,95 @@
+"""Exponential moving average of the trained parameters, and of nothing else."""
+
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+
+class EMA(L.Callback):
+    """ema = decay * ema + (1 - decay) * parameter after every optimizer step; validation, test and predict use the average.
+
+    The decay rises from 0 as min(decay, (1 + n) / (10 + n)) with n the number of updates, so that early averages do not remember the start.
+    With decay 0.999 the average spans about 1,000 steps.
+
+    Args:
+        decay: in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"EMA decay is {decay}: it must lie in [0, 1)")
+        self.decay, self.updates = decay, 0
+        self.average: dict[str, Tensor] = {}
+        self.backup: dict[str, Tensor] = {}
+        self._last_step = -1
+
+    @staticmethod
+    def _trained(module: L.LightningModule) -> dict[str, Tensor]:
+        return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trained = self._trained(pl_module)
+        if not self.average:
+            self.average = {name: p.detach().clone() for name, p in trained.items()}
+        if self.average.keys() != trained.keys():
+            raise ValueError(f"the EMA in the checkpoint averages other parameters: {sorted(self.average.keys() ^ trained.keys())[:5]}")
+        self.average = {name: self.average[name].to(p.device) for name, p in trained.items()}
+        self._last_step = trainer.global_step
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step == self._last_step:  # gradient accumulation: no optimizer step yet
+            return
+        self._last_step = trainer.global_step
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        trained = self._trained(pl_module)
+        torch._foreach_lerp_(list(self.average.values()), [trained[name].detach() for name in self.average], 1.0 - decay)
+
+    @torch.no_grad()
+    def copy_to(self, module: L.LightningModule) -> None:
+        """Overwrite the trained parameters of `module` with their average."""
+        for name, parameter in self._trained(module).items():
+            parameter.copy_(self.average[name])
+
+    def _swap_in(self, module: L.LightningModule) -> None:
+        if self.average and not self.backup:
+            self.backup = {name: p.detach().clone() for name, p in self._trained(module).items()}
+            self.copy_to(module)
+
+    @torch.no_grad()
+    def _swap_out(self, module: L.LightningModule) -> None:
+        for name, parameter in self._trained(module).items():
+            if self.backup:
+                parameter.copy_(self.backup[name])
+        self.backup = {}
+
+    @contextmanager
+    def applied(self, module: L.LightningModule):  # noqa: ANN201
+        """Inside, `module` has the averaged parameters."""
+        self._swap_in(module)
+        try:
+            yield
+        finally:
+            self._swap_out(module)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._swap_in(pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._swap_out(pl_module)
+
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._swap_out(pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"average": self.average, "updates": self.updates, "decay": self.decay}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.average, self.updates = state["average"], state["updates"]

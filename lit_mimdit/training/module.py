@@ -1,0 +1,195 @@
+"""The experiment: a MiM-DiT network, its objective and its evaluation, for Lightning's Trainer. No maths here."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lit_mimdit.evaluation.scores import ScoreTable
+from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.models.backbone import Identity, load_backbone
+from lit_mimdit.models.balance import load_balance_loss, z_loss
+from lit_mimdit.models.latents import encode
+from lit_mimdit.models.mim import BranchConfig, MiMRouting
+from lit_mimdit.models.network import MiMDiT
+from lit_mimdit.training.checkpoint import KEY, describe, load_branch, load_into, trained_state
+from lit_mimdit.training.flow import FlowConfig, interpolate, loss_per_sample, sample_noise, sample_times, velocity
+from lit_mimdit.training.optim import OptimizerConfig, configure
+
+VERSIONS = ("degraded", "restored", "vae_round_trip")
+EVAL_SEED = 1  # added to the data seed, so that evaluation never reuses a training sample's noise
+
+
+@dataclass
+class BalanceConfig:
+    """Weights of the routers' auxiliary losses; the paper has none.
+
+    Args:
+        load: of the load-balance loss of the Intra routers.
+        z: of the z-loss of all routers.
+    """
+
+    load: float = 0.0
+    z: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.load, self.z) < 0:
+            raise ValueError(f"balance.load is {self.load} and balance.z {self.z}: both must be 0 or more")
+
+
+def balance_losses(routing: tuple[MiMRouting, ...]) -> tuple[Tensor, Tensor]:
+    """Means over all routers: load balance of the Intra routers, z-loss of Inter and Intra routers."""
+    intra = [router for mim in routing for router in mim.intra]
+    every = intra + [mim.inter for mim in routing]
+    return torch.stack([load_balance_loss(r) for r in intra]).mean(), torch.stack([z_loss(r) for r in every]).mean()
+
+
+class MiMDiTModule(L.LightningModule):
+    """MiM-DiT for `fit`, `validate`, `test` and `predict`.
+
+    Args:
+        backbone: "nano", a diffusers folder of SD3.5, or a hub id.
+        branch: see BranchConfig.
+        optimizer: see OptimizerConfig.
+        flow: see FlowConfig.
+        sampling: how validation, test and predict restore; also the exported branch's default.
+        balance: see BalanceConfig.
+        backbone_dtype: precision the frozen weights are kept in.
+        init: exported branch or checkpoint to start from instead of fresh weights.
+        gradient_checkpointing: recompute the backbone's activations in the backward pass (less memory, one more forward).
+        attention: "auto" leaves the choice of the attention kernel to PyTorch; "math" is faster than its CPU flash kernel's backward.
+    """
+
+    strict_loading = False  # the frozen keys are missing by design; on_load_checkpoint checks the others
+
+    def __init__(
+        self,
+        backbone: str,
+        branch: BranchConfig,
+        optimizer: OptimizerConfig,
+        flow: FlowConfig,
+        sampling: SamplingConfig,
+        balance: BalanceConfig | None = None,
+        backbone_dtype: Literal["float32", "bfloat16"] = "float32",
+        init: str | None = None,
+        gradient_checkpointing: bool = False,
+        attention: Literal["auto", "math"] = "auto",
+    ) -> None:
+        super().__init__()
+        self.backbone_name, self.branch_config, self.optimizer_config = backbone, branch, optimizer
+        self.flow, self.sampling, self.balance = flow, sampling, balance or BalanceConfig()
+        self.backbone_dtype, self.init, self.gradient_checkpointing = getattr(torch, backbone_dtype), init, gradient_checkpointing
+        self.kernels = [SDPBackend.MATH] if attention == "math" else list(SDPBackend.__members__.values())[1:]
+        self.network: MiMDiT | None = None
+        self.identity: Identity | None = None
+        self.table: ScoreTable | None = None
+
+    def configure_model(self) -> None:
+        if self.network is not None:
+            return
+        loaded = load_backbone(self.backbone_name, self.backbone_dtype)
+        self.identity, self.vae, self.scheduler = loaded.identity, loaded.vae, loaded.scheduler
+        self.network = MiMDiT(loaded.transformer, self.branch_config, loaded.prompt)
+        if self.gradient_checkpointing:
+            self.network.backbone.enable_gradient_checkpointing()
+        if self.init is not None:
+            file = load_branch(self.init)
+            self.identity.require(file.backbone, f"model.init {self.init}")
+            load_into(self.network.branch, file.tensors, f"model.init {self.init}")
+        self.restorer = Restorer(self.network, self.vae, self.scheduler, self.sampling)
+
+    def train(self, mode: bool = True) -> "MiMDiTModule":
+        super().train(mode)
+        if self.network is not None:
+            self.vae.eval()
+        return self
+
+    # -- training
+
+    def training_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        """Loss of a batch; callbacks find `per_sample` (B,), `t` (B,), `routing` and `degradation` in the outputs."""
+        with sdpa_kernel(self.kernels):
+            z_gt, z_lq = encode(self.vae, batch["gt"]), encode(self.vae, batch["lq"])
+            noise, normal = sample_noise(batch["seed"].cpu(), tuple(z_gt.shape[1:]))
+            noise, t = noise.to(z_gt), sample_times(normal, self.flow).to(z_gt.device)
+            condition = self.network.condition(z_lq)
+            predicted = self.network(interpolate(z_gt, noise, t), t, condition)
+        per_sample = loss_per_sample(predicted, velocity(z_gt, noise), t, self.flow.weighting)
+        loss, size = per_sample.mean(), len(per_sample)
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        if self.balance.load or self.balance.z:
+            load, z = balance_losses(condition.routing)
+            self.log_dict({"train/load_balance": load, "train/z": z}, batch_size=size)
+            loss = loss + self.balance.load * load + self.balance.z * z
+        return {"loss": loss, "per_sample": per_sample, "t": t, "routing": condition.routing, "degradation": batch["degradation"]}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return configure(self.network.branch.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches)
+
+    # -- evaluation: validation and test are the same
+
+    def _start_table(self) -> None:
+        self.table = ScoreTable(VERSIONS)
+
+    def _evaluate(self, batch: dict[str, Any]) -> dict[str, Any]:
+        with sdpa_kernel(self.kernels):
+            restored, routing = self.restorer(batch["lq"], batch["seed"].cpu() + EVAL_SEED)
+        gt, lq = batch["gt"].cpu(), batch["lq"].cpu()
+        round_trip = self.restorer.round_trip(batch["gt"])
+        for row, (id, degradation) in enumerate(zip(batch["id"], batch["degradation"], strict=True)):
+            self.table.add(id, degradation, gt[row], dict(zip(VERSIONS, (lq[row], restored[row], round_trip[row]), strict=True)))
+        return {"restored": restored, "routing": routing, "degradation": batch["degradation"]}
+
+    def _finish_table(self, stage: str) -> None:
+        self.table.gather()
+        mean = self.table.means()
+        for version in VERSIONS:
+            self.log(f"{stage}/psnr_{version}", mean["all"][f"{version}_psnr"], prog_bar=version == "restored", rank_zero_only=True)
+            self.log(f"{stage}/ssim_{version}", mean["all"][f"{version}_ssim"], rank_zero_only=True)
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_table()
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        return self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish_table("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._start_table()
+
+    def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
+        return self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._finish_table("test")
+
+    def predict_step(self, batch: Any, index: int) -> Tensor:
+        """Restored image (3, H, W) of a photograph; the WriteRestored callback writes it."""
+        path, photo = batch
+        with sdpa_kernel(self.kernels):
+            restored, _ = self.restorer(photo.rgb[None], torch.tensor([EVAL_SEED]))
+        return restored[0]
+
+    # -- checkpoints: the branch alone
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Trained parameters only; the frozen backbone is named, not stored."""
+        return trained_state(self)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = describe(self.branch_config, self.sampling, self.identity)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.configure_model()
+        if KEY not in checkpoint:
+            raise ValueError("the checkpoint is not of a MiM-DiT run")
+        self.identity.require(Identity(**checkpoint[KEY]["backbone"]), "the checkpoint")
+        prefix = "network.branch."
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in checkpoint["state_dict"].items()}
+        load_into(self.network.branch, tensors, "the checkpoint")
