@@ -4,11 +4,13 @@
 whose signature is its parser and whose docstring is its help.
 """
 
+import inspect
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from typing import get_args, get_origin
 
 TRAINER_COMMANDS = {
     "fit": "train, and validate while training",
@@ -48,6 +50,12 @@ def run_trainer(args: list[str]) -> None:
         def _parse_ckpt_path(self) -> None:
             """Nothing: otherwise the checkpoint's hyper-parameters silently win over YAML and command line."""
 
+        def after_fit(self) -> None:
+            """The final weights' table, unless the run was cut short."""
+            stopped = any(getattr(callback, "requested", False) for callback in self.trainer.callbacks)
+            if not (stopped or self.trainer.fast_dev_run or self.trainer.limit_val_batches == 0):
+                self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+
         def before_instantiate_classes(self) -> None:
             import torch
 
@@ -57,8 +65,8 @@ def run_trainer(args: list[str]) -> None:
     # a bare --trainer.fast_dev_run means true, as in Lightning's own documentation
     bare = [i for i, a in enumerate(args) if a == "--trainer.fast_dev_run" and (i + 1 == len(args) or args[i + 1].startswith("-"))]
     args = [f"{a}=true" if i in bare else a for i, a in enumerate(args)]
+    sys.argv = [f"{sys.argv[0]}", *args]
     CLI(
-        args=args,
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
@@ -68,10 +76,31 @@ def run_trainer(args: list[str]) -> None:
 
 
 def run_function(name: str, function: Callable, args: list[str]) -> int:
-    """Parse `args` by the function's signature and call it; its return value, if an int, is the exit status."""
-    from jsonargparse import auto_cli
+    """Parse `args` by the function's signature and call it; its return value, if an int, is the exit status.
 
-    result = auto_cli(function, args=args, as_positional=True, prog=f"python -m lit_mimdit {name}")
+    The first parameter is positional (as many as one likes, if it is a list); `output` also answers to -o.
+    """
+    from docstring_parser import parse
+    from jsonargparse import ArgumentParser
+
+    signature = inspect.signature(function, eval_str=True)
+    text = parse(function.__doc__ or "")
+    help_of = {p.arg_name: p.description for p in text.params}
+    first = next(iter(signature.parameters.values()))
+    many = get_origin(first.annotation) is list
+    parser = ArgumentParser(prog=f"python -m lit_mimdit {name}", description=f"{text.short_description}\n\n{text.long_description or ''}")
+    by_hand = {first.name, "output"} & signature.parameters.keys()
+    parser.add_argument(
+        first.name, nargs="+" if many else None, type=get_args(first.annotation)[0] if many else first.annotation, help=help_of[first.name]
+    )
+    if "output" in by_hand:
+        output = signature.parameters["output"]
+        required = output.default is inspect.Parameter.empty
+        extra = {"required": True} if required else {"default": output.default}
+        parser.add_argument("-o", "--output", type=output.annotation, help=help_of["output"], **extra)
+    parser.add_function_arguments(function, skip=by_hand)
+    values = vars(parser.instantiate_classes(parser.parse_args(args)))
+    result = function(values.pop(first.name), **values)
     return result if isinstance(result, int) and not isinstance(result, bool) else 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tqdm import tqdm
 
 from lit_mimdit.data.image_io import ImageError, ImageInfo, image_info, natural_key, read_rgb, write_bytes
@@ -163,7 +163,7 @@ def _print_report(found: PairList, summaries: dict[str, TypeSummary], problems: 
     turned = sum("EXIF" in note for note in notes.values())
     title = f"Notes, taken care of: {misnamed} file(s) of another format than their name says, {turned} with EXIF orientation"
     _print_list(title, [f"{path}: {note}" for path, note in sorted(notes.items(), key=lambda item: natural_key(item[0]))], max_listed)
-    print(f"\n{len(problems)} problem(s) in {len(found)} pairs" if problems else f"\nNo problems in {len(found)} pairs.")
+    print(f"\n{len(problems) or 'no'} problem(s), {len(found)} pair(s)")
 
 
 def _most_common(counts: Counter, form: str) -> str:
@@ -217,7 +217,7 @@ def _thumbnail(path: Path) -> Image.Image:
         ImageDraw.Draw(cell).text((8, 8), "unreadable", "white", ImageFont.load_default(13))
         return cell
     image = Image.fromarray((pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels)
-    image.thumbnail(_CELL, Image.Resampling.LANCZOS)
+    image = ImageOps.contain(image, _CELL, Image.Resampling.LANCZOS)
     cell.paste(image, ((_CELL[0] - image.width) // 2, (_CELL[1] - image.height) // 2))
     return cell
 

@@ -96,11 +96,11 @@ def motion_blur(image: np.ndarray, severity: Severity, generator: np.random.Gene
     """Camera shake: y = PSF * x in linear light, the PSF the path of a point over the sensor during the exposure.
 
     Source: Boracchi and Foi, "Modeling the performance of image restoration from motion blur", IEEE TIP 21(8), 2012; the path here
-    is an arc at constant speed, uniform over the image. Length 7-11, 16-24, 34-46 px (light, medium, heavy), any direction,
+    is an arc at constant speed, uniform over the image. Length 7-11, 15-21, 27-36 px (light, medium, heavy), any direction,
     turn within +-60 degrees.
     """
     _check(image, severity)
-    length = _draw({"light": (7, 11), "medium": (16, 24), "heavy": (34, 46)}, severity, generator)
+    length = _draw({"light": (7, 11), "medium": (15, 21), "heavy": (27, 36)}, severity, generator)
     psf = motion_psf(length, generator.uniform(0, np.pi), generator.uniform(-np.pi / 3, np.pi / 3))
     return linear_to_srgb(convolve(srgb_to_linear(image), psf))
 
@@ -117,10 +117,10 @@ def defocus_blur(image: np.ndarray, severity: Severity, generator: np.random.Gen
     """Defocus: y = PSF * x in linear light, the PSF a uniform disc, the circle of confusion of a thin lens with a round aperture.
 
     Source: geometric optics, e.g. Pentland, "A new sense for depth of field", IEEE PAMI 9(4), 1987; one depth for the whole image.
-    Radius 2-3, 4-5.5, 7.5-10 px.
+    Radius 2-3, 4-5.5, 7-9 px.
     """
     _check(image, severity)
-    radius = _draw({"light": (2, 3), "medium": (4, 5.5), "heavy": (7.5, 10)}, severity, generator)
+    radius = _draw({"light": (2, 3), "medium": (4, 5.5), "heavy": (7, 9)}, severity, generator)
     return linear_to_srgb(convolve(srgb_to_linear(image), disc_psf(radius)))
 
 

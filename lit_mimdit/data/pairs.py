@@ -67,7 +67,7 @@ class PairDataset(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
         epoch, index = item
-        pair, seed = self.pairs[index], sample_seed(self.seed, epoch, index)
+        pair, seed = self.pairs[index], sample_seed(self.seed, epoch if self.random else 0, index)  # evaluation: always the same noise
         draw = np.random.default_rng(seed) if self.random else None
         images = self._decode(index)
         if self.crop is not None:

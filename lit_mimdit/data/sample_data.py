@@ -70,7 +70,7 @@ def write_sample_data(
     files; a tree of some types holds the very files that the tree of all types holds under those names.
 
     Args:
-        folder: Where to write the tree. It must not exist, be empty, or be a sample tree that --overwrite replaces.
+        folder: Where to write the tree. It must not exist, be empty, or be a sample tree that --overwrite=true replaces.
         size: Height and width of every image, pixels. At most 300, the height of the smallest photograph.
         train_crops: Training pairs for each type.
         val_crops: Validation pairs for each type.
@@ -185,9 +185,9 @@ def _check_target(folder: Path, overwrite: bool) -> None:
     if not any(folder.iterdir()):
         return
     if not overwrite:
-        raise ValueError(f"{folder} is not empty: give another folder, or replace the sample tree in it with --overwrite")
+        raise ValueError(f"{folder} is not empty: give another folder, or replace the sample tree in it with --overwrite=true")
     if not (folder / TABLE).is_file():
-        raise ValueError(f"{folder} has no {TABLE}, so it is no sample tree and --overwrite leaves it alone: give another folder")
+        raise ValueError(f"{folder} has no {TABLE}, so it is no sample tree and --overwrite=true leaves it alone: give another folder")
 
 
 def _write_tables(folder: Path, samples: list[Sample]) -> None:

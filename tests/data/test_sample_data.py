@@ -134,7 +134,7 @@ def test_existing_folders(tmp_path):
     folder = tmp_path / "tree"
     folder.mkdir()
     write_sample_data(folder, **ONE)  # empty: fine
-    with pytest.raises(ValueError, match="is not empty: .* --overwrite"):
+    with pytest.raises(ValueError, match="is not empty: .* --overwrite=true"):
         write_sample_data(folder, **ONE)
     before = contents(folder)
     write_sample_data(folder, **ONE, seed=1, overwrite=True)
@@ -143,7 +143,7 @@ def test_existing_folders(tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="is no sample tree and --overwrite leaves it alone"):
+    with pytest.raises(ValueError, match="is no sample tree and --overwrite=true leaves it alone"):
         write_sample_data(mine, **ONE, overwrite=True)
     assert (mine / "thesis.tex").read_text() == "years of work"
     with pytest.raises(ValueError, match="is a file"):

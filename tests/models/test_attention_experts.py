@@ -147,10 +147,8 @@ def window_attention(expert: SwinAttention, x: Tensor, grid: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("shifted", [False, True])
-@pytest.mark.parametrize(
-    ("window", "grid"),
-    [(4, (1, 1)), (4, (1, 7)), (4, (7, 1)), (4, (5, 3)), (4, (3, 3)), (4, (6, 5)), (4, (4, 9)), (3, (7, 4)), (5, (6, 7)), (1, (3, 2)), (8, (5, 9))],
-)
+@pytest.mark.parametrize("grid", [(1, 1), (1, 7), (7, 1), (5, 3), (6, 5), (4, 9)])
+@pytest.mark.parametrize("window", [1, 3, 4, 8])
 def test_swin_attention_never_sees_its_padding(window, grid, shifted):
     ours = swin(window, shifted)
     x = tokens(grid)

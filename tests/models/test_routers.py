@@ -98,7 +98,9 @@ def test_training_mode_changes_nothing_and_calls_repeat(x):
         assert all(torch.equal(a, b) for a, b in zip(routing, reference, strict=True))
 
 
-@pytest.mark.parametrize(("experts", "top_k", "names"), [(0, 1, ["experts is 0", "at least 1"]), (4, 0, ["top_k is 0", "4"]), (4, 5, ["top_k is 5", "4"])])
+@pytest.mark.parametrize(
+    ("experts", "top_k", "names"), [(0, 1, ["experts is 0", "at least 1"]), (4, 0, ["top_k is 0", "4"]), (4, 5, ["top_k is 5", "4"])]
+)
 def test_impossible_settings_name_the_setting_and_the_limit(experts, top_k, names):
     with pytest.raises(ValueError) as error:
         Router(WIDTH, experts, top_k)

@@ -73,10 +73,12 @@ def add_by_stem(found: PairList, degradation: str, gt: Path | None, lq: Path | N
             found.pairs.append(Pair(f"{prefix}/{stem}", degradation, bad[0], clean[0]))
             continue
         found.problems += _duplicates(clean, degradation) + _duplicates(bad, degradation)
-        if not clean and bad:
+        if not clean:
             found.problems += [Problem("unpaired LQ", file, degradation, "no GT of this name") for file in bad]
-        if not bad and clean:
+        if not bad:
             found.problems += [Problem("unpaired GT", file, degradation, "no LQ of this name") for file in clean]
+        if not clean and not bad:  # a name of `keep`
+            found.problems.append(Problem("missing", found.root / prefix / stem, degradation, "no such file on either side"))
 
 
 def by_stem(folder: Path | None) -> dict[str, list[Path]]:

@@ -1,0 +1,120 @@
+"""`python -m lit_mimdit restore`: photographs of any size, in files or folders."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tqdm import tqdm
+
+from lit_mimdit.data.image_io import IMAGE_EXTENSIONS, ImageError, list_images, output_format, read_photo, write_photo
+from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.models.backbone import load_backbone, nano_folder
+from lit_mimdit.models.network import MiMDiT
+from lit_mimdit.training.checkpoint import load_branch, load_into
+
+
+def plan(inputs: list[Path], output: Path) -> list[tuple[Path, Path]]:
+    """(source, target) of every photograph. One file may go to a file; anything else goes into the folder `output`.
+
+    ValueError for a missing input, an input without images, a target that cannot be written, or two inputs of one name.
+    """
+    to_file = len(inputs) == 1 and inputs[0].is_file() and output.suffix.lower() in IMAGE_EXTENSIONS and not output.is_dir()
+    if to_file:
+        output_format(output)
+        if not output.parent.is_dir():
+            raise ValueError(f"{output}: there is no folder {output.parent}")
+        return [(inputs[0], output)]
+    jobs: dict[Path, Path] = {}
+    for source in inputs:
+        if not source.exists():
+            raise ValueError(f"{source}: no such file or folder")
+        found = [source] if source.is_file() else list_images(source)
+        if not found:
+            raise ValueError(f"{source}: no images in this folder")
+        for path in found:
+            relative = Path(path.name) if source.is_file() else path.relative_to(source)
+            target = output / relative.with_suffix(".png")
+            if target in jobs:
+                raise ValueError(f"{jobs[target]} and {path} would both be written to {target}: restore them separately")
+            jobs[target] = path
+    if output.is_file():
+        raise ValueError(f"{output}: is a file; several photographs need a folder")
+    return [(path, target) for target, path in jobs.items()]
+
+
+def load_restorer(checkpoint: str | Path | None, backbone: str | None, device: str, **sampling: object) -> Restorer:
+    """A branch with the backbone it was trained on; `sampling` overrides the branch's defaults where a value is not None."""
+    path = Path(checkpoint) if checkpoint is not None else nano_folder() / "branch.safetensors"
+    file = load_branch(path)
+    loaded = load_backbone(backbone or file.backbone.name)
+    loaded.identity.require(file.backbone, f"checkpoint {path}")
+    network = MiMDiT(loaded.transformer, file.branch, loaded.prompt)
+    load_into(network.branch, file.tensors, f"checkpoint {path}")
+    config = replace(file.sampling, **{key: value for key, value in sampling.items() if value is not None})
+    return Restorer(network.eval().to(device), loaded.vae.to(device), loaded.scheduler, config)
+
+
+def restore(
+    inputs: list[Path],
+    *,
+    output: Path,
+    checkpoint: Path | None = None,
+    backbone: str | None = None,
+    steps: int | None = None,
+    solver: Literal["euler", "heun"] | None = None,
+    start: Literal["noise", "lq"] | None = None,
+    strength: float | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+    tile_batch: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> int:
+    """Restore photographs: any size and aspect ratio, grayscale, RGBA, 16-bit, EXIF-rotated; the output has the input's size.
+
+    Without --checkpoint the branch and backbone that come with the package are used.
+
+    Args:
+        inputs: Photographs, or folders of them.
+        output: File to write (one photograph), or folder (PNG files of the same names).
+        checkpoint: Exported branch (.safetensors) or training checkpoint (.ckpt).
+        backbone: Folder or hub id of the backbone, if it is not where it was in training.
+        steps: Solver steps; more is slower and more detailed.
+        solver: euler or heun (two network evaluations a step).
+        start: noise, or lq to start from the degraded image at time --strength.
+        strength: Time in (0, 1] at which start lq begins.
+        tile: Side of the tiles that large photographs are cut into, pixels.
+        overlap: Pixels that neighbouring tiles share.
+        tile_batch: Tiles computed at once.
+        seed: Of the noise; the same seed gives the same picture.
+        device: auto, cpu, cuda, cuda:1, mps.
+
+    Returns:
+        0, or 1 if any photograph could not be restored.
+    """
+    jobs = plan(inputs, output)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    options = {"steps": steps, "solver": solver, "start": start, "strength": strength, "tile": tile, "overlap": overlap, "tile_batch": tile_batch}
+    restorer = load_restorer(checkpoint, backbone, device, **options)
+    failed: list[str] = []
+    with tqdm(jobs, desc="photographs", unit="photo", disable=len(jobs) == 1) as photographs:
+        for source, target in photographs:
+            try:
+                restore_file(restorer, source, target, seed)
+            except ImageError as error:  # one broken file does not cost the others; it is named below
+                failed.append(str(error))
+    for message in failed:
+        tqdm.write(f"error: {message}")
+    return 1 if failed else 0
+
+
+def restore_file(restorer: Restorer, source: Path, target: Path, seed: int) -> None:
+    """Restore one file; the target appears whole or not at all. Raises ImageError."""
+    photo = read_photo(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    total = restorer.evaluations(*photo.rgb.shape[-2:])
+    with tqdm(total=total, desc=source.name, unit="tile step", leave=False) as bar:
+        restored, _ = restorer(photo.rgb[None], torch.tensor([seed]), progress=bar.update)
+    write_photo(target, restored[0], photo.alpha, photo.gray, photo.bits)

@@ -1,0 +1,23 @@
+"""Everything a run shows, guards and writes; each callback is one file and knows nothing of the others."""
+
+from lit_mimdit.training.callbacks.finite import FiniteGuard
+from lit_mimdit.training.callbacks.losses import LossByTime
+from lit_mimdit.training.callbacks.progress import TrainingProgress
+from lit_mimdit.training.callbacks.routing import RoutingHistograms
+from lit_mimdit.training.callbacks.samples import SamplePictures
+from lit_mimdit.training.callbacks.stop import GracefulStop
+from lit_mimdit.training.callbacks.table import ResultTable
+from lit_mimdit.training.callbacks.throughput import Throughput
+from lit_mimdit.training.callbacks.write import WriteRestored
+
+__all__ = [
+    "FiniteGuard",
+    "GracefulStop",
+    "LossByTime",
+    "ResultTable",
+    "RoutingHistograms",
+    "SamplePictures",
+    "Throughput",
+    "TrainingProgress",
+    "WriteRestored",
+]
