@@ -29,7 +29,11 @@ TRACEBACK = "LIT_MIMDIT_TRACEBACK"
 
 def usage() -> str:
     """The text of `python -m lit_mimdit --help`."""
-    lines = ["usage: python -m lit_mimdit COMMAND [options]      (COMMAND --help teaches each)", "", "With a YAML (-c experiments/NAME.yaml):"]
+    lines = [
+        "usage: python -m lit_mimdit COMMAND [options]      (COMMAND --help teaches each)",
+        "",
+        "With a YAML (-c experiments/NAME.yaml):",
+    ]
     lines += [f"  {name:12} {text}" for name, text in TRAINER_COMMANDS.items()]
     lines += ["", "By themselves:"] + [f"  {name:12} {text}" for name, (_, _, text) in COMMANDS.items()]
     lines += ["", f"Errors are one line; set {TRACEBACK}=1 for the whole traceback."]
@@ -38,8 +42,8 @@ def usage() -> str:
 
 def run_trainer(args: list[str]) -> None:
     """LightningCLI with omegaconf interpolation over the merged configuration."""
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
     from jsonargparse import set_parsing_settings
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
     class CLI(LightningCLI):
         """Model and data are given by class_path; YAML and command line always beat what a checkpoint remembers."""

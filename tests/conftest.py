@@ -10,12 +10,12 @@ def _randomise(model: nn.Module, seed: int) -> nn.Module:
     """Non-zero weights everywhere: adaLN gates that a fresh model leaves near zero would hide what happens inside its blocks."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim > 1:
                 parameter.copy_(noise / parameter[0].numel() ** 0.5)
             else:
-                parameter.add_(0.3 * noise)
+                parameter.copy_(0.3 * noise + (1.0 if name.endswith("weight") else 0.0))  # scales of norms, and biases
     return model.eval()
 
 

@@ -89,7 +89,9 @@ class FoundIRDataModule(L.LightningDataModule):
         """The pairs of a split; ValueError if a file is missing or unpaired."""
         meta = self.meta[split]
         if not self.root.is_dir():
-            raise ValueError(f"data.root: there is no folder {str(self.root)!r}; `python -m lit_mimdit sample-data {self.root}` writes a small set")
+            raise ValueError(
+                f"data.root: there is no folder {str(self.root)!r}; `python -m lit_mimdit sample-data {self.root}` writes a small set"
+            )
         found = require_complete(read_layout("foundir", self.root, meta=None if meta is None else self.root / meta))
         if not found:
             raise ValueError(f"data.{split}: {self.root / (meta or '')} names no pairs")

@@ -345,8 +345,7 @@ def jpeg(image: np.ndarray, severity: Severity, generator: np.random.Generator) 
 
 # In physical order: scene, lens, optics, exposure, sensor, encoder.
 DEGRADATIONS: dict[str, Callable[..., np.ndarray]] = {
-    f.__name__: f
-    for f in (haze, rain, raindrop, blur, motion_blur, defocus_blur, low_light, noise, sensor_noise, gaussian_noise, jpeg)
+    f.__name__: f for f in (haze, rain, raindrop, blur, motion_blur, defocus_blur, low_light, noise, sensor_noise, gaussian_noise, jpeg)
 }
 
 # The 20 folders of FoundIR's test set, in its order; the names within a type are in its order too: the first one leads.

@@ -96,7 +96,15 @@ def restore(
     jobs = plan(inputs, output)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = {"steps": steps, "solver": solver, "start": start, "strength": strength, "tile": tile, "overlap": overlap, "tile_batch": tile_batch}
+    options = {
+        "steps": steps,
+        "solver": solver,
+        "start": start,
+        "strength": strength,
+        "tile": tile,
+        "overlap": overlap,
+        "tile_batch": tile_batch,
+    }
     restorer = load_restorer(checkpoint, backbone, device, **options)
     failed: list[str] = []
     with tqdm(jobs, desc="photographs", unit="photo", disable=len(jobs) == 1) as photographs:

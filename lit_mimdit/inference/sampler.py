@@ -41,7 +41,9 @@ class SamplingConfig:
         if not 0 < self.strength <= 1:
             raise ValueError(f"sampling.strength is {self.strength}: it must lie in (0, 1]")
         if self.tile < 1 or not 0 <= self.overlap < self.tile:
-            raise ValueError(f"sampling.overlap is {self.overlap} with tiles of {self.tile} px: it must be 0 or more and less than the tile")
+            raise ValueError(
+                f"sampling.overlap is {self.overlap} with tiles of {self.tile} px: it must be 0 or more and less than the tile"
+            )
         if self.tile_batch < 1:
             raise ValueError(f"sampling.tile_batch is {self.tile_batch}: at least 1 is needed")
 

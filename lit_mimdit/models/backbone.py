@@ -35,9 +35,13 @@ class Identity:
     def require(self, other: "Identity", where: str) -> None:
         """ValueError if `other`, which `where` was trained on, is another backbone."""
         if self.config != other.config:
-            raise ValueError(f"{where}: trained on backbone {other.name!r}, which has another geometry than {self.name!r}; set model.backbone to it")
+            raise ValueError(
+                f"{where}: trained on backbone {other.name!r}, which has another geometry than {self.name!r}; set model.backbone to it"
+            )
         if self.weights != other.weights:
-            raise ValueError(f"{where}: trained on other weights of a backbone like {self.name!r} ({other.name!r}); use those it was trained on")
+            raise ValueError(
+                f"{where}: trained on other weights of a backbone like {self.name!r} ({other.name!r}); use those it was trained on"
+            )
 
 
 @dataclass

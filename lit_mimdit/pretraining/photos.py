@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from lit_mimdit.data.image_io import list_images, read_rgb
@@ -12,8 +13,6 @@ from lit_mimdit.data.image_io import list_images, read_rgb
 
 def pyramid(image: np.ndarray, longest: int, shortest: int) -> list[np.ndarray]:
     """The photograph (H, W, 3) uint8 at `longest` pixels (longer side) and at halves of it, down to `shortest` (shorter side)."""
-    from PIL import Image
-
     levels, side = [], min(longest, max(image.shape[:2]))
     while True:
         scale = side / max(image.shape[:2])
@@ -22,6 +21,26 @@ def pyramid(image: np.ndarray, longest: int, shortest: int) -> list[np.ndarray]:
             return levels
         levels.append(np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)))
         side = round(side / 2)
+
+
+def read_levels(folder: str, longest: int, shortest: int, key: str) -> list[np.ndarray]:
+    """Pyramids of all photographs of a folder; `key` is the setting an error names."""
+    files = list_images(folder) if Path(folder).is_dir() else []
+    if not files:
+        raise ValueError(f"{key}: no photographs in {folder!r}; experiments/nano/README.md says which to put there")
+    levels: list[np.ndarray] = []
+    for file in files:
+        image = read_rgb(file)
+        levels += pyramid(image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8), longest, shortest)
+    if not levels:
+        raise ValueError(f"{key}: every photograph in {folder!r} is smaller than the crop of {shortest} px")
+    return levels
+
+
+def level_weights(levels: list[np.ndarray]) -> np.ndarray:
+    """How often each level is drawn, summing to 1: between "every photograph alike" and "every pixel alike"."""
+    side = np.sqrt([level.shape[0] * level.shape[1] for level in levels])
+    return side / side.sum()
 
 
 class CropBatches(Dataset):
@@ -34,8 +53,7 @@ class CropBatches(Dataset):
     def __init__(self, levels: list[np.ndarray], sizes: list[tuple[int, int]], shares: list[float], batches: int, seed: int) -> None:
         self.levels, self.sizes, self.batches, self.seed, self.epoch = levels, sizes, batches, seed, 0
         self.shares = np.asarray(shares) / np.sum(shares)
-        area = np.array([level.shape[0] * level.shape[1] for level in levels], dtype=np.float64)
-        self.weights = np.sqrt(area) / np.sqrt(area).sum()  # between "every photograph alike" and "every pixel alike"
+        self.weights = level_weights(levels)
 
     def __len__(self) -> int:
         return self.batches
@@ -85,23 +103,13 @@ class PhotoCrops(L.LightningDataModule):
         self.photos, self.val_photos, self.longest, self.seed = photos, val_photos, longest, seed
         self.sizes, self.shares, self.batches, self.val_batches = [tuple(s) for s in sizes], shares, batches, val_batches
 
-    def _read(self, folder: str, key: str) -> list[np.ndarray]:
-        files = list_images(Path(folder)) if Path(folder).is_dir() else []
-        if not files:
-            raise ValueError(f"data.{key}: no photographs in {folder!r}; experiments/nano/README.md says which to put there")
-        largest = max(size for size, _ in self.sizes)
-        levels: list[np.ndarray] = []
-        for file in files:
-            image = read_rgb(file)
-            levels += pyramid(image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8), self.longest, largest)
-        if not levels:
-            raise ValueError(f"data.{key}: every photograph in {folder!r} is smaller than the crop of {largest} px")
-        return levels
-
     def setup(self, stage: str) -> None:
+        largest = max(size for size, _ in self.sizes)
         if stage == "fit":
-            self.train = CropBatches(self._read(self.photos, "photos"), self.sizes, self.shares, self.batches, self.seed)
-        self.val = CropBatches(self._read(self.val_photos, "val_photos"), self.sizes[:1], [1.0], self.val_batches, seed=self.seed + 1)
+            levels = read_levels(self.photos, self.longest, largest, "data.photos")
+            self.train = CropBatches(levels, self.sizes, self.shares, self.batches, self.seed)
+        levels = read_levels(self.val_photos, self.longest, largest, "data.val_photos")
+        self.val = CropBatches(levels, self.sizes[:1], [1.0], self.val_batches, seed=self.seed + 1)
 
     def train_dataloader(self) -> DataLoader:
         self.train.epoch = self.trainer.current_epoch  # reloaded every epoch by the experiment's trainer settings

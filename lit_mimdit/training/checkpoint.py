@@ -53,7 +53,9 @@ def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -
     """The inverse of `describe`; ValueError if `values` is something else."""
     if values.get("format") != FORMAT:
         raise ValueError(f"{where}: not a branch of this version ({values.get('format')!r} instead of {FORMAT!r})")
-    return BranchFile(tensors, _parse(BranchConfig, values["branch"]), _parse(SamplingConfig, values["sampling"]), Identity(**values["backbone"]))
+    return BranchFile(
+        tensors, _parse(BranchConfig, values["branch"]), _parse(SamplingConfig, values["sampling"]), Identity(**values["backbone"])
+    )
 
 
 def save_branch(path: Path, file: BranchFile, dtype: torch.dtype = torch.float32) -> None:
@@ -105,6 +107,12 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     shapes = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
     if missing or extra or shapes:
-        parts = [f"{len(names)} {what} (such as {names[0]})" for names, what in ((missing, "missing"), (extra, "unknown"), (shapes, "of another shape")) if names]
-        raise ValueError(f"{where}: does not fit model.branch: parameters {', '.join(parts)}; use the branch configuration it was trained with")
+        parts = [
+            f"{len(names)} {what} (such as {names[0]})"
+            for names, what in ((missing, "missing"), (extra, "unknown"), (shapes, "of another shape"))
+            if names
+        ]
+        raise ValueError(
+            f"{where}: does not fit model.branch: parameters {', '.join(parts)}; use the branch configuration it was trained with"
+        )
     module.load_state_dict(tensors)

@@ -1,6 +1,5 @@
 """Exponential moving average of the trained parameters, and of nothing else."""
 
-from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -66,15 +65,6 @@ class EMA(L.Callback):
             if self.backup:
                 parameter.copy_(self.backup[name])
         self.backup = {}
-
-    @contextmanager
-    def applied(self, module: L.LightningModule):  # noqa: ANN201
-        """Inside, `module` has the averaged parameters."""
-        self._swap_in(module)
-        try:
-            yield
-        finally:
-            self._swap_out(module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._swap_in(pl_module)

@@ -60,8 +60,10 @@ def test_gated_attention_adds_a_second_attention_behind_tanh(transformer, block)
     ours = ConditionedJointAttention(0)(attn, x, text, condition=(project_condition(attn, c, gate),))
 
     bare = JointAttnProcessor2_0()(attn, x, text)
-    queries = torch.cat([attn.norm_q(attn.to_q(x).unflatten(-1, (2, 8))), attn.norm_added_q(attn.add_q_proj(text).unflatten(-1, (2, 8)))], 1)
-    keys, values = attn.norm_k(attn.to_k(c).unflatten(-1, (2, 8))), attn.to_v(c).unflatten(-1, (2, 8))
+    q_x, q_text, keys, values = (
+        layer(given).unflatten(-1, (2, 8)) for layer, given in ((attn.to_q, x), (attn.add_q_proj, text), (attn.to_k, c), (attn.to_v, c))
+    )
+    queries, keys = torch.cat([attn.norm_q(q_x), attn.norm_added_q(q_text)], dim=1), attn.norm_k(keys)
     weights = (torch.einsum("bqhc,bkhc->bhqk", queries, keys) / 8**0.5).softmax(-1)
     added = (gate.tanh()[:, None] * torch.einsum("bhqk,bkhc->bqhc", weights, values)).flatten(2)
     projected = [added[:, :TOKENS] @ attn.to_out[0].weight.T, added[:, TOKENS:]]

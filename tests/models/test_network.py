@@ -1,6 +1,5 @@
 """The backbone and its branch together."""
 
-import copy
 from dataclasses import fields, replace
 
 import pytest
@@ -348,14 +347,12 @@ def test_every_setting_matters(build, name, value, around):
         for key, tensor in other.branch.state_dict().items():
             if key in mine and mine[key].shape == tensor.shape and name != "zero_std":
                 tensor.copy_(mine[key])
-            elif key.endswith("bias_table"):  # of another size, and small enough to be told from the window itself
+            elif name == "window" and key.endswith("bias_table"):  # of another size: without it only the window differs
                 tensor.zero_()
                 mine[key].zero_()
     z_lq, (x_t, t) = latents(), noisy()
     left, right = (network(x_t, t, network.condition(z_lq)) for network in (ours, other))
     assert (left - right).abs().max() > 1e-4 * left.abs().max()
-    again = copy.deepcopy(ours)
-    assert torch.equal(again(x_t, t, again.condition(z_lq)), left)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,70 @@
+"""Photographs degraded while training: endless pairs for the nano branch."""
+
+from typing import Any, get_args
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from lit_mimdit.data.datamodule import FoundIRDataModule
+from lit_mimdit.data.degradations import FOUNDIR_TYPES, Severity, degrade, to_uint8
+from lit_mimdit.data.image_io import to_tensor
+from lit_mimdit.data.order import sample_seed
+from lit_mimdit.data.pairs import augment_array
+from lit_mimdit.pretraining.photos import level_weights, read_levels
+
+MARGIN = 16  # pixels around a crop that its degradation may look at
+
+
+class DegradedCrops(Dataset):
+    """Samples of the contract made on the spot; sample (epoch, index) is a function of (seed, epoch, index) alone.
+
+    Args:
+        levels: photographs (H, W, 3) uint8 at several scales.
+        crop: side of the square crops, pixels.
+        types: FoundIR type folders to draw from, all alike.
+        samples: samples an epoch.
+        seed: of everything.
+    """
+
+    def __init__(self, levels: list[np.ndarray], crop: int, types: list[str], samples: int, seed: int) -> None:
+        self.levels, self.crop, self.types, self.samples, self.seed = levels, crop, types, samples, seed
+        self.weights = level_weights(levels)
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = item
+        seed = sample_seed(self.seed, epoch, index)
+        draw = np.random.default_rng(seed)
+        level = self.levels[draw.choice(len(self.levels), p=self.weights)]
+        side = min(self.crop + 2 * MARGIN, *level.shape[:2])
+        top, left = (int(draw.integers(0, n - side + 1)) for n in level.shape[:2])
+        clean = augment_array(level[top : top + side, left : left + side], bool(draw.integers(2)), int(draw.integers(4)))
+        kind, severity = self.types[draw.integers(len(self.types))], str(draw.choice(get_args(Severity)))
+        degraded = to_uint8(degrade(np.float32(clean) / np.float32(255), FOUNDIR_TYPES[kind], severity, draw))
+        start = (side - self.crop) // 2
+        lq, gt = (to_tensor(image[start : start + self.crop, start : start + self.crop]) for image in (degraded, clean))
+        return {"lq": lq, "gt": gt, "degradation": kind, "id": f"{kind}/{severity}/{epoch}-{index}", "seed": seed}
+
+
+class DegradedPhotos(FoundIRDataModule):
+    """Training pairs from a folder of photographs, degraded on the spot; validation and test pairs from `root` as ever.
+
+    Args:
+        photos: folder of photographs; none of them may be in `root`.
+        types: FoundIR types to draw from, such as 05Noise.
+        samples: training samples an epoch.
+        longest: photographs are first reduced to this many pixels on their longer side.
+    """
+
+    def __init__(self, photos: str, types: list[str], samples: int = 10000, longest: int = 1536, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        unknown = [kind for kind in types if kind not in FOUNDIR_TYPES]
+        if unknown or not types:
+            raise ValueError(f"data.types holds {unknown or 'nothing'}: choose among {', '.join(FOUNDIR_TYPES)}")
+        self.photos, self.types, self.samples, self.longest = photos, types, samples, longest
+
+    def train_dataloader(self) -> DataLoader:
+        levels = read_levels(self.photos, self.longest, self.crop, "data.photos")
+        return self._loader("train", DegradedCrops(levels, self.crop, self.types, self.samples, self.seed), self.per_step())
