@@ -201,10 +201,19 @@ def write_contact_sheet(path: Path, pairs: list[Pair], samples: int = 2) -> None
         for column, pair in enumerate(chosen):
             for side, file in enumerate((pair.lq, pair.gt)):
                 x, y = _GAP + (2 * column + side) * (_CELL[0] + _GAP), _GAP + row * row_height
-                label = f"{pair.id}  LQ" if pair.id.startswith(name) else f"{name}  {pair.id}  LQ"
-                draw.text((x, y), label if side == 0 else "GT", "black", font)
+                label = f"LQ  {pair.id}" if pair.id.startswith(name) else f"LQ  {name}: {pair.id}"
+                draw.text((x, y), _shorten(label, font) if side == 0 else "GT", "black", font)
                 sheet.paste(_thumbnail(file), (x, y + _LABEL))
     write_bytes(path, _png(sheet))
+
+
+def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text without its middle if it is wider than a cell."""
+    for keep in range(len(text), 0, -1):
+        short = text if keep == len(text) else f"{text[: keep // 2]}...{text[-(keep - keep // 2) :]}"
+        if font.getlength(short) <= _CELL[0]:
+            return short
+    return ""
 
 
 def _thumbnail(path: Path) -> Image.Image:

@@ -44,6 +44,8 @@ __all__ = [
 IMAGE_EXTENSIONS = (".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 OUTPUT_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WebP"}
 
+_DIGITS = re.compile("([0-9]+)")
+
 
 class Photo(NamedTuple):
     """A user's photograph, with what is needed to write the restored one in the same form."""
@@ -90,7 +92,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 def natural_key(path: str | Path) -> tuple:
     """Sorting key by which frame2 comes before frame10, whatever the case of letters; folder by folder."""
-    parts = [re.split(r"([0-9]+)", part.casefold()) for part in Path(path).parts]
+    parts = map(_DIGITS.split, str(path).casefold().split(os.sep))
     return [[int(token) if i % 2 else token for i, token in enumerate(part)] for part in parts], str(path)
 
 

@@ -1,4 +1,4 @@
-"""The nano MM-DiT: diffusers' SD3Transformer2DModel, small, trained as an unconditional prior on latents of photographs."""
+"""The nano MM-DiT: diffusers' SD3Transformer2DModel, small, trained as a prior on latents of photographs."""
 
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,17 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lit_mimdit.models.latents import encode
+from lit_mimdit.models.latents import downsampling, encode
+from lit_mimdit.pretraining.hints import WIDTH, hints
 from lit_mimdit.training.ema import EMA
 from lit_mimdit.training.flow import FlowConfig, gaussian_baseline, interpolate, loss_per_sample, sample_noise, sample_times, velocity
 from lit_mimdit.training.optim import OptimizerConfig, configure
 
 
 class NanoMMDiT(L.LightningModule):
-    """Rectified flow on latents of photograph crops, with an empty prompt.
+    """Rectified flow on latents of photograph crops, with an empty prompt or with colour hints for a caption.
 
     Args:
         vae: folder of the trained VAE.
@@ -30,7 +32,8 @@ class NanoMMDiT(L.LightningModule):
         sample_size: side of the latents the positions are scaled for.
         positions: largest token grid side.
         text_tokens: length of the (empty) prompt.
-        text_dim: width of the prompt's embeddings.
+        hint_share: share of an image's tokens that its caption tells of.
+        hint_drop: share of the training batches with the empty prompt.
         sampling_shift: shift of the scheduler that is written beside the transformer.
     """
 
@@ -47,7 +50,8 @@ class NanoMMDiT(L.LightningModule):
         sample_size: int = 16,
         positions: int = 32,
         text_tokens: int = 4,
-        text_dim: int = 64,
+        hint_share: float = 0.25,
+        hint_drop: float = 0.5,
         sampling_shift: float = 1.0,
     ) -> None:
         super().__init__()
@@ -62,15 +66,15 @@ class NanoMMDiT(L.LightningModule):
             num_layers=layers,
             attention_head_dim=head_dim,
             num_attention_heads=heads,
-            joint_attention_dim=text_dim,
+            joint_attention_dim=WIDTH,
             caption_projection_dim=heads * head_dim,
-            pooled_projection_dim=text_dim,
+            pooled_projection_dim=WIDTH,
             pos_embed_max_size=positions,
             dual_attention_layers=tuple(range(dual_layers)),
             qk_norm="rms_norm",
         )
         self.initialise()
-        self.prompt_shape = (text_tokens, text_dim)
+        self.text_tokens, self.hint_share, self.hint_drop = text_tokens, hint_share, hint_drop
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -89,26 +93,37 @@ class NanoMMDiT(L.LightningModule):
         self.vae.eval()
         return self
 
-    def predict_velocity(self, x_t: Tensor, t: Tensor) -> Tensor:
-        empty = x_t.new_zeros(len(x_t), *self.prompt_shape)
-        return self.transformer(x_t, encoder_hidden_states=empty, pooled_projections=empty[:, 0], timestep=1000.0 * t, return_dict=False)[0]
+    def empty_prompt(self, batch: int) -> Tensor:
+        """Embeddings (B, text_tokens, 64) of the empty prompt: zeros."""
+        return torch.zeros(batch, self.text_tokens, WIDTH, device=self.device)
 
-    def losses(self, images: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Loss (B,) and time (B,) of images (B, 3, S, S) in [-1, 1]."""
+    def predict_velocity(self, x_t: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
+        pooled = torch.zeros_like(embeds[:, 0])
+        return self.transformer(x_t, encoder_hidden_states=embeds, pooled_projections=pooled, timestep=1000.0 * t, return_dict=False)[0]
+
+    def losses(self, images: Tensor, seed: int, hint_drop: float) -> tuple[Tensor, Tensor]:
+        """Loss (B,) and time (B,) of images (B, 3, S, S) in [-1, 1]; the batch has hints with probability 1 - hint_drop."""
+        draw = torch.Generator().manual_seed(seed)
+        hinted = torch.rand((), generator=draw).item() >= hint_drop
+        token = downsampling(self.vae) * self.transformer.config.patch_size
+        embeds = hints(images, token, self.hint_share, draw) if hinted else self.empty_prompt(len(images))
         x0 = encode(self.vae, images * 0.5 + 0.5)
         seeds = torch.arange(len(x0)) + seed * 1_000_003
         noise, normal = sample_noise(seeds, tuple(x0.shape[1:]))
         noise, t = noise.to(x0), sample_times(normal, self.flow).to(x0.device)
-        predicted = self.predict_velocity(interpolate(x0, noise, t), t)
+        predicted = self.predict_velocity(interpolate(x0, noise, t), t, embeds)
         return loss_per_sample(predicted, velocity(x0, noise), t, self.flow.weighting), t
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        loss, _ = self.losses(batch, seed=self.global_step)
+        with sdpa_kernel([SDPBackend.MATH] if self.device.type == "cpu" else list(SDPBackend.__members__.values())[1:]):
+            loss, _ = self.losses(batch, self.global_step, self.hint_drop)
         self.log("train/loss", loss.mean(), prog_bar=True)
         return loss.mean()
 
     def validation_step(self, batch: Tensor, index: int) -> None:
-        loss, t = self.losses(batch, seed=10**9 + index)
+        hinted, _ = self.losses(batch, 10**9 + index, hint_drop=0.0)
+        self.log("val/loss_with_hints", hinted.mean(), batch_size=len(batch))
+        loss, t = self.losses(batch, 10**9 + index, hint_drop=1.0)
         self.log("val/loss", loss.mean(), prog_bar=True, batch_size=len(batch))
         self.log("val/loss_of_gaussian", gaussian_baseline(t).mean(), batch_size=len(batch))
         for low in range(0, 10, 2):
@@ -133,5 +148,5 @@ class NanoMMDiT(L.LightningModule):
         vae.load_state_dict(self.vae.state_dict())
         vae.half().save_pretrained(folder / "vae")
         FlowMatchEulerDiscreteScheduler(shift=self.sampling_shift).save_pretrained(folder / "scheduler")
-        tokens, width = self.prompt_shape
-        save_file({"embeds": torch.zeros(1, tokens, width), "pooled": torch.zeros(1, width)}, folder / "null_prompt.safetensors")
+        empty = self.empty_prompt(1).cpu()
+        save_file({"embeds": empty, "pooled": torch.zeros_like(empty[:, 0])}, folder / "null_prompt.safetensors")

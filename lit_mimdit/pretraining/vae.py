@@ -55,7 +55,6 @@ class NanoVAE(L.LightningModule):
             use_quant_conv=False,
             use_post_quant_conv=False,
         )
-        self.statistics: list[torch.Tensor] = []
 
     def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
         posterior = self.vae.encode(batch).latent_dist
@@ -72,18 +71,17 @@ class NanoVAE(L.LightningModule):
         output = self.vae.decode(mean).sample.clamp(-1, 1)
         psnr = -10.0 * torch.log10(F.mse_loss(output, batch, reduction="none").mean((1, 2, 3)) / 4.0)  # range 2: peak^2 = 4
         self.log("val/psnr_db", psnr.mean(), prog_bar=True, batch_size=len(batch))
-        self.statistics.append(mean.float().cpu())
-
-    def on_validation_epoch_end(self) -> None:
-        scaling, shift = latent_statistics(torch.cat(self.statistics))
-        self.statistics.clear()
-        self.vae.register_to_config(scaling_factor=scaling, shift_factor=shift)
 
     def configure_optimizers(self) -> dict[str, Any]:
         return configure(self.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches)
 
     def on_fit_end(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            with torch.no_grad():
+                batches = self.trainer.datamodule.val_dataloader()
+                latents = [self.vae.encode(batch.to(self.device)).latent_dist.mode().float().cpu() for batch in batches]
+            scaling, shift = latent_statistics(torch.cat(latents))
+            self.vae.register_to_config(scaling_factor=scaling, shift_factor=shift)
             export = AutoencoderKL.from_config(self.vae.config)
             export.load_state_dict(self.vae.state_dict())
             export.half().save_pretrained(Path(self.output))  # float16: half the bytes, no visible difference

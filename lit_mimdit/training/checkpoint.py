@@ -20,6 +20,7 @@ from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.mim import BranchConfig
 
 FORMAT = "lit_mimdit.branch.1"
+BRANCH = "network.branch."  # prefix of the trained parameters in a run's state
 KEY = "lit_mimdit"  # entry of a Lightning checkpoint that holds the BranchFile fields
 
 
@@ -97,8 +98,7 @@ def branch_of_checkpoint(checkpoint: dict[str, Any], where: str) -> BranchFile:
     for name, state in checkpoint.get("callbacks", {}).items():
         if name.startswith("EMA"):
             tensors |= state["average"]
-    prefix = "network.branch."
-    return undescribe(checkpoint[KEY], {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}, where)
+    return undescribe(checkpoint[KEY], {name.removeprefix(BRANCH): t for name, t in tensors.items() if name.startswith(BRANCH)}, where)
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

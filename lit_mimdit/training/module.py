@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -16,7 +17,7 @@ from lit_mimdit.models.balance import load_balance_loss, z_loss
 from lit_mimdit.models.latents import encode
 from lit_mimdit.models.mim import BranchConfig, MiMRouting
 from lit_mimdit.models.network import MiMDiT
-from lit_mimdit.training.checkpoint import KEY, describe, load_branch, load_into, trained_state
+from lit_mimdit.training.checkpoint import BRANCH, KEY, branch_of_checkpoint, describe, load_branch, load_into, trained_state
 from lit_mimdit.training.flow import FlowConfig, interpolate, loss_per_sample, sample_noise, sample_times, velocity
 from lit_mimdit.training.optim import OptimizerConfig, configure
 
@@ -186,10 +187,10 @@ class MiMDiTModule(L.LightningModule):
         checkpoint[KEY] = describe(self.branch_config, self.sampling, self.identity)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint fits; outside `fit`, which resumes from the raw weights, take their average if there is one."""
         self.configure_model()
-        if KEY not in checkpoint:
-            raise ValueError("the checkpoint is not of a MiM-DiT run")
-        self.identity.require(Identity(**checkpoint[KEY]["backbone"]), "the checkpoint")
-        prefix = "network.branch."
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in checkpoint["state_dict"].items()}
-        load_into(self.network.branch, tensors, "the checkpoint")
+        file = branch_of_checkpoint(checkpoint, "the checkpoint")
+        self.identity.require(file.backbone, "the checkpoint")
+        load_into(self.network.branch, file.tensors, "the checkpoint")
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            checkpoint["state_dict"] = {f"{BRANCH}{name}": tensor for name, tensor in file.tensors.items()}

@@ -47,6 +47,16 @@ def test_truncated(tmp_path, extension, part, bits):
     assert one_line(error) and str(path) in str(error.value)
 
 
+def test_a_tiff_with_missing_pixels_is_not_filled_with_black(tmp_path):
+    path = tmp_path / "sparse.tif"
+    tifffile.imwrite(path, noise(64, 96, 3, dtype=np.uint16), photometric="rgb", rowsperstrip=16)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tag = tiff.pages.first.tags["StripByteCounts"]
+        tag.overwrite((*tag.value[:-1], 0))
+    with pytest.raises(ImageError, match="truncated"):
+        read_rgb(path)
+
+
 def test_not_an_image(tmp_path):
     (tmp_path / "a.png").write_bytes(b"<html>404</html>" * 20)
     (tmp_path / "b.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")

@@ -164,6 +164,17 @@ def test_contact_sheet_spreads_its_samples_and_shows_broken_files(tmp_path):
     assert share(quarters[2], BLUE) > 0.5 and share(quarters[3], BLUE) > 0.5, "the last pair is among the samples"
 
 
+def test_long_labels_stay_in_their_cell(tmp_path):
+    lq, gt = picture(tmp_path / "lq.png", GREEN), picture(tmp_path / "gt.png", GREEN)
+    sheets = []
+    for name in ("a", "a" + 200 * "/long"):
+        write_contact_sheet(tmp_path / "sheet.png", [Pair(name, "a", lq, gt)])
+        sheets.append(np.asarray(Image.open(tmp_path / "sheet.png")))
+    half = sheets[0].shape[1] // 2
+    assert not np.array_equal(sheets[0][:, :half], sheets[1][:, :half])
+    np.testing.assert_array_equal(sheets[0][:, half:], sheets[1][:, half:])
+
+
 def test_contact_sheet_takes_16_bit_images(tmp_path):
     from lit_mimdit.data.image_io import to_tensor, write_photo
 

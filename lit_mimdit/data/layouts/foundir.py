@@ -1,7 +1,8 @@
 """FoundIR: a tree of `<NN><Type>/{GT,LQ}/` folders (its test set), or any tree with a meta file (its training set)."""
 
 import os
-from pathlib import Path, PurePosixPath
+import sys
+from pathlib import Path
 
 from lit_mimdit.data.layouts.pairs import Pair, PairList, Problem, add_by_stem, with_sides
 
@@ -24,7 +25,7 @@ def _read_meta(found: PairList, meta: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ValueError(f"{meta}: the meta file cannot be read: {reason}") from error
-    listing = Listing()
+    listing = _Listing(found.root)
     taken: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -34,8 +35,8 @@ def _read_meta(found: PairList, meta: Path) -> None:
             raise ValueError(f"{meta}, line {number}: expected 'GT-path, LQ-path', got {line.strip()!r}")
         gt, lq = (_inside(name, f"{meta}, line {number}") for name in names)
         degradation, pair_id = _degradation_and_id(lq, found.root)
-        missing = [path for path in (gt, lq) if not listing.has(found.root / path)]
-        found.problems += [Problem("missing", found.root / path, degradation, f"{meta.name}, line {number}") for path in missing]
+        missing = [name for name in (gt, lq) if not listing.has(name)]
+        found.problems += [Problem("missing", found.root / name, degradation, f"{meta.name}, line {number}") for name in missing]
         if pair_id in taken:
             detail = f"{meta.name}, line {number}: {pair_id} is in line {taken[pair_id]} already"
             found.problems.append(Problem("duplicate", found.root / lq, degradation, detail))
@@ -44,33 +45,35 @@ def _read_meta(found: PairList, meta: Path) -> None:
         taken.setdefault(pair_id, number)
 
 
-def _degradation_and_id(lq: PurePosixPath, root: Path) -> tuple[str, str]:
-    """From the path of an LQ file relative to the root: 01Blur/LQ/0001.png -> 01Blur, 01Blur/0001; Rain/7.png -> Rain, Rain/7."""
-    parents = lq.parts[:-1]
+def _degradation_and_id(lq: str, root: Path) -> tuple[str, str]:
+    """From the name of an LQ file relative to the root: 01Blur/LQ/0001.png -> 01Blur, 01Blur/0001; Rain/7.png -> Rain, Rain/7."""
+    *parents, file = lq.split("/")
     if parents and parents[-1].casefold() == "lq":
-        parents = parents[:-1]
-    parents = parents or (root.absolute().name,)
-    return parents[-1], "/".join((*parents, lq.stem))
+        parents.pop()
+    parents = parents or [root.absolute().name]
+    return sys.intern(parents[-1]), "/".join((*parents, os.path.splitext(file)[0]))
 
 
-def _inside(name: str, where: str) -> PurePosixPath:
-    """A path of a meta file, relative to the root. Refused if it leads out of the root (links that the user made may)."""
-    path = PurePosixPath(os.path.normpath(name))
-    if path.is_absolute() or path.parts[:1] == ("..",):
+def _inside(name: str, where: str) -> str:
+    """A name of a meta file, relative to the root. Refused if it leads out of the root (links that the user made may)."""
+    path = os.path.normpath(name)
+    if os.path.isabs(path) or path.split("/", 1)[0] == "..":
         raise ValueError(f"{where}: {name!r} is outside the root; paths must be relative to it")
     return path
 
 
-class Listing:
+class _Listing:
     """Which files exist. Each folder is listed once: a stat of every file of a million pairs takes hours on network disks."""
 
-    def __init__(self) -> None:
-        self._names: dict[Path, frozenset[str]] = {}
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._names: dict[str, frozenset[str]] = {}
 
-    def has(self, path: Path) -> bool:
-        if path.parent not in self._names:
+    def has(self, name: str) -> bool:
+        folder, _, file = name.rpartition("/")
+        if folder not in self._names:
             try:
-                self._names[path.parent] = frozenset(entry.name for entry in os.scandir(path.parent) if entry.is_file())
+                self._names[folder] = frozenset(entry.name for entry in os.scandir(self.root / folder) if entry.is_file())
             except (FileNotFoundError, NotADirectoryError):
-                self._names[path.parent] = frozenset()
-        return path.name in self._names[path.parent]
+                self._names[folder] = frozenset()
+        return file in self._names[folder]
