@@ -6,11 +6,12 @@ whose signature is its parser and whose docstring is its help.
 
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from typing import get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 TRAINER_COMMANDS = {
     "fit": "train, and validate while training",
@@ -50,7 +51,8 @@ def run_trainer(args: list[str]) -> None:
         """Model and data are given by class_path; YAML and command line always beat what a checkpoint remembers."""
 
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            parser.add_argument("--matmul_precision", default="highest", help="torch.set_float32_matmul_precision: highest, high, medium")
+            choices = Literal["highest", "high", "medium"]
+            parser.add_argument("--matmul_precision", type=choices, default="highest", help="torch.set_float32_matmul_precision")
 
         def _parse_ckpt_path(self) -> None:
             """Nothing: otherwise the checkpoint's hyper-parameters silently win over YAML and command line."""
@@ -61,21 +63,25 @@ def run_trainer(args: list[str]) -> None:
             if not (stopped or self.trainer.fast_dev_run or self.trainer.limit_val_batches == 0):
                 self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
-        def before_instantiate_classes(self) -> None:
+        def before_instantiate(self) -> None:
             import torch
 
             torch.set_float32_matmul_precision(self.config[self.subcommand].matmul_precision)
+            if self.subcommand == "predict":
+                self.config.predict.return_predictions = False  # WriteRestored writes them; a folder of photographs does not fit in memory
 
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     # a bare --trainer.fast_dev_run means true, as in Lightning's own documentation
     bare = [i for i, a in enumerate(args) if a == "--trainer.fast_dev_run" and (i + 1 == len(args) or args[i + 1].startswith("-"))]
     args = [f"{a}=true" if i in bare else a for i, a in enumerate(args)]
     sys.argv = [f"{sys.argv[0]}", *args]
+    options = {"parser_mode": "omegaconf+", "exit_on_error": False}
     CLI(
         subclass_mode_model=True,
         subclass_mode_data=True,
+        auto_configure_optimizers=False,  # the module's own configuration is the only one
         seed_everything_default=0,
-        parser_kwargs={"parser_mode": "omegaconf+"},
+        parser_kwargs={"prog": "python -m lit_mimdit", **options, **dict.fromkeys(TRAINER_COMMANDS, options)},
         save_config_kwargs={"overwrite": True},
     )
 
@@ -93,7 +99,8 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
     help_of = {p.arg_name: p.description for p in text.params}
     first = next(iter(signature.parameters.values()))
     many = get_origin(first.annotation) is list
-    parser = ArgumentParser(prog=f"python -m lit_mimdit {name}", description=f"{text.short_description}\n\n{text.long_description or ''}")
+    description = f"{text.short_description}\n\n{text.long_description or ''}"
+    parser = ArgumentParser(prog=f"python -m lit_mimdit {name}", description=description, exit_on_error=False)
     by_hand = {first.name, "output"} & signature.parameters.keys()
     parser.add_argument(
         first.name, nargs="+" if many else None, type=get_args(first.annotation)[0] if many else first.annotation, help=help_of[first.name]
@@ -104,9 +111,30 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
         extra = {"required": True} if required else {"default": output.default}
         parser.add_argument("-o", "--output", type=output.annotation, help=help_of["output"], **extra)
     parser.add_function_arguments(function, skip=by_hand)
-    values = vars(parser.instantiate_classes(parser.parse_args(args)))
+    values = vars(parser.instantiate(parser.parse_args(args)))
     result = function(values.pop(first.name), **values)
     return result if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks: of an error in a loader's process its last line, of jsonargparse's account why each
+    type of a union does not fit the first reason."""
+    text = str(error).strip() or type(error).__name__
+    if "\nOriginal Traceback" in text:
+        text = text.splitlines()[-1].split(": ", 1)[-1]
+    while found := re.search(r"Does not validate against any of the Union subtypes.*?Errors:\n( *)- ", text, re.DOTALL):
+        first = re.split(rf"\n{found[1]}- |\n *Given value", text[found.end() :])[0]
+        text = text[: found.start()] + first
+    return " ".join(text.split())
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """What is the user's to mend, and not a defect of this program."""
+    from argparse import ArgumentError
+
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    return ValueError, OSError, ArgumentError, MisconfigurationException
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -130,8 +158,11 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         module, function, _ = COMMANDS[name]
         return run_function(name, getattr(import_module(module), function), args[len(name.split()) :])
-    except (ValueError, OSError) as error:
+    except user_errors() as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

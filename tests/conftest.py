@@ -1,9 +1,17 @@
 """Small real diffusers models with random weights: every residual branch, gate and norm of them does something."""
 
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel
+import yaml
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from safetensors.torch import save_file
 from torch import nn
+
+ROOT = Path(__file__).parents[1]
 
 
 def _randomise(model: nn.Module, seed: int) -> nn.Module:
@@ -19,39 +27,26 @@ def _randomise(model: nn.Module, seed: int) -> nn.Module:
     return model.eval()
 
 
-@pytest.fixture
-def make_transformer():
-    """Builds an SD3.5-like transformer: width 16, 2 heads, 3 blocks, the first with dual attention; always the same weights."""
-
-    def make(**changes) -> SD3Transformer2DModel:
-        sizes = {
-            "sample_size": 16,
-            "patch_size": 2,
-            "in_channels": 16,
-            "out_channels": 16,
-            "num_layers": 3,
-            "attention_head_dim": 8,
-            "num_attention_heads": 2,
-            "joint_attention_dim": 12,
-            "caption_projection_dim": 16,
-            "pooled_projection_dim": 10,
-            "pos_embed_max_size": 8,
-            "dual_attention_layers": (0,),
-            "qk_norm": "rms_norm",
-        }
-        return _randomise(SD3Transformer2DModel(**(sizes | changes)), seed=0)
-
-    return make
+def _transformer(**changes) -> SD3Transformer2DModel:
+    sizes = {
+        "sample_size": 16,
+        "patch_size": 2,
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_layers": 3,
+        "attention_head_dim": 8,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 12,
+        "caption_projection_dim": 16,
+        "pooled_projection_dim": 10,
+        "pos_embed_max_size": 8,
+        "dual_attention_layers": (0,),
+        "qk_norm": "rms_norm",
+    }
+    return _randomise(SD3Transformer2DModel(**(sizes | changes)), seed=0)
 
 
-@pytest.fixture
-def transformer(make_transformer) -> SD3Transformer2DModel:
-    return make_transformer()
-
-
-@pytest.fixture
-def vae() -> AutoencoderKL:
-    """An SD3.5-like autoencoder: 16 latent channels, 3 levels (factor 4), a scaling and a shift factor, no quantisation convolutions."""
+def _vae() -> AutoencoderKL:
     model = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -65,3 +60,84 @@ def vae() -> AutoencoderKL:
         use_post_quant_conv=False,
     )
     return _randomise(model, seed=1)
+
+
+@pytest.fixture
+def make_transformer() -> Callable[..., SD3Transformer2DModel]:
+    """Builds an SD3.5-like transformer: width 16, 2 heads, 3 blocks, the first with dual attention; always the same weights."""
+    return _transformer
+
+
+@pytest.fixture
+def transformer() -> SD3Transformer2DModel:
+    return _transformer()
+
+
+@pytest.fixture
+def vae() -> AutoencoderKL:
+    """An SD3.5-like autoencoder: 16 latent channels, 3 levels (factor 4), a scaling and a shift factor, no quantisation convolutions."""
+    return _vae()
+
+
+def write_backbone(folder: Path, **changes) -> Path:
+    """The transformer and the VAE above as a folder in SD3.5's format: images of at most 64 px, in multiples of 8."""
+    _transformer(**changes).save_pretrained(folder / "transformer")
+    _vae().save_pretrained(folder / "vae")
+    FlowMatchEulerDiscreteScheduler(shift=1.0).save_pretrained(folder / "scheduler")
+    generator = torch.Generator().manual_seed(2)
+    prompt = {"embeds": torch.randn(1, 4, 12, generator=generator), "pooled": torch.randn(1, 10, generator=generator)}
+    save_file(prompt, folder / "null_prompt.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def backbone_folder(tmp_path_factory) -> Path:
+    return write_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory) -> Path:
+    """Sample data: 10 training pairs, 2 of validation, 2 of test, two types, 48 px."""
+    from lit_mimdit.data.sample_data import write_sample_data
+
+    folder = tmp_path_factory.mktemp("sample") / "data"
+    return write_sample_data(folder, size=48, train_crops=5, val_crops=1, test_crops=1, types=["01Blur", "05Noise"])
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(backbone_folder, data_root) -> dict:
+    """quickstart.yaml with everything small: 6 steps of 4 crops of 32 px, 2 batches an epoch."""
+    settings = yaml.safe_load((ROOT / "experiments" / "quickstart.yaml").read_text(encoding="utf-8"))
+    model, data, trainer = settings["model"]["init_args"], settings["data"]["init_args"], settings["trainer"]
+    model |= {"backbone": str(backbone_folder)}
+    model["branch"] |= {"width": 16, "heads": 2, "window": 2, "intra": {"experts": 2, "top_k": 1}}
+    model["optimizer"] |= {"lr": 1e-3, "warmup_steps": 2, "schedule": "cosine"}
+    model["sampling"] |= {"steps": 2, "tile": 32, "overlap": 8}
+    data |= {"root": str(data_root), "batch_size": 4, "crop": 32, "eval_batch_size": 2, "eval_crop": 32}
+    trainer |= {"max_steps": 6, "val_check_interval": 3, "accelerator": "cpu", "log_every_n_steps": 1}
+    for callback in trainer["callbacks"]:
+        name, options = callback["class_path"].rsplit(".", 1)[-1], callback.setdefault("init_args", {})
+        if name == "ModelCheckpoint":
+            options |= {"every_n_train_steps": 3, "save_top_k": -1}
+        elif name in ("LossByTime", "RoutingHistograms"):
+            options["every_n_steps"] = 2
+    return settings
+
+
+@pytest.fixture
+def tiny(tiny_settings, tmp_path, monkeypatch) -> Callable[..., str]:
+    """Writes a YAML of `tiny_settings` with changes ("data.init_args.crop": 16) into the test's folder, where the test then runs."""
+    monkeypatch.chdir(tmp_path)
+    return lambda **changes: write_yaml(tmp_path / "tiny.yaml", tiny_settings, **changes)
+
+
+def write_yaml(path: Path, settings: dict, **changes) -> str:
+    settings = copy.deepcopy(settings)
+    for key, value in changes.items():
+        place = settings
+        *parts, last = key.split(".")
+        for part in parts:
+            place = place[part]
+        place[last] = value
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return str(path)

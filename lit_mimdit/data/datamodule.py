@@ -1,13 +1,13 @@
 """FoundIR-layout data for training, validation, test and prediction."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lit_mimdit.data.image_io import list_images, read_photo
+from lit_mimdit.data.image_io import ImageError, Photo, list_images, read_photo
 from lit_mimdit.data.layouts import Pair, read_layout, require_complete
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
 from lit_mimdit.data.pairs import Augment, PairDataset, collate
@@ -15,16 +15,20 @@ from lit_mimdit.data.sample_data import write_sample_data
 
 
 class PhotoFiles(Dataset):
-    """Photographs to restore, without references: (path, Photo)."""
+    """Photographs to restore, without references: (name of the result, Photo, seed of the noise); for a broken file its ImageError."""
 
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
+    def __init__(self, files: dict[Path, Path], seed: int) -> None:
+        self.files, self.seed = list(files.items()), seed
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> tuple[Path, Any]:
-        return self.files[index], read_photo(self.files[index])
+    def __getitem__(self, index: int) -> tuple[Path, Photo | ImageError, int]:
+        name, path = self.files[index]
+        try:
+            return name, read_photo(path), self.seed
+        except ImageError as error:
+            return name, error, self.seed
 
 
 class FoundIRDataModule(L.LightningDataModule):
@@ -46,7 +50,7 @@ class FoundIRDataModule(L.LightningDataModule):
         workers: loader processes; 0 loads in the training process.
         cache: keep decoded images in memory (small data sets).
         sample_data: write the small sample data set to `root` if nothing is there.
-        seed: of order, crops, augmentation, noise and times.
+        seed: of order, crops, augmentation, noise and times; the seed of every photograph that `predict` restores.
     """
 
     def __init__(
@@ -142,8 +146,14 @@ class FoundIRDataModule(L.LightningDataModule):
         if self.predict_from is None:
             raise ValueError("data.predict names nothing to restore: set it to a photograph or a folder of photographs")
         source = Path(self.predict_from)
-        files = [source] if source.is_file() else list_images(source)
-        if not files:
+        found = [source] if source.is_file() else list_images(source)
+        if not found:
             raise ValueError(f"data.predict: no images in {str(source)!r}")
-        own = files[self.cluster.rank :: self.cluster.world_size]
-        return DataLoader(PhotoFiles(own), batch_size=None, num_workers=self.workers)
+        files: dict[Path, Path] = {}
+        for path in found:
+            name = path.relative_to(source.parent if source.is_file() else source).with_suffix(".png")
+            if name in files:
+                raise ValueError(f"data.predict: {files[name]} and {path} would both be written to {name}: restore them separately")
+            files[name] = path
+        own = dict(list(files.items())[self.cluster.rank :: self.cluster.world_size])
+        return DataLoader(PhotoFiles(own, self.seed), batch_size=None, num_workers=self.workers)

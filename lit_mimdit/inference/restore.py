@@ -1,5 +1,6 @@
 """`python -m lit_mimdit restore`: photographs of any size, in files or folders."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ def plan(inputs: list[Path], output: Path) -> list[tuple[Path, Path]]:
         output_format(output)
         if not output.parent.is_dir():
             raise ValueError(f"{output}: there is no folder {output.parent}")
-        return [(inputs[0], output)]
+        return _spare_inputs([(inputs[0], output)])
     jobs: dict[Path, Path] = {}
     for source in inputs:
         if not source.exists():
@@ -40,10 +41,28 @@ def plan(inputs: list[Path], output: Path) -> list[tuple[Path, Path]]:
             jobs[target] = path
     if output.is_file():
         raise ValueError(f"{output}: is a file; several photographs need a folder")
-    return [(path, target) for target, path in jobs.items()]
+    return _spare_inputs([(path, target) for target, path in jobs.items()])
 
 
-def load_restorer(checkpoint: str | Path | None, backbone: str | None, device: str, **sampling: object) -> Restorer:
+def _spare_inputs(jobs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    sources = {source.resolve() for source, _ in jobs}
+    for _, target in jobs:
+        if target.resolve() in sources:
+            raise ValueError(f"{target}: the restored photograph would replace the original; give another output")
+    return jobs
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; auto takes a GPU if there is one. ValueError if it cannot be used."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device is {name!r}: it cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
+
+
+def load_restorer(checkpoint: str | Path | None, backbone: str | None, device: torch.device, **sampling: object) -> Restorer:
     """A branch with the backbone it was trained on; `sampling` overrides the branch's defaults where a value is not None."""
     path = Path(checkpoint) if checkpoint is not None else nano_folder() / "branch.safetensors"
     file = load_branch(path)
@@ -94,8 +113,6 @@ def restore(
         0, or 1 if any photograph could not be restored.
     """
     jobs = plan(inputs, output)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     options = {
         "steps": steps,
         "solver": solver,
@@ -105,7 +122,7 @@ def restore(
         "overlap": overlap,
         "tile_batch": tile_batch,
     }
-    restorer = load_restorer(checkpoint, backbone, device, **options)
+    restorer = load_restorer(checkpoint, backbone, choose_device(device), **options)
     failed: list[str] = []
     with tqdm(jobs, desc="photographs", unit="photo", disable=len(jobs) == 1) as photographs:
         for source, target in photographs:
@@ -114,7 +131,7 @@ def restore(
             except ImageError as error:  # one broken file does not cost the others; it is named below
                 failed.append(str(error))
     for message in failed:
-        tqdm.write(f"error: {message}")
+        print(f"error: {message}", file=sys.stderr)
     return 1 if failed else 0
 
 

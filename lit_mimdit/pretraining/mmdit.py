@@ -1,5 +1,6 @@
 """The nano MM-DiT: diffusers' SD3Transformer2DModel, small, trained as a prior on latents of photographs."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -141,12 +142,8 @@ class NanoMMDiT(L.LightningModule):
         for callback in self.trainer.callbacks:
             if isinstance(callback, EMA):
                 callback.copy_to(self)
-        export = SD3Transformer2DModel.from_config(self.transformer.config)
-        export.load_state_dict(self.transformer.state_dict())
-        export.half().save_pretrained(folder / "transformer")
-        vae = AutoencoderKL.from_config(self.vae.config)
-        vae.load_state_dict(self.vae.state_dict())
-        vae.half().save_pretrained(folder / "vae")
+        copy.deepcopy(self.transformer).half().save_pretrained(folder / "transformer")
+        copy.deepcopy(self.vae).half().save_pretrained(folder / "vae")
         FlowMatchEulerDiscreteScheduler(shift=self.sampling_shift).save_pretrained(folder / "scheduler")
         empty = self.empty_prompt(1).cpu()
         save_file({"embeds": empty, "pooled": torch.zeros_like(empty[:, 0])}, folder / "null_prompt.safetensors")

@@ -3,13 +3,15 @@
 Two forms: Lightning checkpoints (resume a run) and exported branches (safetensors, to restore with and to start from).
 """
 
+import io
 import json
+import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.mim import BranchConfig
+from lit_mimdit.training.settings import build
 
 FORMAT = "lit_mimdit.branch.1"
 BRANCH = "network.branch."  # prefix of the trained parameters in a run's state
@@ -39,12 +42,6 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
-def _parse(kind: type, values: dict[str, Any]) -> Any:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "value")
-    return parser.instantiate_classes(parser.parse_object({"value": values})).value
-
-
 def describe(branch: BranchConfig, sampling: SamplingConfig, backbone: Identity) -> dict[str, Any]:
     """Plain dict of everything but the weights."""
     return {"format": FORMAT, "branch": asdict(branch), "sampling": asdict(sampling), "backbone": asdict(backbone)}
@@ -54,9 +51,11 @@ def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -
     """The inverse of `describe`; ValueError if `values` is something else."""
     if values.get("format") != FORMAT:
         raise ValueError(f"{where}: not a branch of this version ({values.get('format')!r} instead of {FORMAT!r})")
-    return BranchFile(
-        tensors, _parse(BranchConfig, values["branch"]), _parse(SamplingConfig, values["sampling"]), Identity(**values["backbone"])
-    )
+    try:
+        parts = build(BranchConfig, values["branch"]), build(SamplingConfig, values["sampling"]), Identity(**values["backbone"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{where}: its description is damaged or of another version ({error}); export the branch again") from error
+    return BranchFile(tensors, *parts)
 
 
 def save_branch(path: Path, file: BranchFile, dtype: torch.dtype = torch.float32) -> None:
@@ -86,8 +85,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A Lightning checkpoint, read with weights_only: code in it is refused."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"checkpoint {path}: refused, it no checkpoint, or it holds more than tensors and plain values and could run code") from error
     except Exception as error:  # torch raises many types for a file that is not its own
-        raise ValueError(f"checkpoint {path}: cannot be read ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"checkpoint {path}: cannot be read ({type(error).__name__}); it is damaged or no checkpoint") from error
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Trainer plugin: a checkpoint appears whole or not at all, and one that holds code is refused in a line.
+
+    Lightning writes to the temporary folder and copies from there: a disk that is full leaves half of the new file in place of the old.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, buffer.getvalue())
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        if not Path(path).is_file():
+            raise ValueError(f"checkpoint {path}: no such file")
+        return read_checkpoint(Path(path))
 
 
 def branch_of_checkpoint(checkpoint: dict[str, Any], where: str) -> BranchFile:

@@ -8,7 +8,9 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map_only
 
+from lit_mimdit.data.image_io import ImageError
 from lit_mimdit.evaluation.scores import ScoreTable
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import SamplingConfig
@@ -62,7 +64,7 @@ class MiMDiTModule(L.LightningModule):
         backbone_dtype: precision the frozen weights are kept in.
         init: exported branch or checkpoint to start from instead of fresh weights.
         gradient_checkpointing: recompute the backbone's activations in the backward pass (less memory, one more forward).
-        attention: "auto" leaves the choice of the attention kernel to PyTorch; "math" is faster than its CPU flash kernel's backward.
+        attention: training's kernel: "auto" leaves the choice to PyTorch; "math" is faster than the backward of its CPU flash kernel.
     """
 
     strict_loading = False  # the frozen keys are missing by design; on_load_checkpoint checks the others
@@ -112,7 +114,7 @@ class MiMDiTModule(L.LightningModule):
     # -- training
 
     def training_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
-        """Loss of a batch; callbacks find `per_sample` (B,), `t` (B,), `routing` and `degradation` in the outputs."""
+        """Loss of a batch; callbacks find `per_sample` (B,), `t` (B,), `routing` and `degradation` in the outputs, without gradients."""
         with sdpa_kernel(self.kernels):
             z_gt, z_lq = encode(self.vae, batch["gt"]), encode(self.vae, batch["lq"])
             noise, normal = sample_noise(batch["seed"].cpu(), tuple(z_gt.shape[1:]))
@@ -126,7 +128,8 @@ class MiMDiTModule(L.LightningModule):
             load, z = balance_losses(condition.routing)
             self.log_dict({"train/load_balance": load, "train/z": z}, batch_size=size)
             loss = loss + self.balance.load * load + self.balance.z * z
-        return {"loss": loss, "per_sample": per_sample, "t": t, "routing": condition.routing, "degradation": batch["degradation"]}
+        routing = tree_map_only(Tensor, Tensor.detach, condition.routing)
+        return {"loss": loss, "per_sample": per_sample.detach(), "t": t, "routing": routing, "degradation": batch["degradation"]}
 
     def configure_optimizers(self) -> dict[str, Any]:
         return configure(self.network.branch.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches)
@@ -137,8 +140,7 @@ class MiMDiTModule(L.LightningModule):
         self.table = ScoreTable(VERSIONS)
 
     def _evaluate(self, batch: dict[str, Any]) -> dict[str, Any]:
-        with sdpa_kernel(self.kernels):
-            restored, routing = self.restorer(batch["lq"], batch["seed"].cpu() + EVAL_SEED)
+        restored, routing = self.restorer(batch["lq"], batch["seed"].cpu() + EVAL_SEED)
         gt, lq = batch["gt"].cpu(), batch["lq"].cpu()
         round_trip = self.restorer.round_trip(batch["gt"])
         for row, (id, degradation) in enumerate(zip(batch["id"], batch["degradation"], strict=True)):
@@ -170,12 +172,21 @@ class MiMDiTModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._finish_table("test")
 
-    def predict_step(self, batch: Any, index: int) -> Tensor:
-        """Restored image (3, H, W) of a photograph; the WriteRestored callback writes it."""
-        path, photo = batch
-        with sdpa_kernel(self.kernels):
-            restored, _ = self.restorer(photo.rgb[None], torch.tensor([EVAL_SEED]))
+    def on_predict_epoch_start(self) -> None:
+        self.broken: list[str] = []
+
+    def predict_step(self, batch: Any, index: int) -> Tensor | None:
+        """Restored image (3, H, W) of a photograph; the WriteRestored callback writes it. A broken file does not cost the others."""
+        _, photo, seed = batch
+        if isinstance(photo, ImageError):
+            self.broken.append(str(photo))
+            return None
+        restored, _ = self.restorer(photo.rgb[None], torch.tensor([seed]))
         return restored[0]
+
+    def on_predict_epoch_end(self) -> None:
+        if self.broken:
+            raise ImageError(f"not restored: {'; '.join(self.broken)}")
 
     # -- checkpoints: the branch alone
 
@@ -185,6 +196,7 @@ class MiMDiTModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = describe(self.branch_config, self.sampling, self.identity)
+        checkpoint["rng"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint fits; outside `fit`, which resumes from the raw weights, take their average if there is one."""
@@ -192,5 +204,7 @@ class MiMDiTModule(L.LightningModule):
         file = branch_of_checkpoint(checkpoint, "the checkpoint")
         self.identity.require(file.backbone, "the checkpoint")
         load_into(self.network.branch, file.tensors, "the checkpoint")
-        if self.trainer.state.fn != TrainerFn.FITTING:
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            torch.set_rng_state(checkpoint["rng"])  # nothing of a step depends on it: every sample has its own seed
+        else:
             checkpoint["state_dict"] = {f"{BRANCH}{name}": tensor for name, tensor in file.tensors.items()}

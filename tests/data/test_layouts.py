@@ -94,6 +94,15 @@ def test_side_folders_in_any_case_and_a_single_type(tmp_path):
     assert names(read_layout("auto", root)) == [("07{JPEG}/1", "07{JPEG}", "lq/1.JPG", "gt/1.png")]
 
 
+def test_types_below_folders_of_splits(tmp_path):
+    plant(tmp_path, *(f"{split}/01Blur/{side}/1.png" for split in ("train", "val") for side in ("GT", "LQ")), "train/05Noise/GT/2.png")
+    found = read_layout("auto", tmp_path)
+    assert names(found) == [
+        (f"{split}/01Blur/1", "01Blur", f"{split}/01Blur/LQ/1.png", f"{split}/01Blur/GT/1.png") for split in ("train", "val")
+    ]
+    assert problems(found) == [("unpaired GT", "train/05Noise/GT/2.png")] and found.problems[0].degradation == "05Noise"
+
+
 def test_a_type_without_its_gt_folder_is_reported(tmp_path):
     plant(tmp_path, "01Blur/GT/1.png", "01Blur/LQ/1.png", "02Blur_Noise/LQ/2.png")
     assert problems(read_layout("auto", tmp_path)) == [("unpaired LQ", "02Blur_Noise/LQ/2.png")]
@@ -212,6 +221,10 @@ def test_4krd_frame_list(tmp_path):
     found = read_layout("4krd", tmp_path, frames=tmp_path / "frames.txt")
     assert [name[0] for name in names(found)] == ["VID_001/00001", "VID_001/00003"]
     assert problems(found) == [("missing", "VID_001/00077"), ("unpaired LQ", "VID_002/blurry/00000.jpg"), ("missing", "VID_009/00000")]
+    plant(tmp_path, *(f"deeper/{part}/VID_001/{side}/00004.jpg" for part in ("train", "test") for side in ("sharp", "blurry")))
+    (tmp_path / "frames.txt").write_text("test/VID_001/00004.jpg\n")
+    deeper = read_layout("4krd", tmp_path / "deeper", frames=tmp_path / "frames.txt")
+    assert [pair.id for pair in deeper.pairs] == ["test/VID_001/00004"]
     (tmp_path / "frames.txt").write_text("00003\n")
     with pytest.raises(ValueError, match=r"frames\.txt, line 1: expected 'VID_001/00001'"):
         read_layout("4krd", tmp_path, frames=tmp_path / "frames.txt")
@@ -236,6 +249,8 @@ def test_realrain1k(tmp_path, middle):
         ]
     assert read_layout("realrain1k", tmp_path) == read_layout("realrain1k", tmp_path, split="test")
     assert {pair.degradation for pair in read_layout("auto", tmp_path / "RealRain-1k-L").pairs} == {"Rain-L"}
+    (tmp_path / "RealRain-1k-H").rename(tmp_path / "realrain-1K-h")
+    assert len(read_layout("auto", tmp_path)) == 4
     with pytest.raises(ValueError, match="unknown split 'dev'; choose one of train, val, test"):
         read_layout("realrain1k", tmp_path, split="dev")
 
@@ -249,7 +264,7 @@ def test_realrain1k_without_the_folders(tmp_path):
 
 
 @pytest.mark.parametrize("below", ["", "data/"])
-@pytest.mark.parametrize("hazy", ["IMG_8583_{}.png", "IMG_8583_{}.jpg", "IMG_8583_RGB_{}.jpg"])
+@pytest.mark.parametrize("hazy", ["IMG_8583_{}.png", "IMG_8583_{}.jpg", "IMG_8583_RGB_{}.jpg", "IMG_8583_hazy_{}.jpg"])
 def test_hazerd(tmp_path, below, hazy):
     ranges = [50, 100, 1000]
     plant(tmp_path, f"{below}img/IMG_8583_RGB.jpg", f"{below}depth/IMG_8583_depth.mat", *(f"{below}simu/{hazy.format(r)}" for r in ranges))

@@ -10,6 +10,8 @@ dropped in silence: it is listed in `PairList.problems`, and `require_complete` 
 | realrain1k | RealRain-1k-{H,L}/{train,validation or val,test}/{input,target}/1.png  | Rain-H, Rain-L  | Rain-H/test/1     |
 | hazerd     | data/{img,simu}: simu/IMG_8583_50.png made from img/IMG_8583_RGB.jpg   | Haze            | IMG_8583_50       |
 | uhdll      | {training_set,testing_set}/{gt,input}/1_UHD_LL.JPG                     | Lowlight        | test/1_UHD_LL     |
+
+The folders of foundir and 4krd may also lie one level deeper, which then is part of the id: train/01Blur/0001.
 """
 
 from collections.abc import Callable
@@ -88,8 +90,8 @@ def detect_layout(root: str | Path) -> str:
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
     fits = {
-        "foundir": any(gt and lq for _, gt, lq in with_sides(root, "GT", "LQ")),
-        "4krd": any(sharp and blurry for _, sharp, blurry in with_sides(root, "sharp", "blurry")),
+        "foundir": any(gt and lq for *_, gt, lq in with_sides(root, "GT", "LQ")),
+        "4krd": any(sharp and blurry for *_, sharp, blurry in with_sides(root, "sharp", "blurry")),
         "realrain1k": bool(densities(root)),
         "hazerd": hazerd_folder(root) is not None,
         "uhdll": any(side_folder(root, name) for name in UHDLL_SPLITS.values()),

@@ -15,8 +15,7 @@ UHDLL_SPLITS = {"train": "training_set", "test": "testing_set"}
 def read_4krd(found: PairList, frames: str | Path | None = None) -> None:
     """Video frames: the same path with `blurry` in place of `sharp`. `frames` names the ones to use."""
     wanted = _frame_list(Path(frames)) if frames is not None else None
-    for video, sharp, blurry in with_sides(found.root, "sharp", "blurry"):
-        name = video.absolute().name
+    for _, name, sharp, blurry in with_sides(found.root, "sharp", "blurry"):
         keep = None if wanted is None else wanted.pop(name, set())
         add_by_stem(found, "Blur", sharp, blurry, name, keep)
     for name, stems in (wanted or {}).items():
@@ -34,10 +33,10 @@ def _frame_list(path: Path) -> dict[str, set[str]]:
         if not line.strip():
             continue
         parts = [part for part in PurePosixPath(line.strip()).parts if part.casefold() not in ("sharp", "blurry")]
-        if len(parts) != 2:
+        if len(parts) < 2:
             raise ValueError(f"{path}, line {number}: expected 'VID_001/00001', got {line.strip()!r}")
-        frame = PurePosixPath(parts[1])
-        frames[parts[0]].add(frame.stem if frame.suffix.lower() in IMAGE_EXTENSIONS else frame.name)
+        frame = PurePosixPath(parts[-1])
+        frames["/".join(parts[:-1])].add(frame.stem if frame.suffix.lower() in IMAGE_EXTENSIONS else frame.name)
     return dict(frames)
 
 

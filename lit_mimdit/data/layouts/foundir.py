@@ -12,9 +12,8 @@ def read_foundir(found: PairList, meta: str | Path | None = None) -> None:
     if meta is not None:
         _read_meta(found, Path(meta))
         return
-    for folder, gt, lq in with_sides(found.root, "GT", "LQ"):
-        name = folder.absolute().name
-        add_by_stem(found, name, gt, lq, name)
+    for folder, name, gt, lq in with_sides(found.root, "GT", "LQ"):
+        add_by_stem(found, folder.absolute().name, gt, lq, name)
 
 
 def _read_meta(found: PairList, meta: Path) -> None:

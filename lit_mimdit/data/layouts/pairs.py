@@ -104,11 +104,18 @@ def _duplicates(files: list[Path], degradation: str) -> list[Problem]:
     return [Problem("duplicate", file, degradation, f"same name: {names}") for file in files] if len(files) > 1 else []
 
 
-def with_sides(root: Path, gt: str, lq: str) -> list[tuple[Path, Path | None, Path | None]]:
-    """Folders that hold folders `gt` and `lq`, one of them at least: root itself, else those directly below it."""
-    for folders in ([root], subfolders(root)):
-        found = [(folder, side_folder(folder, gt), side_folder(folder, lq)) for folder in folders]
-        found = [entry for entry in found if entry[1] or entry[2]]
+def with_sides(root: Path, gt: str, lq: str) -> list[tuple[Path, str, Path | None, Path | None]]:
+    """Folders that hold folders `gt` and `lq`, one of them at least, with their names below root and both sides.
+
+    They are root itself, or else directly below it, or else one level deeper (train/01Blur, test/01Blur).
+    """
+    below = subfolders(root)
+    for folders in ([root], below, [deeper for folder in below for deeper in subfolders(folder)]):
+        found = []
+        for folder in folders:
+            sides = side_folder(folder, gt), side_folder(folder, lq)
+            if any(sides):
+                found.append((folder, folder.relative_to(root).as_posix() if folder != root else root.absolute().name, *sides))
         if found:
             return found
     return []
@@ -116,7 +123,8 @@ def with_sides(root: Path, gt: str, lq: str) -> list[tuple[Path, Path | None, Pa
 
 def subfolders(folder: Path) -> list[Path]:
     """Folders directly in a folder, hidden ones left out."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def side_folder(folder: Path, name: str) -> Path | None:

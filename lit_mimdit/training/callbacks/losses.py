@@ -1,5 +1,6 @@
 """Where along t the loss is."""
 
+from itertools import pairwise
 from typing import Any
 
 import lightning as L
@@ -26,12 +27,19 @@ class LossByTime(L.Callback):
             raise ValueError(f"LossByTime: bins is {bins} and every_n_steps {every_n_steps}; both must be at least 1")
         self.bins, self.every_n_steps = bins, every_n_steps
         self.total, self.count = torch.zeros(bins), torch.zeros(bins)
+        self._logged = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._logged = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         total, count = mean_by_bin(outputs["per_sample"].float().cpu(), outputs["t"].float().cpu(), self.bins)
         self.total, self.count = self.total + total, self.count + count
-        if trainer.global_step % self.every_n_steps == 0 and trainer.logger is not None:
+        due = trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._logged  # once a step when accumulating
+        if due and trainer.logger is not None:
+            self._logged = trainer.global_step
             means = self.total / self.count
-            names = [f"train/loss_t{b / self.bins:.1f}-{(b + 1) / self.bins:.1f}" for b in range(self.bins)]
+            edges = [f"{b / self.bins:.{len(str(self.bins - 1))}f}" for b in range(self.bins + 1)]
+            names = [f"train/loss_t{low}-{high}" for low, high in pairwise(edges)]
             trainer.logger.log_metrics({n: m for n, m, c in zip(names, means.tolist(), self.count.tolist()) if c}, step=trainer.global_step)
             self.total, self.count = torch.zeros(self.bins), torch.zeros(self.bins)

@@ -23,12 +23,17 @@ class RoutingHistograms(L.Callback):
             raise ValueError(f"RoutingHistograms: every_n_steps is {every_n_steps}; it must be at least 1")
         self.every_n_steps = every_n_steps
         self.seen: list[torch.Tensor] = []
+        self._written = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._written = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         routing: tuple[MiMRouting, ...] = outputs["routing"]
         self.seen.append(torch.stack([mim.inter.weights for mim in routing]))  # (L, B, G)
-        if trainer.global_step % self.every_n_steps:
+        if trainer.global_step % self.every_n_steps or trainer.global_step == self._written:  # once a step when accumulating
             return
+        self._written = trainer.global_step
         weights, self.seen = torch.cat(self.seen, dim=1).float().cpu(), []
         writer = writer_of(trainer)
         if writer is None:

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a run cleanly: the step is finished, a checkpoint written, and the same command with --ckpt_path last goes on."""
+"""A run ends with a checkpoint of its last step, at its end and at Ctrl-C; the same command with --ckpt_path last goes on."""
 
 import signal
 from types import FrameType
@@ -10,11 +10,16 @@ from lightning.pytorch.utilities import rank_zero_info
 
 
 class GracefulStop(L.Callback):
-    """On SIGINT: finish the step, save last.ckpt through the run's ModelCheckpoint, stop. A second SIGINT stops at once."""
+    """Saves the run's last step as last.ckpt, in the folder of its ModelCheckpoint. Stands below EMA in the list of callbacks.
+
+    On SIGINT: finish the step, save, stop. A second SIGINT stops at once.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         self._previous: Any = None
+        self._steps = float("inf")
+        self._keeper: tuple[ModelCheckpoint, Any] | None = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
@@ -24,14 +29,34 @@ class GracefulStop(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._previous = signal.signal(signal.SIGINT, self._handle)
+        self._steps = trainer.estimated_stepping_batches
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if trainer.strategy.reduce_boolean_decision(self.requested, all=False) and not trainer.should_stop:
+        if trainer.should_stop or trainer.fast_dev_run:
+            return
+        if trainer.strategy.reduce_boolean_decision(self.requested, all=False):
             trainer.should_stop = True
-            folder = next((c.dirpath for c in trainer.callbacks if isinstance(c, ModelCheckpoint) and c.dirpath), trainer.default_root_dir)
-            path = f"{folder}/last.ckpt"
-            trainer.save_checkpoint(path)
+            trainer.limit_val_batches = 0  # Lightning would validate before it stops
+            path = self._save(trainer, str(trainer.default_root_dir))
             rank_zero_info(f"Saved {path} at step {trainer.global_step}; the same command with `--ckpt_path {path}` goes on from there.")
+        elif trainer.global_step >= self._steps and trainer.checkpoint_callbacks:
+            self._save(trainer, str(trainer.default_root_dir))
+
+    def _save(self, trainer: L.Trainer, folder: str) -> str:
+        """Saves now, inside the step: a checkpoint made after the loop has ended would not resume in the middle of its epoch."""
+        keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath), None)
+        path = f"{keeper.dirpath if keeper is not None else folder}/last.ckpt"
+        if keeper is not None:
+            path = keeper.last_model_path or path
+            keeper.last_model_path = path
+            self._keeper, keeper.save_last = (keeper, keeper.save_last), False  # else it saves another one after the loop
+        trainer.save_checkpoint(path)
+        return path
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._keeper is not None:
+            keeper, keeper.save_last = self._keeper
+            self._keeper = None
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restore()

@@ -9,7 +9,7 @@ from lit_mimdit.data.image_io import write_photo
 
 
 class WriteRestored(L.Callback):
-    """Writes each restored photograph as a PNG of the same name.
+    """Writes each photograph that `predict` restores as a PNG of the same name, in the same subfolder.
 
     Args:
         output: folder; made if it does not exist.
@@ -24,5 +24,7 @@ class WriteRestored(L.Callback):
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        path, photo = batch
-        write_photo(self.output / f"{path.stem}.png", outputs, photo.alpha, photo.gray, photo.bits)
+        name, photo, _ = batch
+        if outputs is not None:
+            (self.output / name).parent.mkdir(parents=True, exist_ok=True)
+            write_photo(self.output / name, outputs, photo.alpha, photo.gray, photo.bits)

@@ -1,0 +1,17 @@
+"""Typed objects from plain values, by the same parser that reads the YAMLs."""
+
+from typing import Any, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+T = TypeVar("T")
+
+
+def build(kind: type[T], values: dict[str, Any]) -> T:
+    """An instance of `kind` from nested plain values; an unknown key or a wrong type is a ValueError that names it."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "value")
+    try:
+        return parser.instantiate(parser.parse_object({"value": values})).value
+    except ArgumentError as error:
+        raise ValueError(f"{kind.__name__}: {' '.join(str(error).split())}") from error

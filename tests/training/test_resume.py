@@ -1,0 +1,98 @@
+"""A run that was interrupted and resumed is the run that was not, bit by bit."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_mimdit import cli
+
+LAST = "runs/quickstart/checkpoints/last.ckpt"
+
+
+def read(path: str | Path) -> dict:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def tensors(checkpoint: dict) -> dict[str, torch.Tensor]:
+    """Parameters, average and moments of a checkpoint, by name."""
+    found = {f"parameter {name}": tensor for name, tensor in checkpoint["state_dict"].items()}
+    for name, state in checkpoint["callbacks"].items():
+        if name.startswith("EMA"):
+            found |= {f"average {key}": tensor for key, tensor in state["average"].items()}
+    for index, state in checkpoint["optimizer_states"][0]["state"].items():
+        found |= {f"optimizer {index} {key}": tensor for key, tensor in state.items()}
+    return found
+
+
+def assert_same_run(one: str | Path, other: str | Path) -> None:
+    one, other = read(one), read(other)
+    assert one["global_step"] == other["global_step"]
+    assert one["lr_schedulers"] == other["lr_schedulers"]
+    ours, theirs = tensors(one), tensors(other)
+    assert ours.keys() == theirs.keys() and any(name.startswith("average") for name in ours)
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert not different, f"{len(different)} of {len(ours)} tensors differ, such as {different[0]}"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_in_the_middle_of_an_epoch_equals_the_uninterrupted_run(tiny, workers):
+    config = tiny(**{"data.init_args.workers": workers, "trainer.limit_val_batches": 0})
+    assert cli.main(["fit", "-c", config]) == 0
+    Path(LAST).rename("uninterrupted.ckpt")
+    half = "runs/quickstart/checkpoints/step=3.ckpt"
+    progress = read(half)["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    assert progress["is_last_batch"] is False and progress["current"]["ready"] == 1, "the test is of the middle of an epoch"
+    assert cli.main(["fit", "-c", config, "--ckpt_path", half]) == 0
+    assert_same_run("uninterrupted.ckpt", LAST)
+    changed = tensors(read(half))
+    assert any(not torch.equal(changed[name], tensor) for name, tensor in tensors(read(LAST)).items())
+
+
+def test_resuming_at_the_end_of_an_epoch_and_with_accumulation(tiny):
+    changes = {"trainer.accumulate_grad_batches": 2, "trainer.max_steps": 4, "trainer.limit_val_batches": 0}
+    config = tiny(**changes, **{"data.init_args.micro_batch": 2})  # 5 micro-batches an epoch: an epoch's last one is a step by itself
+    assert cli.main(["fit", "-c", config]) == 0
+    Path(LAST).rename("uninterrupted.ckpt")
+    assert cli.main(["fit", "-c", config, "--ckpt_path", "runs/quickstart/checkpoints/step=3.ckpt"]) == 0
+    assert_same_run("uninterrupted.ckpt", LAST)
+
+
+def test_last_is_the_last_step_and_can_be_named_last(tiny):
+    """7 is no multiple of every_n_train_steps; validation in between; `--ckpt_path last` finds the file."""
+    assert cli.main(["fit", "-c", tiny(**{"trainer.max_steps": 5})]) == 0
+    assert read(LAST)["global_step"] == 5
+    config = tiny(**{"trainer.max_steps": 7, "model.init_args.optimizer.schedule": "constant"})
+    assert cli.main(["fit", "-c", config, "--ckpt_path", "last"]) == 0
+    assert read(LAST)["global_step"] == 7
+    assert sorted(p.name for p in Path(LAST).parent.glob("last*")) == ["last.ckpt"]
+
+
+def test_ctrl_c_stops_cleanly_and_the_run_goes_on_from_there(tiny, tmp_path):
+    changes = {"trainer.max_steps": 400, "trainer.limit_val_batches": 1, "trainer.val_check_interval": 1000}
+    config = tiny(**changes, **{"model.init_args.optimizer.schedule": "constant"})
+    command = [sys.executable, "-m", "lit_mimdit", "fit", "-c", config]
+    with open("output.txt", "wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        limit = time.monotonic() + 300
+        while not Path("runs/quickstart/checkpoints/step=3.ckpt").exists() and process.poll() is None and time.monotonic() < limit:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=300) == 0, Path("output.txt").read_text()
+    said = Path("output.txt").read_text()
+    step = read(LAST)["global_step"]
+    assert re.search(rf"Saved \S*last\.ckpt at step {step};", said) and "Traceback" not in said
+    assert "PSNR" not in said, "a stopped run validates no more"
+    assert 3 <= step < 400 and sorted(p.name for p in Path(LAST).parent.glob("last*")) == ["last.ckpt"]
+
+    more = ["--trainer.max_steps", str(step + 3), "--trainer.limit_val_batches", "0"]
+    Path(LAST).rename("stopped.ckpt")
+    assert cli.main(["fit", "-c", config, *more, "--ckpt_path", "stopped.ckpt"]) == 0
+    Path(LAST).rename("resumed.ckpt")
+    assert cli.main(["fit", "-c", config, *more]) == 0
+    assert_same_run("resumed.ckpt", LAST)
