@@ -63,7 +63,7 @@ def run_trainer(args: list[str]) -> None:
             if not (stopped or self.trainer.fast_dev_run or self.trainer.limit_val_batches == 0):
                 self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
-        def before_instantiate(self) -> None:
+        def before_instantiate_classes(self) -> None:
             import torch
 
             torch.set_float32_matmul_precision(self.config[self.subcommand].matmul_precision)

@@ -90,6 +90,11 @@ def write_backbone(folder: Path, **changes) -> Path:
     return folder
 
 
+@pytest.fixture
+def make_backbone() -> Callable[..., Path]:
+    return write_backbone
+
+
 @pytest.fixture(scope="session")
 def backbone_folder(tmp_path_factory) -> Path:
     return write_backbone(tmp_path_factory.mktemp("backbone"))
@@ -122,6 +127,11 @@ def tiny_settings(backbone_folder, data_root) -> dict:
         elif name in ("LossByTime", "RoutingHistograms"):
             options["every_n_steps"] = 2
     return settings
+
+
+@pytest.fixture(scope="session")
+def write_settings() -> Callable[..., str]:
+    return write_yaml
 
 
 @pytest.fixture

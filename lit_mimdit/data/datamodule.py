@@ -96,10 +96,10 @@ class FoundIRDataModule(L.LightningDataModule):
             raise ValueError(
                 f"data.root: there is no folder {str(self.root)!r}; `python -m lit_mimdit sample-data {self.root}` writes a small set"
             )
-        found = require_complete(read_layout("foundir", self.root, meta=None if meta is None else self.root / meta))
-        if not found:
+        found = read_layout("foundir", self.root, meta=None if meta is None else self.root / meta)
+        if not found.pairs and not found.problems:
             raise ValueError(f"data.{split}: {self.root / (meta or '')} names no pairs")
-        return found
+        return require_complete(found)
 
     @property
     def cluster(self) -> Cluster:

@@ -18,6 +18,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from lit_mimdit.data.image_io import write_bytes
 
 SCORES = ("psnr", "ssim")
+WINDOW = 11  # pixels of SSIM's window
 
 
 def eight_bit(image: Tensor) -> Tensor:
@@ -28,10 +29,11 @@ def eight_bit(image: Tensor) -> Tensor:
 def score(image: Tensor, reference: Tensor) -> dict[str, float]:
     """PSNR (dB) and SSIM of one image (3, H, W) against its reference, both RGB in [0, 1]."""
     image, reference = eight_bit(image)[None], eight_bit(reference)[None]
-    return {
-        "psnr": peak_signal_noise_ratio(image, reference, data_range=1.0).item(),
-        "ssim": structural_similarity_index_measure(image, reference, data_range=1.0).item(),
-    }
+    _, ssim = structural_similarity_index_measure(image, reference, data_range=1.0, return_full_image=True)
+    if min(ssim.shape[-2:]) >= WINDOW:  # whole windows only, as in Wang et al. and scikit-image; torchmetrics' mean has mirrored borders
+        border = WINDOW // 2
+        ssim = ssim[..., border:-border, border:-border]
+    return {"psnr": peak_signal_noise_ratio(image, reference, data_range=1.0).item(), "ssim": ssim.mean().item()}
 
 
 @dataclass
@@ -69,9 +71,13 @@ class ScoreTable:
         return result
 
     def interval(self, better: str, worse: str, key: str = "psnr") -> tuple[float, float]:
-        """Mean difference better - worse over all images, and the half width of its 95% interval (normal approximation)."""
+        """Mean difference better - worse over all images, and the half width of its 95% interval (normal approximation).
+
+        The width is NaN for a single image, and when a perfect image has an infinite PSNR.
+        """
         gains = [float(row[f"{better}_{key}"]) - float(row[f"{worse}_{key}"]) for row in self.rows]
-        spread = 1.96 * statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
+        known = len(gains) > 1 and all(map(math.isfinite, gains))
+        spread = 1.96 * statistics.stdev(gains) / math.sqrt(len(gains)) if known else math.nan
         return statistics.fmean(gains), spread
 
     def render(self, title: str) -> str:

@@ -75,10 +75,11 @@ def load_branch(path: str | Path) -> BranchFile:
         try:
             with safe_open(path, "pt") as handle:
                 values = json.loads((handle.metadata() or {}).get(KEY, "{}"))
-                return undescribe(values, {name: handle.get_tensor(name) for name in handle.keys()}, str(path))  # noqa: SIM118
-        except SafetensorError as error:
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+        except (SafetensorError, json.JSONDecodeError) as error:
             raise ValueError(f"checkpoint {path}: not a readable safetensors file ({error})") from error
-    return branch_of_checkpoint(read_checkpoint(path), str(path))
+        return undescribe(values, tensors, f"checkpoint {path}")
+    return branch_of_checkpoint(read_checkpoint(path), f"checkpoint {path}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"checkpoint {path}: refused, it no checkpoint, or it holds more than tensors and plain values and could run code") from error
+        raise ValueError(f"checkpoint {path}: refused: no checkpoint, or one of more than tensors and plain values") from error
     except Exception as error:  # torch raises many types for a file that is not its own
         raise ValueError(f"checkpoint {path}: cannot be read ({type(error).__name__}); it is damaged or no checkpoint") from error
 

@@ -36,7 +36,9 @@ class EMA(L.Callback):
         if self.average.keys() != trained.keys():
             raise ValueError(f"the EMA in the checkpoint averages other parameters: {sorted(self.average.keys() ^ trained.keys())[:5]}")
         self.average = {name: self.average[name].to(p.device) for name, p in trained.items()}
-        self._last_step = trainer.global_step
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last_step = trainer.global_step  # a resumed run's step count is restored only after on_fit_start
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:

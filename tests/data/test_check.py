@@ -167,7 +167,7 @@ def test_contact_sheet_spreads_its_samples_and_shows_broken_files(tmp_path):
 def test_long_labels_stay_in_their_cell(tmp_path):
     lq, gt = picture(tmp_path / "lq.png", GREEN), picture(tmp_path / "gt.png", GREEN)
     sheets = []
-    for name in ("a", "a" + 200 * "/long"):
+    for name in ("a", "a" + 20 * "/long"):
         write_contact_sheet(tmp_path / "sheet.png", [Pair(name, "a", lq, gt)])
         sheets.append(np.asarray(Image.open(tmp_path / "sheet.png")))
     half = sheets[0].shape[1] // 2

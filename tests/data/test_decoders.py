@@ -115,6 +115,12 @@ def test_a_broken_or_impossible_orientation_leaves_the_picture_as_stored(tmp_pat
     assert image_info(path) == (21, 34, "JPEG", 1)
 
 
+def test_a_broken_exif_text_of_a_png_leaves_the_picture_as_stored(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(noise(21, 34, 3), before=[(b"tEXt", b"Raw profile type exif\0\nexif\n 10\nnot hex")]))
+    assert read_rgb(tmp_path / "a.png").shape == (21, 34, 3)
+    assert image_size(tmp_path / "a.png") == (21, 34)
+
+
 def test_size_is_read_without_decoding(tmp_path):
     for name in ("a.png", "a.jpg", "a.tif"):
         path = tmp_path / name

@@ -121,12 +121,12 @@ def test_meta_file_of_the_test_set(tmp_path):
 
 def test_meta_file_of_a_training_tree_with_unknown_folders(tmp_path):
     """The folder of the LQ file names the degradation; one GT may serve several LQ; names may differ."""
-    plant(tmp_path, "GT/a.png", "GT/b.png", "LQ/Rain/a_1.jpg", "LQ/Rain/a_2.jpg", "LQ/Haze/b.jpg")
-    (tmp_path / "m.txt").write_text("GT/a.png, LQ/Rain/a_2.jpg\nGT/a.png, LQ/Rain/a_1.jpg\nGT/b.png, LQ/Haze/b.jpg\n")
-    assert names(read_layout("foundir", tmp_path, meta="m.txt")) == [
-        ("LQ/Haze/b", "Haze", "LQ/Haze/b.jpg", "GT/b.png"),
-        ("LQ/Rain/a_1", "Rain", "LQ/Rain/a_1.jpg", "GT/a.png"),
-        ("LQ/Rain/a_2", "Rain", "LQ/Rain/a_2.jpg", "GT/a.png"),
+    plant(tmp_path, "clean/a.png", "clean/b.png", "bad/Rain/a_1.jpg", "bad/Rain/a_2.jpg", "bad/Haze/b.jpg")
+    (tmp_path / "m.txt").write_text("clean/a.png, bad/Rain/a_2.jpg\nclean/a.png, bad/Rain/a_1.jpg\nclean/b.png, bad/Haze/b.jpg\n")
+    assert names(read_layout("auto", tmp_path, meta="m.txt")) == [
+        ("bad/Haze/b", "Haze", "bad/Haze/b.jpg", "clean/b.png"),
+        ("bad/Rain/a_1", "Rain", "bad/Rain/a_1.jpg", "clean/a.png"),
+        ("bad/Rain/a_2", "Rain", "bad/Rain/a_2.jpg", "clean/a.png"),
     ]
 
 

@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import pickle
-import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -59,7 +57,6 @@ def broken_files(folder: Path) -> dict[str, Path]:
     (folder / "cut.ckpt").write_bytes((folder / "other.ckpt").read_bytes()[:-200])
     torch.save({"state_dict": {}, "evil": Payload()}, folder / "code.ckpt")
     save_file({"a": torch.zeros(1)}, folder / "foreign.safetensors")
-    (folder / "metadata.safetensors").touch()
     save_file({"a": torch.zeros(1)}, folder / "metadata.safetensors", {KEY: "{"})
     write_branch(folder / "format.safetensors", format="lit_mimdit.branch.9")
     write_branch(folder / "key.safetensors", branch={"width": 8, "heads": 2, "depth": 3})
@@ -68,14 +65,11 @@ def broken_files(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir() if path != whole} | {"missing.ckpt": folder / "missing.ckpt"}
 
 
-NAMES = ["cut.ckpt", "cut.safetensors", "empty.ckpt", "text.ckpt", "other.ckpt", "code.ckpt", "foreign.safetensors", "format.safetensors"]
-NAMES += ["key.safetensors", "value.safetensors", "identity.safetensors", "missing.ckpt", "metadata.safetensors"]
-
-
 def test_broken_foreign_and_dangerous_files_are_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    files = broken_files(tmp_path / "x" if (tmp_path / "x").mkdir() else tmp_path / "x")
-    assert sorted(files) == sorted(NAMES)
+    (tmp_path / "x").mkdir()
+    files = broken_files(tmp_path / "x")
+    assert len(files) == 13
     for name, path in files.items():
         with pytest.raises(ValueError) as caught:
             load_branch(path)
@@ -95,7 +89,6 @@ def test_the_payload_of_these_tests_would_run(tmp_path, monkeypatch):
     torch.save({"evil": Payload()}, "code.ckpt")
     torch.load("code.ckpt", weights_only=False)
     assert Path("payload-ran").exists()
-    assert zipfile.is_zipfile("code.ckpt") and pickle.dumps(Payload())
 
 
 def test_loading_names_the_keys_that_do_not_fit(file):

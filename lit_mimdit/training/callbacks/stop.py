@@ -19,7 +19,8 @@ class GracefulStop(L.Callback):
         self.requested = False
         self._previous: Any = None
         self._steps = float("inf")
-        self._keeper: tuple[ModelCheckpoint, Any] | None = None
+        self._saved = False
+        self._kept: dict[ModelCheckpoint, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
@@ -29,37 +30,41 @@ class GracefulStop(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._previous = signal.signal(signal.SIGINT, self._handle)
-        self._steps = trainer.estimated_stepping_batches
+        self._steps, self._saved = trainer.estimated_stepping_batches, False
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if trainer.should_stop or trainer.fast_dev_run:
+        if self._saved or trainer.fast_dev_run:
             return
         if trainer.strategy.reduce_boolean_decision(self.requested, all=False):
             trainer.should_stop = True
             trainer.limit_val_batches = 0  # Lightning would validate before it stops
-            path = self._save(trainer, str(trainer.default_root_dir))
+            path = self._save(trainer)
             rank_zero_info(f"Saved {path} at step {trainer.global_step}; the same command with `--ckpt_path {path}` goes on from there.")
-        elif trainer.global_step >= self._steps and trainer.checkpoint_callbacks:
-            self._save(trainer, str(trainer.default_root_dir))
+        elif trainer.checkpoint_callbacks and (trainer.should_stop or trainer.global_step >= self._steps):
+            self._save(trainer)
 
-    def _save(self, trainer: L.Trainer, folder: str) -> str:
-        """Saves now, inside the step: a checkpoint made after the loop has ended would not resume in the middle of its epoch."""
+    def _save(self, trainer: L.Trainer) -> str:
+        """Saves now, in the step: what is saved after the loop has ended does not resume in the middle of an epoch."""
         keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath), None)
-        path = f"{keeper.dirpath if keeper is not None else folder}/last.ckpt"
+        path = f"{keeper.dirpath if keeper is not None else trainer.default_root_dir}/last.ckpt"
         if keeper is not None:
             path = keeper.last_model_path or path
             keeper.last_model_path = path
-            self._keeper, keeper.save_last = (keeper, keeper.save_last), False  # else it saves another one after the loop
         trainer.save_checkpoint(path)
+        self._saved = True
         return path
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._keeper is not None:
-            keeper, keeper.save_last = self._keeper
-            self._keeper = None
+        for keeper, save_last in self._kept.items():
+            keeper.save_last = save_last
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keeps ModelCheckpoint from saving another last.ckpt, now that the loop has ended (it would even after fast_dev_run)."""
         self._restore()
+        if self._saved or trainer.fast_dev_run:
+            self._kept = {c: c.save_last for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)}
+            for keeper in self._kept:
+                keeper.save_last = False
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._restore()

@@ -1,0 +1,168 @@
+"""Which restored image belongs to which reference: by name, never by position; images are never resized to fit.
+
+The name of an image is its path below the folder, without extension and without folders that name a side (GT, LQ, sharp, ...), in any case
+of letters: `01Blur/LQ/0001.png` and `01Blur/GT/0001.JPG` are the same image. A flat folder of restored images pairs by file name with
+references in subfolders as long as no file name occurs twice there.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lit_mimdit.data.image_io import ImageError, image_size, list_images, natural_key
+from lit_mimdit.data.layouts import LAYOUTS, read_layout, require_complete
+
+SIDES = {"gt", "lq", "hq", "sharp", "blurry", "input", "target", "output", "restored", "reference", "degraded", "clean"}
+NAMES = {"foundir": "FoundIR", "4krd": "4KRD", "realrain1k": "RealRain-1K", "hazerd": "HazeRD", "uhdll": "UHD-LL"}  # as the paper writes
+SHOWN = 10  # problems named in an error
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to evaluate in its versions: restored, and what there is of degraded and reference."""
+
+    id: str
+    degradation: str
+    size: tuple[int, int]  # height, width
+    files: dict[str, Path]
+
+
+@dataclass
+class Pairing:
+    """Items in natural order of their ids; `problems` are one line each; `by` says how names were compared."""
+
+    items: list[Item]
+    dataset: str
+    by: str
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Source:
+    """Images of one version by name. `twice` are names that several files have."""
+
+    files: dict[str, Path]
+    twice: dict[str, list[Path]] = field(default_factory=dict)
+
+
+def name_of(path: Path) -> str:
+    """`01Blur/LQ/0001.PNG` -> `01blur/0001`."""
+    parts = [part for part in path.parts[:-1] if part.casefold() not in SIDES]
+    return "/".join([*parts, path.stem]).casefold()
+
+
+def folder_source(folder: Path) -> Source:
+    """The images below a folder by name. ValueError if there are none."""
+    found: dict[str, list[Path]] = {}
+    for path in list_images(folder):
+        found.setdefault(name_of(path.relative_to(folder)), []).append(path)
+    if not found:
+        raise ValueError(f"{folder}: no images in this folder")
+    return Source({name: paths[0] for name, paths in found.items() if len(paths) == 1}, {n: p for n, p in found.items() if len(p) > 1})
+
+
+def pair(
+    restored: Path, reference: Path | None, degraded: Path | None, layout: str | None = None, **options: str | Path | None
+) -> Pairing:
+    """Find what belongs together.
+
+    Args:
+        restored: folder of the images to evaluate.
+        reference: folder of the clean images, or the root of a data set with `layout`; None for metrics without reference.
+        degraded: folder of the images before restoration, or with `layout` the same root; None leaves them out.
+        layout: of data/layouts; None for plain folders.
+        options: of the layout (meta, split, frames).
+    """
+    sources = {"restored": folder_source(restored)}
+    dataset, degradations, ids = "", {}, {}
+    if layout is not None:
+        if reference is None:
+            raise ValueError("layout is given without --reference: set --reference to the root of the data set")
+        if degraded is not None and degraded.resolve() != reference.resolve():
+            raise ValueError(f"degraded is {degraded}: with --layout give the root {reference}, which holds the degraded images too")
+        listed = read_layout(layout, reference, **options)
+        pairs = require_complete(listed)
+        dataset = NAMES[listed.layout]
+        names = {name_of(Path(pair.id)): pair for pair in pairs}
+        assert len(names) == len(pairs), "ids that differ in case only"
+        sources["reference"] = Source({name: pair.gt for name, pair in names.items()})
+        if degraded is not None:
+            sources["degraded"] = Source({name: pair.lq for name, pair in names.items()})
+        degradations, ids = {n: pair.degradation for n, pair in names.items()}, {n: pair.id for n, pair in names.items()}
+    elif any(value is not None for value in options.values()):
+        given = next(name for name, value in options.items() if value is not None)
+        raise ValueError(f"{given} is given without --layout: choose the data set's layout among {', '.join(LAYOUTS)}")
+    else:
+        sources |= {version: folder_source(folder) for version, folder in (("reference", reference), ("degraded", degraded)) if folder}
+    by = _flatten(sources)
+    return _match(sources, dataset, by, degradations, ids)
+
+
+def _flatten(sources: dict[str, Source]) -> str:
+    """Rename files of subfolders to their bare file names where some source is flat and no name would occur twice."""
+    flat = {version: all("/" not in name for name in (*source.files, *source.twice)) for version, source in sources.items()}
+    deep = [sources[version] for version, is_flat in flat.items() if not is_flat]
+    if not deep or not any(flat.values()):
+        return "path below the folder"
+    for source in deep:
+        names = [name.rsplit("/", 1)[-1] for name in (*source.files, *source.twice)]
+        if len(set(names)) < len(names):
+            return "path below the folder"
+    for version, is_flat in flat.items():
+        if is_flat:  # the flat ones take the longer names, which know the degradation
+            full = {name.rsplit("/", 1)[-1]: name for name in deep[0].files}
+            files, twice = sources[version].files, sources[version].twice
+            sources[version] = Source({full.get(n, n): p for n, p in files.items()}, {full.get(n, n): p for n, p in twice.items()})
+    return "file name"
+
+
+def _match(sources: dict[str, Source], dataset: str, by: str, degradations: dict[str, str], ids: dict[str, str]) -> Pairing:
+    found = Pairing([], dataset, by)
+    every = sorted({name for source in sources.values() for name in (*source.files, *source.twice)}, key=natural_key)
+    for name in every:
+        problem = _problem(name, sources)
+        if problem is not None:
+            found.problems.append(problem)
+            continue
+        files = {version: source.files[name] for version, source in sources.items()}
+        try:
+            sizes = {version: image_size(path) for version, path in files.items()}
+        except ImageError as error:
+            found.problems.append(f"unreadable: {error}")
+            continue
+        if len(set(sizes.values())) > 1:
+            shown = ", ".join(f"{files[version]} {width} x {height}" for version, (height, width) in sizes.items())
+            found.problems.append(f"size mismatch: {shown}")
+            continue
+        degradation = degradations.get(name) or (name.split("/")[0] if "/" in name else "")
+        found.items.append(Item(ids.get(name, name), degradation, sizes["restored"], files))
+    return found
+
+
+def _problem(name: str, sources: dict[str, Source]) -> str | None:
+    """Why this name makes no item, or None."""
+    for version, source in sources.items():
+        if name in source.twice:
+            return f"ambiguous {version}: {', '.join(map(str, source.twice[name]))} have one name"
+    missing = [version for version, source in sources.items() if name not in source.files]
+    if not missing:
+        return None
+    if "restored" in missing:
+        there = next(source.files[name] for source in sources.values() if name in source.files)
+        return f"missing: no restored image for {there}"
+    return f"extra: {sources['restored'].files[name]} has no {' and no '.join(missing)} image"
+
+
+def require_whole(found: Pairing, intersection: bool) -> None:
+    """ValueError if images are missing, extra, ambiguous, unreadable or of other sizes, unless the intersection was asked for."""
+    if not found.items:
+        raise ValueError("no image has its counterpart: " + _shown(found.problems) + "; names must agree, extensions and GT/LQ folders may differ")
+    if found.problems and not intersection:
+        raise ValueError(
+            f"{len(found.problems)} image(s) cannot be paired: {_shown(found.problems)}; complete the folders, or give --intersection to "
+            f"evaluate the other {len(found.items)} only"
+        )
+
+
+def _shown(problems: list[str]) -> str:
+    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return "; ".join(problems[:SHOWN]) + more

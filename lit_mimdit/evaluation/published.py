@@ -1,0 +1,120 @@
+"""The numbers of the MiM-DiT paper (arXiv 2603.02710, tables 1 and 2) with one's own beside them, best and second best marked.
+
+Own results are ranked only where they come from as many images as the published set has; else they are shown unranked, as "other images".
+"""
+
+import csv
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+from lit_mimdit.evaluation.metrics import METRICS, Metric
+from lit_mimdit.evaluation.summary import ALL
+from lit_mimdit.evaluation.tables import NONE, escape, latex, markdown
+
+PAPER = "MiM-DiT (paper)"
+OURS = "Ours"  # as the CSV calls the paper's own method
+# degradation of table 1 -> folder of FoundIR's test set and its number of images; the isolated types (the paper does not say which)
+FOUNDIR = {"Blur": ("01Blur", 150), "Noise": ("05Noise", 100), "Haze": ("08Haze", 200), "Rain": ("10Rain", 100), "Low-light": ("14Lowlight", 50)}
+# data set of table 2 -> number of test images; None where the published list is not known
+BENCHMARKS: dict[str, int | None] = {"4KRD": None, "RealRain-1K": 448, "HazeRD": None, "UHD-LL": 150}
+Mark = Literal["best", "second", ""]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method's score in one group. ranked: whether it takes part in the marking."""
+
+    method: str
+    value: float
+    ranked: bool = True
+
+
+def published_column(metric: str) -> Metric:
+    """The metric whose key stands for a column of the paper's tables."""
+    return next(m for m in METRICS.values() if m.published == metric)
+
+
+def read_published(table: Literal[1, 2]) -> dict[tuple[str, str], list[Entry]]:
+    """(degradation or data set, column) -> entries in the paper's order; lower or higher is better as the metric's direction says."""
+    name = {1: "table1_foundir.csv", 2: "table2_benchmarks.csv"}[table]
+    text = (files("lit_mimdit.evaluation") / "paper" / name).read_text(encoding="utf-8")
+    found: dict[tuple[str, str], list[Entry]] = {}
+    for line in csv.DictReader(text.splitlines()):
+        group = line.get("degradation") or line["dataset"]
+        method = PAPER if line["method"] == OURS else line["method"]
+        found.setdefault((group, line["metric"]), []).append(Entry(method, float(line["value"])))
+    return found
+
+
+def marks(entries: list[Entry], higher: bool, decimals: int = 4) -> dict[str, Mark]:
+    """Best and second best by printed value; equal values share their mark."""
+    printed = {entry.method: round(entry.value, decimals) for entry in entries if entry.ranked}
+    places = sorted(set(printed.values()), reverse=higher)[:2]
+    ranks: tuple[Mark, Mark] = ("best", "second")
+    return {method: ranks[places.index(value)] if value in places else "" for method, value in printed.items()}
+
+
+def own_entry(summary: dict[str, Any], table: Literal[1, 2], group: str, column: str, name: str) -> tuple[Entry, int] | None:
+    """One's own result for a cell of the paper, with its N, or None."""
+    dataset, degradation, expected = ("FoundIR", *FOUNDIR[group]) if table == 1 else (group, ALL, BENCHMARKS[group])
+    key = published_column(column).key
+    for entry in summary["groups"]:
+        value = entry["versions"].get("restored", {}).get(key)
+        if (entry["dataset"], entry["degradation"]) == (dataset, degradation) and value and value["mean"] is not None:
+            return Entry(name, value["mean"], value["n"] == expected), value["n"]
+    return None
+
+
+def comparison(summary: dict[str, Any], name: str, style: Literal["markdown", "latex"]) -> str:
+    """Tables 1 and 2 with one's own row in each group that was evaluated; empty if none was."""
+    parts = []
+    for table, groups in ((1, list(FOUNDIR)), (2, list(BENCHMARKS))):
+        cells = read_published(table)
+        columns = list(dict.fromkeys(column for _, column in cells))
+        for group in groups:
+            own = {column: own_entry(summary, table, group, column, name) for column in columns}
+            counts = {n for found in own.values() if found for _, n in [found]}
+            if not counts:
+                continue
+            unranked = any(found and not found[0].ranked for found in own.values())
+            title = f"Table {table}, {group}: published values and {name}"
+            note = f" ({name}: N = {', '.join(map(str, sorted(counts)))}"
+            note += "; other images than the published ones or their list unknown: not ranked)" if unranked else ")"
+            parts.append(_one(cells, columns, group, own, title + note, style))
+    return "\n\n".join(parts)
+
+
+def _one(
+    cells: dict[tuple[str, str], list[Entry]],
+    columns: list[str],
+    group: str,
+    own: dict[str, tuple[Entry, int] | None],
+    title: str,
+    style: Literal["markdown", "latex"],
+) -> str:
+    entries = {column: cells[group, column] + ([own[column][0]] if own[column] else []) for column in columns}
+    methods = list(dict.fromkeys(entry.method for column in columns for entry in entries[column]))
+    own_names = {found[0].method for found in own.values() if found}
+    head = ["method"] + [f"{column} {published_column(column).arrow}" for column in columns]
+    body = []
+    for method in methods:
+        row = [method]
+        for column in columns:
+            metric = published_column(column)
+            value = next((entry.value for entry in entries[column] if entry.method == method), None)
+            mark = marks(entries[column], metric.higher).get(method, "")
+            row.append(NONE if value is None else _marked(f"{value:.4f}", mark, style))
+        if style == "latex":
+            row[0], head = escape(method), [escape(cell) for cell in head]
+        elif method in own_names:
+            row[0] = f"{method} (this run)"
+        body.append(row)
+    if style == "latex":
+        return latex([h.replace(r"\$", "$") for h in head], body, title, escaped=True)
+    return f"{title}; best in bold, second best underlined\n\n" + markdown(head, body)
+
+
+def _marked(text: str, mark: Mark, style: Literal["markdown", "latex"]) -> str:
+    forms = {"markdown": {"best": "**{}**", "second": "<u>{}</u>"}, "latex": {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}}
+    return forms[style][mark].format(text) if mark else text

@@ -1,0 +1,104 @@
+"""Any size comes back in its size, and how images are batched or tiled is no part of the result."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.restorer import Restorer, pad_to_multiple
+from lit_mimdit.inference.sampler import SamplingConfig
+
+
+@pytest.fixture(scope="module")
+def restorer(branch_file) -> Restorer:
+    return load_restorer(branch_file, None, torch.device("cpu"))
+
+
+def images(count: int, height: int, width: int) -> torch.Tensor:
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(height + width))
+
+
+def with_config(restorer: Restorer, **changes) -> Restorer:
+    return Restorer(restorer.network, restorer.vae, restorer.scheduler, replace(restorer.config, **changes))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (65, 30), (8, 8), (32, 32), (33, 40)])
+def test_any_size_comes_back_in_its_size(restorer, size):
+    lq, counted = images(1, *size), []
+    restored, routing = restorer(lq, torch.tensor([0]), progress=counted.append)
+    assert restored.shape == lq.shape and restored.isfinite().all() and 0 <= restored.min() <= restored.max() <= 1
+    assert sum(counted) == restorer.evaluations(*size)
+    assert len(routing) == 3
+    assert restorer.round_trip(lq).shape == lq.shape
+
+
+def test_padding_mirrors_or_repeats_and_keeps_what_fits():
+    row = torch.arange(1.0, 6.0).view(1, 1, 1, 5)
+    assert pad_to_multiple(row, 8).shape == (1, 1, 8, 8)
+    square = torch.arange(25.0).view(1, 1, 5, 5)
+    assert torch.equal(pad_to_multiple(square, 8)[0, 0, :5, :], square[0, 0][:, [0, 1, 2, 3, 4, 3, 2, 1]])
+    assert pad_to_multiple(torch.ones(1, 1, 8, 16), 8).shape == (1, 1, 8, 16)
+
+
+@pytest.mark.parametrize("size", [(24, 32), (40, 33)])
+def test_an_image_is_restored_alone_as_in_company(restorer, size):
+    """Whole images and tiled ones; each has the noise of its own seed."""
+    lq, seeds = images(3, *size), torch.tensor([5, 6, 7])
+    together, _ = restorer(lq, seeds)
+    alone = torch.cat([restorer(lq[i : i + 1], seeds[i : i + 1])[0] for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+    other, _ = restorer(lq[:1], seeds[1:2])
+    assert (other - alone[:1]).abs().max() > 0.01
+
+
+def test_tile_batch_is_no_part_of_the_result(restorer):
+    lq, seed = images(1, 50, 70), torch.tensor([1])
+    one = with_config(restorer, tile_batch=1)(lq, seed)[0]
+    torch.testing.assert_close(with_config(restorer, tile_batch=4)(lq, seed)[0], one, rtol=0, atol=1e-4)
+
+
+class Local(torch.nn.Module):
+    """A network whose velocity at a place depends on that place alone: tiling must not change what it does."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.embeds = network.backbone, network.embeds
+
+    def condition(self, z_lq: torch.Tensor):
+        return type("Condition", (), {"routing": (), "z": z_lq})
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, condition) -> torch.Tensor:
+        return torch.tanh(x) * t.view(-1, 1, 1, 1) - condition.z
+
+
+def test_tiling_changes_nothing_for_a_local_velocity(restorer, monkeypatch):
+    """The latent after all steps, tiled and in one piece; encoder and decoder are not local and are left out."""
+    from lit_mimdit.inference import restorer as module
+
+    def latent(vae, image: torch.Tensor) -> torch.Tensor:
+        return image[..., ::4, ::4].repeat(1, 6, 1, 1)[:, :16]
+
+    monkeypatch.setattr(module, "encode", latent)
+    monkeypatch.setattr(module, "decode", lambda vae, z: z[:, :3].repeat_interleave(4, -1).repeat_interleave(4, -2))
+    network = Local(restorer.network)
+    config = SamplingConfig(steps=3, tile=64, overlap=8, tile_batch=2)
+    lq, seed = images(1, 56, 64), torch.tensor([1])
+    whole = Restorer(network, restorer.vae, restorer.scheduler, config)(lq, seed)[0]
+    tiled = Restorer(network, restorer.vae, restorer.scheduler, replace(config, tile=24))(lq, seed)[0]
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [{"steps": 3}, {"solver": "heun"}, {"start": "lq", "strength": 0.5}, {"tile": 16}, {"overlap": 16}])
+def test_every_setting_changes_the_result(restorer, change):
+    lq, seed = images(1, 40, 48), torch.tensor([1])
+    assert not torch.equal(with_config(restorer, **change)(lq, seed)[0], restorer(lq, seed)[0])
+    if "strength" in change:
+        same = with_config(restorer, start="lq", strength=1.0)(lq, seed)[0]
+        torch.testing.assert_close(same, restorer(lq, seed)[0])
+
+
+def test_tiles_must_suit_the_backbone(restorer):
+    for tile in (36, 72):
+        with pytest.raises(ValueError, match=f"sampling.tile is {tile} px: this backbone takes multiples of 8 px up to 64 px"):
+            with_config(restorer, tile=tile)
