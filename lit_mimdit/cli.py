@@ -25,6 +25,9 @@ COMMANDS = {
     "export": ("lit_mimdit.training.export", "export", "write a checkpoint's trained branch as safetensors"),
     "sample-data": ("lit_mimdit.data.sample_data", "write_sample_data", "write a small FoundIR-layout data set"),
     "data check": ("lit_mimdit.data.check", "check", "check a data set: pairs, sizes, problems, a contact sheet"),
+    "evaluate": ("lit_mimdit.evaluation.evaluate", "evaluate", "score any method's restored images against their references"),
+    "report": ("lit_mimdit.evaluation.report", "report", "one page of finished evaluations: tables, plots, best and worst cases"),
+    "metrics": ("lit_mimdit.evaluation.listing", "metrics", "list the metrics, their weights, and which can run here"),
 }
 TRACEBACK = "LIT_MIMDIT_TRACEBACK"
 
@@ -87,9 +90,10 @@ def run_trainer(args: list[str]) -> None:
 
 
 def run_function(name: str, function: Callable, args: list[str]) -> int:
-    """Parse `args` by the function's signature and call it; its return value, if an int, is the exit status.
+    """Parse `args` by the function's signature and call it; it exits with 1 if it returns a number that is not 0.
 
-    The first parameter is positional (as many as one likes, if it is a list); `output` also answers to -o.
+    The first parameter is positional (as many as one likes, if it is a list) unless the function takes keywords only; `output` also
+    answers to -o.
     """
     from docstring_parser import parse
     from jsonargparse import ArgumentParser
@@ -98,22 +102,27 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
     text = parse(function.__doc__ or "")
     help_of = {p.arg_name: p.description for p in text.params}
     first = next(iter(signature.parameters.values()))
+    positional = {first.name} if first.kind is not inspect.Parameter.KEYWORD_ONLY else set()
     many = get_origin(first.annotation) is list
     description = f"{text.short_description}\n\n{text.long_description or ''}"
     parser = ArgumentParser(prog=f"python -m lit_mimdit {name}", description=description, exit_on_error=False)
-    by_hand = {first.name, "output"} & signature.parameters.keys()
-    parser.add_argument(
-        first.name, nargs="+" if many else None, type=get_args(first.annotation)[0] if many else first.annotation, help=help_of[first.name]
-    )
+    by_hand = positional | ({"output"} & signature.parameters.keys())
+    if positional:
+        kind = get_args(first.annotation)[0] if many else first.annotation
+        parser.add_argument(first.name, nargs="+" if many else None, type=kind, help=help_of[first.name])
     if "output" in by_hand:
         output = signature.parameters["output"]
         required = output.default is inspect.Parameter.empty
         extra = {"required": True} if required else {"default": output.default}
         parser.add_argument("-o", "--output", type=output.annotation, help=help_of["output"], **extra)
     parser.add_function_arguments(function, skip=by_hand)
+    flags = {f"--{name}" for name, parameter in signature.parameters.items() if parameter.annotation is bool}
+    bare = [i for i, a in enumerate(args) if a in flags and args[i + 1 : i + 2] not in (["true"], ["false"])]  # a bare flag means true
+    args = [f"{a}=true" if i in bare else a for i, a in enumerate(args)]
     values = vars(parser.instantiate(parser.parse_args(args)))
-    result = function(values.pop(first.name), **values)
-    return result if isinstance(result, int) and not isinstance(result, bool) else 0
+    given = [values.pop(name) for name in positional]
+    result = function(*given, **values)
+    return int(bool(result)) if isinstance(result, int) else 0
 
 
 def one_line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """FoundIR-layout data for training, validation, test and prediction."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lit_mimdit.data.image_io import ImageError, Photo, list_images, read_photo
-from lit_mimdit.data.layouts import Pair, read_layout, require_complete
+from lit_mimdit.data.layouts import DATASETS, Pair, read_layout, require_complete
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
 from lit_mimdit.data.pairs import Augment, PairDataset, collate
 from lit_mimdit.data.sample_data import write_sample_data
@@ -41,6 +42,8 @@ class FoundIRDataModule(L.LightningDataModule):
         train: meta file of the training pairs (`GT-path, LQ-path` lines), relative to `root`.
         val: the same for validation.
         test: the same for test; null reads the folders of `root` (`01Blur/{GT,LQ}`, ...).
+        benchmarks: data sets that `test` evaluates as well, whole: layout (4krd, realrain1k, hazerd, uhdll) and its root, or
+            {root: ..., frames: ...} with the options of that layout.
         predict: photographs to restore with `predict`: a file or folder.
         micro_batch: training pairs a process takes at once; null divides `batch_size` over the processes. The trainer's
             accumulate_grad_batches must make up the rest, and an error says so if it does not.
@@ -70,6 +73,7 @@ class FoundIRDataModule(L.LightningDataModule):
         cache: bool = False,
         sample_data: bool = False,
         seed: int = 0,
+        benchmarks: dict[str, str | dict[str, str]] | None = None,
     ) -> None:
         super().__init__()
         for key, value in {"batch_size": batch_size, "crop": crop, "eval_batch_size": eval_batch_size, "micro_batch": micro_batch}.items():
@@ -81,7 +85,7 @@ class FoundIRDataModule(L.LightningDataModule):
             raise ValueError(f"data.workers is {workers}: it must be 0 or more")
         self.root, self.batch_size, self.crop, self.micro_batch = Path(root), batch_size, crop, micro_batch
         self.meta = {"train": train, "val": val, "test": test}
-        self.predict_from = predict
+        self.predict_from, self.benchmarks = predict, benchmarks or {}
         self.eval_batch_size, self.eval_crop, self.augment = eval_batch_size, eval_crop, augment
         self.workers, self.cache, self.sample_data, self.seed = workers, cache, sample_data, seed
 
@@ -100,6 +104,17 @@ class FoundIRDataModule(L.LightningDataModule):
         if not found.pairs and not found.problems:
             raise ValueError(f"data.{split}: {self.root / (meta or '')} names no pairs")
         return require_complete(found)
+
+    def benchmark_pairs(self) -> list[Pair]:
+        """The pairs of all benchmarks, with their data set's name."""
+        found: list[Pair] = []
+        for layout, place in self.benchmarks.items():
+            options = {"root": place} if isinstance(place, str) else dict(place)
+            if layout not in DATASETS or "root" not in options:
+                raise ValueError(f"data.benchmarks: {layout!r} needs a layout of {', '.join(DATASETS)} and a root, got {place!r}")
+            pairs = require_complete(read_layout(layout, options.pop("root"), **options))
+            found += [replace(pair, dataset=DATASETS[layout], id=f"{DATASETS[layout]}/{pair.id}") for pair in pairs]
+        return found
 
     @property
     def cluster(self) -> Cluster:
@@ -134,7 +149,10 @@ class FoundIRDataModule(L.LightningDataModule):
         return self._loader("train", dataset, self.per_step())
 
     def _eval_dataloader(self, split: Literal["val", "test"]) -> DataLoader:
-        return self._loader(split, PairDataset(self.pairs(split), self.eval_crop, False, "none", self.seed), self.eval_batch_size)
+        pairs = self.pairs(split)
+        if split == "test" and self.benchmarks:
+            pairs = [replace(pair, dataset=DATASETS["foundir"]) for pair in pairs] + self.benchmark_pairs()
+        return self._loader(split, PairDataset(pairs, self.eval_crop, False, "none", self.seed), self.eval_batch_size)
 
     def val_dataloader(self) -> DataLoader:
         return self._eval_dataloader("val")

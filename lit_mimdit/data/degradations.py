@@ -1,4 +1,4 @@
-"""Physical degradations of a photograph, alone or composed in the order in which light meets them.
+"""Physical degradations of a photograph, each by itself; `composition` puts them together.
 
 Every degradation is a pure function ``(image, severity, generator) -> image``: ``image`` is a float32 array (H, W, 3), sRGB-encoded
 RGB in [0, 1], ``severity`` one of light, medium, heavy, ``generator`` a numpy Generator. The input is never changed, the output has
@@ -11,8 +11,7 @@ What happens to light (scatter, blur, exposure, photon noise) is computed in lin
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -41,7 +40,7 @@ def check_severity(severity: str) -> None:
         raise ValueError(f"unknown severity {severity!r}: choose from {', '.join(SEVERITIES)}")
 
 
-def _check(image: np.ndarray, severity: str) -> None:
+def check(image: np.ndarray, severity: str) -> None:
     check_severity(severity)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype.kind != "f":
         raise ValueError(f"image must be a float array (H, W, 3), got {image.dtype} {image.shape}: convert to RGB and divide by 255")
@@ -99,7 +98,7 @@ def motion_blur(image: np.ndarray, severity: Severity, generator: np.random.Gene
     is an arc at constant speed, uniform over the image. Length 7-11, 15-21, 27-36 px (light, medium, heavy), any direction,
     turn within +-60 degrees.
     """
-    _check(image, severity)
+    check(image, severity)
     length = _draw({"light": (7, 11), "medium": (15, 21), "heavy": (27, 36)}, severity, generator)
     psf = motion_psf(length, generator.uniform(0, np.pi), generator.uniform(-np.pi / 3, np.pi / 3))
     return linear_to_srgb(convolve(srgb_to_linear(image), psf))
@@ -119,7 +118,7 @@ def defocus_blur(image: np.ndarray, severity: Severity, generator: np.random.Gen
     Source: geometric optics, e.g. Pentland, "A new sense for depth of field", IEEE PAMI 9(4), 1987; one depth for the whole image.
     Radius 2-3, 4-5.5, 7-9 px.
     """
-    _check(image, severity)
+    check(image, severity)
     radius = _draw({"light": (2, 3), "medium": (4, 5.5), "heavy": (7, 9)}, severity, generator)
     return linear_to_srgb(convolve(srgb_to_linear(image), disc_psf(radius)))
 
@@ -151,7 +150,7 @@ def sensor_noise(image: np.ndarray, severity: Severity, generator: np.random.Gen
     raw-data", IEEE TIP 17(10), 2008. Independent pixels and channels: no demosaicking. a 0.004-0.008, 0.015-0.03, 0.05-0.09 full
     scales an electron; sqrt(b) 0.001-0.002, 0.003-0.005, 0.007-0.012 full scales.
     """
-    _check(image, severity)
+    check(image, severity)
     a = _draw({"light": (0.004, 0.008), "medium": (0.015, 0.03), "heavy": (0.05, 0.09)}, severity, generator)
     read = _draw({"light": (0.001, 0.002), "medium": (0.003, 0.005), "heavy": (0.007, 0.012)}, severity, generator)
     return linear_to_srgb(poissonian_gaussian(srgb_to_linear(image), a, read**2, generator))
@@ -162,7 +161,7 @@ def gaussian_noise(image: np.ndarray, severity: Severity, generator: np.random.G
 
     sigma 8-15, 20-30, 40-55 in units of 1/255.
     """
-    _check(image, severity)
+    check(image, severity)
     sigma = _draw({"light": (8, 15), "medium": (20, 30), "heavy": (40, 55)}, severity, generator) / 255
     noise = sigma * generator.standard_normal(image.shape, dtype=np.float32)
     return np.clip(image + noise, 0, 1).astype(np.float32)
@@ -181,7 +180,7 @@ def low_light(image: np.ndarray, severity: Severity, generator: np.random.Genera
     1/k is 3-5, 8-13, 22-34 (FoundIR's published low-light example: 31); gamma 1-1.2; a 1e-4, 2e-4, 4e-4 full scales an electron;
     sqrt(b) 0.0005, 0.0008, 0.0012 full scales.
     """
-    _check(image, severity)
+    check(image, severity)
     ratio = _draw({"light": (3, 5), "medium": (8, 13), "heavy": (22, 34)}, severity, generator)
     gamma = generator.uniform(1, 1.2)
     a = {"light": 1e-4, "medium": 2e-4, "heavy": 4e-4}[severity]
@@ -228,7 +227,7 @@ def haze(image: np.ndarray, severity: Severity, generator: np.random.Generator, 
         generator: source of every random draw.
         depth: (H, W) >= 0, finite, in units of the farthest point (1 is far); None draws one with `draw_depth`.
     """
-    _check(image, severity)
+    check(image, severity)
     beta = _draw({"light": (0.45, 0.65), "medium": (1.0, 1.3), "heavy": (2.0, 2.5)}, severity, generator)
     light = srgb_to_linear(image)
     airlight = max(np.percentile(light, 99), 0.2) * generator.uniform(0.7, 0.95) * generator.uniform(0.97, 1.03, 3)
@@ -271,7 +270,7 @@ def rain(image: np.ndarray, severity: Severity, generator: np.random.Generator) 
     (overlapping layers and accumulation). Streaks 0.8-1.2, 2.2-2.8, 5-6 times RAIN_LAYERS; v 0.02-0.04, 0.06-0.1, 0.14-0.2;
     fall within +-23 degrees of the vertical.
     """
-    _check(image, severity)
+    check(image, severity)
     amount = _draw({"light": (0.8, 1.2), "medium": (2.2, 2.8), "heavy": (5, 6)}, severity, generator)
     veil = _draw({"light": (0.02, 0.04), "medium": (0.06, 0.1), "heavy": (0.14, 0.2)}, severity, generator)
     light = srgb_to_linear(image)
@@ -289,7 +288,7 @@ def raindrop(image: np.ndarray, severity: Severity, generator: np.random.Generat
     You et al., "Adherent raindrop modeling, detection and removal in video", IEEE PAMI 38(9), 2016 (the optics). Covered part of
     the image (overlaps counted twice) 7-10, 16-22, 32-40 %; drop radius 1.5-9 % of the shorter side, small ones more often.
     """
-    _check(image, severity)
+    check(image, severity)
     height, width = image.shape[:2]
     side = min(height, width)
     covered = _draw({"light": (0.07, 0.10), "medium": (0.16, 0.22), "heavy": (0.32, 0.40)}, severity, generator) * height * width
@@ -335,89 +334,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 def jpeg(image: np.ndarray, severity: Severity, generator: np.random.Generator) -> np.ndarray:
     """JPEG (ITU-T T.81): encoded and decoded by libjpeg through Pillow, 4:2:0 chroma, quality as drawn by `jpeg_quality`."""
-    _check(image, severity)
+    check(image, severity)
     file = io.BytesIO()
     Image.fromarray(to_uint8(image)).save(file, "JPEG", quality=jpeg_quality(severity, generator))
     return np.asarray(Image.open(file), np.float32) / np.float32(255)
-
-
-# Composition ----------------------------------------------------------------------------------------------------------------------
-
-# In physical order: scene, lens, optics, exposure, sensor, encoder.
-DEGRADATIONS: dict[str, Callable[..., np.ndarray]] = {
-    f.__name__: f for f in (haze, rain, raindrop, blur, motion_blur, defocus_blur, low_light, noise, sensor_noise, gaussian_noise, jpeg)
-}
-
-# The 20 folders of FoundIR's test set, in its order; the names within a type are in its order too: the first one leads.
-FOUNDIR_TYPES: dict[str, tuple[str, ...]] = {
-    "01Blur": ("blur",),
-    "02Blur_Noise": ("blur", "noise"),
-    "03Blur_JPEG": ("blur", "jpeg"),
-    "04Blur_Noise_JPEG": ("blur", "noise", "jpeg"),
-    "05Noise": ("noise",),
-    "06JPEG": ("jpeg",),
-    "07Noise_JPEG": ("noise", "jpeg"),
-    "08Haze": ("haze",),
-    "09Lowlight_Haze": ("low_light", "haze"),
-    "10Rain": ("rain",),
-    "11Raindrop": ("raindrop",),
-    "12NightRain": ("low_light", "rain"),
-    "13Rain_Haze": ("rain", "haze"),
-    "14Lowlight": ("low_light",),
-    "15Lowlight_Blur": ("low_light", "blur"),
-    "16Lowlight_Noise": ("low_light", "noise"),
-    "17Lowlight_JPEG": ("low_light", "jpeg"),
-    "18Lowlight_Blur_Noise": ("low_light", "blur", "noise"),
-    "19Lowlight_Blur_JPEG": ("low_light", "blur", "jpeg"),
-    "20Lowlight_Noise_JPEG": ("low_light", "noise", "jpeg"),
-}
-
-
-class Step(NamedTuple):
-    """One degradation of a composition, with its own severity and its own stream of random numbers."""
-
-    name: str
-    severity: Severity
-    generator: np.random.Generator
-
-
-def compose(names: Sequence[str], severity: Severity, generator: np.random.Generator) -> list[Step]:
-    """Put degradations in physical order; the order of ``names`` says which of them leads.
-
-    The first name has the severity asked for and each later one is a step lighter than the one before it (light, at the lightest),
-    e.g. heavy Blur_Noise_JPEG is heavy blur, medium noise, light JPEG: damages multiply, and three heavy ones leave nothing to restore.
-    A degradation's random numbers do not depend on which others are asked for; ``generator`` always advances by the same amount.
-    """
-    check_severity(severity)
-    for name in names:
-        if name not in DEGRADATIONS:
-            raise ValueError(f"unknown degradation {name!r}: choose from {', '.join(DEGRADATIONS)}")
-    seeds = dict(zip(DEGRADATIONS, generator.integers(2**63, size=len(DEGRADATIONS))))
-    return [
-        Step(name, SEVERITIES[max(SEVERITIES.index(severity) - names.index(name), 0)], np.random.default_rng(seeds[name]))
-        for name in DEGRADATIONS
-        if name in names
-    ]
-
-
-def degrade(
-    image: np.ndarray, names: Sequence[str], severity: Severity, generator: np.random.Generator, depth: np.ndarray | None = None
-) -> np.ndarray:
-    """Apply the steps of `compose`.
-
-    Args:
-        image: (H, W, 3) float32 in [0, 1], sRGB.
-        names: keys of DEGRADATIONS, e.g. FOUNDIR_TYPES["18Lowlight_Blur_Noise"].
-        severity: light, medium or heavy.
-        generator: source of every random draw.
-        depth: (H, W), 1 the farthest point, for haze; None draws one.
-
-    Returns:
-        (H, W, 3) float32 in [0, 1]; a copy of the image for no names.
-    """
-    _check(image, severity)
-    output = image.astype(np.float32)
-    for step in compose(names, severity, generator):
-        extra = {"depth": depth} if step.name == "haze" else {}
-        output = DEGRADATIONS[step.name](output, step.severity, step.generator, **extra)
-    return output

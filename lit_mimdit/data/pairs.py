@@ -3,6 +3,7 @@
     lq, gt         (3, H, W) float32 in [0, 1], RGB, the same H and W
     degradation    str, such as "01Blur"
     id             str, unique in the data set
+    dataset        str, such as "4KRD" where there are several, else ""
     seed           int, of everything random about this sample in this epoch
 
 and a batch has lq and gt stacked, seed as an int64 tensor (B,), and lists of the strings.
@@ -79,7 +80,8 @@ class PairDataset(Dataset):
         if draw is not None and self.augment != "none":
             flip, turns = bool(draw.integers(2)), int(draw.integers(4)) if self.augment == "dihedral" else 0
             images = tuple(augment_array(image, flip, turns) for image in images)
-        return {"lq": to_tensor(images[0]), "gt": to_tensor(images[1]), "degradation": pair.degradation, "id": pair.id, "seed": seed}
+        names = {"degradation": pair.degradation, "id": pair.id, "dataset": pair.dataset}
+        return {"lq": to_tensor(images[0]), "gt": to_tensor(images[1]), "seed": seed} | names
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -92,5 +94,6 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "gt": torch.stack([sample["gt"] for sample in samples]),
         "degradation": [sample["degradation"] for sample in samples],
         "id": [sample["id"] for sample in samples],
+        "dataset": [sample["dataset"] for sample in samples],
         "seed": torch.tensor([sample["seed"] for sample in samples], dtype=torch.int64),
     }

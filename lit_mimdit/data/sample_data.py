@@ -15,7 +15,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from lit_mimdit.data import photographs
-from lit_mimdit.data.degradations import FOUNDIR_TYPES, SEVERITIES, check_severity, compose, degrade, jpeg_quality, to_uint8
+from lit_mimdit.data.composition import FOUNDIR_TYPES, compose, degrade
+from lit_mimdit.data.degradations import SEVERITIES, check_severity, jpeg_quality, to_uint8
 from lit_mimdit.data.photographs import SPLITS, Split
 
 TABLE = "samples.csv"

@@ -7,6 +7,7 @@ result. Keys are pyiqa's, except for PSNR and SSIM, whose pyiqa names (`psnr` is
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
+from urllib.parse import quote
 
 from lit_mimdit import __version__
 
@@ -30,6 +31,11 @@ class WeightFile:
     folder: Literal["checkpoints", "pyiqa", "clip"]
     source: str
     prefix: str | None = None
+
+    @property
+    def cached(self) -> str:
+        """Its name in pyiqa's cache, where a + stays as its address has it (%2B)."""
+        return self.source.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Metric:
 
 
 def _hub(name: str, prefix: str | None = None) -> WeightFile:
-    return WeightFile(name, "pyiqa", HUB + name, prefix)
+    return WeightFile(name, "pyiqa", HUB + quote(name), prefix)
 
 
 def _clip(name: str, sha256: str) -> WeightFile:
@@ -88,34 +94,31 @@ VIT_B_32 = _clip("ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a7340
 VIT_L_14 = _clip("ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836")
 INCEPTION = _hub("pt_inception-2015-12-05-6726825d.pth", "6726825d")
 
+_LPIPS_ALEX = (ALEXNET, _hub("LPIPS_v0.1_alex-df73285e.pth", "df73285e"))
+_LPIPS_VGG = (VGG16, _hub("LPIPS_v0.1_vgg-a78928a0.pth", "a78928a0"))
+_MUSIQ = (_hub("musiq_koniq_ckpt-e95806b9.pth", "e95806b9"),)
+_PLUS = (RN50, _hub("CLIP-IQA+_learned_prompts-603f3273.pth", "603f3273"))
+_PLUS_L = (VIT_L_14, _hub("CLIPIQA+_ViTL14_512-e66488f2.pth", "e66488f2"))
+
+# fmt: off
 _TABLE = (
     Metric("psnr", "PSNR RGB (dB)", True, "pair", "pixel", "psnr", aliases=("psnr_rgb",), decimals=2),
     Metric("psnr_y", "PSNR Y (dB)", True, "pair", "pixel", "psnry", aliases=("psnry",), decimals=2),
     Metric("ssim_y", "SSIM Y", True, "pair", "pixel", "ssim", min_side=11, aliases=("ssim",)),
     Metric("ssim_rgb", "SSIM RGB", True, "pair", "pixel", "ssimc", min_side=11, aliases=("ssimc",)),
-    Metric(
-        "lpips", "LPIPS (Alex)", False, "pair", "pyiqa", "lpips", (ALEXNET, _hub("LPIPS_v0.1_alex-df73285e.pth", "df73285e")), 64,
-        published="LPIPS",
-    ),
-    Metric("lpips-vgg", "LPIPS (VGG)", False, "pair", "pyiqa", "lpips-vgg", (VGG16, _hub("LPIPS_v0.1_vgg-a78928a0.pth", "a78928a0")), 32, True),
+    Metric("lpips", "LPIPS (Alex)", False, "pair", "pyiqa", "lpips", _LPIPS_ALEX, 64, published="LPIPS"),
+    Metric("lpips-vgg", "LPIPS (VGG)", False, "pair", "pyiqa", "lpips-vgg", _LPIPS_VGG, 32, tiled=True),
     Metric("fid", "FID (clean)", False, "set", "set", "fid", (INCEPTION,), published="FID"),
     Metric("fid_torchmetrics", "FID (clean, torchmetrics)", False, "set", "set", "fid", (INCEPTION,)),
     Metric("niqe", "NIQE", False, "image", "pyiqa", "niqe", (_hub("niqe_modelparameters.mat"),), 96, published="NIQE"),
     Metric("liqe", "LIQE", True, "image", "pyiqa", "liqe", (VIT_B_32, _hub("liqe_koniq.pt")), 224, published="LIQE"),
     Metric("liqe_mix", "LIQE (mix)", True, "image", "pyiqa", "liqe_mix", (VIT_B_32, _hub("liqe_mix.pt")), 224),
-    Metric(
-        "musiq", "MUSIQ (KonIQ)", True, "image", "pyiqa", "musiq", (_hub("musiq_koniq_ckpt-e95806b9.pth", "e95806b9"),), 32, True,
-        published="MUSIQ", decimals=3,
-    ),
-    Metric("clipiqa", "CLIPIQA (RN50)", True, "image", "pyiqa", "clipiqa", (RN50,), 64, True),
-    Metric(
-        "clipiqa+", "CLIPIQA+ (RN50)", True, "image", "pyiqa", "clipiqa+", (RN50, _hub("CLIP-IQA+_learned_prompts-603f3273.pth", "603f3273")), 64, True,
-    ),
-    Metric(
-        "clipiqa+_vitL14_512", "CLIPIQA+ (ViT-L/14)", True, "image", "pyiqa", "clipiqa+_vitL14_512",
-        (VIT_L_14, _hub("CLIPIQA+_ViTL14_512-e66488f2.pth", "e66488f2")), 64, True, published="CLIP-IQA",
-    ),
-)  # fmt: skip
+    Metric("musiq", "MUSIQ (KonIQ)", True, "image", "pyiqa", "musiq", _MUSIQ, 32, tiled=True, published="MUSIQ", decimals=3),
+    Metric("clipiqa", "CLIPIQA (RN50)", True, "image", "pyiqa", "clipiqa", (RN50,), 64, tiled=True),
+    Metric("clipiqa+", "CLIPIQA+ (RN50)", True, "image", "pyiqa", "clipiqa+", _PLUS, 64, tiled=True),
+    Metric("clipiqa+_vitL14_512", "CLIPIQA+ (ViT-L/14)", True, "image", "pyiqa", "clipiqa+_vitL14_512", _PLUS_L, 64, True, "CLIP-IQA"),
+)
+# fmt: on
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _TABLE}
 _NAMES = {name: metric for metric in _TABLE for name in (metric.key, *metric.aliases)}
 

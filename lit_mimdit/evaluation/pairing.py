@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lit_mimdit.data.image_io import ImageError, image_size, list_images, natural_key
-from lit_mimdit.data.layouts import LAYOUTS, read_layout, require_complete
+from lit_mimdit.data.layouts import DATASETS, LAYOUTS, read_layout, require_complete
 
 SIDES = {"gt", "lq", "hq", "sharp", "blurry", "input", "target", "output", "restored", "reference", "degraded", "clean"}
-NAMES = {"foundir": "FoundIR", "4krd": "4KRD", "realrain1k": "RealRain-1K", "hazerd": "HazeRD", "uhdll": "UHD-LL"}  # as the paper writes
 SHOWN = 10  # problems named in an error
 
 
@@ -38,31 +37,34 @@ class Pairing:
 
 @dataclass
 class Source:
-    """Images of one version by name. `twice` are names that several files have."""
+    """Images of one version by name (an id in lower case). `twice` are names that several files have, `ids` the names as written."""
 
     files: dict[str, Path]
     twice: dict[str, list[Path]] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
 
 
-def name_of(path: Path) -> str:
-    """`01Blur/LQ/0001.PNG` -> `01blur/0001`."""
+def id_of(path: Path) -> str:
+    """`01Blur/LQ/0001.PNG` -> `01Blur/0001`; two of these are the same image if they differ in case only."""
     parts = [part for part in path.parts[:-1] if part.casefold() not in SIDES]
-    return "/".join([*parts, path.stem]).casefold()
+    return "/".join([*parts, path.stem])
 
 
 def folder_source(folder: Path) -> Source:
     """The images below a folder by name. ValueError if there are none."""
     found: dict[str, list[Path]] = {}
+    ids: dict[str, str] = {}
     for path in list_images(folder):
-        found.setdefault(name_of(path.relative_to(folder)), []).append(path)
+        id = id_of(path.relative_to(folder))
+        found.setdefault(id.casefold(), []).append(path)
+        ids[id.casefold()] = id
     if not found:
         raise ValueError(f"{folder}: no images in this folder")
-    return Source({name: paths[0] for name, paths in found.items() if len(paths) == 1}, {n: p for n, p in found.items() if len(p) > 1})
+    once = {name: paths[0] for name, paths in found.items() if len(paths) == 1}
+    return Source(once, {name: paths for name, paths in found.items() if len(paths) > 1}, ids)
 
 
-def pair(
-    restored: Path, reference: Path | None, degraded: Path | None, layout: str | None = None, **options: str | Path | None
-) -> Pairing:
+def pair(restored: Path, reference: Path | None, degraded: Path | None, layout: str | None = None, **options: str | Path | None) -> Pairing:
     """Find what belongs together.
 
     Args:
@@ -81,8 +83,8 @@ def pair(
             raise ValueError(f"degraded is {degraded}: with --layout give the root {reference}, which holds the degraded images too")
         listed = read_layout(layout, reference, **options)
         pairs = require_complete(listed)
-        dataset = NAMES[listed.layout]
-        names = {name_of(Path(pair.id)): pair for pair in pairs}
+        dataset = DATASETS[listed.layout]
+        names = {id_of(Path(f"{pair.id}.png")).casefold(): pair for pair in pairs}
         assert len(names) == len(pairs), "ids that differ in case only"
         sources["reference"] = Source({name: pair.gt for name, pair in names.items()})
         if degraded is not None:
@@ -94,6 +96,7 @@ def pair(
     else:
         sources |= {version: folder_source(folder) for version, folder in (("reference", reference), ("degraded", degraded)) if folder}
     by = _flatten(sources)
+    ids = {name: id for source in sources.values() for name, id in source.ids.items()} | ids
     return _match(sources, dataset, by, degradations, ids)
 
 
@@ -110,8 +113,9 @@ def _flatten(sources: dict[str, Source]) -> str:
     for version, is_flat in flat.items():
         if is_flat:  # the flat ones take the longer names, which know the degradation
             full = {name.rsplit("/", 1)[-1]: name for name in deep[0].files}
-            files, twice = sources[version].files, sources[version].twice
-            sources[version] = Source({full.get(n, n): p for n, p in files.items()}, {full.get(n, n): p for n, p in twice.items()})
+            source = sources[version]
+            files, twice = ({full.get(name, name): value for name, value in some.items()} for some in (source.files, source.twice))
+            sources[version] = Source(files, twice, {name: id for name, id in source.ids.items() if name not in full})
     return "file name"
 
 
@@ -133,8 +137,8 @@ def _match(sources: dict[str, Source], dataset: str, by: str, degradations: dict
             shown = ", ".join(f"{files[version]} {width} x {height}" for version, (height, width) in sizes.items())
             found.problems.append(f"size mismatch: {shown}")
             continue
-        degradation = degradations.get(name) or (name.split("/")[0] if "/" in name else "")
-        found.items.append(Item(ids.get(name, name), degradation, sizes["restored"], files))
+        degradation = degradations.get(name) or (ids[name].split("/")[0] if "/" in name else "")
+        found.items.append(Item(ids[name], degradation, sizes["restored"], files))
     return found
 
 
@@ -155,7 +159,9 @@ def _problem(name: str, sources: dict[str, Source]) -> str | None:
 def require_whole(found: Pairing, intersection: bool) -> None:
     """ValueError if images are missing, extra, ambiguous, unreadable or of other sizes, unless the intersection was asked for."""
     if not found.items:
-        raise ValueError("no image has its counterpart: " + _shown(found.problems) + "; names must agree, extensions and GT/LQ folders may differ")
+        raise ValueError(
+            "no image has its counterpart: " + _shown(found.problems) + "; names must agree, extensions and GT/LQ folders may differ"
+        )
     if found.problems and not intersection:
         raise ValueError(
             f"{len(found.problems)} image(s) cannot be paired: {_shown(found.problems)}; complete the folders, or give --intersection to "

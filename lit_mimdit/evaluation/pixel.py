@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PSNR_FLOOR = 1e-8  # added to the squared error, as in pyiqa: identical images have 80 dB, not infinity
+PSNR_FLOOR = 1e-8  # least squared error: identical images have 80 dB, as in pyiqa, not infinity
 WINDOW = 11  # pixels, sigma 1.5 (Wang et al., 2004)
 
 
@@ -27,14 +27,15 @@ def luma(image: Tensor) -> Tensor:
 def psnr(image: Tensor, reference: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, (B,) float64."""
     error = (image.double() - reference.double()).square().mean((1, 2, 3))
-    return -10.0 * (error + PSNR_FLOOR).log10()
+    return -10.0 * error.clamp_min(PSNR_FLOOR).log10()
 
 
 # SSIM = mean over windows of (2 mx my + c1)(2 cov + c2) / ((mx^2 + my^2 + c1)(vx + vy + c2)), c1 = 0.01^2, c2 = 0.03^2
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity (Wang et al., 2004), (B,) float64: Gaussian window of 11 pixels, sigma 1.5, whole windows only, mean of channels.
+    """Structural similarity (Wang et al., 2004), (B,) float64: Gaussian window of 11 pixels, whole windows only, mean of channels.
 
-    One plane at a time, so the memory is that of one plane.
+    As in scikit-image with gaussian_weights; pyiqa's `ssim` and `ssimc` also set negative structure to 0, which adds up to 0.001 on
+    noisy images. One plane at a time, so the memory is that of one plane.
     """
     position = torch.arange(WINDOW, dtype=torch.float64, device=image.device) - WINDOW // 2
     kernel = torch.exp(-0.5 * (position / 1.5).square())

@@ -15,7 +15,13 @@ from lit_mimdit.evaluation.tables import NONE, escape, latex, markdown
 PAPER = "MiM-DiT (paper)"
 OURS = "Ours"  # as the CSV calls the paper's own method
 # degradation of table 1 -> folder of FoundIR's test set and its number of images; the isolated types (the paper does not say which)
-FOUNDIR = {"Blur": ("01Blur", 150), "Noise": ("05Noise", 100), "Haze": ("08Haze", 200), "Rain": ("10Rain", 100), "Low-light": ("14Lowlight", 50)}
+FOUNDIR = {
+    "Blur": ("01Blur", 150),
+    "Noise": ("05Noise", 100),
+    "Haze": ("08Haze", 200),
+    "Rain": ("10Rain", 100),
+    "Low-light": ("14Lowlight", 50),
+}
 # data set of table 2 -> number of test images; None where the published list is not known
 BENCHMARKS: dict[str, int | None] = {"4KRD": None, "RealRain-1K": 448, "HazeRD": None, "UHD-LL": 150}
 Mark = Literal["best", "second", ""]
@@ -105,13 +111,11 @@ def _one(
             value = next((entry.value for entry in entries[column] if entry.method == method), None)
             mark = marks(entries[column], metric.higher).get(method, "")
             row.append(NONE if value is None else _marked(f"{value:.4f}", mark, style))
-        if style == "latex":
-            row[0], head = escape(method), [escape(cell) for cell in head]
-        elif method in own_names:
-            row[0] = f"{method} (this run)"
+        shown = f"{method} (this run)" if method in own_names else method
+        row[0] = escape(shown) if style == "latex" else shown
         body.append(row)
     if style == "latex":
-        return latex([h.replace(r"\$", "$") for h in head], body, title, escaped=True)
+        return latex([escape(cell) for cell in head], body, title, escaped=True)
     return f"{title}; best in bold, second best underlined\n\n" + markdown(head, body)
 
 

@@ -48,7 +48,7 @@ class Scorer:
         download: bool = False,
     ) -> None:
         if max_pixels and max_pixels < 224 * 224:
-            raise ValueError(f"max_pixels is {max_pixels}: tiles below 224 x 224 cannot be scored; give at least {224 * 224}, or 0 for no cap")
+            raise ValueError(f"max_pixels is {max_pixels}: tiles need at least {224 * 224} pixels (224 x 224); 0 is no cap")
         self.metrics, self.device, self.max_pixels = choose(metrics), torch.device(device), max_pixels
         self.found: dict[str, list[weights.Found]] = {}
         self.missing: dict[str, str] = {}  # key -> why it cannot be computed

@@ -1,109 +1,125 @@
-"""Scores of single images and their table by degradation.
+"""Scores of several versions of each image ("degraded", "restored", ...), gathered over processes: what validate and test report."""
 
-PSNR and SSIM are on RGB in [0, 1] at full size, no crop, no resize, after rounding to 8 bits as a written file would be.
-"""
-
-import csv
 import io
-import math
-import statistics
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from lit_mimdit.data.image_io import write_bytes
-
-SCORES = ("psnr", "ssim")
-WINDOW = 11  # pixels of SSIM's window
-
-
-def eight_bit(image: Tensor) -> Tensor:
-    """What a viewer of the written 8-bit file sees, float32 in [0, 1]."""
-    return (image.float().clamp(0, 1) * 255.0).round() / 255.0
+from lit_mimdit.evaluation.fid import FEATURES
+from lit_mimdit.evaluation.metrics import METRICS
+from lit_mimdit.evaluation.outputs import write_results
+from lit_mimdit.evaluation.pixel import eight_bit
+from lit_mimdit.evaluation.record import Row
+from lit_mimdit.evaluation.scorer import PIXEL, Scorer
+from lit_mimdit.evaluation.summary import ALL, summarise
 
 
 def score(image: Tensor, reference: Tensor) -> dict[str, float]:
-    """PSNR (dB) and SSIM of one image (3, H, W) against its reference, both RGB in [0, 1]."""
+    """PSNR (dB) and SSIM, of RGB and Y, of one image (3, H, W) against its reference, both RGB in [0, 1]."""
     image, reference = eight_bit(image)[None], eight_bit(reference)[None]
-    _, ssim = structural_similarity_index_measure(image, reference, data_range=1.0, return_full_image=True)
-    if min(ssim.shape[-2:]) >= WINDOW:  # whole windows only, as in Wang et al. and scikit-image; torchmetrics' mean has mirrored borders
-        border = WINDOW // 2
-        ssim = ssim[..., border:-border, border:-border]
-    return {"psnr": peak_signal_noise_ratio(image, reference, data_range=1.0).item(), "ssim": ssim.mean().item()}
+    return {key: function(image, reference).item() for key, function in PIXEL.items()}
 
 
-@dataclass
 class ScoreTable:
-    """Scores of images in several versions ("degraded", "restored", ...), gathered over processes."""
+    """Rows of every image and version.
 
-    versions: tuple[str, ...]
-    rows: list[dict[str, str | float]] = field(default_factory=list)
+    Args:
+        versions: of each image, in the order of the table's columns.
+        scorer: the metrics.
+    """
 
-    def add(self, id: str, degradation: str, reference: Tensor, images: dict[str, Tensor]) -> None:
+    def __init__(self, versions: tuple[str, ...], scorer: Scorer) -> None:
+        self.versions, self.scorer = versions, scorer
+        self.rows: list[Row] = []
+        self.features: list[np.ndarray] = []
+        self.routing: dict[str, list[list[float]]] = {}
+
+    def add(self, id: str, degradation: str, reference: Tensor, images: dict[str, Tensor], dataset: str = "") -> None:
         """Score every version of one image, (3, H, W) each."""
         assert tuple(images) == self.versions, (tuple(images), self.versions)
-        row: dict[str, str | float] = {"id": id, "degradation": degradation}
+        about = (dataset, degradation, *reference.shape[-2:])
         for version, image in images.items():
-            row |= {f"{version}_{key}": value for key, value in score(image, reference).items()}
-        self.rows.append(row)
+            result = self.scorer.score(image[None], reference[None])[0]
+            feature = self._keep(result.feature)
+            self.rows.append(Row(id, version, *about, result.scores, result.errors, result.tiles, feature))
+        if self.scorer.wants_features:
+            self.rows.append(Row(id, "reference", *about, feature=self._keep(self.scorer.features(reference[None])[0])))
+
+    def _keep(self, feature: np.ndarray | None) -> int | None:
+        if feature is None:
+            return None
+        self.features.append(feature)
+        return len(self.features) - 1
 
     def gather(self) -> None:
-        """Rows of all processes, sorted by id, on each of them."""
+        """Rows of all processes, sorted, on each of them."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            everyone: list[list[dict[str, str | float]]] = [[] for _ in range(torch.distributed.get_world_size())]
-            torch.distributed.all_gather_object(everyone, self.rows)
-            self.rows = [row for rows in everyone for row in rows]
-        self.rows.sort(key=lambda row: str(row["id"]))
+            everyone: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(everyone, (self.rows, self.features, self.routing))
+            self.rows, self.features, self.routing = [], [], {}
+            for rows, features, routing in everyone:
+                for row in rows:
+                    row.feature = None if row.feature is None else row.feature + len(self.features)
+                self.rows += rows
+                self.features += features
+                self.routing |= routing
+        self.rows.sort(key=lambda row: (row.dataset, row.degradation, row.id, row.version))
 
-    def means(self) -> dict[str, dict[str, float]]:
-        """Mean of every score for each degradation and for "all" images; "n" is their number."""
-        result: dict[str, dict[str, float]] = {}
-        names = sorted({str(row["degradation"]) for row in self.rows})
-        for name in [*names, "all"]:
-            rows = [row for row in self.rows if name in ("all", row["degradation"])]
-            if rows:
-                keys = [f"{version}_{key}" for version in self.versions for key in SCORES]
-                result[name] = {"n": float(len(rows))} | {key: statistics.fmean(float(row[key]) for row in rows) for key in keys}
-        return result
+    def summary(self, **about: Any) -> dict[str, Any]:
+        """See evaluation/summary.py; `about` is carried along: name, image_rule and whatever a result must say."""
+        features = np.stack(self.features) if self.features else np.zeros((0, FEATURES), np.float32)
+        return {"name": "restored"} | about | summarise(self.rows, features, self.scorer.describe())
 
-    def interval(self, better: str, worse: str, key: str = "psnr") -> tuple[float, float]:
-        """Mean difference better - worse over all images, and the half width of its 95% interval (normal approximation).
+    def write(self, folder: Path, summary: dict[str, Any], files: dict[tuple[str, str], str], prefix: str) -> None:
+        """The files of an evaluation, for this table."""
+        write_results(folder, summary, self.rows, files, self.routing, prefix)
 
-        The width is NaN for a single image, and when a perfect image has an infinite PSNR.
-        """
-        gains = [float(row[f"{better}_{key}"]) - float(row[f"{worse}_{key}"]) for row in self.rows]
-        known = len(gains) > 1 and all(map(math.isfinite, gains))
-        spread = 1.96 * statistics.stdev(gains) / math.sqrt(len(gains)) if known else math.nan
-        return statistics.fmean(gains), spread
 
-    def render(self, title: str) -> str:
-        """The table as text, 120 columns."""
-        from rich.console import Console
-        from rich.table import Table
+def means(summary: dict[str, Any]) -> dict[str, float]:
+    """`psnr_restored` and so on over all images; of several data sets `4KRD/psnr_restored`. Scores without a number are left out."""
+    pooled = [group for group in summary["groups"] if group["degradation"] == ALL]
+    return {
+        "/".join(filter(None, [group["dataset"] if len(pooled) > 1 else "", f"{key}_{version}"])): value["mean"]
+        for group in pooled
+        for version, values in group["versions"].items()
+        for key, value in values.items()
+        if value["mean"] is not None
+    }
 
-        table = Table(title=title)
+
+def render(summary: dict[str, Any], title: str, versions: tuple[str, ...]) -> str:
+    """All versions side by side as text, 120 columns: three metrics a table, one column a version."""
+    from rich.console import Console
+    from rich.table import Table
+
+    buffer = io.StringIO()
+    keys = list(summary["metrics"])
+    for first in range(0, len(keys), 3):
+        part = keys[first : first + 3]
+        table = Table(title=title if first == 0 else None)
         table.add_column("degradation")
         table.add_column("N", justify="right")
-        for version in self.versions:
-            table.add_column(f"{version}\nPSNR / SSIM", justify="right")
-        for name, mean in self.means().items():
-            cells = [f"{mean[f'{v}_psnr']:.2f} / {mean[f'{v}_ssim']:.3f}" for v in self.versions]
-            if name == "all":
+        for version in versions:
+            table.add_column(f"{version}\n{' / '.join(METRICS[key].label for key in part)}", justify="right")
+        for group in summary["groups"]:
+            if group["degradation"] == ALL:
                 table.add_section()
-            table.add_row(name, f"{mean['n']:.0f}", *cells)
-        buffer = io.StringIO()
+            name = " ".join(filter(None, [group["dataset"], group["degradation"]])) if _several(summary) else group["degradation"]
+            table.add_row(name, str(group["n"]), *(" / ".join(_cell(summary, group, version, key) for key in part) for version in versions))
         Console(file=buffer, width=120).print(table)
-        return buffer.getvalue().rstrip()
+    notes = [f"{about['label']}: {about['status']}" for about in summary["metrics"].values() if about["status"] != "computed"]
+    return "\n".join([buffer.getvalue().rstrip(), *notes])
 
-    def write_csv(self, path: Path) -> None:
-        """One row an image."""
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, fieldnames=list(self.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, buffer.getvalue().encode())
+
+def _several(summary: dict[str, Any]) -> bool:
+    return len({group["dataset"] for group in summary["groups"]}) > 1
+
+
+def _cell(summary: dict[str, Any], group: dict[str, Any], version: str, key: str) -> str:
+    value = group["versions"].get(version, {}).get(key)
+    digits = 2 if METRICS[key].decimals == 2 else 3
+    return "-" if value is None or value["mean"] is None else f"{value['mean']:.{digits}f}"

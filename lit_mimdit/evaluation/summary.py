@@ -58,10 +58,12 @@ def group_rows(rows: Iterable[Row], group: tuple[str, str]) -> list[Row]:
     return [row for row in rows if row.dataset == group[0] and group[1] in (ALL, row.degradation)]
 
 
-def set_score(key: str, rows: list[Row], references: dict[str, Row], features: np.ndarray, pooled: bool) -> dict[str, Any] | None:
+def set_score(
+    key: str, rows: list[Row], references: dict[tuple[str, str], Row], features: np.ndarray, pooled: bool
+) -> dict[str, Any] | None:
     """FID of rows against the references of the same images; torchmetrics' slow one for pooled images only."""
-    both = [(row.feature, references[row.id].feature) for row in rows if row.feature is not None and row.id in references]
-    both = [(own, other) for own, other in both if other is not None]
+    known = [(row.feature, references.get((row.dataset, row.id))) for row in rows if row.feature is not None]
+    both = [(own, other.feature) for own, other in known if other is not None and other.feature is not None]
     if key == "fid_torchmetrics" and not pooled:
         return None
     distance = fid.frechet_torchmetrics if key == "fid_torchmetrics" else fid.frechet
@@ -95,7 +97,7 @@ def summarise(
         resamples: of the bootstrap.
     """
     rows = sorted(rows, key=lambda row: (row.dataset, row.degradation, row.id, row.version))
-    references = {row.id: row for row in rows if row.version == "reference"}
+    references = {(row.dataset, row.id): row for row in rows if row.version == "reference"}
     scored = [row for row in rows if row.version != "reference"]
     versions = sorted({row.version for row in scored}, key=lambda v: (v != "degraded", v != "restored", v))
     keys = [key for key, about in metrics.items() if about["status"] == "computed"]
@@ -103,7 +105,13 @@ def summarise(
     for group in groups_of(scored):
         members = group_rows(scored, group)
         by_version = {version: [row for row in members if row.version == version] for version in versions}
-        entry: dict[str, Any] = {"dataset": group[0], "degradation": group[1], "n": len({row.id for row in members}), "versions": {}, "gain": {}}
+        entry: dict[str, Any] = {
+            "dataset": group[0],
+            "degradation": group[1],
+            "n": len({row.id for row in members}),
+            "versions": {},
+            "gain": {},
+        }
         for version, own in by_version.items():
             values: dict[str, Any] = {}
             for key in keys:

@@ -98,7 +98,7 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
         f"Means over images; brackets: {level} bootstrap intervals ({summary['bootstrap']['resamples']} resamples, seed "
         f"{summary['bootstrap']['seed']}). Images: {summary['image_rule']}."
     ]
-    for key, about in summary["metrics"].items():
+    for about in summary["metrics"].values():
         if about["status"] != "computed":
             notes.append(f"{about['label']}: {about['status']}.")
         elif not about["published_weights"]:
@@ -107,7 +107,9 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
         cap = summary["metrics"][key]["cap_pixels"]
         notes.append(f"{METRICS[key].label}: {count} image(s) above {cap:,} pixels scored as the mean of tiles within that cap.")
     if any(METRICS[key].needs == "set" and about["status"] == "computed" for key, about in summary["metrics"].items()):
-        notes.append("FID: the row's images as one set (row all: pooled, not a mean of rows); compare at equal N only; no interval.")
+        notes.append(
+            "FID: the row's images as one set (row all: pooled, not a mean of rows); compare at equal N only; no interval; one image has none."
+        )
     if summary["failed"]:
         notes.append(f"{len(summary['failed'])} score(s) failed and are in no mean; they are listed below and in summary.json.")
     if summary.get("problems"):
@@ -124,8 +126,10 @@ def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None)
         line |= {f"{row.version}_{key}": repr(value) for key, value in row.scores.items()}
         errors = [f"{row.version} {key}: {reason}" for key, reason in row.errors.items()]
         line["failed"] = "; ".join(filter(None, [line["failed"], *errors]))
-        if files and (row.id, row.version) in files:
-            line[f"{row.version}_file"] = files[row.id, row.version]
+    by_id = {id: line for (_, id), line in images.items()}
+    for (id, version), path in (files or {}).items():
+        if id in by_id:
+            by_id[id][f"{version}_file"] = path
     known = ["dataset", "id", "degradation", "height", "width"]
     extra = sorted({key for line in images.values() for key in line if key not in (*known, "failed")}, key=_column)
     buffer = io.StringIO()

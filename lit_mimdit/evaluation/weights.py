@@ -1,7 +1,7 @@
 """Weights of metrics: where they are looked for, what was found, and handing them to pyiqa without its downloads.
 
-Looked for in, first hit wins: the folder given, $LIT_MIMDIT_WEIGHTS, `weights` in the working directory (each flat, or with the sub-folders of
-a torch hub cache), then the torch hub cache ($TORCH_HOME/hub) that pyiqa and torchvision share, and OpenAI's ~/.cache/clip.
+Looked for in, first hit wins: the folder given, $LIT_MIMDIT_WEIGHTS, `weights` in the working directory (each flat, or with the
+sub-folders of a torch hub cache), then the torch hub cache ($TORCH_HOME/hub) that pyiqa and torchvision share, and ~/.cache/clip.
 """
 
 import hashlib
@@ -34,7 +34,8 @@ def places(file: WeightFile, extra: Path | None = None) -> list[Path]:
     own = [path for folder in own_folders(extra) for path in (folder, folder / file.folder, folder / "hub" / file.folder)]
     cache = [Path(torch.hub.get_dir()) / file.folder]
     clip = [Path.home() / ".cache" / "clip"] if file.folder == "clip" else []
-    return [folder / file.name for folder in [*own, *cache, *clip]]
+    names = dict.fromkeys((file.name, file.cached))
+    return [folder / name for folder in [*own, *cache, *clip] for name in names]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def handed_to_pyiqa(found: list[Found]) -> Iterator[None]:
         for folder in ("checkpoints", "pyiqa", "clip"):
             Path(hub, folder).mkdir()
         for hit in found:
-            target = Path(hub, hit.file.folder, hit.file.name)
+            target = Path(hub, hit.file.folder, hit.file.cached)
             try:
                 target.symlink_to(hit.path.resolve())
             except OSError:  # a file system without links

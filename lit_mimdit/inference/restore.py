@@ -9,7 +9,9 @@ import torch
 from tqdm import tqdm
 
 from lit_mimdit.data.image_io import IMAGE_EXTENSIONS, ImageError, list_images, output_format, read_photo, write_photo
+from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.inference.run_record import describe_run, inter_weights, write_record
 from lit_mimdit.models.backbone import load_backbone, nano_folder
 from lit_mimdit.models.network import MiMDiT
 from lit_mimdit.training.checkpoint import load_branch, load_into
@@ -52,26 +54,21 @@ def _spare_inputs(jobs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
     return jobs
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of this name; auto takes a GPU if there is one. ValueError if it cannot be used."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device is {name!r}: it cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
+def checkpoint_path(checkpoint: str | Path | None) -> Path:
+    """The branch's file; None is the one that comes with the package."""
+    return Path(checkpoint) if checkpoint is not None else nano_folder() / "branch.safetensors"
 
 
 def load_restorer(checkpoint: str | Path | None, backbone: str | None, device: torch.device, **sampling: object) -> Restorer:
     """A branch with the backbone it was trained on; `sampling` overrides the branch's defaults where a value is not None."""
-    path = Path(checkpoint) if checkpoint is not None else nano_folder() / "branch.safetensors"
+    path = checkpoint_path(checkpoint)
     file = load_branch(path)
     loaded = load_backbone(backbone or file.backbone.name)
     loaded.identity.require(file.backbone, f"checkpoint {path}")
     network = MiMDiT(loaded.transformer, file.branch, loaded.prompt)
     load_into(network.branch, file.tensors, f"checkpoint {path}")
     config = replace(file.sampling, **{key: value for key, value in sampling.items() if value is not None})
-    return Restorer(network.eval().to(device), loaded.vae.to(device), loaded.scheduler, config)
+    return Restorer(network.eval().to(device), loaded.vae.to(device), loaded.scheduler, config, loaded.identity)
 
 
 def restore(
@@ -123,23 +120,31 @@ def restore(
         "tile_batch": tile_batch,
     }
     restorer = load_restorer(checkpoint, backbone, choose_device(device), **options)
+    run = describe_run(restorer, checkpoint_path(checkpoint), seed)
+    routing: dict[str, list[list[float]]] = {}
     failed: list[str] = []
     with tqdm(jobs, desc="photographs", unit="photo", disable=len(jobs) == 1) as photographs:
         for source, target in photographs:
             try:
-                restore_file(restorer, source, target, seed)
+                inter = restore_file(restorer, source, target, seed)
             except ImageError as error:  # one broken file does not cost the others; it is named below
                 failed.append(str(error))
+                continue
+            if target != output:
+                routing[target.relative_to(output).as_posix()] = inter
+    if routing:
+        write_record(output, run, routing)
     for message in failed:
         print(f"error: {message}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def restore_file(restorer: Restorer, source: Path, target: Path, seed: int) -> None:
-    """Restore one file; the target appears whole or not at all. Raises ImageError."""
+def restore_file(restorer: Restorer, source: Path, target: Path, seed: int) -> list[list[float]]:
+    """Restore one file; the target appears whole or not at all. Returns its Inter-MoE weights by block. Raises ImageError."""
     photo = read_photo(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     total = restorer.evaluations(*photo.rgb.shape[-2:])
     with tqdm(total=total, desc=source.name, unit="tile step", leave=False) as bar:
-        restored, _ = restorer(photo.rgb[None], torch.tensor([seed]), progress=bar.update)
+        restored, routing = restorer(photo.rgb[None], torch.tensor([seed]), progress=bar.update)
     write_photo(target, restored[0], photo.alpha, photo.gray, photo.bits)
+    return inter_weights(routing)

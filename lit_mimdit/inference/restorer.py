@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_mimdit.inference import tiling
 from lit_mimdit.inference.sampler import SamplingConfig, evaluations, sample
+from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.latents import decode, downsampling, encode
 from lit_mimdit.models.mim import MiMRouting
 from lit_mimdit.models.network import MiMDiT
@@ -35,10 +36,18 @@ class Restorer:
         vae: of the same backbone.
         scheduler: gives the sampling times.
         config: see SamplingConfig.
+        identity: of the backbone, for records.
     """
 
-    def __init__(self, network: MiMDiT, vae: AutoencoderKL, scheduler: FlowMatchEulerDiscreteScheduler, config: SamplingConfig) -> None:
-        self.network, self.vae, self.scheduler, self.config = network, vae, scheduler, config
+    def __init__(
+        self,
+        network: MiMDiT,
+        vae: AutoencoderKL,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        config: SamplingConfig,
+        identity: Identity | None = None,
+    ) -> None:
+        self.network, self.vae, self.scheduler, self.config, self.identity = network, vae, scheduler, config, identity
         self.patch = network.backbone.config.patch_size
         self.factor = downsampling(vae)
         self.multiple = self.factor * self.patch

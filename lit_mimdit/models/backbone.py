@@ -62,7 +62,7 @@ def _hash(data: bytes) -> str:
 def identify(name: str, transformer: SD3Transformer2DModel) -> Identity:
     """Identity of a loaded transformer, the same whichever dtype it was loaded in."""
     config = {k: v for k, v in sorted(transformer.config.items()) if not k.startswith("_")}
-    weight = transformer.proj_out.weight.detach().cpu().half().float().bfloat16()
+    weight = transformer.proj_out.weight.detach().cpu().bfloat16()
     return Identity(name, _hash(json.dumps(config, default=list).encode()), _hash(weight.view(torch.int16).numpy().tobytes()))
 
 

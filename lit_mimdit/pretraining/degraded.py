@@ -5,8 +5,9 @@ from typing import Any, get_args
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from lit_mimdit.data.composition import FOUNDIR_TYPES, degrade
 from lit_mimdit.data.datamodule import FoundIRDataModule
-from lit_mimdit.data.degradations import FOUNDIR_TYPES, Severity, degrade, to_uint8
+from lit_mimdit.data.degradations import Severity, to_uint8
 from lit_mimdit.data.image_io import to_tensor
 from lit_mimdit.data.order import sample_seed
 from lit_mimdit.data.pairs import augment_array

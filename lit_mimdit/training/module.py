@@ -1,6 +1,7 @@
 """The experiment: a MiM-DiT network, its objective and its evaluation, for Lightning's Trainer. No maths here."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -11,8 +12,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 
 from lit_mimdit.data.image_io import ImageError
-from lit_mimdit.evaluation.scores import ScoreTable
+from lit_mimdit.evaluation.metrics import choose
+from lit_mimdit.evaluation.scorer import Scorer
+from lit_mimdit.evaluation.scores import ScoreTable, means
 from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.inference.run_record import describe_run, inter_weights
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.backbone import Identity, load_backbone
 from lit_mimdit.models.balance import load_balance_loss, z_loss
@@ -24,6 +28,7 @@ from lit_mimdit.training.flow import FlowConfig, interpolate, loss_per_sample, s
 from lit_mimdit.training.optim import OptimizerConfig, configure
 
 VERSIONS = ("degraded", "restored", "vae_round_trip")
+METRICS = ["psnr", "ssim_y", "ssim_rgb"]
 EVAL_SEED = 1  # added to the data seed, so that evaluation never reuses a training sample's noise
 
 
@@ -64,6 +69,7 @@ class MiMDiTModule(L.LightningModule):
         backbone_dtype: precision the frozen weights are kept in.
         init: exported branch or checkpoint to start from instead of fresh weights.
         gradient_checkpointing: recompute the backbone's activations in the backward pass (less memory, one more forward).
+        metrics: scores of `test` by key (`python -m lit_mimdit metrics` lists them); validation takes those without a network.
         attention: training's kernel: "auto" leaves the choice to PyTorch; "math" is faster than the backward of its CPU flash kernel.
     """
 
@@ -81,6 +87,7 @@ class MiMDiTModule(L.LightningModule):
         init: str | None = None,
         gradient_checkpointing: bool = False,
         attention: Literal["auto", "math"] = "auto",
+        metrics: list[str] = METRICS,
     ) -> None:
         super().__init__()
         self.backbone_name, self.branch_config, self.optimizer_config = backbone, branch, optimizer
@@ -89,7 +96,9 @@ class MiMDiTModule(L.LightningModule):
         self.kernels = [SDPBackend.MATH] if attention == "math" else list(SDPBackend.__members__.values())[1:]
         self.network: MiMDiT | None = None
         self.identity: Identity | None = None
+        self.metrics = [metric.key for metric in choose(metrics, "model.metrics")]
         self.table: ScoreTable | None = None
+        self.summary: dict[str, Any] | None = None
 
     def configure_model(self) -> None:
         if self.network is not None:
@@ -103,7 +112,7 @@ class MiMDiTModule(L.LightningModule):
             file = load_branch(self.init)
             self.identity.require(file.backbone, f"model.init {self.init}")
             load_into(self.network.branch, file.tensors, f"model.init {self.init}")
-        self.restorer = Restorer(self.network, self.vae, self.scheduler, self.sampling)
+        self.restorer = Restorer(self.network, self.vae, self.scheduler, self.sampling, self.identity)
 
     def train(self, mode: bool = True) -> "MiMDiTModule":
         super().train(mode)
@@ -136,26 +145,32 @@ class MiMDiTModule(L.LightningModule):
 
     # -- evaluation: validation and test are the same
 
-    def _start_table(self) -> None:
-        self.table = ScoreTable(VERSIONS)
+    def _start_table(self, metrics: list[str]) -> None:
+        self.table = ScoreTable(VERSIONS, Scorer(metrics, self.device))
 
     def _evaluate(self, batch: dict[str, Any]) -> dict[str, Any]:
         restored, routing = self.restorer(batch["lq"], batch["seed"].cpu() + EVAL_SEED)
         gt, lq = batch["gt"].cpu(), batch["lq"].cpu()
-        round_trip = self.restorer.round_trip(batch["gt"])
+        round_trip, tiled = self.restorer.round_trip(batch["gt"]), max(gt.shape[-2:]) > self.sampling.tile
         for row, (id, degradation) in enumerate(zip(batch["id"], batch["degradation"], strict=True)):
-            self.table.add(id, degradation, gt[row], dict(zip(VERSIONS, (lq[row], restored[row], round_trip[row]), strict=True)))
+            images = dict(zip(VERSIONS, (lq[row], restored[row], round_trip[row]), strict=True))
+            self.table.add(id, degradation, gt[row], images, batch["dataset"][row])
+            if len(gt) == 1 or not tiled:  # of several tiled images only the last one's routing is known
+                self.table.routing[id] = inter_weights(routing, None if tiled else row)
         return {"restored": restored, "routing": routing, "degradation": batch["degradation"]}
 
     def _finish_table(self, stage: str) -> None:
         self.table.gather()
-        mean = self.table.means()
-        for version in VERSIONS:
-            self.log(f"{stage}/psnr_{version}", mean["all"][f"{version}_psnr"], prog_bar=version == "restored", rank_zero_only=True)
-            self.log(f"{stage}/ssim_{version}", mean["all"][f"{version}_ssim"], rank_zero_only=True)
+        crop, path = getattr(self.trainer.datamodule, "eval_crop", None), self.trainer.ckpt_path
+        rule = f"{'full size' if crop is None else f'middle crop of {crop} px'}, RGB, 8 bits, no resize"
+        checkpoint = Path(path) if stage == "test" and path and Path(path).is_file() else None
+        run = describe_run(self.restorer, checkpoint, "of each image: its place in the data set and data.seed") if stage == "test" else None
+        self.summary = self.table.summary(image_rule=rule, restoration=run)
+        for name, value in means(self.summary).items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "psnr_restored", rank_zero_only=True)
 
     def on_validation_epoch_start(self) -> None:
-        self._start_table()
+        self._start_table([metric.key for metric in choose(self.metrics) if metric.backend == "pixel"] or ["psnr"])
 
     def validation_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         return self._evaluate(batch)
@@ -164,7 +179,7 @@ class MiMDiTModule(L.LightningModule):
         self._finish_table("val")
 
     def on_test_epoch_start(self) -> None:
-        self._start_table()
+        self._start_table(self.metrics)
 
     def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         return self._evaluate(batch)

@@ -67,6 +67,8 @@ def test_evaluation_takes_each_pair_once_in_order_whole_or_cut(data_root):
     data = module(data_root)
     whole = list(data.val_dataloader())
     assert [batch["id"] for batch in whole] == [["val/01Blur/0001"], ["val/05Noise/0005"]] and whole[0]["lq"].shape == (1, 3, 48, 48)
+    many = [batch["id"][0] for batch in module(data_root, val="train.txt").val_dataloader()]
+    assert many == [f"train/{kind}/{i + 1:04d}" for first, kind in ((0, "01Blur"), (20, "05Noise")) for i in range(first, first + 5)]
     both = list(module(data_root, eval_batch_size=2, eval_crop=24).test_dataloader())
     assert len(both) == 1 and both[0]["lq"].shape == (2, 3, 24, 24) and both[0]["id"][0].startswith("test/")
     parts = [list(module(data_root, 2, rank).val_dataloader()) for rank in range(2)]

@@ -8,7 +8,8 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio as psnr
 
 from lit_mimdit.data import degradations, photographs
-from lit_mimdit.data.degradations import DEGRADATIONS, FOUNDIR_TYPES, SEVERITIES, compose, degrade
+from lit_mimdit.data.composition import DEGRADATIONS, FOUNDIR_TYPES, compose, degrade
+from lit_mimdit.data.degradations import SEVERITIES
 
 ALL = list(DEGRADATIONS)
 

@@ -105,6 +105,17 @@ def test_a_resumed_loader_delivers_exactly_the_rest(workers, delivered):
     assert all(torch.equal(a, b) for a, b in zip(rest, whole[3 + delivered :], strict=True))
 
 
+def test_a_run_can_be_interrupted_twice_in_an_epoch():
+    whole, made, state = epochs(loader(0), 0, 3), loader(0), {"epoch": 1, "delivered": 1}
+    made.load_state_dict(state)
+    made.batch_sampler.sampler.set_epoch(1)
+    next(iter(made))
+    assert made.state_dict() == {"epoch": 1, "delivered": 2}
+    again = loader(0)
+    again.load_state_dict(made.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(epochs(again, 1, 2), whole[5:], strict=True))
+
+
 def test_the_state_at_the_end_of_an_epoch_goes_on_with_the_next():
     whole, ended = epochs(loader(0), 0, 3), loader(0)
     epochs(ended, 0, 1)

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from lit_mimdit.data import photographs, sample_data
-from lit_mimdit.data.degradations import FOUNDIR_TYPES, degrade, to_uint8
+from lit_mimdit.data.composition import FOUNDIR_TYPES, degrade
+from lit_mimdit.data.degradations import to_uint8
 from lit_mimdit.data.sample_data import write_sample_data
 
 SMALL = {"size": 48, "train_crops": 2, "val_crops": 1, "test_crops": 3}

@@ -72,9 +72,9 @@ def test_selecting_all_sub_experts_is_dense(kind):
 
 
 @pytest.mark.parametrize("kind", GROUPS)
-@pytest.mark.parametrize("top_k", [1, 2])
+@pytest.mark.parametrize("top_k", [1, 2, 3])
 @pytest.mark.parametrize("renormalise", [False, True])
-def test_sparse_equals_all_experts_with_masked_gates(kind, top_k, renormalise):
+def test_output_is_the_sum_over_all_experts_with_masked_gates(kind, top_k, renormalise):
     moe = decisive(IntraMoE(kind, config(intra=IntraConfig(3, top_k, "topk", renormalise)), shifted=False))
     x = tokens(width=WIDTH)
     output, routing = moe(x, GRID)
@@ -167,8 +167,10 @@ def test_a_batch_of_four_is_four_batches_of_one(changes):
     assert_close(left, right, rtol=1e-5, atol=1e-5)
 
 
-def test_training_mode_changes_nothing_and_calls_repeat():
-    branch = Branch(config(chained=True), OUTER, 2, blocks=2)
+@pytest.mark.parametrize("inter", ["dense", "top1"])
+@pytest.mark.parametrize("intra", ["topk", "dense"])
+def test_training_mode_changes_nothing_and_calls_repeat(inter, intra):
+    branch = Branch(config(inter=InterConfig(inter), intra=IntraConfig(3, 2, intra), chained=True), OUTER, 2, blocks=2)
     x = tokens().float()
     reference, _ = branch.eval()(x, GRID)
     for outputs in (branch(x, GRID)[0], branch.train()(x, GRID)[0], branch(x, GRID)[0]):

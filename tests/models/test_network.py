@@ -362,7 +362,7 @@ def test_every_setting_matters(build, name, value, around):
     ("shape", "names"),
     [
         ((2, 4, 8, 8), ["(2, 4, 8, 8)", "16"]),
-        ((16, 8, 8), ["(16, 8, 8)", "16"]),
+        ((2, 16, 8), ["(2, 16, 8)", "height"]),
         ((2, 16, 7, 8), ["7 x 8", "patch size 2"]),
         ((2, 16, 8, 9), ["8 x 9", "patch size 2"]),
         ((1, 16, 18, 4), ["9 x 2 tokens", "8 x 8", "smaller tiles"]),

@@ -67,7 +67,8 @@ def test_hints_tell_the_colours_of_distinct_tokens():
         assert len(set(index)) == 3
         for hint, token in zip(row, index, strict=True):
             y, x = 8 * (token // 3), 8 * (token % 3)
-            quarters = [image[c, y + 4 * i : y + 4 * i + 4, x + 4 * j : x + 4 * j + 4].mean() for c in range(3) for i in (0, 1) for j in (0, 1)]
+            corners = [(c, y + i, x + j) for c in range(3) for i in (0, 4) for j in (0, 4)]
+            quarters = [image[c, top : top + 4, left : left + 4].mean() for c, top, left in corners]
             torch.testing.assert_close(hint[:COLOURS], torch.stack(quarters))
             assert hint[COLOURS] == 1
 

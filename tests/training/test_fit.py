@@ -59,8 +59,8 @@ def test_tensorboard_holds_what_a_researcher_looks_at(events):
     assert len(norms) == 6 and all(0 < value < math.inf for value in norms.values())
     assert all(value > 0 for value in scalars(events, "train/images_per_s").values()) and scalars(events, "train/images_per_s")
     for version in ("degraded", "restored", "vae_round_trip"):
-        assert scalars(events, f"val/psnr_{version}").keys() >= {2, 5} or scalars(events, f"val/psnr_{version}").keys() >= {3, 6}
-        assert scalars(events, f"val/ssim_{version}")
+        assert {2, 5} <= scalars(events, f"val/psnr_{version}").keys(), "after steps 3 and 6, counted from 0"
+        assert scalars(events, f"val/ssim_rgb_{version}")
 
 
 def test_tensorboard_holds_pictures_of_both_validations(events):
@@ -107,7 +107,10 @@ def test_a_checkpoint_holds_the_branch_and_nothing_frozen(run):
     assert sum(len(group["params"]) for group in optimizer["param_groups"]) == len(names)
     assert len(names) / 2 < len(optimizer["state"]) <= len(names), "a sub-expert that no image chose has no moments yet"
     assert "loops" in checkpoint and checkpoint["rng"].dtype == torch.uint8
-    assert not torch.equal(average[next(iter(names))], checkpoint["state_dict"][next(iter(names))])
+    moved = [name for name in names if not torch.equal(average[name], checkpoint["state_dict"][name])]
+    assert len(moved) > len(names) / 2, "the average lags behind the parameters,"
+    for name in names:  # by less than 6 steps of at most 1e-3
+        torch.testing.assert_close(average[name], checkpoint["state_dict"][name], rtol=0, atol=6e-3)
 
 
 def test_restoring_takes_the_average(run):

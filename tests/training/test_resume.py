@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_mimdit import cli
 
@@ -73,6 +74,19 @@ def test_last_is_the_last_step_and_can_be_named_last(tiny):
     assert sorted(p.name for p in Path(LAST).parent.glob("last*")) == ["last.ckpt"]
 
 
+def test_a_new_run_leaves_the_last_checkpoint_of_an_older_one(tiny):
+    config = tiny(**{"trainer.max_steps": 1, "trainer.limit_val_batches": 0})
+    assert cli.main(["fit", "-c", config]) == 0
+    first = Path(LAST).read_bytes()
+    assert cli.main(["fit", "-c", config, "--model.init_args.optimizer.lr", "0.1"]) == 0
+    assert sorted(p.name for p in Path(LAST).parent.glob("last*")) == ["last-v1.ckpt", "last.ckpt"]
+    assert Path(LAST).read_bytes() == first != Path(LAST).with_name("last-v1.ckpt").read_bytes()
+    assert cli.main(["fit", "-c", config, "--ckpt_path", "last", "--trainer.max_steps", "2"]) == 0
+    assert [read(p)["global_step"] for p in sorted(Path(LAST).parent.glob("last*"))] == [2, 1], (
+        "last is the newest, and goes on in its file"
+    )
+
+
 def test_ctrl_c_stops_cleanly_and_the_run_goes_on_from_there(tiny, tmp_path):
     changes = {"trainer.max_steps": 400, "trainer.limit_val_batches": 1, "trainer.val_check_interval": 1000}
     config = tiny(**changes, **{"model.init_args.optimizer.schedule": "constant"})
@@ -87,7 +101,9 @@ def test_ctrl_c_stops_cleanly_and_the_run_goes_on_from_there(tiny, tmp_path):
     said = Path("output.txt").read_text()
     step = read(LAST)["global_step"]
     assert re.search(rf"Saved \S*last\.ckpt at step {step};", said) and "Traceback" not in said
-    assert "PSNR" not in said, "a stopped run validates no more"
+    (events,) = Path("runs/quickstart/version_0").glob("events.*")
+    tags = EventAccumulator(str(events)).Reload().Tags()["scalars"]
+    assert "train/loss" in tags and "val/psnr_restored" not in tags, "a stopped run validates no more"
     assert 3 <= step < 400 and sorted(p.name for p in Path(LAST).parent.glob("last*")) == ["last.ckpt"]
 
     more = ["--trainer.max_steps", str(step + 3), "--trainer.limit_val_batches", "0"]

@@ -30,7 +30,7 @@ from lit_mimdit.data.layouts.benchmarks import (
 from lit_mimdit.data.layouts.foundir import read_foundir
 from lit_mimdit.data.layouts.pairs import Pair, PairList, Problem, require_complete, side_folder, with_sides
 
-__all__ = ["LAYOUTS", "Pair", "PairList", "Problem", "detect_layout", "read_layout", "require_complete"]
+__all__ = ["DATASETS", "LAYOUTS", "Pair", "PairList", "Problem", "detect_layout", "read_layout", "require_complete"]
 
 # name: (reader, the options it has, its folders)
 LAYOUTS: dict[str, tuple[Callable[..., None], tuple[str, ...], str]] = {
@@ -40,6 +40,8 @@ LAYOUTS: dict[str, tuple[Callable[..., None], tuple[str, ...], str]] = {
     "hazerd": (read_hazerd, (), "data/{img,simu}/"),
     "uhdll": (read_uhdll, ("split",), "{training_set,testing_set}/{gt,input}/"),
 }
+# name: what papers call the data set
+DATASETS = {"foundir": "FoundIR", "4krd": "4KRD", "realrain1k": "RealRain-1K", "hazerd": "HazeRD", "uhdll": "UHD-LL"}
 
 
 def read_layout(

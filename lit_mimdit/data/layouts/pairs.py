@@ -18,6 +18,7 @@ class Pair:
     degradation: str  # such as "01Blur"
     lq: Path
     gt: Path
+    dataset: str = ""  # such as "4KRD", where there are several
 
 
 @dataclass(frozen=True, slots=True)

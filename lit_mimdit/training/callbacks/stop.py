@@ -1,6 +1,8 @@
 """A run ends with a checkpoint of its last step, at its end and at Ctrl-C; the same command with --ckpt_path last goes on."""
 
 import signal
+from itertools import chain, count
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -46,9 +48,11 @@ class GracefulStop(L.Callback):
     def _save(self, trainer: L.Trainer) -> str:
         """Saves now, in the step: what is saved after the loop has ended does not resume in the middle of an epoch."""
         keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath), None)
-        path = f"{keeper.dirpath if keeper is not None else trainer.default_root_dir}/last.ckpt"
+        folder, own = (keeper.dirpath, keeper.last_model_path) if keeper is not None else (trainer.default_root_dir, "")
+        names = chain([f"{folder}/last.ckpt"], (f"{folder}/last-v{version}.ckpt" for version in count(1)))
+        # another run's file is left alone, as ModelCheckpoint does
+        path = next(name for name in names if name == own or not trainer.strategy.broadcast(Path(name).exists()))
         if keeper is not None:
-            path = keeper.last_model_path or path
             keeper.last_model_path = path
         trainer.save_checkpoint(path)
         self._saved = True

@@ -1,24 +1,58 @@
 """The table at the end: what was degraded, what came back, and what the VAE alone would allow."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_info
 
+from lit_mimdit.data.image_io import write_photo
+from lit_mimdit.evaluation.scores import render
+from lit_mimdit.evaluation.summary import ALL
+
 
 class ResultTable(L.Callback):
-    """Prints the scores by degradation after validate and test, and writes every image's to a CSV in the run's folder."""
+    """Prints the scores by degradation after validate and test, and writes summary, every image's scores and tables to the run's folder.
+
+    Args:
+        keep_images: write the images that `test` restores, their inputs and references as PNG files into the run's folder, for `report`.
+    """
+
+    def __init__(self, keep_images: bool = False) -> None:
+        self.keep_images = keep_images
+        self.files: dict[tuple[str, str], str] = {}
 
     def _show(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if not trainer.is_global_zero or not pl_module.table.rows:
+        table, summary = pl_module.table, pl_module.summary
+        if not trainer.is_global_zero or not table.rows:
             return
-        gain, spread = pl_module.table.interval("restored", "degraded")
-        print(pl_module.table.render(f"{stage}: PSNR (dB) and SSIM of {len(pl_module.table.rows)} images, RGB, means"))
-        print(f"restored - degraded: {gain:+.2f} dB +- {spread:.2f} (95% interval of the mean over images)")
+        count = len({(row.dataset, row.id) for row in table.rows})
+        what = "PSNR (dB) and SSIM" if all(metric.backend == "pixel" for metric in table.scorer.metrics) else "scores"
+        print(render(summary, f"{stage}: {what} of {count} images, means; {summary['image_rule']}", table.versions))
+        for group in summary["groups"]:
+            gain = group["gain"].get("psnr", {"n": 0})
+            if group["degradation"] == ALL and gain["n"]:
+                interval = f" [{gain['low']:+.2f}, {gain['high']:+.2f}] (95% interval, bootstrap)" if gain["low"] is not None else ""
+                print(f"{group['dataset']} restored - degraded: {gain['mean']:+.2f} dB{interval}".strip())
+        for failure in summary["failed"][:10]:
+            print(f"failed: {failure['id']} {failure['version']} {failure['metric']}: {failure['reason']}")
         if trainer.log_dir is not None and not trainer.fast_dev_run:
-            path = Path(trainer.log_dir) / f"{stage}_scores.csv"
-            pl_module.table.write_csv(path)
-            rank_zero_info(f"every image: {path}")
+            folder = Path(trainer.log_dir)
+            table.write(folder, summary, self.files, f"{stage}_")
+            rank_zero_info(f"every image: {folder / f'{stage}_scores.csv'}; a page: python -m lit_mimdit report {folder} -o FOLDER")
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if not self.keep_images or trainer.log_dir is None or trainer.fast_dev_run:
+            return
+        for row, id in enumerate(batch["id"]):
+            versions = {"degraded": batch["lq"][row], "restored": outputs["restored"][row], "reference": batch["gt"][row]}
+            for version, image in versions.items():
+                path = Path("test_images", version, batch["dataset"][row], f"{id}.png")
+                (Path(trainer.log_dir) / path).parent.mkdir(parents=True, exist_ok=True)
+                write_photo(Path(trainer.log_dir) / path, image)
+                self.files[id, version] = path.as_posix()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == "validate":

@@ -1,0 +1,121 @@
+"""Pictures of a report without a plotting library: interval plots and router weights as SVG, before/after strips as images."""
+
+import html
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lit_mimdit.data.image_io import read_rgb
+from lit_mimdit.evaluation.metrics import METRICS
+
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
+GROUPS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#9c755f", "#76b7b2", "#bab0ac")
+ROW, LEFT, RIGHT, TOP = 18, 190, 40, 34  # pixels
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers that cover [low, high]."""
+    span = (high - low) or abs(high) or 1.0
+    step = 10 ** math.floor(math.log10(span / count))
+    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
+
+
+def interval_plot(key: str, series: dict[str, dict[str, dict[str, Any]]], width: int = 760) -> str:
+    """Means with intervals, a line an entry of each group: series -> group -> {"mean", "low", "high", "n"}. An SVG text."""
+    groups = list(dict.fromkeys(group for values in series.values() for group in values))
+    known = [v for values in series.values() for v in values.values() if v["mean"] is not None]
+    ends = [x for v in known for x in (v["mean"], v["low"], v["high"]) if x is not None]
+    axis = ticks(min(ends), max(ends))
+    scale = lambda x: LEFT + (x - axis[0]) / (axis[-1] - axis[0]) * (width - LEFT - RIGHT)  # noqa: E731
+    line = max(8, ROW - 2 * len(series))
+    pitch = line * len(series) + 8
+    height = TOP + pitch * len(groups) + 24 + ROW * len(series)
+    metric = METRICS[key]
+    title = f"{metric.label}, {metric.direction}"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'font-family="sans-serif" font-size="12" role="img"><title>{html.escape(title)}</title>',
+        f'<rect width="{width}" height="{height}" fill="white"/><text x="{LEFT}" y="16" font-weight="bold">{html.escape(title)}</text>',
+    ]
+    bottom = TOP + pitch * len(groups)
+    for tick in axis:
+        x = scale(tick)
+        parts.append(f'<line x1="{x:.1f}" y1="{TOP - 8}" x2="{x:.1f}" y2="{bottom}" stroke="#ddd"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle" fill="#555">{tick:g}</text>')
+    for row, group in enumerate(groups):
+        y = TOP + pitch * row
+        parts.append(f'<text x="{LEFT - 10}" y="{y + pitch / 2 - 1:.1f}" text-anchor="end">{html.escape(group)}</text>')
+        for i, (name, values) in enumerate(series.items()):
+            parts += _mark(
+                values.get(group), scale, y + line * i + line / 2, COLOURS[i % len(COLOURS)], f"{name}, {group}", metric.decimals
+            )
+    for i, name in enumerate(series):
+        y = bottom + 32 + ROW * i
+        parts.append(f'<circle cx="{LEFT}" cy="{y - 4}" r="4" fill="{COLOURS[i % len(COLOURS)]}"/>')
+        parts.append(f'<text x="{LEFT + 10}" y="{y}">{html.escape(name)}</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def _mark(value: dict[str, Any] | None, scale: Any, y: float, colour: str, name: str, decimals: int) -> list[str]:
+    if value is None or value["mean"] is None:
+        return []
+    x = scale(value["mean"])
+    text = f"{name}: {value['mean']:.{decimals}f} (N = {value['n']})"
+    parts = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{html.escape(text)}</title></circle>']
+    if value["low"] is not None:
+        ends = scale(value["low"]), scale(value["high"])
+        parts.append(f'<line x1="{ends[0]:.1f}" y1="{y:.1f}" x2="{ends[1]:.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="1.5"/>')
+    return parts
+
+
+def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) -> str:
+    """Inter-MoE weights of an image: a stacked bar a block, block 0 first, with the groups' names. An SVG text."""
+    bar, top = max(6, min(28, (width - 40) // max(1, len(blocks)) - 4)), 20
+    height, tall = 130, 80
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'font-family="sans-serif" font-size="11" role="img"><title>Inter-MoE weights by block</title>',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    x = 0
+    for index, name in enumerate(names):
+        parts.append(
+            f'<rect x="{x}" y="2" width="10" height="10" fill="{GROUPS[index % len(GROUPS)]}"/><text x="{x + 14}" y="11">{name}</text>'
+        )
+        x += 24 + 7 * len(name)
+    for block, weights in enumerate(blocks):
+        y, x = float(top), block * (bar + 4)
+        for index, weight in enumerate(weights):
+            side = tall * weight / (sum(weights) or 1.0)
+            about = f"block {block}, {names[index] if index < len(names) else index}: {weight:.3f}"
+            colour = GROUPS[index % len(GROUPS)]
+            shape = f'x="{x}" y="{y:.1f}" width="{bar}" height="{side:.1f}" fill="{colour}"'
+            parts.append(f"<rect {shape}><title>{about}</title></rect>")
+            y += side
+        parts.append(f'<text x="{x + bar / 2}" y="{top + tall + 14}" text-anchor="middle" fill="#555">{block}</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def strip(paths: list[Path], side: int) -> Image.Image:
+    """Images of one size side by side, each at most `side` pixels in height and width, never enlarged."""
+    pictures = []
+    for path in paths:
+        pixels = read_rgb(path)
+        if pixels.dtype == np.uint16:
+            pixels = (pixels / 257.0).round().astype(np.uint8)
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        pictures.append(picture)
+    gap = 4
+    sheet = Image.new("RGB", (sum(p.width + gap for p in pictures) - gap, max(p.height for p in pictures)), "white")
+    x = 0
+    for picture in pictures:
+        sheet.paste(picture, (x, 0))
+        x += picture.width + gap
+    return sheet

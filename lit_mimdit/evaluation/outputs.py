@@ -1,0 +1,82 @@
+"""Files of a finished evaluation: summary.json, scores.csv, tables.md, tables.tex, routing.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.evaluation.published import comparison
+from lit_mimdit.evaluation.record import Row
+from lit_mimdit.evaluation.tables import footnotes, gain_rows, latex, markdown, rows_of, scores_csv
+
+SUMMARY, SCORES, MARKDOWN, LATEX, ROUTING = "summary.json", "scores.csv", "tables.md", "tables.tex", "routing.json"
+
+
+def titled_tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(title, head, body) of every table of a summary: its versions, and restored - degraded."""
+    titles = {"restored": summary["name"]}
+    found = [(titles.get(version, version.replace("_", " ")), *rows_of(summary, version)) for version in summary["versions"]]
+    gain = gain_rows(summary)
+    if gain is not None:
+        found.append((f"{summary['name']} - degraded; images better / worse / tied", *gain))
+    return found
+
+
+def as_markdown(summary: dict[str, Any]) -> str:
+    """All tables, notes, failures, and the published numbers beside one's own."""
+    parts = [f"## {title}\n\n{markdown(head, body)}" for title, head, body in titled_tables(summary)]
+    parts.append("\n".join(f"- {note}" for note in footnotes(summary)))
+    if summary["failed"]:
+        lines = [f"- {f['id']}, {f['version']}, {f['metric']}: {f['reason']}" for f in summary["failed"]]
+        parts.append("## Failed\n\n" + "\n".join(lines))
+    beside = comparison(summary, summary["name"], "markdown")
+    if beside:
+        parts.append(f"## Beside the published numbers\n\n{beside}")
+    return "\n\n".join(parts) + "\n"
+
+
+def as_latex(summary: dict[str, Any]) -> str:
+    """The same tables for a paper (needs booktabs)."""
+    parts = [latex(head, body, f"{title}. {footnotes(summary)[0]}") for title, head, body in titled_tables(summary)]
+    return "\n\n".join(filter(None, [*parts, comparison(summary, summary["name"], "latex")])) + "\n"
+
+
+def write_results(
+    folder: Path,
+    summary: dict[str, Any],
+    rows: list[Row],
+    files: dict[tuple[str, str], str] | None = None,
+    routing: dict[str, list[list[float]]] | None = None,
+    prefix: str = "",
+) -> None:
+    """Write every file of a finished evaluation; `prefix` goes before their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        SUMMARY: json.dumps(summary, indent=1, allow_nan=False) + "\n",
+        SCORES: scores_csv([row for row in rows if row.version != "reference" or row.errors], files),
+        MARKDOWN: as_markdown(summary),
+        LATEX: as_latex(summary),
+    }
+    if routing:
+        texts[ROUTING] = json.dumps(routing) + "\n"
+    for name, text in texts.items():
+        write_bytes(folder / f"{prefix}{name}", text.encode())
+
+
+def print_tables(summary: dict[str, Any], width: int = 140) -> None:
+    """The tables on the terminal, in parts of a few metrics each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=width, soft_wrap=False)
+    for title, head, body in titled_tables(summary):
+        fixed = next(i for i, cell in enumerate(head) if cell == "N") + 1
+        per_part = 4
+        for first in range(fixed, len(head), per_part):
+            columns = [*range(fixed), *range(first, min(first + per_part, len(head)))]
+            shown = Table(title=title)
+            for i in columns:
+                shown.add_column(head[i], justify="left" if i < fixed - 1 else "right")
+            for cells in body:
+                shown.add_row(*(cells[i] for i in columns), end_section=False)
+            console.print(shown)

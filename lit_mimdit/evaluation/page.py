@@ -1,0 +1,104 @@
+"""A page written twice: HTML with everything inside, and Markdown with its pictures as files beside it."""
+
+import base64
+import html
+import io
+import re
+from pathlib import Path
+
+from PIL import Image
+
+from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.evaluation.tables import markdown
+
+STYLE = """
+body { font: 15px/1.45 sans-serif; max-width: 1150px; margin: 2em auto; padding: 0 1em; color: #222; background: #fff }
+table { border-collapse: collapse; margin: .6em 0; font-size: 13px; display: block; overflow-x: auto }
+th, td { border: 1px solid #ccc; padding: 3px 8px; text-align: right; white-space: nowrap }
+th:first-child, td:first-child { text-align: left }
+th { background: #f3f3f3 } tr.all td { font-weight: bold; border-top: 2px solid #888 }
+img, svg { max-width: 100%; height: auto } figure { margin: .4em 0 1em } figcaption { color: #555; font-size: 13px }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; font-size: 13px }
+dt { color: #555 } dd { margin: 0; overflow-wrap: anywhere }
+"""
+
+
+class Page:
+    """Collects the parts of a page; `write` makes report.html and report.md in a folder.
+
+    Args:
+        title: of the page.
+        folder: that exists.
+    """
+
+    def __init__(self, title: str, folder: Path) -> None:
+        self.title, self.folder = title, folder
+        self.html, self.md = [f"<h1>{html.escape(title)}</h1>"], [f"# {title}"]
+
+    def heading(self, text: str, level: int) -> None:
+        self.html.append(f"<h{level}>{html.escape(text)}</h{level}>")
+        self.md.append(f"{'#' * level} {text}")
+
+    def text(self, text: str) -> None:
+        self.html.append(f"<p>{html.escape(text)}</p>")
+        self.md.append(text)
+
+    def items(self, texts: list[str]) -> None:
+        self.html.append("<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>")
+        self.md.append("\n".join(f"- {text}" for text in texts))
+
+    def pairs(self, values: dict[str, str]) -> None:
+        """Names and values."""
+        self.html.append("<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in values.items()) + "</dl>")
+        self.md.append("\n".join(f"- {key}: {value}" for key, value in values.items()))
+
+    def table(self, head: list[str], body: list[list[str]]) -> None:
+        self.html.append(_table(head, body))
+        self.md.append(markdown(head, body))
+
+    def markdown_tables(self, text: str) -> None:
+        """Titles and Markdown tables, whose ** and <u> become HTML."""
+        for block in text.split("\n\n"):
+            lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
+            self.html.append(_table(lines[0], lines[2:], marked=True) if block.startswith("|") else f"<p>{html.escape(block)}</p>")
+        self.md.append(text)
+
+    def svg(self, svg: str, name: str) -> None:
+        self.html.append(f"<figure>{svg}</figure>")
+        self._beside(f"{name}.svg", svg.encode(), name)
+
+    def picture(self, image: Image.Image, name: str, caption: str) -> None:
+        """An image as PNG, with a caption below."""
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        shown = html.escape(caption)
+        self.html.append(f'<figure><img src="{source}" alt="{shown}" width="{image.width}"><figcaption>{shown}</figcaption></figure>')
+        self._beside(f"{name}.png", buffer.getvalue(), caption)
+
+    def _beside(self, name: str, data: bytes, caption: str) -> None:
+        folder = self.folder / "pictures"
+        folder.mkdir(exist_ok=True)
+        safe = re.sub(r"[^\w.-]", "_", name)
+        write_bytes(folder / safe, data)
+        self.md.append(f"![{caption}](pictures/{safe})")
+
+    def write(self) -> None:
+        head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(self.title)}</title>'
+        text = f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{"".join(self.html)}</body></html>\n'
+        write_bytes(self.folder / "report.html", text.encode())
+        write_bytes(self.folder / "report.md", ("\n\n".join(self.md) + "\n").encode())
+
+
+def _table(head: list[str], body: list[list[str]], marked: bool = False) -> str:
+    show = _marked if marked else html.escape
+    rows = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr>"]
+    for cells in body:
+        kind = ' class="all"' if "all" in cells else ""
+        rows.append(f"<tr{kind}>{''.join(f'<td>{show(cell)}</td>' for cell in cells)}</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _marked(text: str) -> str:
+    safe = html.escape(text).replace("&lt;u&gt;", "<u>").replace("&lt;/u&gt;", "</u>")
+    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", safe)

@@ -1,0 +1,101 @@
+"""How restored images were made: a small JSON file beside them, so that a result can name its checkpoint and settings."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import lit_mimdit
+from lit_mimdit.data.image_io import write_bytes
+
+if TYPE_CHECKING:  # reading a record must not wait for diffusers
+    from lit_mimdit.inference.restorer import Restorer
+    from lit_mimdit.models.mim import MiMRouting
+
+NAME = "restoration.json"
+FORMAT = "lit_mimdit.restoration.1"
+
+
+def commit() -> str | None:
+    """The commit of this source tree, with "-dirty" if files differ from it; None for an installed package."""
+    package = Path(lit_mimdit.__file__).parent
+    git = ["git", "-C", str(package)]
+    options = {"capture_output": True, "text": True, "timeout": 30}
+    try:
+        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], **options)
+        if top.returncode or Path(top.stdout.strip()).resolve() != package.parent.resolve():
+            return None
+        found = subprocess.run([*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], **options)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def config_hash(values: Any) -> str:
+    """The first 16 digits of the sha256 of plain values as sorted JSON."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def describe_run(restorer: "Restorer", checkpoint: Path | None, seed: int | str) -> dict[str, Any]:
+    """Everything that decides what a restored image looks like.
+
+    Args:
+        restorer: what restores.
+        checkpoint: the branch's file; None if its weights are in memory only.
+        seed: of the noise, or in words how each image got its own.
+    """
+    sampling, branch = asdict(restorer.config), asdict(restorer.network.branch.config)
+    backbone = None if restorer.identity is None else asdict(restorer.identity)
+    return {
+        "format": FORMAT,
+        "lit_mimdit": lit_mimdit.__version__,
+        "commit": commit(),
+        "checkpoint": None if checkpoint is None else {"name": checkpoint.name, "sha256": file_hash(checkpoint)},
+        "config_hash": config_hash([branch, sampling, backbone]),
+        "backbone": backbone,
+        "sampling": sampling,
+        "seed": seed,
+        "colour_fix": "none",
+        "device": str(restorer.device),
+        "torch": torch.__version__,
+    }
+
+
+def inter_weights(routing: "Sequence[MiMRouting]", image: int | None = None) -> list[list[float]]:
+    """Inter-MoE weights by block, (blocks, groups): of one image of the batch, or their mean (an image's tiles)."""
+    per_block = [mim.inter.weights.float().cpu() for mim in routing]
+    chosen = [weights.mean(0) if image is None else weights[image] for weights in per_block]
+    return [[round(value, 4) for value in block.tolist()] for block in chosen]
+
+
+def write_record(folder: Path, run: dict[str, Any], images: dict[str, list[list[float]]]) -> None:
+    """Write `restoration.json`: the run, and for each image (path below the folder) its Inter-MoE weights by block."""
+    write_bytes(folder / NAME, (json.dumps(run | {"images": images}, indent=1) + "\n").encode())
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a folder, or None. ValueError for a file of another kind."""
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); remove it to evaluate without a record") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ValueError(f"{path}: not a restoration record of this version; remove it to evaluate without a record")
+    return values
