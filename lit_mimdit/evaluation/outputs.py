@@ -71,7 +71,7 @@ def print_tables(summary: dict[str, Any], width: int = 140) -> None:
     console = Console(width=width, soft_wrap=False)
     for title, head, body in titled_tables(summary):
         fixed = next(i for i, cell in enumerate(head) if cell == "N") + 1
-        per_part = 4
+        per_part = 3
         for first in range(fixed, len(head), per_part):
             columns = [*range(fixed), *range(first, min(first + per_part, len(head)))]
             shown = Table(title=title)

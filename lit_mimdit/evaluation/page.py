@@ -63,9 +63,11 @@ class Page:
             self.html.append(_table(lines[0], lines[2:], marked=True) if block.startswith("|") else f"<p>{html.escape(block)}</p>")
         self.md.append(text)
 
-    def svg(self, svg: str, name: str) -> None:
-        self.html.append(f"<figure>{svg}</figure>")
-        self._beside(f"{name}.svg", svg.encode(), name)
+    def svg(self, svg: str, name: str, caption: str = "") -> None:
+        """A drawing, with a caption below."""
+        below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+        self.html.append(f"<figure>{svg}{below}</figure>")
+        self._beside(f"{name}.svg", svg.encode(), caption or name)
 
     def picture(self, image: Image.Image, name: str, caption: str) -> None:
         """An image as PNG, with a caption below."""

@@ -87,8 +87,14 @@ def comparison(summary: dict[str, Any], name: str, style: Literal["markdown", "l
             title = f"Table {table}, {group}: published values and {name}"
             note = f" ({name}: N = {', '.join(map(str, sorted(counts)))}"
             note += "; other images than the published ones or their list unknown: not ranked)" if unranked else ")"
-            parts.append(_one(cells, columns, group, own, title + note, style))
+            parts.append(_one(cells, columns, group, own, _reasons(summary, columns), title + note, style))
     return "\n\n".join(parts)
+
+
+def _reasons(summary: dict[str, Any], columns: list[str]) -> dict[str, str]:
+    """Why one's own row has no number in a column."""
+    about = {column: summary["metrics"].get(published_column(column).key) for column in columns}
+    return {column: NONE if entry is None or entry["status"] == "computed" else "not computed" for column, entry in about.items()}
 
 
 def _one(
@@ -96,6 +102,7 @@ def _one(
     columns: list[str],
     group: str,
     own: dict[str, tuple[Entry, int] | None],
+    reasons: dict[str, str],
     title: str,
     style: Literal["markdown", "latex"],
 ) -> str:
@@ -110,7 +117,8 @@ def _one(
             metric = published_column(column)
             value = next((entry.value for entry in entries[column] if entry.method == method), None)
             mark = marks(entries[column], metric.higher).get(method, "")
-            row.append(NONE if value is None else _marked(f"{value:.4f}", mark, style))
+            absent = reasons[column] if method in own_names else NONE
+            row.append(absent if value is None else _marked(f"{value:.4f}", mark, style))
         shown = f"{method} (this run)" if method in own_names else method
         row[0] = escape(shown) if style == "latex" else shown
         body.append(row)

@@ -178,7 +178,7 @@ def add_case(page: Page, run: Run, row: dict[str, str], side: int, name: str) ->
     if row["id"] in run.routing:
         blocks = run.routing[row["id"]]
         groups = INTER if len(blocks[0]) == len(INTER) else [f"group {i}" for i in range(len(blocks[0]))]
-        page.svg(routing_plot(blocks, groups), f"{name}_routing")
+        page.svg(routing_plot(blocks, groups), f"{name}_routing", "Inter-MoE weights, a bar a block of the transformer")
 
 
 def _change(row: dict[str, str], key: str) -> str:

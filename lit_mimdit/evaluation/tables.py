@@ -108,7 +108,7 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"{METRICS[key].label}: {count} image(s) above {cap:,} pixels scored as the mean of tiles within that cap.")
     if any(METRICS[key].needs == "set" and about["status"] == "computed" for key, about in summary["metrics"].items()):
         notes.append(
-            "FID: the row's images as one set (row all: pooled, not a mean of rows); compare at equal N only; no interval; one image has none."
+            "FID: a row's images as one set (row all: pooled, no mean of rows); compare at equal N; no interval; one image has none."
         )
     if summary["failed"]:
         notes.append(f"{len(summary['failed'])} score(s) failed and are in no mean; they are listed below and in summary.json.")

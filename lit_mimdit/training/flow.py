@@ -77,14 +77,14 @@ def loss_per_sample(predicted: Tensor, target: Tensor, t: Tensor, weighting: str
     return error * t.float().square() if weighting == "clean" else error
 
 
-def sample_noise(seeds: Tensor, shape: tuple[int, ...], offset: int = 0) -> tuple[Tensor, Tensor]:
+def sample_noise(seeds: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Noise (B, *shape) and one more normal number (B,) a sample, each from its own seed (B,) int64, on the CPU.
 
     A sample's draw does not depend on its neighbours, on the batch size, on the rank or on the device.
     """
     noise, extra = torch.empty(len(seeds), *shape), torch.empty(len(seeds))
     for row, seed in enumerate(seeds.tolist()):
-        generator = torch.Generator().manual_seed((seed + offset) % 2**63)
+        generator = torch.Generator().manual_seed(seed)
         noise[row] = torch.randn(shape, generator=generator)
         extra[row] = torch.randn((), generator=generator)
     return noise, extra

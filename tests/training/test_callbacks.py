@@ -12,6 +12,7 @@ from lit_mimdit.data.image_io import Photo, read_photo
 from lit_mimdit.training import callbacks
 from lit_mimdit.training.callbacks.losses import mean_by_bin
 from lit_mimdit.training.callbacks.throughput import time as clock
+from lit_mimdit.training.ema import EMA
 
 
 class Logger:
@@ -23,7 +24,19 @@ class Logger:
 
 
 def trainer(step: int = 1, **more) -> SimpleNamespace:
-    return SimpleNamespace(**({"global_step": step, "global_rank": 0, "world_size": 1, "logger": Logger(), "loggers": []} | more))
+    return SimpleNamespace(
+        **(
+            {
+                "global_step": step,
+                "global_rank": 0,
+                "world_size": 1,
+                "logger": Logger(),
+                "loggers": [],
+                "precision_plugin": SimpleNamespace(),
+            }
+            | more
+        )
+    )
 
 
 def test_losses_are_binned_by_time_by_hand():
@@ -143,6 +156,30 @@ def test_a_second_ctrl_c_stops_at_once_and_the_old_handler_comes_back():
         signal.raise_signal(signal.SIGINT)
     callback.on_exception(run, None, KeyboardInterrupt())
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_stop_must_stand_below_the_average():
+    stop, average = callbacks.GracefulStop(), EMA()
+    stop.setup(trainer(callbacks=[average, stop]), None, "fit")
+    with pytest.raises(ValueError, match="GracefulStop.*below EMA"):
+        stop.setup(trainer(callbacks=[stop, average]), None, "fit")
+
+
+@pytest.mark.parametrize("scaler, stops", [(None, True), (object(), False)])
+def test_a_gradient_that_overflows_is_left_to_the_scaler_of_fp16(scaler, stops):
+    guard, logged = callbacks.FiniteGuard(), {}
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.tensor([1.0, float("inf")])
+    module = SimpleNamespace(named_parameters=lambda: [("weight", weight)], log=lambda name, value: logged.update({name: value}))
+    run = trainer(precision_plugin=SimpleNamespace(scaler=scaler))
+    guard.on_train_batch_start(run, module, {"id": ["a"]}, 0)
+    step = torch.optim.SGD([weight], lr=1.0)
+    if stops:
+        with pytest.raises(ValueError, match=r"gradient of weight is not finite.*samples a"):
+            guard.on_before_optimizer_step(run, module, step)
+    else:
+        guard.on_before_optimizer_step(run, module, step)
+        assert torch.isinf(logged["train/gradient_norm"])
 
 
 @pytest.mark.parametrize(

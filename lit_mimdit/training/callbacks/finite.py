@@ -23,7 +23,8 @@ class FiniteGuard(L.Callback):
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) if gradients else torch.zeros(())
-        if not torch.isfinite(norm):
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None  # fp16: the scaler skips such a step and lowers its scale
+        if not torch.isfinite(norm) and not scaled:
             bad = [name for name, p in pl_module.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
             self._stop(trainer, f"the gradient of {bad[0] if bad else 'the parameters together'}")
         pl_module.log("train/gradient_norm", norm)

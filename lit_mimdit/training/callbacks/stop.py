@@ -10,6 +10,8 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from lit_mimdit.training.ema import EMA
+
 
 class GracefulStop(L.Callback):
     """Saves the run's last step as last.ckpt, in the folder of its ModelCheckpoint. Stands below EMA in the list of callbacks.
@@ -29,6 +31,10 @@ class GracefulStop(L.Callback):
             raise KeyboardInterrupt
         self.requested = True
         rank_zero_info("\nStopping after this step (Ctrl-C again stops at once, without a checkpoint).")
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if any(isinstance(callback, EMA) for callback in trainer.callbacks[trainer.callbacks.index(self) :]):
+            raise ValueError("trainer.callbacks: GracefulStop saves the average of the step before unless it stands below EMA; move it down")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._previous = signal.signal(signal.SIGINT, self._handle)
