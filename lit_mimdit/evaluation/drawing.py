@@ -28,7 +28,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def interval_plot(key: str, series: dict[str, dict[str, dict[str, Any]]], width: int = 760) -> str:
     """Means with intervals, a line an entry of each group: series -> group -> {"mean", "low", "high", "n"}. An SVG text."""
-    groups = list(dict.fromkeys(group for values in series.values() for group in values))
+    groups = sorted(dict.fromkeys(group for values in series.values() for group in values), key=lambda group: group.split()[-1:] == ["all"])
     known = [v for values in series.values() for v in values.values() if v["mean"] is not None]
     ends = [x for v in known for x in (v["mean"], v["low"], v["high"]) if x is not None]
     axis = ticks(min(ends), max(ends))

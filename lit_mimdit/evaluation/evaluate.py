@@ -25,7 +25,7 @@ from lit_mimdit.evaluation.record import Record, Row
 from lit_mimdit.evaluation.scorer import Scorer
 from lit_mimdit.evaluation.summary import RESAMPLES, summarise
 from lit_mimdit.inference.device import choose_device
-from lit_mimdit.inference.run_record import commit, read_record
+from lit_mimdit.inference.run_record import commit, read_records
 
 IMAGE_RULE = "full size, RGB, 8 bits, no crop, no resize"
 
@@ -86,7 +86,7 @@ def evaluate(
     if output.resolve() in {folder.resolve() for folder in (restored, reference, degraded) if folder is not None}:
         raise ValueError(f"output is {output}: give a folder of its own, not one of the images'")
     table.choose(metrics)  # before the folders are read
-    run = read_record(restored)
+    run = read_records(restored)
     found = pair(restored, reference, degraded, layout, meta=meta, split=split, frames=frames)
     require_whole(found, intersection)
     if found.problems:

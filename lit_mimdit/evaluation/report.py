@@ -89,9 +89,11 @@ def add_plots(page: Page, runs: list[Run]) -> None:
                 name = run.name if version == "restored" else f"{run.name}, degraded"
                 for key, value in group["versions"][version].items():
                     series.setdefault(key, {}).setdefault(name, {})[label] = value
+    names = list(dict.fromkeys(name for values in series.values() for name in values))
     for key in [key for key in METRICS if key in series]:
         if any(value["mean"] is not None for values in series[key].values() for value in values.values()):
-            page.svg(interval_plot(key, series[key]), f"plot_{key.replace('+', 'plus')}")
+            lines = {name: series[key].get(name, {}) for name in names}  # a run has its colour in every plot
+            page.svg(interval_plot(key, lines), f"plot_{key.replace('+', 'plus')}")
 
 
 def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None:
@@ -127,6 +129,8 @@ def provenance(summary: dict[str, Any]) -> dict[str, str]:
         "restored at commit": str(made.get("commit") or "not recorded"),
         "evaluated at commit": str(summary.get("commit") or made.get("commit") or "not recorded"),
     }
+    if "mixed" in made:
+        about["checkpoint"] = f"{len(made['mixed'])} different settings, all in summary.json"
     for key, value in summary["metrics"].items():
         files = ", ".join(f"{name} {digest[:16]}" for name, digest in value["weights"].items())
         about[key] = value["version"] + (f"; {files}" if files else "")

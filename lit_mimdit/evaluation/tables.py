@@ -107,9 +107,7 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
         cap = summary["metrics"][key]["cap_pixels"]
         notes.append(f"{METRICS[key].label}: {count} image(s) above {cap:,} pixels scored as the mean of tiles within that cap.")
     if any(METRICS[key].needs == "set" and about["status"] == "computed" for key, about in summary["metrics"].items()):
-        notes.append(
-            "FID: a row's images as one set (row all: pooled, no mean of rows); compare at equal N; no interval; one image has none."
-        )
+        notes.append("FID: a row's images as one set (all: pooled); compare at equal N; no interval; one image has none.")
     if summary["failed"]:
         notes.append(f"{len(summary['failed'])} score(s) failed and are in no mean; they are listed below and in summary.json.")
     if summary.get("problems"):

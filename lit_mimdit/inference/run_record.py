@@ -87,6 +87,23 @@ def write_record(folder: Path, run: dict[str, Any], images: dict[str, list[list[
     write_bytes(folder / NAME, (json.dumps(run | {"images": images}, indent=1) + "\n").encode())
 
 
+def read_records(folder: Path) -> dict[str, Any] | None:
+    """The records of a folder and all below it as one, images named below the folder; None without any.
+
+    Folders made with other settings give {"mixed": [each of them]} with the images.
+    """
+    made: list[dict[str, Any]] = []
+    images: dict[str, list[list[float]]] = {}
+    for path in sorted(folder.rglob(NAME)):
+        run = read_record(path.parent)
+        below = path.parent.relative_to(folder)
+        images |= {(below / name).as_posix(): weights for name, weights in run.pop("images").items()}
+        made += [run] if run not in made else []
+    if not made:
+        return None
+    return (made[0] if len(made) == 1 else {"format": FORMAT, "mixed": made}) | {"images": images}
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a folder, or None. ValueError for a file of another kind."""
     path = folder / NAME

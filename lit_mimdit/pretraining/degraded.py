@@ -46,7 +46,7 @@ class DegradedCrops(Dataset):
         degraded = to_uint8(degrade(np.float32(clean) / np.float32(255), FOUNDIR_TYPES[kind], severity, draw))
         start = (side - self.crop) // 2
         lq, gt = (to_tensor(image[start : start + self.crop, start : start + self.crop]) for image in (degraded, clean))
-        return {"lq": lq, "gt": gt, "degradation": kind, "id": f"{kind}/{severity}/{epoch}-{index}", "seed": seed}
+        return {"lq": lq, "gt": gt, "dataset": "degraded", "degradation": kind, "id": f"{kind}/{severity}/{epoch}-{index}", "seed": seed}
 
 
 class DegradedPhotos(FoundIRDataModule):

@@ -161,7 +161,7 @@ class MiMDiTModule(L.LightningModule):
 
     def _finish_table(self, stage: str) -> None:
         self.table.gather()
-        crop, path = getattr(self.trainer.datamodule, "eval_crop", None), self.trainer.ckpt_path
+        crop, path = getattr(self.trainer.datamodule, "eval_crop", None), self.trainer.ckpt_path or self.init
         rule = f"{'full size' if crop is None else f'middle crop of {crop} px'}, RGB, 8 bits, no resize"
         checkpoint = Path(path) if stage == "test" and path and Path(path).is_file() else None
         run = describe_run(self.restorer, checkpoint, "of each image: its place in the data set and data.seed") if stage == "test" else None

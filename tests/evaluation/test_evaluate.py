@@ -68,6 +68,12 @@ def test_every_result_carries_what_it_depends_on(folders, capsys):
     made = found["restoration"]
     assert {key: made[key] for key in about} == about and (made["images_named"], made["images_evaluated"]) == (1, 6)
     assert json.loads(Path("out/routing.json").read_text()) == {"01Blur/0000": [[0.1, 0.2, 0.3, 0.4]]}
+    Path("restored/restoration.json").rename("restored/01Blur/restoration.json")
+    write_record(Path("restored/05Noise"), about, {"0005.png": [[0.4, 0.3, 0.2, 0.1]]})
+    assert run("--restart") == 0 and summary()["restoration"]["seed"] == 7 and summary()["restoration"]["images_named"] == 1
+    assert json.loads(Path("out/routing.json").read_text()) == {"05Noise/0005": [[0.4, 0.3, 0.2, 0.1]]}
+    write_record(Path("restored/05Noise"), about | {"seed": 8}, {})
+    assert run("--restart") == 0 and [made["seed"] for made in summary()["restoration"]["mixed"]] == [7, 8]
     Path("restored/restoration.json").write_text("{")
     assert run("--restart") == 2 and "restored/restoration.json: not readable as JSON" in capsys.readouterr().err
 
@@ -120,6 +126,9 @@ def test_a_record_of_other_settings_or_images_is_not_continued(folders, capsys):
     assert "out/record.jsonl: made with another metrics; give another --output, or --restart" in capsys.readouterr().err
     save(Path("restored/01Blur/0000.png"), picture(9))
     assert run() == 2 and "made with another images" in capsys.readouterr().err
+    assert run(output="other") == 0
+    os.utime("restored/01Blur/0001.png", (1, 1))  # another picture may have as many bytes
+    assert run(output="other") == 2 and "made with another images" in capsys.readouterr().err
     assert run("--restart", metrics="psnr") == 0 and list(summary()["metrics"]) == ["psnr"]
 
 

@@ -185,6 +185,14 @@ def test_images_that_a_metric_cannot_take_are_errors_not_numbers(weights_here):
     assert "niqe" not in result.scores and "niqe" in result.errors, "one block has no covariance"
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_an_error(value):
+    scorer = Scorer("psnr")
+    scorer.metrics, scorer._score = choose("niqe,psnr"), {"niqe": lambda images, _: torch.tensor([3.0, value])}
+    first, second = scorer.score(images(2), images(2))
+    assert first.scores["niqe"] == 3.0 and second.errors == {"niqe": f"the score is {value}"} and set(second.scores) == {"psnr"}
+
+
 def test_keys_and_aliases():
     assert [metric.key for metric in choose("ssim,ssimc, psnr_rgb,psnr,psnry")] == ["ssim_y", "ssim_rgb", "psnr", "psnr_y"]
     with pytest.raises(ValueError, match="metrics: no metric 'lpip'; choose among psnr, psnr_y, ssim_y, ssim_rgb, lpips"):

@@ -39,6 +39,8 @@ def test_the_page_is_whole_in_itself(runs, capsys):
         assert "Best by PSNR RGB (dB)" in text and "Worst by PSNR RGB (dB)" in text
         assert text.index("01Blur/0000") < text.index("05Noise/0005"), "less noise was added to the first"
     assert "one &amp; two" in html and "one & two" in markdown
+    colour = {re.search(r'fill="(#\w+)"/><text[^>]*>plain<', svg)[1] for svg in re.findall(r"<svg.*?</svg>", html) if ">plain<" in svg}
+    assert len(colour) == 1, "a run has one colour in all plots"
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", markdown)
     assert pictures and all(Path("page", name).is_file() for name in pictures)
     assert sum("routing" in name for name in pictures) == 2, "only this image's weights are known"
@@ -64,6 +66,10 @@ def test_plots_place_values_on_their_axis():
     assert circle.find(f"{space}title").text == "a <b>, Blur: 25.00 (N = 3)"
     (line,) = [e for e in root.findall(f"{space}line") if e.get("stroke-width")]
     assert (float(line.get("x1")) + float(line.get("x2"))) / 2 == pytest.approx(float(circle.get("cx")), abs=0.1)
+    axis = {float(e.text): float(e.get("x")) for e in root.findall(f"{space}text") if e.get("fill") == "#555"}
+    low, high = min(axis), max(axis)
+    expected = axis[low] + (25.0 - low) / (high - low) * (axis[high] - axis[low])
+    assert float(circle.get("cx")) == pytest.approx(expected, abs=0.2) and low <= 20 and high >= 30 and max(axis.values()) <= 760
     heights = [float(e.get("height")) for e in ElementTree.fromstring(routing_plot([[0.1, 0.2, 0.3, 0.4]], list("abcd"))) if len(e)]
     assert heights == pytest.approx([8, 16, 24, 32])
 

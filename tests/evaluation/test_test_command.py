@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,19 @@ def test_restore_leaves_a_record_of_its_folder(tiny):
     weights = record["images"]["sub/a.png"]
     assert len(weights) == 3 and all(sum(block) == pytest.approx(1.0, abs=1e-3) for block in weights)
     assert read_record(Path("in")) is None
+
+
+def test_two_processes_write_what_one_writes(tiny, monkeypatch, tmp_path):
+    """The whole command, with kept images: rank 0 restores one of the two, rank 1 the other; the same files to the last digit."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+    config = with_kept_images(tiny(**{"data.init_args.eval_batch_size": 1, "model.init_args.metrics": ["psnr", "ssim_y", "niqe"]}))
+    for name, devices in (("one", 1), ("two", 2)):
+        options = ["--trainer.devices", str(devices), "--trainer.strategy", "auto" if devices == 1 else "ddp"]
+        command = [sys.executable, "-m", "lit_mimdit", "test", "-c", config, *options, "--trainer.logger.init_args.name", name]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (next(Path("runs", name).rglob("test_summary.json")).parent for name in ("one", "two"))
+    for name in ("test_summary.json", "test_scores.csv", "test_tables.md", "test_routing.json"):
+        assert (one / name).read_text() == (two / name).read_text(), name
+    kept = [sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png")) for folder in (one, two)]
+    assert kept[0] == kept[1] and len(kept[0]) == 6

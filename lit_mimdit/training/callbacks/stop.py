@@ -34,7 +34,9 @@ class GracefulStop(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if any(isinstance(callback, EMA) for callback in trainer.callbacks[trainer.callbacks.index(self) :]):
-            raise ValueError("trainer.callbacks: GracefulStop saves the average of the step before unless it stands below EMA; move it down")
+            raise ValueError(
+                "trainer.callbacks: GracefulStop saves the average of the step before unless it stands below EMA; move it down"
+            )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._previous = signal.signal(signal.SIGINT, self._handle)

@@ -10,6 +10,13 @@ from lit_mimdit.data.image_io import write_photo
 from lit_mimdit.evaluation.scores import render
 from lit_mimdit.evaluation.summary import ALL
 
+KEPT = ("degraded", "restored", "reference")
+
+
+def _kept(version: str, dataset: str, id: str) -> Path:
+    """Where an image of `test` is kept, below the run's folder."""
+    return Path("test_images", version, dataset, f"{id}.png")
+
 
 class ResultTable(L.Callback):
     """Prints the scores by degradation after validate and test, and writes summary, every image's scores and tables to the run's folder.
@@ -20,7 +27,11 @@ class ResultTable(L.Callback):
 
     def __init__(self, keep_images: bool = False) -> None:
         self.keep_images = keep_images
-        self.files: dict[tuple[str, str], str] = {}
+        self.folder: Path | None = None  # of the run's results
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        log_dir = trainer.log_dir  # on every process: it is a broadcast
+        self.folder = Path(log_dir) if log_dir is not None and not trainer.fast_dev_run else None
 
     def _show(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         table, summary = pl_module.table, pl_module.summary
@@ -36,23 +47,21 @@ class ResultTable(L.Callback):
                 print(f"{group['dataset']} restored - degraded: {gain['mean']:+.2f} dB{interval}".strip())
         for failure in summary["failed"][:10]:
             print(f"failed: {failure['id']} {failure['version']} {failure['metric']}: {failure['reason']}")
-        if trainer.log_dir is not None and not trainer.fast_dev_run:
-            folder = Path(trainer.log_dir)
-            table.write(folder, summary, self.files, f"{stage}_")
-            rank_zero_info(f"every image: {folder / f'{stage}_scores.csv'}; a page: python -m lit_mimdit report {folder} -o FOLDER")
+        if self.folder is not None:
+            kept = {(row.id, version): _kept(version, row.dataset, row.id).as_posix() for row in table.rows for version in KEPT}
+            table.write(self.folder, summary, kept if self.keep_images and stage == "test" else {}, f"{stage}_")
+            rank_zero_info(f"every image: {self.folder}/{stage}_scores.csv; a page: python -m lit_mimdit report {self.folder} -o FOLDER")
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if not self.keep_images or trainer.log_dir is None or trainer.fast_dev_run:
+        if not self.keep_images or self.folder is None:
             return
         for row, id in enumerate(batch["id"]):
-            versions = {"degraded": batch["lq"][row], "restored": outputs["restored"][row], "reference": batch["gt"][row]}
-            for version, image in versions.items():
-                path = Path("test_images", version, batch["dataset"][row], f"{id}.png")
-                (Path(trainer.log_dir) / path).parent.mkdir(parents=True, exist_ok=True)
-                write_photo(Path(trainer.log_dir) / path, image)
-                self.files[id, version] = path.as_posix()
+            for version, images in zip(KEPT, (batch["lq"], outputs["restored"], batch["gt"]), strict=True):
+                path = self.folder / _kept(version, batch["dataset"][row], id)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_photo(path, images[row])
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == "validate":
