@@ -39,7 +39,7 @@ def main() -> None:
             draw.text((x + 2, y + 3), text, fill="black")
             sheet.paste(Image.fromarray(pixels), (x, y + label))
         print(f"{pair.id}: {texts[0]}, {texts[1]}")
-    sheet.save(args.output)
+    sheet.convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(args.output, optimize=True)
 
 
 if __name__ == "__main__":
