@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,33 @@ from lit_mimdit.inference.run_record import commit, write_record
 
 from .conftest import noisy, picture, save
 
+DYING = """
+import os, signal, sys
+from lit_mimdit import cli
+from lit_mimdit.evaluation import evaluate as command
+
+plain, count = command.score_batch, []
+
+
+def dying(*args):
+    plain(*args)
+    count.append(1)
+    if len(count) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+command.score_batch = dying
+cli.main(sys.argv[1:])
+"""
+
+
+def arguments(output: str = "out", metrics: str = "psnr,ssim,niqe", degraded: bool = True) -> list[str]:
+    args = ["evaluate", "--restored", "restored", "--reference", "reference", "-o", output, "--metrics", metrics, "--device", "cpu"]
+    return [*args, *(["--degraded", "degraded"] if degraded else [])]
+
 
 def run(*extra: str, output: str = "out", metrics: str = "psnr,ssim,niqe", degraded: bool = True) -> int:
-    args = ["evaluate", "--restored", "restored", "--reference", "reference", "-o", output, "--metrics", metrics, "--device", "cpu"]
-    return cli.main([*args, *(["--degraded", "degraded"] if degraded else []), *extra])
+    return cli.main([*arguments(output, metrics, degraded), *extra])
 
 
 @pytest.fixture(autouse=True)
@@ -85,20 +110,10 @@ class Killed(BaseException):
 def test_after_kill_9_the_same_command_goes_on(folders, capsys, monkeypatch):
     """The process is really killed after its third image; what it scored is not scored again, and the result is the uninterrupted one."""
     assert run(output="whole") == 0
-    child = os.fork()
-    if child == 0:
-        plain, count = command.score_batch, []
-
-        def dying(*args):
-            plain(*args)
-            count.append(1)
-            if len(count) == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        command.score_batch = dying
-        run()
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, *arguments()], capture_output=True
+    )  # not a fork: torch's threads would not survive it
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     record = Path("out/record.jsonl")
     assert len(record.read_text().splitlines()) == 1 + 2 * 3 and not Path("out/summary.json").exists()
     with open(record, "ab") as file:
