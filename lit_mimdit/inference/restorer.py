@@ -16,6 +16,7 @@ from lit_mimdit.models.network import MiMDiT
 from lit_mimdit.training.flow import sample_noise
 
 Progress = Callable[[int], object]
+VAE_TILE, VAE_OVERLAP = 512, 64  # pixels
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
@@ -67,6 +68,11 @@ class Restorer:
     def _boxes(self, height: int, width: int, multiple: int) -> list[tiling.Box]:
         return tiling.boxes(height, width, self.config.tile, self.config.overlap, multiple)
 
+    def _vae_boxes(self, height: int, width: int) -> tuple[list[tiling.Box], int]:
+        """Tiles of the VAE and their overlap: its borders cost more than its size, so they are larger than the transformer's."""
+        tile, overlap = max(self.config.tile, VAE_TILE), max(self.config.overlap, VAE_OVERLAP)
+        return tiling.boxes(height, width, tile, overlap, self.multiple), overlap
+
     def _latent_boxes(self, pixels: list[tiling.Box]) -> list[tiling.Box]:
         return [tuple(n // self.factor for n in box) for box in pixels]
 
@@ -99,14 +105,12 @@ class Restorer:
         return decoded[..., : image.shape[-2], : image.shape[-1]].cpu()
 
     def _encode(self, image: Tensor) -> Tensor:
-        pixels = self._boxes(*image.shape[-2:], self.multiple)
-        return tiling.blend(
-            image, pixels, self._latent_boxes(pixels), self.config.overlap // self.factor, 1, lambda tiles, _: encode(self.vae, tiles)
-        )
+        pixels, overlap = self._vae_boxes(*image.shape[-2:])
+        return tiling.blend(image, pixels, self._latent_boxes(pixels), overlap // self.factor, 1, lambda tiles, _: encode(self.vae, tiles))
 
     def _decode(self, latent: Tensor) -> Tensor:
-        pixels = self._boxes(*(n * self.factor for n in latent.shape[-2:]), self.multiple)
-        return tiling.blend(latent, self._latent_boxes(pixels), pixels, self.config.overlap, 1, lambda tiles, _: decode(self.vae, tiles))
+        pixels, overlap = self._vae_boxes(*(n * self.factor for n in latent.shape[-2:]))
+        return tiling.blend(latent, self._latent_boxes(pixels), pixels, overlap, 1, lambda tiles, _: decode(self.vae, tiles))
 
     def _whole(self, image: Tensor, seeds: Tensor, progress: Progress | None) -> tuple[Tensor, tuple[MiMRouting, ...]]:
         z_lq = encode(self.vae, image)

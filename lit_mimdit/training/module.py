@@ -70,7 +70,8 @@ class MiMDiTModule(L.LightningModule):
         init: exported branch or checkpoint to start from instead of fresh weights.
         gradient_checkpointing: recompute the backbone's activations in the backward pass (less memory, one more forward).
         metrics: scores of `test` by key (`python -m lit_mimdit metrics` lists them); validation takes those without a network.
-        attention: training's kernel: "auto" leaves the choice to PyTorch; "math" is faster than the backward of its CPU flash kernel.
+        attention: training's kernel: "auto" leaves the choice to PyTorch; "math" is faster on CPUs in bfloat16 at few tokens
+            (benchmarks/attention.py).
     """
 
     strict_loading = False  # the frozen keys are missing by design; on_load_checkpoint checks the others
