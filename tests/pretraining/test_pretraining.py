@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 
 from lit_mimdit.cli import main
+from lit_mimdit.data.pairs import collate
 from lit_mimdit.data.photographs import load
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.latents import encode
+from lit_mimdit.pretraining.degraded import DegradedCrops
 from lit_mimdit.pretraining.hints import COLOURS, hints, positions
 from lit_mimdit.pretraining.photos import CropBatches, level_weights, pyramid
 from lit_mimdit.pretraining.vae import latent_statistics
@@ -114,3 +116,12 @@ def test_a_missing_vae_names_the_command_that_makes_it(tmp_path, capsys, monkeyp
     root = pytest.importorskip("lit_mimdit").__path__[0] + "/../experiments/nano"
     assert main(["fit", "-c", f"{root}/mmdit.yaml", "--model.init_args.vae", str(tmp_path / "none")]) == 2
     assert "experiments/nano/vae.yaml" in capsys.readouterr().err
+
+
+def test_degraded_crops_keep_the_contract_and_their_seed():
+    first, again = (DegradedCrops([load("coffee")], 32, ["05Noise", "14Lowlight"], 8, seed=5) for _ in range(2))
+    batch = collate([first[(1, index)] for index in range(8)])
+    assert batch["lq"].shape == batch["gt"].shape == (8, 3, 32, 32) and set(batch["degradation"]) == {"05Noise", "14Lowlight"}
+    assert all(torch.equal(first[(1, i)]["lq"], again[(1, i)]["lq"]) for i in range(8))
+    assert not torch.equal(first[(2, 0)]["lq"], batch["lq"][0])
+    assert all(not torch.equal(lq, gt) for lq, gt in zip(batch["lq"], batch["gt"], strict=True))
