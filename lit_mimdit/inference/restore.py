@@ -145,6 +145,6 @@ def restore_file(restorer: Restorer, source: Path, target: Path, seed: int) -> l
     target.parent.mkdir(parents=True, exist_ok=True)
     total = restorer.evaluations(*photo.rgb.shape[-2:])
     with tqdm(total=total, desc=source.name, unit="tile step", leave=False) as bar:
-        restored, routing = restorer(photo.rgb[None], torch.tensor([seed]), progress=bar.update)
+        restored, (decisions,) = restorer(photo.rgb[None], torch.tensor([seed]), progress=bar.update)
     write_photo(target, restored[0], photo.alpha, photo.gray, photo.bits)
-    return inter_weights(routing)
+    return inter_weights(decisions)

@@ -11,7 +11,7 @@ from lit_mimdit.inference import tiling
 from lit_mimdit.inference.sampler import SamplingConfig, evaluations, sample
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.latents import decode, downsampling, encode
-from lit_mimdit.models.mim import MiMRouting
+from lit_mimdit.models.mim import Decisions, join_rows, rows_of
 from lit_mimdit.models.network import MiMDiT
 from lit_mimdit.training.flow import sample_noise
 
@@ -77,7 +77,7 @@ class Restorer:
         return [tuple(n // self.factor for n in box) for box in pixels]
 
     @torch.no_grad()
-    def __call__(self, lq: Tensor, seeds: Tensor, progress: Progress | None = None) -> tuple[Tensor, tuple[MiMRouting, ...]]:
+    def __call__(self, lq: Tensor, seeds: Tensor, progress: Progress | None = None) -> tuple[Tensor, list[Decisions]]:
         """Restore images of one size.
 
         Args:
@@ -86,15 +86,14 @@ class Restorer:
             progress: called with the number of tiles after each network evaluation.
 
         Returns:
-            restored images (B, 3, H, W) in [0, 1] on the CPU, and the routers' decisions for each image, or for each tile of the
-            last group when images are tiled.
+            restored images (B, 3, H, W) in [0, 1] on the CPU, and the routers' decisions about each image, a row a tile.
         """
         padded = pad_to_multiple(lq, self.multiple)
         if max(padded.shape[-2:]) <= self.config.tile:
             restored, routing = self._whole(padded.to(self.device), seeds, progress)
         else:
             parts = [self._tiled(image[None].to(self.device), seed[None], progress) for image, seed in zip(padded, seeds, strict=True)]
-            restored, routing = torch.cat([part for part, _ in parts]), parts[-1][1]
+            restored, routing = torch.cat([part for part, _ in parts]), [decisions for _, decisions in parts]
         return restored[..., : lq.shape[-2], : lq.shape[-1]].cpu(), routing
 
     @torch.no_grad()
@@ -112,8 +111,8 @@ class Restorer:
         pixels, overlap = self._vae_boxes(*(n * self.factor for n in latent.shape[-2:]))
         return tiling.blend(latent, self._latent_boxes(pixels), pixels, overlap, 1, lambda tiles, _: decode(self.vae, tiles))
 
-    def _whole(self, image: Tensor, seeds: Tensor, progress: Progress | None) -> tuple[Tensor, tuple[MiMRouting, ...]]:
-        z_lq = encode(self.vae, image)
+    def _whole(self, images: Tensor, seeds: Tensor, progress: Progress | None) -> tuple[Tensor, list[Decisions]]:
+        z_lq = encode(self.vae, images)
         noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
         condition = self.network.condition(z_lq)
 
@@ -123,9 +122,10 @@ class Restorer:
                 progress(len(x))
             return result
 
-        return decode(self.vae, sample(velocity, z_lq, noise, self.scheduler, self.config)), condition.routing
+        latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
+        return decode(self.vae, latent), [rows_of(condition.routing, row) for row in range(len(images))]
 
-    def _tiled(self, image: Tensor, seed: Tensor, progress: Progress | None) -> tuple[Tensor, tuple[MiMRouting, ...]]:
+    def _tiled(self, image: Tensor, seed: Tensor, progress: Progress | None) -> tuple[Tensor, Decisions]:
         z_lq = self._encode(image)
         noise = sample_noise(seed, tuple(z_lq.shape[1:]))[0].to(z_lq)
         tiles = self._latent_boxes(self._boxes(*image.shape[-2:], self.multiple))
@@ -142,4 +142,5 @@ class Restorer:
         def velocity(x: Tensor, t: float) -> Tensor:
             return tiling.blend(x, tiles, tiles, overlap, batch, lambda parts, group: on_tiles(parts, group, t))
 
-        return self._decode(sample(velocity, z_lq, noise, self.scheduler, self.config)), conditions[-1].routing
+        latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
+        return self._decode(latent), join_rows([condition.routing for condition in conditions])

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from lit_mimdit.data.image_io import write_bytes
 
 if TYPE_CHECKING:  # reading a record must not wait for diffusers
     from lit_mimdit.inference.restorer import Restorer
-    from lit_mimdit.models.mim import MiMRouting
+    from lit_mimdit.models.mim import Decisions
 
 NAME = "restoration.json"
 FORMAT = "lit_mimdit.restoration.1"
@@ -75,11 +74,9 @@ def describe_run(restorer: "Restorer", checkpoint: Path | None, seed: int | str)
     }
 
 
-def inter_weights(routing: "Sequence[MiMRouting]", image: int | None = None) -> list[list[float]]:
-    """Inter-MoE weights by block, (blocks, groups): of one image of the batch, or their mean (an image's tiles)."""
-    per_block = [mim.inter.weights.float().cpu() for mim in routing]
-    chosen = [weights.mean(0) if image is None else weights[image] for weights in per_block]
-    return [[round(value, 4) for value in block.tolist()] for block in chosen]
+def inter_weights(decisions: "Decisions") -> list[list[float]]:
+    """Inter-MoE weights by block, (blocks, groups), of one image: the mean over its tiles."""
+    return [[round(value, 4) for value in mim.inter.weights.float().mean(0).tolist()] for mim in decisions]
 
 
 def write_record(folder: Path, run: dict[str, Any], images: dict[str, list[list[float]]]) -> None:

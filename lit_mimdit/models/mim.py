@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from lit_mimdit.models.attention_experts import ChannelAttention, Grid, SEAttention, SpatialAttention, SwinAttention
 from lit_mimdit.models.routers import Router, Routing
@@ -105,6 +106,19 @@ class MiMRouting(NamedTuple):
 
     inter: Routing
     intra: tuple[Routing, ...]
+
+
+Decisions = tuple[MiMRouting, ...]  # of all MiMs, a row an image or tile
+
+
+def rows_of(decisions: Decisions, row: int) -> Decisions:
+    """The decisions about one image of a batch; a batch of 1."""
+    return tree_map(lambda tensor: tensor[row : row + 1], decisions)
+
+
+def join_rows(parts: list[Decisions]) -> Decisions:
+    """The decisions of several batches as those of one."""
+    return tree_map(lambda *tensors: torch.cat(tensors), *parts)
 
 
 def _expert(kind: str, config: BranchConfig, shifted: bool) -> nn.Module:

@@ -16,7 +16,7 @@ from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 
 from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
-from lit_mimdit.models.mim import BranchConfig, MiM, MiMRouting
+from lit_mimdit.models.mim import BranchConfig, Decisions, MiM
 
 
 class Prompt(NamedTuple):
@@ -33,7 +33,7 @@ class Condition(NamedTuple):
     """All that the backbone needs to know of the LQ images: one BlockCondition a block, and the routers' decisions."""
 
     blocks: tuple[BlockCondition, ...]
-    routing: tuple[MiMRouting, ...]
+    routing: Decisions
 
 
 class Branch(nn.Module):
@@ -45,7 +45,7 @@ class Branch(nn.Module):
         self.mims = nn.ModuleList(MiM(outer_width, config, shifted=index % 2 == 1) for index in range(blocks))
         self.gates = nn.Parameter(torch.zeros(blocks, outer_heads)) if config.fusion == "zero_gated" else None
 
-    def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], tuple[MiMRouting, ...]]:
+    def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], Decisions]:
         """LQ tokens (B, N, D) -> what each block's condition tokens add to their base, (B, N, D), and the decisions."""
         tokens, decisions, previous = [], [], None
         for mim in self.mims:

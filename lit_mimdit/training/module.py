@@ -21,7 +21,7 @@ from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.backbone import Identity, load_backbone
 from lit_mimdit.models.balance import load_balance_loss, z_loss
 from lit_mimdit.models.latents import encode
-from lit_mimdit.models.mim import BranchConfig, MiMRouting
+from lit_mimdit.models.mim import BranchConfig, Decisions
 from lit_mimdit.models.network import MiMDiT
 from lit_mimdit.training.checkpoint import BRANCH, KEY, branch_of_checkpoint, describe, load_branch, load_into, trained_state
 from lit_mimdit.training.flow import FlowConfig, interpolate, loss_per_sample, sample_noise, sample_times, velocity
@@ -49,7 +49,7 @@ class BalanceConfig:
             raise ValueError(f"balance.load is {self.load} and balance.z {self.z}: both must be 0 or more")
 
 
-def balance_losses(routing: tuple[MiMRouting, ...]) -> tuple[Tensor, Tensor]:
+def balance_losses(routing: Decisions) -> tuple[Tensor, Tensor]:
     """Means over all routers: load balance of the Intra routers, z-loss of Inter and Intra routers."""
     intra = [router for mim in routing for router in mim.intra]
     every = intra + [mim.inter for mim in routing]
@@ -152,12 +152,11 @@ class MiMDiTModule(L.LightningModule):
     def _evaluate(self, batch: dict[str, Any]) -> dict[str, Any]:
         restored, routing = self.restorer(batch["lq"], batch["seed"].cpu() + EVAL_SEED)
         gt, lq = batch["gt"].cpu(), batch["lq"].cpu()
-        round_trip, tiled = self.restorer.round_trip(batch["gt"]), max(gt.shape[-2:]) > self.sampling.tile
+        round_trip = self.restorer.round_trip(batch["gt"])
         for row, (id, degradation) in enumerate(zip(batch["id"], batch["degradation"], strict=True)):
             images = dict(zip(VERSIONS, (lq[row], restored[row], round_trip[row]), strict=True))
             self.table.add(id, degradation, gt[row], images, batch["dataset"][row])
-            if len(gt) == 1 or not tiled:  # of several tiled images only the last one's routing is known
-                self.table.routing[id] = inter_weights(routing, None if tiled else row)
+            self.table.routing[id] = inter_weights(routing[row])
         return {"restored": restored, "routing": routing, "degradation": batch["degradation"]}
 
     def _finish_table(self, stage: str) -> None:

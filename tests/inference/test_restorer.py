@@ -7,6 +7,7 @@ import torch
 
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer, pad_to_multiple
+from lit_mimdit.inference.run_record import inter_weights
 from lit_mimdit.inference.sampler import SamplingConfig
 
 
@@ -26,7 +27,7 @@ def with_config(restorer: Restorer, **changes) -> Restorer:
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (65, 30), (8, 8), (32, 32), (33, 40)])
 def test_any_size_comes_back_in_its_size(restorer, size):
     lq, counted = images(1, *size), []
-    restored, routing = restorer(lq, torch.tensor([0]), progress=counted.append)
+    restored, (routing,) = restorer(lq, torch.tensor([0]), progress=counted.append)
     assert restored.shape == lq.shape and restored.isfinite().all() and 0 <= restored.min() <= restored.max() <= 1
     assert sum(counted) == restorer.evaluations(*size)
     assert len(routing) == 3
@@ -50,6 +51,25 @@ def test_an_image_is_restored_alone_as_in_company(restorer, size):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
     other, _ = restorer(lq[:1], seeds[1:2])
     assert (other - alone[:1]).abs().max() > 0.01
+
+
+def test_decisions_are_known_of_every_image_and_every_tile(restorer):
+    """A row a tile, whatever the groups of tiles; the first tile's decisions are those of the tile by itself."""
+    small, large, seeds = images(3, 32, 32), images(2, 50, 70), torch.arange(3)
+    whole = restorer(small, seeds)[1]
+    assert [len(decisions[0].inter.weights) for decisions in whole] == [1, 1, 1]
+    alone = restorer(small[1:2], seeds[1:2])[1][0]
+    torch.testing.assert_close(whole[1][2].inter.weights, alone[2].inter.weights)
+    tiles = restorer.evaluations(50, 70) // restorer.evaluations(32, 32)
+    assert tiles > 2
+    for group in (2, tiles):
+        tiled = with_config(restorer, tile_batch=group)(large, seeds[:2])[1]
+        assert [len(router.weights) for decisions in tiled for mim in decisions for router in (mim.inter, *mim.intra)] == [
+            tiles
+        ] * 2 * 3 * 5
+        weights = tiled[1][0].inter.weights
+        torch.testing.assert_close(torch.tensor(inter_weights(tiled[1])[0]), weights.mean(0), atol=1e-4, rtol=0)
+        torch.testing.assert_close(weights, with_config(restorer, tile_batch=1)(large[1:], seeds[1:2])[1][0][0].inter.weights)
 
 
 def test_tile_batch_is_no_part_of_the_result(restorer):
