@@ -134,7 +134,9 @@ def one_line(error: BaseException) -> str:
     while found := re.search(r"Does not validate against any of the Union subtypes.*?Errors:\n( *)- ", text, re.DOTALL):
         first = re.split(rf"\n{found[1]}- |\n *Given value", text[found.end() :])[0]
         text = text[: found.start()] + first
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    unknown = re.search("unrecognized arguments|does not accept option", text)
+    return f"{text}; see the keys there are with --help, or --print_config behind a command that works" if unknown else text
 
 
 def user_errors() -> tuple[type[Exception], ...]:
