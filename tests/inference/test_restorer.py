@@ -9,6 +9,7 @@ from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer, pad_to_multiple
 from lit_mimdit.inference.run_record import inter_weights
 from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.models.latents import decode, encode
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,10 @@ def test_tiles_must_suit_the_backbone(restorer):
     for tile in (36, 72):
         with pytest.raises(ValueError, match=f"sampling.tile is {tile} px: this backbone takes multiples of 8 px up to 64 px"):
             with_config(restorer, tile=tile)
+
+
+def test_the_vae_is_not_cut_where_the_transformer_is(restorer):
+    """An image of many transformer tiles goes through the VAE in one piece, up to the VAE's own, larger tile."""
+    image = images(1, 96, 64)
+    small = with_config(restorer, tile=32, overlap=8)
+    torch.testing.assert_close(small.round_trip(image), decode(restorer.vae, encode(restorer.vae, image)), rtol=0, atol=1e-6)
