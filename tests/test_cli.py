@@ -144,15 +144,14 @@ IMPOSSIBLE = {
     "model.init_args.backbone": ("/not/there", "model.backbone: there is no folder '/not/there'"),
     "model.init_args.init": ("not-there.ckpt", "checkpoint not-there.ckpt: no such file"),
     "model.init_args.widht": (3, "widht"),
-    "trainer.max_stepz": (3, "see the keys there are with --help"),
-    "model.init_args.branch.widht": (3, "see the keys there are with --help"),
+    "model.init_args.branch.widht": (3, "widht'; see the keys there are with --help"),
     "model.class_path": ("lit_mimdit.training.module.MimDit", "MimDit"),
     "data.init_args.batch_size": (0, "data.batch_size is 0: it must be at least 1"),
     "data.init_args.micro_batch": (3, "data.batch_size is 4, but 1 processes x 1 accumulated batches x 3 pairs make 3"),
     "data.init_args.crop": ("big", "Got value: big"),
     "data.init_args.eval_crop": (None, "data.eval_batch_size is 2"),
     "data.init_args.train": ("gone.txt", "gone.txt"),
-    "trainer.max_stepz": (3, "max_stepz"),
+    "trainer.max_stepz": (3, "max_stepz'; see the keys there are with --help"),
     "trainer.logger": (False, "no logger"),
 }
 

@@ -129,4 +129,4 @@ def test_the_vae_is_not_cut_where_the_transformer_is(restorer):
     """An image of many transformer tiles goes through the VAE in one piece, up to the VAE's own, larger tile."""
     image = images(1, 96, 64)
     small = with_config(restorer, tile=32, overlap=8)
-    torch.testing.assert_close(small.round_trip(image), decode(restorer.vae, encode(restorer.vae, image)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(small.round_trip(image), decode(restorer.vae, encode(restorer.vae, image)), rtol=0, atol=1e-4)
