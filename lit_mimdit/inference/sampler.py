@@ -48,10 +48,14 @@ class SamplingConfig:
             raise ValueError(f"sampling.tile_batch is {self.tile_batch}: at least 1 is needed")
 
 
+# s_i = 1 - i / n, i = 0..n, then the scheduler's own shift                 (arXiv 2403.03206, section 5.3.2; diffusers' Flux pipeline)
 def times(scheduler: FlowMatchEulerDiscreteScheduler, config: SamplingConfig) -> list[float]:
-    """The scheduler's sigmas for `steps` steps, ending in 0; start "lq" squeezes them into [0, strength]."""
+    """`steps` + 1 times from 1 to 0 by the scheduler's shift; start "lq" squeezes them into [0, strength].
+
+    Left to itself, the scheduler spends its last step on a time of 0.001, which changes nothing: half of a sample of 2 steps.
+    """
     own = FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
-    own.set_timesteps(config.steps)
+    own.set_timesteps(sigmas=[1.0 - step / config.steps for step in range(config.steps)])
     top = config.strength if config.start == "lq" else 1.0
     return [float(sigma) * top for sigma in own.sigmas]
 

@@ -11,15 +11,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
 from lit_mimdit.models.latents import downsampling, encode
 from lit_mimdit.pretraining.hints import WIDTH, hints
+from lit_mimdit.pretraining.references import kept_tokens, reference_latents
 from lit_mimdit.training.ema import EMA
 from lit_mimdit.training.flow import FlowConfig, gaussian_baseline, interpolate, loss_per_sample, sample_noise, sample_times, velocity
 from lit_mimdit.training.optim import OptimizerConfig, configure
 
+CONTEXTS = ("empty", "hints", "reference")  # what a training batch is told
+
 
 class NanoMMDiT(L.LightningModule):
-    """Rectified flow on latents of photograph crops, with an empty prompt or with colour hints for a caption.
+    """Rectified flow on latents of photograph crops: with an empty prompt, with colour hints for a caption, or with a reference image.
 
     Args:
         vae: folder of the trained VAE.
@@ -34,7 +38,7 @@ class NanoMMDiT(L.LightningModule):
         positions: largest token grid side.
         text_tokens: length of the (empty) prompt.
         hint_share: share of an image's tokens that its caption tells of.
-        hint_drop: share of the training batches with the empty prompt.
+        context: probabilities of a training batch with the empty prompt, with hints, with a reference; they sum to 1.
         sampling_shift: shift of the scheduler that is written beside the transformer.
     """
 
@@ -52,7 +56,7 @@ class NanoMMDiT(L.LightningModule):
         positions: int = 32,
         text_tokens: int = 4,
         hint_share: float = 0.25,
-        hint_drop: float = 0.5,
+        context: tuple[float, float, float] = (0.25, 0.15, 0.6),
         sampling_shift: float = 1.0,
     ) -> None:
         super().__init__()
@@ -75,7 +79,10 @@ class NanoMMDiT(L.LightningModule):
             qk_norm="rms_norm",
         )
         self.initialise()
-        self.text_tokens, self.hint_share, self.hint_drop = text_tokens, hint_share, hint_drop
+        install(self.transformer)
+        if min(context) < 0 or abs(sum(context) - 1) > 1e-6:
+            raise ValueError(f"model.context is {context}: probabilities of {', '.join(CONTEXTS)} that sum to 1")
+        self.text_tokens, self.hint_share, self.context = text_tokens, hint_share, context
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -98,39 +105,63 @@ class NanoMMDiT(L.LightningModule):
         """Embeddings (B, text_tokens, 64) of the empty prompt: zeros."""
         return torch.zeros(batch, self.text_tokens, WIDTH, device=self.device)
 
-    def predict_velocity(self, x_t: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
+    def predict_velocity(self, x_t: Tensor, t: Tensor, embeds: Tensor, condition: tuple[BlockCondition, ...] | None = None) -> Tensor:
         pooled = torch.zeros_like(embeds[:, 0])
-        return self.transformer(x_t, encoder_hidden_states=embeds, pooled_projections=pooled, timestep=1000.0 * t, return_dict=False)[0]
+        kwargs = None if condition is None else {"condition": condition}
+        return self.transformer(
+            x_t,
+            encoder_hidden_states=embeds,
+            pooled_projections=pooled,
+            timestep=1000.0 * t,
+            joint_attention_kwargs=kwargs,
+            return_dict=False,
+        )[0]
 
-    def losses(self, images: Tensor, seed: int, hint_drop: float) -> tuple[Tensor, Tensor]:
-        """Loss (B,) and time (B,) of images (B, 3, S, S) in [-1, 1]; the batch has hints with probability 1 - hint_drop."""
+    def reference(self, images: Tensor, draw: torch.Generator) -> tuple[BlockCondition, ...]:
+        """Keys and values of a reference for images (B, 3, S, S) in [0, 1], as the branch's `base: reference` makes them.
+
+        Its hidden states have no gradient, its keys and values do.
+        """
+        embeds = self.empty_prompt(len(images))
+        clean = torch.zeros(len(images), device=self.device)
+        latents = reference_latents(self.vae, images, draw)
+        states = hidden_states(self.transformer, latents, clean, embeds, torch.zeros_like(embeds[:, 0]))
+        kept = kept_tokens(states[0].shape[1], draw).to(self.device)
+        blocks = self.transformer.transformer_blocks
+        return tuple(project_condition(block.attn, state[:, kept]) for block, state in zip(blocks, states, strict=True))
+
+    def losses(self, images: Tensor, seed: int, context: str | None = None) -> tuple[Tensor, Tensor]:
+        """Loss (B,) and time (B,) of images (B, 3, S, S) in [-1, 1]; `context` is one of CONTEXTS, None draws one."""
         draw = torch.Generator().manual_seed(seed)
-        hinted = torch.rand((), generator=draw).item() >= hint_drop
-        token = downsampling(self.vae) * self.transformer.config.patch_size
-        embeds = hints(images, token, self.hint_share, draw) if hinted else self.empty_prompt(len(images))
+        drawn = CONTEXTS[int(torch.multinomial(torch.tensor(self.context), 1, generator=draw))]
+        context, condition, embeds = context or drawn, None, self.empty_prompt(len(images))
+        if context == "hints":
+            token = downsampling(self.vae) * self.transformer.config.patch_size
+            embeds = hints(images, token, self.hint_share, draw)
+        elif context == "reference":
+            condition = self.reference(images * 0.5 + 0.5, draw)
         x0 = encode(self.vae, images * 0.5 + 0.5)
         seeds = torch.arange(len(x0)) + seed * 1_000_003
         noise, normal = sample_noise(seeds, tuple(x0.shape[1:]))
         noise, t = noise.to(x0), sample_times(normal, self.flow).to(x0.device)
-        predicted = self.predict_velocity(interpolate(x0, noise, t), t, embeds)
+        predicted = self.predict_velocity(interpolate(x0, noise, t), t, embeds, condition)
         return loss_per_sample(predicted, velocity(x0, noise), t, self.flow.weighting), t
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         with sdpa_kernel([SDPBackend.MATH] if self.device.type == "cpu" else list(SDPBackend.__members__.values())[1:]):
-            loss, _ = self.losses(batch, self.global_step, self.hint_drop)
+            loss, _ = self.losses(batch, self.global_step)
         self.log("train/loss", loss.mean(), prog_bar=True)
         return loss.mean()
 
     def validation_step(self, batch: Tensor, index: int) -> None:
-        hinted, _ = self.losses(batch, 10**9 + index, hint_drop=0.0)
-        self.log("val/loss_with_hints", hinted.mean(), batch_size=len(batch))
-        loss, t = self.losses(batch, 10**9 + index, hint_drop=1.0)
-        self.log("val/loss", loss.mean(), prog_bar=True, batch_size=len(batch))
+        for context in CONTEXTS:
+            loss, t = self.losses(batch, 10**9 + index, context)
+            self.log(f"val/loss_{context}", loss.mean(), prog_bar=True, batch_size=len(batch))
+            for low in range(0, 10, 2):
+                rows = (t * 10 >= low) & (t * 10 < low + 2)
+                if rows.any():
+                    self.log(f"val/loss_{context}_t{low / 10:.1f}-{(low + 2) / 10:.1f}", loss[rows].mean(), batch_size=int(rows.sum()))
         self.log("val/loss_of_gaussian", gaussian_baseline(t).mean(), batch_size=len(batch))
-        for low in range(0, 10, 2):
-            rows = (t * 10 >= low) & (t * 10 < low + 2)
-            if rows.any():
-                self.log(f"val/loss_t{low / 10:.1f}-{(low + 2) / 10:.1f}", loss[rows].mean(), batch_size=int(rows.sum()))
 
     def configure_optimizers(self) -> dict[str, Any]:
         return configure(self.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches)

@@ -15,11 +15,12 @@ def curved(x: torch.Tensor, t: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 @pytest.mark.parametrize("steps", [1, 2, 40])
-def test_times_are_the_schedulers_sigmas(shift, steps):
+def test_times_are_even_steps_with_the_schedulers_shift(shift, steps):
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     own = times(scheduler, SamplingConfig(steps=steps))
-    scheduler.set_timesteps(steps)
-    assert own == pytest.approx(scheduler.sigmas.tolist()) and own[0] == 1.0 and own[-1] == 0.0 and len(own) == steps + 1
+    even = [1 - step / steps for step in range(steps + 1)]
+    assert own == pytest.approx([shift * s / (1 + (shift - 1) * s) for s in even], abs=1e-6)
+    assert own[0] == 1.0 and own[-1] == 0.0 and len(own) == steps + 1
     squeezed = times(scheduler, SamplingConfig(steps=steps, start="lq", strength=0.4))
     assert squeezed == pytest.approx([0.4 * t for t in own])
     assert times(scheduler, SamplingConfig(steps=steps, start="noise", strength=0.4)) == own
@@ -35,7 +36,7 @@ def test_asking_for_times_leaves_the_scheduler_alone():
 def test_euler_is_diffusers_step():
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     ours = sample(curved, LQ, NOISE, scheduler, SamplingConfig(steps=7))
-    scheduler.set_timesteps(7)
+    scheduler.set_timesteps(sigmas=[1 - step / 7 for step in range(7)])
     x = NOISE
     for timestep in scheduler.timesteps:
         x = scheduler.step(curved(x, timestep.item() / 1000.0), timestep, x, return_dict=False)[0]
