@@ -221,7 +221,7 @@ def _severity_part(page: Page, gallery: Gallery, of: Study, rows: list[Row]) -> 
         title = f"{checkpoint}: severity and choice, {found} of {len(own)} routers with q < 0.05"
         gallery.add(pictures.severity_map(excess, q, of.groups, title), f"severity_{number}", "bits beyond chance, block by group")
         strongest = sorted(own, key=lambda row: row["by_chance_bits"] - row["information_bits"])[:3]
-        cases = {f"{r['degradation']}, block {r['block']} {r['group'][2:]} (q {r['q']:.3f})": _by_level(of, number, r) for r in strongest}
+        cases = {f"{r['degradation']}\nblock {r['block']} {r['group'][2:]}, q = {r['q']:.3f}": _by_level(of, number, r) for r in strongest}
         title = f"{checkpoint}: the routers that tell severities apart best"
         gallery.add(pictures.severity_bars(cases, title), f"severity_shares_{number}", "share of the images of each severity")
 

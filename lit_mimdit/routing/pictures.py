@@ -237,7 +237,7 @@ def severity_map(excess: dict[str, np.ndarray], q: dict[str, np.ndarray], groups
 @mpl.rc_context(STYLE)
 def severity_bars(cases: dict[str, dict[str, np.ndarray]], title: str) -> Figure:
     """Share of the images of each severity that chose each sub-expert (E,), a panel a case (router and degradation)."""
-    figure = Figure(figsize=(0.9 + 2.6 * len(cases), 2.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(1.6 + 2.3 * len(cases), 2.8), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(cases), squeeze=False, sharey=True)[0]
     for axis, (name, levels) in zip(axes, cases.items(), strict=True):
         width = 0.8 / len(levels)

@@ -10,7 +10,7 @@ from lit_mimdit.data.image_io import read_rgb, to_tensor
 from lit_mimdit.data.layouts import Pair
 from lit_mimdit.data.pairs import crop_box
 from lit_mimdit.data.sample_data import TABLE
-from lit_mimdit.evaluation.scores import score
+from lit_mimdit.evaluation.pixel import eight_bit, psnr
 
 
 def find_table(root: Path, given: Path | None) -> Path | None:
@@ -51,7 +51,7 @@ def psnr_of(pair: Pair, crop: int | None) -> float:
     lq, gt = middle(pair.lq, crop), middle(pair.gt, crop)
     if lq.shape != gt.shape:
         raise ValueError(f"pair {pair.id}: LQ and GT have different sizes; `python -m lit_mimdit data check` lists such pairs")
-    return score(to_tensor(lq), to_tensor(gt))["psnr"]
+    return psnr(eight_bit(to_tensor(lq))[None], eight_bit(to_tensor(gt))[None]).item()
 
 
 def by_thirds(values: list[float], degradations: list[str]) -> list[str]:
