@@ -84,8 +84,6 @@ def routing(
     paths = [checkpoint_path(path) for path in checkpoint or [None]]
     names = names_of(paths)
     pairs = limited(require_complete(read_layout("foundir", data, meta=meta)), limit)
-    if not pairs:
-        raise ValueError(f"data {data}: no pairs; FoundIR's layout is <NN><Type>/{{GT,LQ}}/, or give --meta")
     levels, source = severities_of(pairs, severity, data, severities, crop)
     records, configs, about = [], [], []
     for path, name in zip(paths, names, strict=True):

@@ -14,7 +14,7 @@ from lit_mimdit.evaluation.page import Page
 from lit_mimdit.evaluation.tables import latex, markdown
 from lit_mimdit.routing import pictures, study
 from lit_mimdit.routing.study import ALL, DEAD_BELOW, Row, Study
-from lit_mimdit.routing.table6 import TYPES, Interval, agreement, read_table6
+from lit_mimdit.routing.table6 import TYPES, Interval, agreement, published_for
 
 FORMAT = "lit_mimdit.routing.1"
 TABLES = ("table6", "degradations", "blocks", "sub_experts", "routers", "severity", "records")
@@ -48,14 +48,14 @@ def table6_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     published = "published" in rows[0]
     head = ["degradation", "N"]
     for group in groups:
-        head += [group] + [f"{group}, paper"] * published
+        head += [group, f"{group}, paper"] if published else [group]
     body = []
     for name in dict.fromkeys(row["degradation"] for row in rows):
         own = [row for row in rows if row["degradation"] == name]
         cells = [name, str(own[0]["images"])]
         for row in own:
             interval = "" if math.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
-            cells += [f"{row['mean']:.3f}{interval}"] + [f"{row['published']:.4f}"] * published
+            cells += [f"{row['mean']:.3f}{interval}", f"{row['published']:.4f}"] if published else [f"{row['mean']:.3f}{interval}"]
         body.append(cells)
     return head, body
 
@@ -100,12 +100,12 @@ def write_study(folder: Path, of: Study, permutations: int, seed: int) -> dict[s
             write_bytes(folder / f"{name}.csv", as_csv(tables[name]).encode())
         else:
             (folder / f"{name}.csv").unlink(missing_ok=True)  # of a study before
-    comparable = bool(six) and "published" in six[0]
+    published = published_for(list(here), of.groups)
     health = [h.sentences(of.groups) if h is not None else None for h in study.health(of)]
     summary: dict[str, Any] = {"format": FORMAT, "checkpoints": of.checkpoints, "groups": of.groups, "top_k": of.top_k} | of.about
     summary["health"] = dict(zip(of.checkpoints, health, strict=True))
-    if comparable:
-        summary["agreement_with_table6"] = agreement(weights.mean, read_table6())
+    if published is not None and len(here) > 1:
+        summary["agreement_with_table6"] = agreement(weights.mean, published)
         for kind in ("against_equal_share", "against_own_mean"):
             summary[kind] = {word: sum(row[kind] == word for row in six) for word in ("appears", "opposite", "undecided")}
     if six:
@@ -176,7 +176,7 @@ def _table6_part(
     page.heading("Table 6", 2)
     page.text(f"{caption(of)}. FoundIR types: {', '.join(f'{name} = {kind}' for name, kind in names.items())}.")
     page.table(*table6_cells(rows))
-    published = read_table6() if "agreement_with_table6" in summary else None
+    published = published_for(list(names), of.groups)
     apart = published - published.mean(0) if published is not None else None
     title = "Table 6: bars this study, diamonds the paper" if published is not None else "Mean Inter weights"
     figure = pictures.interval_bars(weights, published, list(names), of.groups, title, 1 / len(of.groups))
@@ -186,11 +186,12 @@ def _table6_part(
     if published is not None:
         both = {"published": published, "this study": weights.mean}
         gallery.add(pictures.table_picture(both, list(names), of.groups, "Table 6"), "table6_tables", "white is an equal share")
-        about = summary["agreement_with_table6"]
-        page.text(
-            f"Rank correlation with the published table: {about['spearman_weights']:.2f} of the weights, {about['spearman_contrasts']:.2f} "
-            f"of the contrasts; the same heaviest group in {about['same_heaviest_group']} of {len(names)} degradations."
-        )
+        if about := summary.get("agreement_with_table6"):
+            page.text(
+                f"Rank correlation with the published table: {about['spearman_weights']:.2f} of the weights, "
+                f"{about['spearman_contrasts']:.2f} of the contrasts; the same heaviest group in {about['same_heaviest_group']} of "
+                f"{len(names)} degradations."
+            )
         page.heading("Which published preferences appear", 3)
         page.text(
             "appears or opposite: the interval lies wholly on the published or on the other side; undecided: it covers the neutral value."

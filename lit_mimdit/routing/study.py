@@ -9,7 +9,7 @@ from lit_mimdit.data.degradations import SEVERITIES
 from lit_mimdit.routing.health import Health, effective_number, enough, health_of
 from lit_mimdit.routing.records import Records
 from lit_mimdit.routing.statistics import false_discovery, permutation_test, standard_error
-from lit_mimdit.routing.table6 import GROUPS, TYPES, Interval, over_checkpoints, over_images, read_table6, rows_of
+from lit_mimdit.routing.table6 import Interval, over_checkpoints, over_images, published_for, rows_of
 from lit_mimdit.routing.tally import entropy, tally_of
 
 Row = dict[str, Any]
@@ -75,7 +75,7 @@ def degradation_table(study: Study, names: dict[str, str]) -> tuple[list[Row], I
         weights, contrasts = over_checkpoints(np.array([[some.mean(0) for some in own] for own in values]))
     else:
         weights, contrasts = over_images(values[0])
-    published = read_table6() if study.groups == GROUPS and names == TYPES else None
+    published = published_for(list(names), study.groups)
     table = rows_of(weights, contrasts, [len(rows[folder]) for folder in names.values()], list(names), study.titles, published)
     errors = np.array([[standard_error(some) for some in own] for own in values])  # over the images of each checkpoint
     for row, error in zip(table, errors.mean(0).ravel(), strict=True):

@@ -27,6 +27,14 @@ def read_table6() -> np.ndarray:
     return np.array([[float(rows[group][name]) for group in GROUPS] for name in TYPES])
 
 
+def published_for(names: list[str], groups: list[str]) -> np.ndarray | None:
+    """The published rows of these degradations, (len(names), groups); None if the paper has not all of them, or other groups."""
+    known = list(TYPES)
+    if not names or groups != GROUPS or not set(names) <= set(known):
+        return None
+    return read_table6()[[known.index(name) for name in names]]
+
+
 class Interval(NamedTuple):
     """Means with the ends of their intervals, arrays of one shape; NaN where there is none."""
 
