@@ -132,7 +132,7 @@ def test_hyper_parameters_and_final_metrics(events):
     values = started[0]
     assert values["branch.intra.experts"].number_value == 2 and values["optimizer.lr"].number_value == 1e-3
     assert values["data.batch_size"].number_value == 4 and values["flow.weighting"].string_value == "velocity"
-    assert values["branch.chained"].bool_value and values["trainer.max_steps"].number_value == 6
+    assert values["branch.chained"].number_value == 1 and values["trainer.max_steps"].number_value == 6
 
 
 def without_callbacks(settings: dict, *names: str) -> dict:
@@ -203,7 +203,7 @@ def test_a_dead_expert_is_warned_of_once():
     module = SimpleNamespace(branch_config=BranchConfig(8, 2, groups=["spatial", "swin"], intra=IntraConfig(4, 2)))
     trainer = SimpleNamespace(loggers=[], global_step=50)
     callback = callbacks.RoutingScalars(every_n_steps=1)
-    with pytest.warns(UserWarning, match="step 50: 4 dead sub-experts.* block 0 spatial 2, .* of the last 200 images") as caught:
+    with pytest.warns(UserWarning, match=r"step 50: 4 dead sub-experts.* block 0 spatial 2, .*of the last 200 images") as caught:
         callback.show(trainer, module, "train", tallies(chosen))
     assert len(caught) == 2 and "2 collapsed routers" in str(caught[1].message)
     with warnings.catch_warnings():

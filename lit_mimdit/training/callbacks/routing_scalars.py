@@ -103,7 +103,7 @@ class RoutingScalars(RoutingCallback):
         if enough(whole, self.dead_below):
             health = health_of(whole, top_k(config), self.dead_below, self.collapse_below)
             values |= {"router_health/dead_sub_experts": len(health.dead), "router_health/collapsed_routers": len(health.collapsed)}
-            sentences = health.sentences(groups)
+            sentences = health.sentences(list(config.groups))
         for sentence in sentences:
             if stage == "train" and sentence not in self._warned:
                 rank_zero_warn(f"step {trainer.global_step}: {sentence} (of the last {int(whole.images)} images)")
