@@ -29,8 +29,8 @@ def test_dead_and_collapsed_are_named():
     assert found.dead == [(0, 0, 2), (0, 0, 3)] and found.collapsed == [(0, 0)]
     assert found.intra_effective[0] == pytest.approx([2, 4], abs=1e-3) and found.inter_effective == pytest.approx([2])
     first, second = found.sentences(["spatial", "swin"])
-    assert first == "2 dead sub-experts, which hardly any image chooses: block 0 spatial 2, block 0 spatial 3"
-    assert second == "1 collapsed routers, which send all images the same way: block 0 spatial"
+    assert first == "dead sub-experts, which hardly any image chooses (2): block 0 spatial 2, block 0 spatial 3"
+    assert second == "collapsed routers, which send all images the same way (1): block 0 spatial"
     assert health_of(tally_of(images(chosen, [0.5, 0.5])), 2, 0.6, 0.05).dead == [
         (0, 0, 2), (0, 0, 3), (0, 1, 0), (0, 1, 1), (0, 1, 2), (0, 1, 3),
     ]  # fmt: skip

@@ -203,11 +203,14 @@ def test_a_dead_expert_is_warned_of_once():
     module = SimpleNamespace(branch_config=BranchConfig(8, 2, groups=["spatial", "swin"], intra=IntraConfig(4, 2)))
     trainer = SimpleNamespace(loggers=[], global_step=50)
     callback = callbacks.RoutingScalars(every_n_steps=1)
-    with pytest.warns(UserWarning, match=r"step 50: 4 dead sub-experts.* block 0 spatial 2, .*of the last 200 images") as caught:
+    with pytest.warns(UserWarning, match=r"step 50: dead sub-experts.* \(4\): block 0 spatial 2, .*of the last 200 images") as caught:
         callback.show(trainer, module, "train", tallies(chosen))
-    assert len(caught) == 2 and "2 collapsed routers" in str(caught[1].message)
+    assert len(caught) == 2 and "the same way (2)" in str(caught[1].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         callback.show(trainer, module, "train", tallies(chosen))
-        chosen[:50, ..., :] = [0, 0, 1, 1]
+        chosen[:50, ...] = [0, 0, 1, 1]
+        callback.show(trainer, module, "train", tallies(chosen))
+    chosen[...] = [0, 0, 1, 1]
+    with pytest.warns(UserWarning, match=r"\(4\): block 0 spatial 0, block 0 spatial 1, block 0 swin 0, block 0 swin 1 "):
         callback.show(trainer, module, "train", tallies(chosen))

@@ -1,12 +1,13 @@
 """Routing as curves in TensorBoard, on one page, with a warning where experts die or routers collapse."""
 
 import re
+from dataclasses import replace
 
 import lightning as L
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lit_mimdit.routing.health import enough, health_of
+from lit_mimdit.routing.health import Health, enough, health_of
 from lit_mimdit.routing.table6 import TYPES
 from lit_mimdit.routing.tally import Tally, total
 from lit_mimdit.training.callbacks.tensorboard import writer_of
@@ -92,7 +93,7 @@ class RoutingScalars(RoutingCallback):
                 f"RoutingScalars: dead_below is {dead_below} and collapse_below {collapse_below}; both are shares, dead_below above 0"
             )
         self.dead_below, self.collapse_below = dead_below, collapse_below
-        self._warned: set[str] = set()
+        self._warned: set[tuple] = set()
         self._laid_out: list[str] = []
 
     def show(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str, tallies: dict[str, Tally]) -> None:
@@ -104,10 +105,8 @@ class RoutingScalars(RoutingCallback):
             health = health_of(whole, top_k(config), self.dead_below, self.collapse_below)
             values |= {"router_health/dead_sub_experts": len(health.dead), "router_health/collapsed_routers": len(health.collapsed)}
             sentences = health.sentences(list(config.groups))
-        for sentence in sentences:
-            if stage == "train" and sentence not in self._warned:
-                rank_zero_warn(f"step {trainer.global_step}: {sentence} (of the last {int(whole.images)} images)")
-        self._warned |= set(sentences)
+            if stage == "train":
+                self._warn(health, list(config.groups), f"(of the last {int(whole.images)} images)", trainer.global_step)
         writer = writer_of(trainer)
         if writer is None:
             return
@@ -120,3 +119,10 @@ class RoutingScalars(RoutingCallback):
         if stage == "train" and names != self._laid_out:  # TensorBoard takes the last layout
             self._laid_out = names
             writer.add_custom_scalars(layout_of(names, stage, len(whole.inter)))
+
+    def _warn(self, health: Health, groups: list[str], about: str, step: int) -> None:
+        """Of what was not warned of before."""
+        new = replace(health, **{kind: [p for p in getattr(health, kind) if p not in self._warned] for kind in ("dead", "collapsed")})
+        self._warned |= {*health.dead, *health.collapsed}
+        for sentence in new.sentences(groups):
+            rank_zero_warn(f"step {step}: {sentence} {about}")
