@@ -41,7 +41,7 @@ class Health:
             "collapsed routers, which send all images the same way": collapsed,
         }
         return [
-            f"{len(some)} {text}: {', '.join(some[:SHOWN])}{', ...' if len(some) > SHOWN else ''}" for text, some in texts.items() if some
+            f"{text} ({len(some)}): {', '.join(some[:SHOWN])}{', ...' if len(some) > SHOWN else ''}" for text, some in texts.items() if some
         ]
 
 

@@ -142,7 +142,9 @@ def write_page(
     shown = {f"{name} ({len(of.rows(name))})": values.mean(0) for name, values in means.items()}
     whole = {"mean Inter weight": np.stack([values.mean(0) for values in shown.values()])}
     gallery.add(pictures.table_picture(whole, list(shown), of.groups, "All degradations (images)"), "degradations", "mean over blocks")
-    gallery.add(pictures.heat_maps(shown, of.groups, "Block by group"), "heat_maps", "mean Inter weights, block by group")
+    gallery.add(
+        pictures.heat_maps(shown, of.groups, "Block by group"), "heat_maps", "mean Inter weights, block by group; white is an equal share"
+    )
     gallery.add(pictures.depth(means, of.groups, "Along the depth"), "depth", "a thin line a checkpoint, the bold one their mean")
     page.heading("Sub-experts", 2)
     for number, (checkpoint, records) in enumerate(zip(of.checkpoints, of.records, strict=True)):
@@ -220,7 +222,11 @@ def _severity_part(page: Page, gallery: Gallery, of: Study, rows: list[Row]) -> 
             q[row["degradation"]][place] = row["q"]
         found = sum(row["q"] < 0.05 for row in own)
         title = f"{checkpoint}: severity and choice, {found} of {len(own)} routers with q < 0.05"
-        gallery.add(pictures.severity_map(excess, q, of.groups, title), f"severity_{number}", "bits beyond chance, block by group")
+        gallery.add(
+            pictures.severity_map(excess, q, of.groups, title),
+            f"severity_{number}",
+            "bits beyond chance, block by group; a star where q < 0.05",
+        )
         strongest = sorted(own, key=lambda row: row["by_chance_bits"] - row["information_bits"])[:3]
         cases = {f"{r['degradation']}\nblock {r['block']} {r['group'][2:]}, q = {r['q']:.3f}": _by_level(of, number, r) for r in strongest}
         title = f"{checkpoint}: the routers that tell severities apart best"

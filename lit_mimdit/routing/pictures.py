@@ -113,9 +113,7 @@ def heat_maps(weights: dict[str, np.ndarray], groups: list[str], title: str, col
         axis.tick_params(labelbottom=number + across >= count)
         if number % across == 0:
             axis.set_ylabel("block")
-    figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, aspect=30, label="mean Inter weight; white: equal share").outline.set_visible(
-        False
-    )
+    figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, aspect=30, label="mean Inter weight").outline.set_visible(False)
     figure.suptitle(title)
     return figure
 
@@ -229,7 +227,7 @@ def severity_map(excess: dict[str, np.ndarray], q: dict[str, np.ndarray], groups
         axis.tick_params(labelbottom=number + across >= len(excess))
         if number % across == 0:
             axis.set_ylabel("block")
-    _bar(figure, image, axes, "bits beyond chance; *: q < 0.05")
+    _bar(figure, image, axes, "bits beyond chance")
     figure.suptitle(title)
     return figure
 
