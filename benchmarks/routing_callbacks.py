@@ -103,6 +103,7 @@ def main() -> None:
                 f"{type(callback).__name__:20} {1000 * each:8.2f} ms a step, {1000 * write:8.1f} ms every {callback.every_n_steps} steps: "
                 f"{100 * cost / whole:5.2f} % of a step"
             )
+        trainer.loggers[0].finalize("success")  # its thread still writes into the folder
         print(f"{'together':20} {100 * total / whole:5.2f} % of a step")
 
 

@@ -35,7 +35,10 @@ def test_intervals_over_images_hold_in_simulation():
         _, contrasts = over_images(values)
         covered += contrasts.low[0, 0] <= truth[0] - truth.mean() <= contrasts.high[0, 0]
     assert covered / 400 == pytest.approx(0.95, abs=0.03)
-    weights, _ = over_images(values)
+    weights, contrasts = over_images(values)
+    variance = [some.var(ddof=1) / 30 for some in values]
+    by_hand = (2 / 3) ** 2 * variance[0] + (variance[1] + variance[2]) / 9  # of 2/3 m_0 - 1/3 m_1 - 1/3 m_2
+    assert contrasts.high[0, 0] - contrasts.mean[0, 0] == pytest.approx(1.959964 * by_hand**0.5, rel=1e-5)
     assert weights.mean[1, 0] == values[1].mean() and weights.low[1, 0] == pytest.approx(
         stats.t.interval(0.95, 29, values[1].mean(), stats.sem(values[1][:, 0]))[0]
     )
