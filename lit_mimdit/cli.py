@@ -5,13 +5,15 @@ whose signature is its parser and whose docstring is its help.
 """
 
 import inspect
+import json
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from typing import Literal, get_args, get_origin
+from itertools import takewhile
+from typing import Any, Literal, get_args, get_origin
 
 TRAINER_COMMANDS = {
     "fit": "train, and validate while training",
@@ -27,6 +29,7 @@ COMMANDS = {
     "data check": ("lit_mimdit.data.check", "check", "check a data set: pairs, sizes, problems, a contact sheet"),
     "evaluate": ("lit_mimdit.evaluation.evaluate", "evaluate", "score any method's restored images against their references"),
     "report": ("lit_mimdit.evaluation.report", "report", "one page of finished evaluations: tables, plots, best and worst cases"),
+    "routing": ("lit_mimdit.routing.command", "routing", "what each expert does for each degradation, beside the paper's table 6"),
     "metrics": ("lit_mimdit.evaluation.listing", "metrics", "list the metrics, their weights, and which can run here"),
 }
 TRACEBACK = "LIT_MIMDIT_TRACEBACK"
@@ -119,10 +122,28 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
     flags = {f"--{name}" for name, parameter in signature.parameters.items() if parameter.annotation is bool}
     bare = [i for i, a in enumerate(args) if a in flags and args[i + 1 : i + 2] not in (["true"], ["false"])]  # a bare flag means true
     args = [f"{a}=true" if i in bare else a for i, a in enumerate(args)]
+    args = join_lists(args, {f"--{name}" for name, parameter in signature.parameters.items() if _is_list(parameter.annotation)})
     values = vars(parser.instantiate(parser.parse_args(args)))
     given = [values.pop(name) for name in positional]
     result = function(*given, **values)
     return int(bool(result)) if isinstance(result, int) else 0
+
+
+def _is_list(annotation: Any) -> bool:
+    """Whether an annotation is a list, or a list or None."""
+    return get_origin(annotation) is list or any(get_origin(part) is list for part in get_args(annotation))
+
+
+def join_lists(args: list[str], flags: set[str]) -> list[str]:
+    """`--checkpoint a b` as jsonargparse takes it: `--checkpoint ["a", "b"]`. A value that is a list already, or null, stays."""
+    joined: list[str] = []
+    while args:
+        flag, *args = args
+        values = list(takewhile(lambda value: not value.startswith("-"), args)) if flag in flags else []
+        args = args[len(values) :]
+        plain = len(values) != 1 or values[0] != "null" and not values[0].startswith("[")
+        joined += [flag, json.dumps(values)] if values and plain else [flag, *values]
+    return joined
 
 
 def one_line(error: BaseException) -> str:

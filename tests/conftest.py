@@ -129,7 +129,7 @@ def tiny_settings(backbone_folder, data_root) -> dict:
         name, options = callback["class_path"].rsplit(".", 1)[-1], callback.setdefault("init_args", {})
         if name == "ModelCheckpoint":
             options |= {"every_n_train_steps": 3, "save_top_k": -1}
-        elif name in ("LossByTime", "RoutingHistograms"):
+        elif name in ("LossByTime", "RoutingHistograms", "RoutingScalars", "RoutingPictures"):
             options["every_n_steps"] = 2
     return settings
 

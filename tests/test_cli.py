@@ -24,7 +24,7 @@ def run(*args: str) -> subprocess.CompletedProcess:
 def test_the_list_of_commands_is_known():
     """A new command needs a line here, a help text, and a test of its own."""
     assert sorted(cli.TRAINER_COMMANDS) == ["fit", "predict", "test", "validate"]
-    assert sorted(cli.COMMANDS) == ["data check", "evaluate", "export", "metrics", "report", "restore", "sample-data"]
+    assert sorted(cli.COMMANDS) == ["data check", "evaluate", "export", "metrics", "report", "restore", "routing", "sample-data"]
 
 
 def test_help_and_version(capsys):
@@ -59,6 +59,7 @@ TAUGHT = {
     "evaluate": ["--output", "--restored", "--reference", "--metrics", "--layout"],
     "metrics": ["--only", "--weights"],
     "report": ["--output", "--by", "--cases", "--side"],
+    "routing": ["--output", "--data", "--checkpoint", "--limit", "--crop", "--severity", "--permutations", "11Raindrop"],
 }
 
 
@@ -243,3 +244,11 @@ def test_yaml_and_options_beat_what_a_checkpoint_remembers(tiny):
     assert cli.main(["fit", "-c", config, "--ckpt_path", "remembers.ckpt", "--model.init_args.sampling.overlap", "16"]) == 0
     kept = torch.load(last, weights_only=True)["lit_mimdit"]
     assert kept["sampling"]["steps"] == 1 and kept["sampling"]["overlap"] == 16
+
+
+def test_lists_are_given_as_words_or_as_json():
+    flags = {"--checkpoint", "--types"}
+    assert cli.join_lists(["--checkpoint", "a", "b", "-o", "out"], flags) == ["--checkpoint", '["a", "b"]', "-o", "out"]
+    assert cli.join_lists(["x", "--types", "01Blur", "--size", "3"], flags) == ["x", "--types", '["01Blur"]', "--size", "3"]
+    for untouched in (["--types", '["01Blur"]'], ["--types", "null"], ["--types"], ["--size", "3", "4"]):
+        assert cli.join_lists(untouched, flags) == untouched

@@ -97,6 +97,26 @@ class Restorer:
         return restored[..., : lq.shape[-2], : lq.shape[-1]].cpu(), routing
 
     @torch.no_grad()
+    def route(self, lq: Tensor) -> list[Decisions]:
+        """The routers' decisions about images of one size: those that restoring them returns, at a fraction of its cost.
+
+        Args:
+            lq: (B, 3, H, W) in [0, 1], any H and W.
+
+        Returns:
+            for each image, a row a tile.
+        """
+        padded = pad_to_multiple(lq, self.multiple)
+        if max(padded.shape[-2:]) <= self.config.tile:
+            decisions = self.network.decide(encode(self.vae, padded.to(self.device)))
+            return [rows_of(decisions, row) for row in range(len(lq))]
+        found = []
+        for image in padded:
+            z_lq, groups = self._cut(image[None].to(self.device))
+            found.append(join_rows([self.network.decide(torch.cat([tiling.crop(z_lq, box) for box in group])) for group in groups]))
+        return found
+
+    @torch.no_grad()
     def round_trip(self, image: Tensor) -> Tensor:
         """Images (B, 3, H, W) through the VAE and back: the best that any latent could give."""
         padded = pad_to_multiple(image, self.multiple).to(self.device)
@@ -125,12 +145,17 @@ class Restorer:
         latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
         return decode(self.vae, latent), [rows_of(condition.routing, row) for row in range(len(images))]
 
-    def _tiled(self, image: Tensor, seed: Tensor, progress: Progress | None) -> tuple[Tensor, Decisions]:
-        z_lq = self._encode(image)
-        noise = sample_noise(seed, tuple(z_lq.shape[1:]))[0].to(z_lq)
+    def _cut(self, image: Tensor) -> tuple[Tensor, list[list[tiling.Box]]]:
+        """The latent of a large image (1, 3, H, W), and its tiles, `tile_batch` at once."""
         tiles = self._latent_boxes(self._boxes(*image.shape[-2:], self.multiple))
+        batch = self.config.tile_batch
+        return self._encode(image), [tiles[first : first + batch] for first in range(0, len(tiles), batch)]
+
+    def _tiled(self, image: Tensor, seed: Tensor, progress: Progress | None) -> tuple[Tensor, Decisions]:
+        z_lq, groups = self._cut(image)
+        noise = sample_noise(seed, tuple(z_lq.shape[1:]))[0].to(z_lq)
+        tiles = [box for group in groups for box in group]
         batch, overlap = self.config.tile_batch, self.config.overlap // self.factor
-        groups = [tiles[first : first + batch] for first in range(0, len(tiles), batch)]
         conditions = [self.network.condition(torch.cat([tiling.crop(z_lq, box) for box in group])) for group in groups]
 
         def on_tiles(parts: Tensor, group: int, t: float) -> Tensor:

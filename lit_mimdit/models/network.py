@@ -112,15 +112,29 @@ class MiMDiT(nn.Module):
         states = hidden_states(self.backbone, latent.expand(count, -1, -1, -1), timestep, embeds.to(latent.dtype), pooled.to(latent.dtype))
         return [state.expand(batch, -1, -1) for state in states]
 
+    @torch.no_grad()
+    def _embed(self, z_lq: Tensor) -> Tensor:
+        """LQ latents of the backbone's dtype -> LQ tokens (B, N, D)."""
+        embed = self.backbone.pos_embed
+        return embed(z_lq) if self.branch.config.positions else embed.proj(z_lq).flatten(2).transpose(1, 2)
+
+    def _ask(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], Decisions]:
+        return self.branch(x_BND.to(self.branch.mims[0].project.weight.dtype), grid)
+
+    def decide(self, z_lq: Tensor) -> Decisions:
+        """What the routers decide about the LQ latents (B, C, H, W): those of `condition`, without its keys and values."""
+        grid = self.grid(z_lq)
+        return self._ask(self._embed(z_lq.to(self.backbone.dtype)), grid)[1]
+
     def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> Condition:
         """Look at the LQ latents (B, C, H, W) once: keys and values for every block, differentiable in the branch."""
         grid, prompt = self.grid(z_lq), prompt or self.prompt
-        dtype, embed = self.backbone.dtype, self.backbone.pos_embed
+        dtype = self.backbone.dtype
         z_lq = z_lq.to(dtype)
+        x_BND = self._embed(z_lq)
         with torch.no_grad():
-            x_BND = embed(z_lq) if self.branch.config.positions else embed.proj(z_lq).flatten(2).transpose(1, 2)
             bases = self._base(z_lq, x_BND, prompt)
-        tokens, decisions = self.branch(x_BND.to(self.branch.mims[0].project.weight.dtype), grid)
+        tokens, decisions = self._ask(x_BND, grid)
         gates = self.branch.gates if self.branch.gates is not None else [None] * len(tokens)
         blocks = tuple(
             project_condition(block.attn, (c_BND if base is None else base + c_BND).to(dtype), gate)

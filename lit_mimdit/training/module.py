@@ -16,7 +16,7 @@ from lit_mimdit.evaluation.metrics import choose
 from lit_mimdit.evaluation.scorer import Scorer
 from lit_mimdit.evaluation.scores import ScoreTable, means
 from lit_mimdit.inference.restorer import Restorer
-from lit_mimdit.inference.run_record import describe_run, inter_weights
+from lit_mimdit.inference.run_record import describe_run
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.backbone import Identity, load_backbone
 from lit_mimdit.models.balance import load_balance_loss, z_loss
@@ -156,7 +156,6 @@ class MiMDiTModule(L.LightningModule):
         for row, (id, degradation) in enumerate(zip(batch["id"], batch["degradation"], strict=True)):
             images = dict(zip(VERSIONS, (lq[row], restored[row], round_trip[row]), strict=True))
             self.table.add(id, degradation, gt[row], images, batch["dataset"][row])
-            self.table.routing[id] = inter_weights(routing[row])
         return {"restored": restored, "routing": routing, "degradation": batch["degradation"]}
 
     def _finish_table(self, stage: str) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer, pad_to_multiple
@@ -130,3 +131,22 @@ def test_the_vae_is_not_cut_where_the_transformer_is(restorer):
     image = images(1, 96, 64)
     small = with_config(restorer, tile=32, overlap=8)
     torch.testing.assert_close(small.round_trip(image), decode(restorer.vae, encode(restorer.vae, image)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(32, 24), (29, 30), (50, 70)])
+def test_routing_while_sampling_is_routing_in_one_forward(restorer, size):
+    """The routers are asked once an image or tile, whatever the steps, and `route` asks the same; whole, padded and tiled images."""
+    lq, asked = images(2, *size), []
+    hooks = [mim.router.register_forward_hook(lambda module, args, routing: asked.append(len(routing.weights))) for mim in
+             restorer.network.branch.mims]  # fmt: skip
+    try:
+        sampled = with_config(restorer, steps=5)(lq, torch.tensor([0, 1]))[1]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    tiles = len(restorer._boxes(*pad_to_multiple(lq, 8).shape[-2:], 8)) if max(size) > 32 else 1
+    assert sum(asked) == 2 * tiles * len(hooks), "not once more at any step"
+    for one, other in zip(sampled, restorer.route(lq), strict=True):
+        assert len(one[0].inter.weights) == tiles
+        for mine, theirs in zip(tree_leaves(one), tree_leaves(other), strict=True):
+            assert torch.equal(mine, theirs)

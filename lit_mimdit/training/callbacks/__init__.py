@@ -1,9 +1,12 @@
 """Everything a run shows, guards and writes; each callback is one file and knows nothing of the others."""
 
 from lit_mimdit.training.callbacks.finite import FiniteGuard
+from lit_mimdit.training.callbacks.hyperparameters import Hyperparameters
 from lit_mimdit.training.callbacks.losses import LossByTime
 from lit_mimdit.training.callbacks.progress import TrainingProgress
-from lit_mimdit.training.callbacks.routing import RoutingHistograms
+from lit_mimdit.training.callbacks.routing_histograms import RoutingHistograms
+from lit_mimdit.training.callbacks.routing_pictures import RoutingPictures
+from lit_mimdit.training.callbacks.routing_scalars import RoutingScalars
 from lit_mimdit.training.callbacks.samples import SamplePictures
 from lit_mimdit.training.callbacks.stop import GracefulStop
 from lit_mimdit.training.callbacks.table import ResultTable
@@ -13,9 +16,12 @@ from lit_mimdit.training.callbacks.write import WriteRestored
 __all__ = [
     "FiniteGuard",
     "GracefulStop",
+    "Hyperparameters",
     "LossByTime",
     "ResultTable",
     "RoutingHistograms",
+    "RoutingPictures",
+    "RoutingScalars",
     "SamplePictures",
     "Throughput",
     "TrainingProgress",

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lit_mimdit.data.image_io import write_photo
 from lit_mimdit.evaluation.scores import render
 from lit_mimdit.evaluation.summary import ALL
+from lit_mimdit.inference.run_record import inter_weights
 
 KEPT = ("degraded", "restored", "reference")
 
@@ -52,9 +53,17 @@ class ResultTable(L.Callback):
             table.write(self.folder, summary, kept if self.keep_images and stage == "test" else {}, f"{stage}_")
             rank_zero_info(f"every image: {self.folder}/{stage}_scores.csv; a page: python -m lit_mimdit report {self.folder} -o FOLDER")
 
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Gives the table the routers' weights of every image: `report` draws them."""
+        for id, decisions in zip(batch["id"], outputs["routing"], strict=True):
+            pl_module.table.routing[id] = inter_weights(decisions)
+
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if not self.keep_images or self.folder is None:
             return
         for row, id in enumerate(batch["id"]):

@@ -1,0 +1,1 @@
+"""The router microscope: from the routers' decisions about images to tables, statistics and pictures."""

@@ -1,0 +1,82 @@
+"""Hyper-parameters and the metrics they led to, in TensorBoard's HParams page: one row a run."""
+
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import lightning as L
+from torch.utils.tensorboard.summary import hparams
+
+from lit_mimdit.evaluation.metrics import METRICS
+from lit_mimdit.training.callbacks.tensorboard import writer_of
+
+Value = bool | int | float | str
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Value]:
+    """Nested plain values as one level, {"branch.intra.experts": 4}; lists and None become text."""
+    found: dict[str, Value] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return found
+
+
+def settings_of(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Value]:
+    """Everything a comparison of runs may turn on: settings of model, data and trainer that have plain values."""
+    parts = {
+        "branch": pl_module.branch_config,
+        "optimizer": pl_module.optimizer_config,
+        "flow": pl_module.flow,
+        "sampling": pl_module.sampling,
+        "balance": pl_module.balance,
+    }
+    values: dict[str, Any] = {name: asdict(part) for name, part in parts.items() if is_dataclass(part)}
+    values["backbone"], values["init"] = pl_module.backbone_name, pl_module.init
+    data = vars(trainer.datamodule) if trainer.datamodule is not None else {}
+    values["data"] = {key: str(data[key]) if key == "root" else data[key] for key in DATA if key in data}
+    values["trainer"] = {
+        "max_steps": trainer.max_steps,
+        "precision": trainer.precision,
+        "processes": trainer.world_size,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "gradient_clip_val": trainer.gradient_clip_val,
+    }
+    return flatten(values)
+
+
+DATA = ("root", "photos", "types", "batch_size", "crop", "augment", "eval_crop", "seed")
+
+
+class Hyperparameters(L.Callback):
+    """Writes the run's settings at its start and its last metrics at its end: training loss, and the scores of validation or test."""
+
+    def _start(self, trainer: L.Trainer, pl_module: L.LightningModule, metrics: list[str]) -> None:
+        writer = writer_of(trainer)
+        if writer is not None:  # the page reads the metrics' own curves: a run that still goes on, or was killed, has them too
+            self._summaries = hparams(settings_of(trainer, pl_module), dict.fromkeys(metrics, 0.0))
+            for summary in self._summaries[:2]:
+                writer.file_writer.add_summary(summary)
+
+    def _end(self, trainer: L.Trainer) -> None:
+        writer = writer_of(trainer)
+        if writer is not None:
+            writer.file_writer.add_summary(self._summaries[2])
+
+    @staticmethod
+    def _scores(stage: str, keys: list[str]) -> list[str]:
+        return [f"{stage}/{key}_restored" for key in keys]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pixel = [key for key in pl_module.metrics if METRICS[key].backend == "pixel"] or ["psnr"]
+        self._start(trainer, pl_module, ["train/loss", "val/psnr_degraded", *self._scores("val", pixel)])
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._end(trainer)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start(trainer, pl_module, ["test/psnr_degraded", *self._scores("test", pl_module.metrics)])
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._end(trainer)
