@@ -26,6 +26,7 @@ COMMANDS = {
     "sample-data": ("lit_mimdit.data.sample_data", "write_sample_data", "write a small FoundIR-layout data set"),
     "data check": ("lit_mimdit.data.check", "check", "check a data set: pairs, sizes, problems, a contact sheet"),
     "data shard": ("lit_mimdit.data.shards.write", "shard", "write a data set as shards, to stream from a network disk or S3"),
+    "data latents": ("lit_mimdit.training.latents", "latents", "encode shards with the VAE, for training that skips it"),
     "evaluate": ("lit_mimdit.evaluation.evaluate", "evaluate", "score any method's restored images against their references"),
     "report": ("lit_mimdit.evaluation.report", "report", "one page of finished evaluations: tables, plots, best and worst cases"),
     "metrics": ("lit_mimdit.evaluation.listing", "metrics", "list the metrics, their weights, and which can run here"),

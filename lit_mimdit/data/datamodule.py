@@ -18,7 +18,7 @@ from lit_mimdit.data.pairs import Augment, PairDataset, collate
 from lit_mimdit.data.quarantine import Quarantine
 from lit_mimdit.data.sample_data import write_sample_data
 from lit_mimdit.data.shards.cache import ShardCache
-from lit_mimdit.data.shards.manifest import MANIFEST, PLAN, QUARANTINE
+from lit_mimdit.data.shards.manifest import MANIFEST, PLAN, QUARANTINE, Manifest
 from lit_mimdit.data.shards.source import ShardSource
 from lit_mimdit.data.sources import FolderSource, Source
 
@@ -120,6 +120,7 @@ class FoundIRDataModule(L.LightningDataModule):
         self.mixing, self.window, self.retries, self.latents = mixing, window, retries, latents
         self.shard_cache = None if cache_dir is None else ShardCache(cache_dir, int(cache_gb * 1e9))
         self.max_broken, self.quarantine, self._written, self._restored = max_broken, None, 0, {}
+        self.latents_of: Manifest | None = None  # of the training latents, once they are opened
 
     def prepare_data(self) -> None:
         if self.sample_data and isinstance(self.root, Path) and not (self.root.is_dir() and any(self.root.iterdir())):
@@ -176,6 +177,7 @@ class FoundIRDataModule(L.LightningDataModule):
                 raise ValueError(f"data.{split}: {place} holds no pairs")
             if split == "train":
                 source.require(self.crop, self.augment)
+                self.latents_of = source.manifest if source.latents else None
             elif source.latents:
                 raise ValueError(f"data.{split}: {place} holds latents, and evaluation needs images: name shards of images, or a meta file")
             return source

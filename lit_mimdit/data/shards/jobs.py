@@ -3,11 +3,13 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 from tqdm import tqdm
@@ -51,25 +53,38 @@ def run_jobs(
             missing.pop(number)
             failed += done[2]
             before += len(done[1]) + len(done[2])
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch in a locked state
-    counter = context.Value("q", 0)
     with tqdm(total=total, initial=before, unit="pair", desc="sharding", dynamic_ncols=True) as bar:
-        pool = ProcessPoolExecutor(min(workers, max(len(missing), 1)), context, _start_worker, (counter,))
-        try:
-            running: set[Future] = {pool.submit(_work, folder, write, number, job) for number, job in missing.items()}
-            while running:
-                ended, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    failed += future.result()
-                _refuse_too_many(failed, total, max_broken)
-                bar.update(before + counter.value - bar.n)
-                bar.set_postfix(broken=len(failed), refresh=False)
-        except BrokenProcessPool as error:
-            raise ValueError("a worker process died (killed, or out of memory); the same command goes on, with fewer --workers") from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for found, done in _results(folder, write, missing, workers):
+            failed += found
+            bar.update(before + done - bar.n)
+            bar.set_postfix(broken=len(failed), refresh=False)
+            _refuse_too_many(failed, total, max_broken)
     _refuse_too_many(failed, total, max_broken)
     return failed
+
+
+def _results(
+    folder: Path, write: Callable[..., None], missing: dict[int, Any], workers: int
+) -> Iterator[tuple[list[tuple[str, str]], int]]:
+    """(what was left out of shards that just ended, pairs done so far), several times a second."""
+    if workers == 1:
+        counter = SimpleNamespace(value=0, get_lock=nullcontext)
+        _start_worker(counter, alone=True)
+        for number, job in missing.items():
+            yield _work(folder, write, number, job), counter.value
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch in a locked state
+    counter = context.Value("q", 0)
+    pool = ProcessPoolExecutor(max(min(workers, len(missing)), 1), context, _start_worker, (counter,))
+    try:
+        running: set[Future] = {pool.submit(_work, folder, write, number, job) for number, job in missing.items()}
+        while running:
+            ended, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            yield [pair for future in ended for pair in future.result()], counter.value
+    except BrokenProcessPool as error:
+        raise ValueError("a worker process died (killed, or out of memory); the same command goes on, with fewer --workers") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _refuse_too_many(failed: list[tuple[str, str]], total: int, max_broken: float) -> None:
@@ -84,10 +99,11 @@ def _refuse_too_many(failed: list[tuple[str, str]], total: int, max_broken: floa
 _counter: Any = None
 
 
-def _start_worker(counter: Any) -> None:
+def _start_worker(counter: Any, alone: bool = False) -> None:
     global _counter
     _counter = counter
-    Thread(target=_end_with_parent, daemon=True).start()
+    if not alone:
+        Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:

@@ -108,6 +108,19 @@ class ShardSource:
         lq, gt = self._decode(number, held, tile)
         return lq[top : top + crop, left : left + crop], gt[top : top + crop, left : left + crop]
 
+    def indices(self, number: int) -> range:
+        """The pairs of a shard."""
+        end = int(self.ends[number])
+        return range(end - len(self.manifest.shards[number]), end)
+
+    def tiles(self, index: int) -> tuple[int, int, list[tuple[Box, np.ndarray, np.ndarray]]]:
+        """Height and width of a pair and all of its tiles, decoded: box, LQ, GT."""
+        number, row = self._locate(index)
+        held = self._index(number)
+        tiles = range(int(held.first[row]), int(held.first[row + 1]))
+        height, width = map(int, held.sizes[row])
+        return height, width, [(Box(*map(int, held.boxes[tile])), *self._decode(number, held, tile)) for tile in tiles]
+
     def read_latents(self, index: int, draw: np.random.Generator, augment: Augment) -> dict[str, Tensor]:
         """z_lq and z_gt of one tile, with what `read` and the augmentation after it would draw (training/latents.py wrote them)."""
         number, row = self._locate(index)

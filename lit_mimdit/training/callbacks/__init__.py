@@ -3,6 +3,7 @@
 from lit_mimdit.training.callbacks.finite import FiniteGuard
 from lit_mimdit.training.callbacks.losses import LossByTime
 from lit_mimdit.training.callbacks.progress import TrainingProgress
+from lit_mimdit.training.callbacks.quarantine import BrokenSamples
 from lit_mimdit.training.callbacks.routing import RoutingHistograms
 from lit_mimdit.training.callbacks.samples import SamplePictures
 from lit_mimdit.training.callbacks.stop import GracefulStop
@@ -11,6 +12,7 @@ from lit_mimdit.training.callbacks.throughput import Throughput
 from lit_mimdit.training.callbacks.write import WriteRestored
 
 __all__ = [
+    "BrokenSamples",
     "FiniteGuard",
     "GracefulStop",
     "LossByTime",
