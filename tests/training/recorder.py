@@ -9,7 +9,7 @@ import lightning as L
 
 
 class Recorder(L.Callback):
-    """One line a step in `seen-RANK.txt`: step, epoch, ids, seeds, hash of the tensors. $KILL_AT=N: kill -9 of the whole group in step N."""
+    """One line a step in `seen-RANK.txt`: step, epoch, ids, seeds, hash of the tensors. $KILL_AT=N: all are killed in step N."""
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         tensors = [batch[name] for name in ("lq", "gt", "z_lq", "z_gt") if name in batch]
