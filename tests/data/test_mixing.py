@@ -34,7 +34,7 @@ def test_balanced_takes_each_degradation_equally_often_and_its_pairs_in_passes(w
             assert sorted(GROUP[places[start : start + 3] % 60]) == [0, 1, 2]
         total.update((places % 60).tolist())
         for kind in range(3):
-            counts = [total[index] for index in np.flatnonzero(GROUP == kind)]
+            counts = [total[index] for index in np.flatnonzero(np.equal(GROUP, kind))]
             assert max(counts) - min(counts) <= 1
 
 

@@ -199,7 +199,7 @@ def test_a_cache_that_cannot_be_written_is_noted_once_and_done_without(shard_roo
 
 
 def test_600_mutated_shards_give_pixels_or_an_image_error(shard_root, tmp_path):
-    """Indices and tar files with bytes changed, cut or put in; the checksums are renewed in every second one, so that the decoder sees it."""
+    """Members and indices with bytes changed or cut; of every second index the checksum is renewed, so that its arrays are looked at."""
     from lit_mimdit.data.decoders import decode
 
     draw = np.random.default_rng(0)
