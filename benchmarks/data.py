@@ -153,10 +153,8 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     print(f"{args.pairs} pairs, {args.workers} workers, batch {args.batch}: PNG {files / 1e9:.2f} GB, shards {stored / 1e9:.2f} GB")
     for name, value in medians.items():
         print(f"{name:12} {value:7.1f} pairs/s")
-    print(
-        ours, limit = medians["shards"], medians["decode only"]
-        print(f"shards / folder {ours / medians['folder']:.1f}, shards / decode only {ours / limit:.2f}")
-    )
+    ours, limit = medians["shards"], medians["decode only"]
+    print(f"shards / folder {ours / medians['folder']:.1f}, shards / decode only {ours / limit:.2f}")
 
 
 def median_ms(function: Callable[[Any], Any], items: list[Any], runs: int = 5) -> float:
