@@ -27,6 +27,8 @@ COMMANDS = {
     "export": ("lit_mimdit.training.export", "export", "write a checkpoint's trained branch as safetensors"),
     "sample-data": ("lit_mimdit.data.sample_data", "write_sample_data", "write a small FoundIR-layout data set"),
     "data check": ("lit_mimdit.data.check", "check", "check a data set: pairs, sizes, problems, a contact sheet"),
+    "data shard": ("lit_mimdit.data.shards.write", "shard", "write a data set as shards, to stream from a network disk or S3"),
+    "data latents": ("lit_mimdit.training.latents", "latents", "encode shards with the VAE, for training that skips it"),
     "evaluate": ("lit_mimdit.evaluation.evaluate", "evaluate", "score any method's restored images against their references"),
     "report": ("lit_mimdit.evaluation.report", "report", "one page of finished evaluations: tables, plots, best and worst cases"),
     "routing": ("lit_mimdit.routing.command", "routing", "what each expert does for each degradation, beside the paper's table 6"),
@@ -95,8 +97,7 @@ def run_trainer(args: list[str]) -> None:
 def run_function(name: str, function: Callable, args: list[str]) -> int:
     """Parse `args` by the function's signature and call it; it exits with 1 if it returns a number that is not 0.
 
-    The first parameter is positional (as many as one likes, if it is a list) unless the function takes keywords only; `output` also
-    answers to -o.
+    What the function takes by position is positional here too (as many as one likes, if it is a list); `output` also answers to -o.
     """
     from docstring_parser import parse
     from jsonargparse import ArgumentParser
@@ -104,15 +105,14 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
     signature = inspect.signature(function, eval_str=True)
     text = parse(function.__doc__ or "")
     help_of = {p.arg_name: p.description for p in text.params}
-    first = next(iter(signature.parameters.values()))
-    positional = {first.name} if first.kind is not inspect.Parameter.KEYWORD_ONLY else set()
-    many = get_origin(first.annotation) is list
+    positional = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     description = f"{text.short_description}\n\n{text.long_description or ''}"
     parser = ArgumentParser(prog=f"python -m lit_mimdit {name}", description=description, exit_on_error=False)
-    by_hand = positional | ({"output"} & signature.parameters.keys())
-    if positional:
-        kind = get_args(first.annotation)[0] if many else first.annotation
-        parser.add_argument(first.name, nargs="+" if many else None, type=kind, help=help_of[first.name])
+    by_hand = {p.name for p in positional} | ({"output"} & signature.parameters.keys())
+    for p in positional:
+        many = get_origin(p.annotation) is list
+        kind = get_args(p.annotation)[0] if many else p.annotation
+        parser.add_argument(p.name, nargs="+" if many else None, type=kind, help=help_of[p.name])
     if "output" in by_hand:
         output = signature.parameters["output"]
         required = output.default is inspect.Parameter.empty
@@ -124,7 +124,7 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
     args = [f"{a}=true" if i in bare else a for i, a in enumerate(args)]
     args = join_lists(args, {f"--{name}" for name, parameter in signature.parameters.items() if _is_list(parameter.annotation)})
     values = vars(parser.instantiate(parser.parse_args(args)))
-    given = [values.pop(name) for name in positional]
+    given = [values.pop(p.name) for p in positional]
     result = function(*given, **values)
     return int(bool(result)) if isinstance(result, int) else 0
 

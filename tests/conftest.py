@@ -111,6 +111,16 @@ def data_root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def shard_root(data_root, tmp_path_factory) -> Path:
+    """The 10 training pairs above in 4 shards, cut into 4 tiles of 40 px."""
+    from lit_mimdit.data.shards.write import shard
+
+    folder = tmp_path_factory.mktemp("shards") / "train"
+    shard(data_root, folder, meta=Path("train.txt"), tile=40, overlap=8, shard_pairs=3, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_settings(backbone_folder, data_root) -> dict:
     """quickstart.yaml with everything small: 6 steps of 4 crops of 32 px, 2 batches an epoch.
 

@@ -24,7 +24,18 @@ def run(*args: str) -> subprocess.CompletedProcess:
 def test_the_list_of_commands_is_known():
     """A new command needs a line here, a help text, and a test of its own."""
     assert sorted(cli.TRAINER_COMMANDS) == ["fit", "predict", "test", "validate"]
-    assert sorted(cli.COMMANDS) == ["data check", "evaluate", "export", "metrics", "report", "restore", "routing", "sample-data"]
+    assert sorted(cli.COMMANDS) == [
+        "data check",
+        "data latents",
+        "data shard",
+        "evaluate",
+        "export",
+        "metrics",
+        "report",
+        "restore",
+        "routing",
+        "sample-data",
+    ]
 
 
 def test_help_and_version(capsys):
@@ -56,6 +67,8 @@ TAUGHT = {
     "export": ["--output", "--dtype"],
     "sample-data": ["--size", "--train_crops", "--types", "--overwrite"],
     "data check": ["--layout"],
+    "data shard": ["source", "destination", "--tile", "--overlap", "--codec", "--quality", "--workers", "--max_broken"],
+    "data latents": ["source", "destination", "--backbone", "--augment", "--dtype"],
     "evaluate": ["--output", "--restored", "--reference", "--metrics", "--layout"],
     "metrics": ["--only", "--weights"],
     "report": ["--output", "--by", "--cases", "--side"],

@@ -2,17 +2,25 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
+from lit_mimdit.data.faults import Fault
 from lit_mimdit.data.image_io import ImageError, Photo, list_images, read_photo
 from lit_mimdit.data.layouts import DATASETS, Pair, read_layout, require_complete
+from lit_mimdit.data.mixing import Mixing, training_order
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
 from lit_mimdit.data.pairs import Augment, PairDataset, collate
+from lit_mimdit.data.quarantine import Quarantine
 from lit_mimdit.data.sample_data import write_sample_data
+from lit_mimdit.data.shards.cache import ShardCache
+from lit_mimdit.data.shards.manifest import MANIFEST, PLAN, QUARANTINE, Manifest
+from lit_mimdit.data.shards.source import ShardSource
+from lit_mimdit.data.sources import FolderSource, Source
 
 
 class PhotoFiles(Dataset):
@@ -33,14 +41,14 @@ class PhotoFiles(Dataset):
 
 
 class FoundIRDataModule(L.LightningDataModule):
-    """Pairs of degraded and clean images in the layout of FoundIR.
+    """Pairs of degraded and clean images in the layout of FoundIR, or in shards.
 
     Args:
-        root: folder that the paths of the meta files are relative to.
+        root: folder, or s3://bucket/folder of shards, that `train`, `val` and `test` are relative to.
         batch_size: training pairs a step, over all processes and accumulated batches together.
         crop: side of the training crop in pixels.
-        train: meta file of the training pairs (`GT-path, LQ-path` lines), relative to `root`.
-        val: the same for validation.
+        train: meta file of the training pairs (`GT-path, LQ-path` lines), or folder of shards (`data shard`, `data latents`), or s3://...
+        val: the same for validation (no latents).
         test: the same for test; null reads the folders of `root` (`01Blur/{GT,LQ}`, ...).
         benchmarks: data sets that `test` evaluates as well, whole: layout (4krd, realrain1k, hazerd, uhdll) and its root, or
             {root: ..., frames: ...} with the options of that layout.
@@ -54,6 +62,14 @@ class FoundIRDataModule(L.LightningDataModule):
         cache: keep decoded images in memory (small data sets).
         sample_data: write the small sample data set to `root` if nothing is there.
         seed: of order, crops, augmentation, noise and times; the seed of every photograph that `predict` restores.
+        mixing: natural takes each training pair once an epoch; balanced takes every degradation equally often.
+        window: of shards, how many are mixed at a time; null mixes all, which asks for pieces of all shards all the time.
+        cache_dir: local folder in which whole shards are kept; null reads the pieces where they lie.
+        cache_gb: bound of that folder, 10^9 bytes; a process needs `window` shards of it (balanced: as many for each degradation).
+        retries: of requests to S3 that fail (10 last about a minute and a half).
+        max_broken: share of the training pairs that may be unreadable; they are listed in quarantine.csv in the run's folder and another
+            pair takes their place. Above it the run stops; 0 stops at the first.
+        latents: of latent shards, take the mode of the GT's posterior as encoding on the spot does, or a sample of it.
     """
 
     def __init__(
@@ -74,28 +90,47 @@ class FoundIRDataModule(L.LightningDataModule):
         sample_data: bool = False,
         seed: int = 0,
         benchmarks: dict[str, str | dict[str, str]] | None = None,
+        mixing: Mixing = "natural",
+        window: int | None = None,
+        cache_dir: str | None = None,
+        cache_gb: float = 100.0,
+        retries: int = 10,
+        max_broken: float = 0.01,
+        latents: Literal["mode", "sample"] = "mode",
     ) -> None:
         super().__init__()
-        for key, value in {"batch_size": batch_size, "crop": crop, "eval_batch_size": eval_batch_size, "micro_batch": micro_batch}.items():
+        counts = {"batch_size": batch_size, "crop": crop, "eval_batch_size": eval_batch_size, "micro_batch": micro_batch, "window": window}
+        for key, value in counts.items():
             if value is not None and value < 1:
                 raise ValueError(f"data.{key} is {value}: it must be at least 1")
+        if not 0 <= max_broken <= 1:
+            raise ValueError(f"data.max_broken is {max_broken}: it is a share, from 0 to 1")
+        if cache_gb <= 0:
+            raise ValueError(f"data.cache_gb is {cache_gb}: it must be more than 0; for no cache set data.cache_dir to null")
         if eval_batch_size > 1 and eval_crop is None:
             raise ValueError(f"data.eval_batch_size is {eval_batch_size}: images of one batch need one size, so set data.eval_crop")
         if workers < 0:
             raise ValueError(f"data.workers is {workers}: it must be 0 or more")
-        self.root, self.batch_size, self.crop, self.micro_batch = Path(root), batch_size, crop, micro_batch
+        self.root = root if "://" in root else Path(root)
+        self.batch_size, self.crop, self.micro_batch = batch_size, crop, micro_batch
         self.meta = {"train": train, "val": val, "test": test}
         self.predict_from, self.benchmarks = predict, benchmarks or {}
         self.eval_batch_size, self.eval_crop, self.augment = eval_batch_size, eval_crop, augment
         self.workers, self.cache, self.sample_data, self.seed = workers, cache, sample_data, seed
+        self.mixing, self.window, self.retries, self.latents = mixing, window, retries, latents
+        self.shard_cache = None if cache_dir is None else ShardCache(cache_dir, int(cache_gb * 1e9))
+        self.max_broken, self.quarantine, self._written, self._restored = max_broken, None, 0, {}
+        self.latents_of: Manifest | None = None  # of the training latents, once they are opened
 
     def prepare_data(self) -> None:
-        if self.sample_data and not (self.root.is_dir() and any(self.root.iterdir())):
+        if self.sample_data and isinstance(self.root, Path) and not (self.root.is_dir() and any(self.root.iterdir())):
             write_sample_data(self.root, seed=self.seed)
 
     def pairs(self, split: Literal["train", "val", "test"]) -> list[Pair]:
         """The pairs of a split; ValueError if a file is missing or unpaired."""
         meta = self.meta[split]
+        if not isinstance(self.root, Path):
+            raise ValueError(f"data.{split} is {meta!r}: only shards can be read from {self.root}; name their folder")
         if not self.root.is_dir():
             raise ValueError(
                 f"data.root: there is no folder {str(self.root)!r}; `python -m lit_mimdit sample-data {self.root}` writes a small set"
@@ -132,9 +167,25 @@ class FoundIRDataModule(L.LightningDataModule):
             )
         return micro
 
-    def _loader(self, split: Literal["train", "val", "test"], dataset: PairDataset, batch_size: int) -> DataLoader:
-        training = split == "train"
-        sampler = EpochSampler(len(dataset), batch_size, self.seed, shuffle=training, drop_last=training, cluster=self.cluster)
+    def source(self, split: Literal["train", "val", "test"]) -> Source:
+        """Where the pairs of a split come from: shards if it names a folder of them, else image files."""
+        name = self.meta[split] or "."
+        place = name if "://" in name else f"{self.root}/{name}" if isinstance(self.root, str) else str(self.root / name)
+        if "://" in place or Path(place, MANIFEST).is_file():
+            source = ShardSource(place, self.shard_cache, self.retries, self.latents == "sample")
+            if not len(source):
+                raise ValueError(f"data.{split}: {place} holds no pairs")
+            if split == "train":
+                source.require(self.crop, self.augment)
+                self.latents_of = source.manifest if source.latents else None
+            elif source.latents:
+                raise ValueError(f"data.{split}: {place} holds latents, and evaluation needs images: name shards of images, or a meta file")
+            return source
+        if Path(place, PLAN).is_file():
+            raise ValueError(f"data.{split}: {place} holds unfinished shards: give `python -m lit_mimdit data shard` again, it goes on")
+        return FolderSource(self.pairs(split), self.cache and split == "train")
+
+    def _loader(self, dataset: PairDataset, sampler: EpochSampler) -> DataLoader:
         return ResumableLoader(
             dataset,
             sampler,
@@ -145,14 +196,24 @@ class FoundIRDataModule(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        dataset = PairDataset(self.pairs("train"), self.crop, True, self.augment, self.seed, self.cache)
-        return self._loader("train", dataset, self.per_step())
+        source = self.source("train")
+        order = training_order(source.table(), self.mixing, self.window, self.seed)
+        self.quarantine = Quarantine(len(source), self.max_broken)
+        self.quarantine.load_state_dict(self._restored or {"rows": []})
+        sampler = EpochSampler(len(source), self.per_step(), self.seed, shuffle=True, drop_last=True, cluster=self.cluster, order=order)
+        return self._loader(PairDataset(source, self.crop, True, self.augment, self.seed, replace=True), sampler)
 
     def _eval_dataloader(self, split: Literal["val", "test"]) -> DataLoader:
-        pairs = self.pairs(split)
+        source = self.source(split)
         if split == "test" and self.benchmarks:
-            pairs = [replace(pair, dataset=DATASETS["foundir"]) for pair in pairs] + self.benchmark_pairs()
-        return self._loader(split, PairDataset(pairs, self.eval_crop, False, "none", self.seed), self.eval_batch_size)
+            if not isinstance(source, FolderSource):
+                raise ValueError(
+                    f"data.benchmarks are evaluated beside image files only: name a meta file as data.test, not {self.meta[split]!r}"
+                )
+            source = FolderSource([replace(pair, dataset=DATASETS["foundir"]) for pair in source.pairs] + self.benchmark_pairs())
+        dataset = PairDataset(source, self.eval_crop, False, "none", self.seed)
+        sampler = EpochSampler(len(source), self.eval_batch_size, self.seed, shuffle=False, drop_last=False, cluster=self.cluster)
+        return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader:
         return self._eval_dataloader("val")
@@ -175,3 +236,34 @@ class FoundIRDataModule(L.LightningDataModule):
             files[name] = path
         own = dict(list(files.items())[self.cluster.rank :: self.cluster.world_size])
         return DataLoader(PhotoFiles(own, self.seed), batch_size=None, num_workers=self.workers)
+
+    # -- what cannot be read
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if self.trainer is not None and self.trainer.training and self.quarantine is not None:
+            self._take_note(batch.pop("faults", []))
+        return batch
+
+    def _take_note(self, faults: list[Fault]) -> None:
+        """All ranks learn of the faults of all, so that all stop in the same step if they are too many."""
+        trainer = self.trainer
+        if trainer.strategy.reduce_boolean_decision(bool(faults), all=False):
+            if trainer.world_size > 1:
+                gathered: list[Any] = [None] * trainer.world_size
+                torch.distributed.all_gather_object(gathered, faults)
+                faults = [fault for rank in gathered for fault in rank]
+            for fault in self.quarantine.add(faults, trainer.current_epoch, trainer.global_step):
+                rank_zero_warn(f"{'not read' if fault.lost else 'mended'}: {fault.id}: {fault.reason}")
+        if len(self.quarantine.rows) == self._written:
+            return
+        folder = trainer.log_dir or trainer.default_root_dir  # on every process: it is a broadcast
+        if trainer.is_global_zero:
+            self.quarantine.write(Path(folder, QUARANTINE))
+        self._written = len(self.quarantine.rows)
+        self.quarantine.require_few(str(Path(folder, QUARANTINE)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.quarantine.state_dict() if self.quarantine is not None and self.quarantine.rows else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._restored = dict(state)

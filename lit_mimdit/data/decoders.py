@@ -3,6 +3,7 @@
 The content decides the format, EXIF orientation is applied, and whatever is wrong with a file comes out as an `ImageError`.
 """
 
+import io
 import os
 import re
 import struct
@@ -35,9 +36,12 @@ class ImageInfo(NamedTuple):
     orientation: int  # EXIF orientation, 1 (upright) to 8
 
 
-def decode(path: str | Path) -> np.ndarray:
-    """Upright pixels with the channels of the file: (H, W, C), C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha."""
-    with _open(path) as file:
+def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
+    """Upright pixels with the channels of the file: (H, W, C), C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha.
+
+    With `data`, the bytes of a file that lies elsewhere (in a shard), `path` is only what errors call it.
+    """
+    with _open(path, data) as file:
         head = file.read(25)
         file.seek(0)
         if head[:4] in _TIFF_MAGIC:
@@ -56,9 +60,9 @@ def decode(path: str | Path) -> np.ndarray:
     return _upright(pixels, orientation)
 
 
-def image_info(path: str | Path) -> ImageInfo:
-    """Size, real format and orientation from the header alone, without decoding. Raises `ImageError`."""
-    with _open(path) as file:
+def image_info(path: str | Path, data: bytes | None = None) -> ImageInfo:
+    """Size, real format and orientation from the header alone, without decoding. `data` as in `decode`. Raises `ImageError`."""
+    with _open(path, data) as file:
         head = file.read(4)
         file.seek(0)
         if head in _TIFF_MAGIC:
@@ -74,11 +78,11 @@ def image_info(path: str | Path) -> ImageInfo:
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[BinaryIO]:
+def _open(path: str | Path, data: bytes | None) -> Iterator[BinaryIO]:
     """The file opened for reading; whatever goes wrong with it inside the block becomes an `ImageError`."""
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
+        with open(path, "rb") if data is None else io.BytesIO(data) as file:
+            if (os.fstat(file.fileno()).st_size if data is None else len(data)) == 0:
                 raise ImageError(f"{path}: the file is empty (zero bytes); copy or download it again")
             yield file
     except (ImageError, MemoryError):

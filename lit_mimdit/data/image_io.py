@@ -56,13 +56,13 @@ class Photo(NamedTuple):
     bits: int  # 8 or 16 bits a channel in the file
 
 
-def read_rgb(path: str | Path) -> np.ndarray:
+def read_rgb(path: str | Path, data: bytes | None = None) -> np.ndarray:
     """Pixels of an image file, upright: (H, W, 3) uint8, or uint16 where the file stores 16 bits.
 
     Grayscale gives three equal channels, alpha is dropped (colours of transparent pixels stay as stored), CMYK is converted.
-    Raises `ImageError`.
+    With `data`, the bytes of a file that lies elsewhere (in a shard), `path` is only what errors call it. Raises `ImageError`.
     """
-    pixels = decode(path)
+    pixels = decode(path, data)
     colours = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1].repeat(3, axis=2)
     return np.ascontiguousarray(colours)
 
@@ -195,7 +195,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def _encode(kind: str, pixels: np.ndarray) -> bytes:
     """(H, W, C) uint8 or uint16, C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha, as the bytes of a file."""
     if kind == "PNG" and pixels.dtype == np.uint16:
-        return _encode_png16(pixels)
+        return encode_png16(pixels)
     buffer = io.BytesIO()
     channels = pixels.shape[2]
     if kind == "TIFF":
@@ -209,7 +209,7 @@ def _encode(kind: str, pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_png16(pixels: np.ndarray) -> bytes:
+def encode_png16(pixels: np.ndarray) -> bytes:
     """A PNG of 16 bits a channel, which neither PIL nor torchvision writes (https://www.w3.org/TR/png/)."""
     height, width, channels = pixels.shape
     rows = np.ascontiguousarray(pixels, dtype=">u2").view(np.uint8).reshape(height, -1)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
+from lit_mimdit.data.mixing import Order
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -31,12 +33,13 @@ def epoch_order(samples: int, epoch: int, seed: int, shuffle: bool) -> np.ndarra
     return np.random.default_rng(np.random.SeedSequence([seed, epoch])).permutation(samples)
 
 
-def batch_indices(order: np.ndarray, batch: int, batch_size: int, cluster: Cluster) -> np.ndarray:
+def batch_indices(order: np.ndarray, batch: int, batch_size: int, cluster: Cluster, start: int = 0) -> np.ndarray:
     """What one rank gets of global batch number `batch`: the next world_size * batch_size samples, dealt out in turn.
 
-    All ranks together see the samples that a single process with the same global batch would see, in one batch.
+    All ranks together see the samples that a single process with the same global batch would see, in one batch. `start`: samples of the
+    order that are left out, because they were seen before the run was interrupted.
     """
-    start = batch * batch_size * cluster.world_size
+    start += batch * batch_size * cluster.world_size
     return order[start : start + batch_size * cluster.world_size][cluster.rank :: cluster.world_size]
 
 
@@ -46,7 +49,7 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 
 
 class EpochSampler:
-    """Batches of (epoch, index) for one rank. Lightning calls `set_epoch`.
+    """Batches of (epoch, place) for one rank. Lightning calls `set_epoch`.
 
     Args:
         samples: size of the data set.
@@ -55,56 +58,68 @@ class EpochSampler:
         shuffle: false keeps the order of the data set.
         drop_last: leave out the last, smaller batch (training: all ranks need as many batches; another epoch leaves out other samples).
         cluster: this process's place.
+        order: places of an epoch (mixing.py); without it, a permutation of all samples.
     """
 
-    def __init__(self, samples: int, batch_size: int, seed: int, shuffle: bool, drop_last: bool, cluster: Cluster) -> None:
-        share = batch_size * cluster.world_size
-        if drop_last and samples < share:
+    def __init__(
+        self, samples: int, batch_size: int, seed: int, shuffle: bool, drop_last: bool, cluster: Cluster, order: Order | None = None
+    ) -> None:
+        self.share = batch_size * cluster.world_size
+        if drop_last and samples < self.share:
             raise ValueError(
-                f"the training set has {samples} pairs, one step over all processes takes {share}: lower data.batch_size or add pairs"
+                f"the training set has {samples} pairs, one step over all processes takes {self.share}: lower data.batch_size or add pairs"
             )
-        self.samples, self.batch_size, self.seed, self.shuffle, self.cluster = samples, batch_size, seed, shuffle, cluster
-        self.batches = samples // share if drop_last else -(-samples // share)
+        self.batch_size, self.drop_last, self.cluster = batch_size, drop_last, cluster
+        self.order = order or (lambda epoch: epoch_order(samples, epoch, seed, shuffle))
+        self.samples = len(order(0)) if order is not None else samples  # of an epoch
         self.epoch, self.start = 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def batches(self, start: int) -> int:
+        """Batches of the epoch behind its first `start` samples."""
+        left = self.samples - start
+        return left // self.share if self.drop_last else -(-left // self.share)
+
     def __len__(self) -> int:
-        return self.batches
+        return self.batches(0)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = epoch_order(self.samples, self.epoch, self.seed, self.shuffle)
-        for batch in range(self.start, self.batches):
-            indices = batch_indices(order, batch, self.batch_size, self.cluster)
-            if len(indices):
-                yield [(self.epoch, int(index)) for index in indices]
+        order, start = self.order(self.epoch), self.start
+        for batch in range(self.batches(start)):
+            places = batch_indices(order, batch, self.batch_size, self.cluster, start)
+            if len(places):
+                yield [(self.epoch, int(place)) for place in places]
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader that knows how many batches of the epoch it has delivered; Lightning saves and restores that with a checkpoint.
+    """A DataLoader that knows how many samples of the epoch all ranks were given; Lightning saves and restores that with a checkpoint.
 
-    The state does not depend on the rank, and prefetching workers do not count: only what was handed to the training loop does.
+    The state depends neither on the rank nor on the number of ranks, and prefetching workers do not count: only what was handed to the
+    training loop does. Another number of ranks goes on with the very next sample of the same order.
     """
 
     def __init__(self, dataset: Any, sampler: EpochSampler, **options: Any) -> None:
         super().__init__(dataset, batch_sampler=_WithSetEpoch(sampler), **options)
-        self.order, self.delivered, self.resume = sampler, 0, None
+        self.order, self.seen, self.resume = sampler, 0, None
 
     def __iter__(self) -> Iterator[Any]:
         resume, self.resume = self.resume, None
         # a checkpoint made when the epoch's last batch was out continues with the next epoch, from its first batch
-        self.order.start = resume["delivered"] if resume and resume["epoch"] == self.order.epoch else 0
-        self.delivered = self.order.start
+        self.order.start = resume["samples"] if resume and resume["epoch"] == self.order.epoch else 0
+        self.seen = self.order.start
         for batch in super().__iter__():
-            self.delivered += 1
+            self.seen += self.order.share
             yield batch
         self.order.start = 0
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.order.epoch, "delivered": self.delivered}
+        return {"epoch": self.order.epoch, "samples": self.seen}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        if "delivered" in state:  # a checkpoint of before this counted samples
+            state = {"epoch": state["epoch"], "samples": state["delivered"] * self.order.share}
         self.resume = dict(state)
 
 

@@ -6,28 +6,27 @@
     dataset        str, such as "4KRD" where there are several, else ""
     seed           int, of everything random about this sample in this epoch
 
-and a batch has lq and gt stacked, seed as an int64 tensor (B,), and lists of the strings.
+and a batch has lq and gt stacked, seed as an int64 tensor (B,), and lists of the strings. In place of lq and gt, latent shards give
+
+    z_lq, z_gt     (C, H/f, W/f) float32, latents as `models.latents.encode` makes them
+
+A training batch may also have `faults`, a list of what could not be read and was replaced (faults.py).
 """
 
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from lit_mimdit.data.image_io import ImageError, read_rgb, to_tensor
-from lit_mimdit.data.layouts import Pair
+from lit_mimdit.data.faults import ATTEMPTS, Fault, stand_in
+from lit_mimdit.data.image_io import ImageError, to_tensor
 from lit_mimdit.data.order import sample_seed
+from lit_mimdit.data.sources import About, Source
 
 Augment = Literal["none", "flip", "dihedral"]
-
-
-def crop_box(height: int, width: int, size: int, draw: np.random.Generator | None) -> tuple[int, int]:
-    """(top, left) of a crop of side `size`: drawn, or the middle if `draw` is None."""
-    spare = height - size, width - size
-    if draw is None:
-        return spare[0] // 2, spare[1] // 2
-    return int(draw.integers(0, spare[0] + 1)), int(draw.integers(0, spare[1] + 1))
+SYMMETRIES = {"none": 1, "flip": 2, "dihedral": 8}  # how many there are; number 4 * flip + turns of dihedral, flip of flip
 
 
 def augment_array(image: np.ndarray, flip: bool, turns: int) -> np.ndarray:
@@ -35,65 +34,77 @@ def augment_array(image: np.ndarray, flip: bool, turns: int) -> np.ndarray:
     return np.rot90(image[:, ::-1] if flip else image, turns)
 
 
+def draw_symmetry(draw: np.random.Generator, augment: Augment) -> tuple[bool, int]:
+    """(flip, turns) of a sample."""
+    if augment == "none":
+        return False, 0
+    return bool(draw.integers(2)), int(draw.integers(4)) if augment == "dihedral" else 0
+
+
+def variant(flip: bool, turns: int, augment: Augment) -> int:
+    """Number of a symmetry among those of `augment`."""
+    return 4 * flip + turns if augment == "dihedral" else int(flip)
+
+
 class PairDataset(Dataset):
-    """Pairs as samples of the contract; items are asked for as (epoch, index).
+    """Pairs as samples of the contract; items are asked for as (epoch, place), see mixing.py: in most cases a place is an index.
 
     Args:
-        pairs: what `read_layout` found.
+        source: a folder of images, or shards.
         crop: side of the square crop in pixels; None keeps whole images.
         random: crops and augmentation drawn from the sample's seed (training), or the middle crop, unaugmented.
         augment: "none", "flip" (left-right) or "dihedral" (flips and quarter turns), the same for both images.
         seed: of this data set.
-        cache: keep decoded files in memory (small data sets only).
+        replace: let another pair take the place of one that cannot be read, and report it; False raises its `ImageError`.
     """
 
-    def __init__(self, pairs: list[Pair], crop: int | None, random: bool, augment: Augment, seed: int, cache: bool = False) -> None:
-        self.pairs, self.crop, self.random, self.augment, self.seed = pairs, crop, random, augment, seed
-        self.decoded: dict[int, tuple[np.ndarray, np.ndarray]] | None = {} if cache else None
+    def __init__(self, source: Source, crop: int | None, random: bool, augment: Augment, seed: int, replace: bool = False) -> None:
+        self.source, self.crop, self.random, self.augment, self.seed = source, crop, random, augment, seed
+        self.group = source.table().group if replace else None
 
     def __len__(self) -> int:
-        return len(self.pairs)
-
-    def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        if self.decoded is not None and index in self.decoded:
-            return self.decoded[index]
-        pair = self.pairs[index]
-        lq, gt = read_rgb(pair.lq), read_rgb(pair.gt)
-        if lq.shape != gt.shape:
-            sizes = f"{lq.shape[1]} x {lq.shape[0]} and {gt.shape[1]} x {gt.shape[0]}"
-            raise ImageError(f"pair {pair.id}: {pair.lq} and {pair.gt} have different sizes, {sizes} pixels")
-        if self.decoded is not None:
-            self.decoded[index] = lq, gt
-        return lq, gt
+        return len(self.source)
 
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = item
-        pair, seed = self.pairs[index], sample_seed(self.seed, epoch if self.random else 0, index)  # evaluation: always the same noise
+        epoch, place = item
+        index = place % len(self.source)
+        seed = sample_seed(self.seed, epoch if self.random else 0, place)  # evaluation: always the same noise
+        if self.group is None:
+            return self._finish(index, seed, self._load(index, seed), [])
+        faults, broken = [], index
+        for attempt in range(ATTEMPTS + 1):
+            try:
+                return self._finish(index, seed, self._load(index, seed), faults)
+            except ImageError as error:
+                faults.append(Fault(self.source.about(index).id, str(error), lost=True))
+                index = stand_in(broken, attempt, (self.seed, epoch, place), self.group)
+        raise ImageError(f"{ATTEMPTS + 1} samples in a row cannot be read (the last: {faults[-1].id}: {faults[-1].reason})")
+
+    def _load(self, index: int, seed: int) -> dict[str, Tensor]:
+        """The tensors of a pair. What is drawn: the place (tile, then top and left in it), then flip and turns."""
         draw = np.random.default_rng(seed) if self.random else None
-        images = self._decode(index)
-        if self.crop is not None:
-            height, width = images[0].shape[:2]
-            if min(height, width) < self.crop:
-                raise ImageError(f"pair {pair.id}: {pair.lq} is {width} x {height} pixels, smaller than the crop of {self.crop}")
-            top, left = crop_box(height, width, self.crop, draw)
-            images = tuple(image[top : top + self.crop, left : left + self.crop] for image in images)
-        if draw is not None and self.augment != "none":
-            flip, turns = bool(draw.integers(2)), int(draw.integers(4)) if self.augment == "dihedral" else 0
-            images = tuple(augment_array(image, flip, turns) for image in images)
-        names = {"degradation": pair.degradation, "id": pair.id, "dataset": pair.dataset}
-        return {"lq": to_tensor(images[0]), "gt": to_tensor(images[1]), "seed": seed} | names
+        if self.source.latents:
+            return self.source.read_latents(index, draw, self.augment)
+        images = self.source.read(index, self.crop, draw)
+        if draw is not None:
+            symmetry = draw_symmetry(draw, self.augment)
+            images = tuple(augment_array(image, *symmetry) for image in images)
+        return {"lq": to_tensor(images[0]), "gt": to_tensor(images[1])}
+
+    def _finish(self, index: int, seed: int, tensors: dict[str, Tensor], faults: list[Fault]) -> dict[str, Any]:
+        about: About = self.source.about(index)
+        names = {"degradation": about.degradation, "id": about.id, "dataset": about.dataset}
+        return tensors | {"seed": seed} | names | {"faults": faults + self.source.take_notes()}
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch of the contract from its samples; images of one batch must have one size."""
-    sizes = {tuple(sample["lq"].shape) for sample in samples}
+    kinds = [name for name in ("lq", "gt", "z_lq", "z_gt") if name in samples[0]]
+    sizes = {tuple(sample[kinds[0]].shape) for sample in samples}
     if len(sizes) > 1:
         raise ValueError(f"images of different sizes in one batch ({sorted(sizes)}): set a crop, or a batch size of 1")
-    return {
-        "lq": torch.stack([sample["lq"] for sample in samples]),
-        "gt": torch.stack([sample["gt"] for sample in samples]),
-        "degradation": [sample["degradation"] for sample in samples],
-        "id": [sample["id"] for sample in samples],
-        "dataset": [sample["dataset"] for sample in samples],
-        "seed": torch.tensor([sample["seed"] for sample in samples], dtype=torch.int64),
-    }
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in kinds}
+    batch |= {name: [sample[name] for sample in samples] for name in ("degradation", "id", "dataset")}
+    batch["seed"] = torch.tensor([sample["seed"] for sample in samples], dtype=torch.int64)
+    faults = [fault for sample in samples for fault in sample.get("faults", ())]
+    return batch | ({"faults": faults} if faults else {})

@@ -25,6 +25,7 @@ from lit_mimdit.models.mim import BranchConfig, Decisions
 from lit_mimdit.models.network import MiMDiT
 from lit_mimdit.training.checkpoint import BRANCH, KEY, branch_of_checkpoint, describe, load_branch, load_into, trained_state
 from lit_mimdit.training.flow import FlowConfig, interpolate, loss_per_sample, sample_noise, sample_times, velocity
+from lit_mimdit.training.latents import require_same_vae
 from lit_mimdit.training.optim import OptimizerConfig, configure
 
 VERSIONS = ("degraded", "restored", "vae_round_trip")
@@ -126,7 +127,7 @@ class MiMDiTModule(L.LightningModule):
     def training_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         """Loss of a batch; callbacks find `per_sample` (B,), `t` (B,), `routing` and `degradation` in the outputs, without gradients."""
         with sdpa_kernel(self.kernels):
-            z_gt, z_lq = encode(self.vae, batch["gt"]), encode(self.vae, batch["lq"])
+            z_gt, z_lq = self._latents(batch)
             noise, normal = sample_noise(batch["seed"].cpu(), tuple(z_gt.shape[1:]))
             noise, t = noise.to(z_gt), sample_times(normal, self.flow).to(z_gt.device)
             condition = self.network.condition(z_lq)
@@ -140,6 +141,15 @@ class MiMDiTModule(L.LightningModule):
             loss = loss + self.balance.load * load + self.balance.z * z
         routing = tree_map_only(Tensor, Tensor.detach, condition.routing)
         return {"loss": loss, "per_sample": per_sample.detach(), "t": t, "routing": routing, "degradation": batch["degradation"]}
+
+    def on_train_start(self) -> None:
+        require_same_vae(self.vae, self.trainer.datamodule)
+
+    def _latents(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Latents of GT and LQ, of the batch's images or as the batch holds them."""
+        if "z_gt" in batch:
+            return batch["z_gt"], batch["z_lq"]
+        return encode(self.vae, batch["gt"]), encode(self.vae, batch["lq"])
 
     def configure_optimizers(self) -> dict[str, Any]:
         return configure(self.network.branch.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches)

@@ -60,7 +60,7 @@ def test_every_training_setting_changes_the_batches(data_root):
     for same in ({"cache": True}, {"workers": 1}):
         assert torch.equal(first(data_root, **same)["lq"], plain["lq"])
     assert module(data_root, workers=1).train_dataloader().num_workers == 1
-    assert module(data_root, cache=True).train_dataloader().dataset.decoded == {}
+    assert module(data_root, cache=True).train_dataloader().dataset.source.decoded == {}
 
 
 def test_evaluation_takes_each_pair_once_in_order_whole_or_cut(data_root):
@@ -100,8 +100,11 @@ def test_missing_and_unequal_files_are_named(data_root, tmp_path):
     root = shutil.copytree(data_root, tmp_path / "copy")
     lq = sorted((root / "train" / "05Noise" / "LQ").iterdir())
     Image.fromarray(np.zeros((48, 47, 3), np.uint8)).save(lq[0])
+    faults = [fault for batch in module(root, batch_size=1).train_dataloader() for fault in batch.get("faults", [])]
+    assert [(fault.id, fault.lost) for fault in faults] == [(f"train/05Noise/{lq[0].stem}", True)]
+    assert "have different sizes, 47 x 48 and 48 x 48" in faults[0].reason
     with pytest.raises(ImageError, match=f"pair train/05Noise/{lq[0].stem}: .* have different sizes, 47 x 48 and 48 x 48"):
-        list(module(root, batch_size=1).train_dataloader())
+        list(module(root, val="train.txt").val_dataloader())
     lq[1].unlink()
     with pytest.raises(ValueError, match=lq[1].name):
         module(root).train_dataloader()

@@ -97,7 +97,7 @@ def test_a_resumed_loader_delivers_exactly_the_rest(workers, delivered):
     for _ in range(delivered):
         next(iterator)
     state = broken.state_dict()  # workers are batches ahead: they do not count
-    assert state == {"epoch": 1, "delivered": delivered}
+    assert state == {"epoch": 1, "samples": 6 * delivered}
     resumed = loader(workers)
     resumed.load_state_dict(state)
     rest = epochs(resumed, 1, 2)
@@ -106,11 +106,11 @@ def test_a_resumed_loader_delivers_exactly_the_rest(workers, delivered):
 
 
 def test_a_run_can_be_interrupted_twice_in_an_epoch():
-    whole, made, state = epochs(loader(0), 0, 3), loader(0), {"epoch": 1, "delivered": 1}
+    whole, made, state = epochs(loader(0), 0, 3), loader(0), {"epoch": 1, "samples": 6}
     made.load_state_dict(state)
     made.batch_sampler.sampler.set_epoch(1)
     next(iter(made))
-    assert made.state_dict() == {"epoch": 1, "delivered": 2}
+    assert made.state_dict() == {"epoch": 1, "samples": 12}
     again = loader(0)
     again.load_state_dict(made.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(epochs(again, 1, 2), whole[5:], strict=True))
@@ -119,7 +119,7 @@ def test_a_run_can_be_interrupted_twice_in_an_epoch():
 def test_the_state_at_the_end_of_an_epoch_goes_on_with_the_next():
     whole, ended = epochs(loader(0), 0, 3), loader(0)
     epochs(ended, 0, 1)
-    assert ended.state_dict() == {"epoch": 0, "delivered": 3}
+    assert ended.state_dict() == {"epoch": 0, "samples": 18}
     resumed = loader(0)
     resumed.load_state_dict(ended.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(epochs(resumed, 1, 2), whole[3:], strict=True))

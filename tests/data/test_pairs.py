@@ -9,7 +9,8 @@ from PIL import Image
 
 from lit_mimdit.data.image_io import ImageError
 from lit_mimdit.data.layouts import Pair
-from lit_mimdit.data.pairs import PairDataset, augment_array, collate, crop_box
+from lit_mimdit.data.pairs import PairDataset, augment_array, collate
+from lit_mimdit.data.sources import FolderSource, crop_box
 
 HEIGHT, WIDTH = 40, 56
 
@@ -27,8 +28,8 @@ def pair(tmp_path) -> Pair:
     return Pair("01Blur/1", "01Blur", save(tmp_path / "lq.png", blue=7), save(tmp_path / "gt.png", blue=9))
 
 
-def dataset(pair: Pair, **changes) -> PairDataset:
-    return PairDataset([pair], **({"crop": 16, "random": True, "augment": "dihedral", "seed": 0} | changes))
+def dataset(pair: Pair, cache: bool = False, **changes) -> PairDataset:
+    return PairDataset(FolderSource([pair], cache), **({"crop": 16, "random": True, "augment": "dihedral", "seed": 0} | changes))
 
 
 def places(image: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from lit_mimdit.training.callbacks.finite import FiniteGuard
 from lit_mimdit.training.callbacks.hyperparameters import Hyperparameters
 from lit_mimdit.training.callbacks.losses import LossByTime
 from lit_mimdit.training.callbacks.progress import TrainingProgress
+from lit_mimdit.training.callbacks.quarantine import BrokenSamples
 from lit_mimdit.training.callbacks.routing_histograms import RoutingHistograms
 from lit_mimdit.training.callbacks.routing_pictures import RoutingPictures
 from lit_mimdit.training.callbacks.routing_scalars import RoutingScalars
@@ -14,6 +15,7 @@ from lit_mimdit.training.callbacks.throughput import Throughput
 from lit_mimdit.training.callbacks.write import WriteRestored
 
 __all__ = [
+    "BrokenSamples",
     "FiniteGuard",
     "GracefulStop",
     "Hyperparameters",

@@ -1,0 +1,34 @@
+"""What happens to a sample that cannot be read: it is reported, and another takes its place.
+
+The stand-in is a function of (seed, epoch, place, attempt) and the table of the data set: each rank replaces its own samples without asking
+the others, no batch gets smaller, and so all ranks stay in step, with the same stand-in after an interruption.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+ATTEMPTS = 64  # stand-ins that may be broken in a row
+SAME_KIND = 16  # of them, how many are of the same degradation as the broken one
+
+
+class Fault(NamedTuple):
+    """Something that was wrong while a sample was read."""
+
+    id: str  # of the pair, or of what else failed ("shard-000001.tar", "cache")
+    reason: str
+    lost: bool  # the sample could not be used; False: it was read in another way
+
+
+def stand_in(index: int, attempt: int, entropy: tuple[int, ...], group: np.ndarray) -> int:
+    """Index of the pair that takes the place of a broken one: of the same degradation at first, later any.
+
+    Args:
+        index: the broken pair.
+        attempt: 0 for the first stand-in, 1 if that was broken too, ...
+        entropy: (seed, epoch, place) of the sample.
+        group: (n,) number of each pair's degradation.
+    """
+    draw = np.random.default_rng(np.random.SeedSequence([*entropy, attempt]))
+    same = np.flatnonzero(group == group[index]) if attempt < SAME_KIND else np.arange(len(group))
+    return int(same[draw.integers(len(same))])

@@ -1,0 +1,150 @@
+"""Bytes of named files below a place: a folder (local disk, NFS) or s3://bucket/folder."""
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from lit_mimdit.data.image_io import ImageError
+
+_OPEN_FILES = 32  # that a process keeps open: opening one on a network disk takes milliseconds
+_BLOCK = 1 << 20
+
+
+class Store(Protocol):
+    """Raises `ImageError` for whatever cannot be had."""
+
+    place: str
+
+    def get(self, name: str) -> bytes: ...
+
+    def range(self, name: str, offset: int, length: int) -> bytes: ...
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """A whole file, piece by piece."""
+
+
+def open_store(place: str, retries: int = 10) -> Store:
+    """The store of a place; `retries` are of requests to S3 that fail."""
+    if "://" not in place:
+        return FolderStore(place)
+    if not place.startswith("s3://"):
+        raise ValueError(f"shards: no reader for {place!r}; give a folder or s3://bucket/folder")
+    return S3Store(place, retries)
+
+
+class FolderStore:
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self._files: OrderedDict[str, int] = OrderedDict()
+        self._owner = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"place": self.place, "_files": OrderedDict(), "_owner": -1}
+
+    def _open(self, name: str) -> int:
+        if self._owner != os.getpid():  # forked: the parent's files are the parent's to close
+            self._files, self._owner = OrderedDict(), os.getpid()
+        if name not in self._files:
+            self._files[name] = os.open(os.path.join(self.place, name), os.O_RDONLY)
+            if len(self._files) > _OPEN_FILES:
+                os.close(self._files.popitem(last=False)[1])
+        self._files.move_to_end(name)
+        return self._files[name]
+
+    def _failed(self, name: str, error: OSError) -> ImageError:
+        if name in self._files and self._owner == os.getpid():
+            os.close(self._files.pop(name))
+        return ImageError(f"{os.path.join(self.place, name)}: cannot be read: {error.strerror or error}")
+
+    def get(self, name: str) -> bytes:
+        return b"".join(self.blocks(name))
+
+    def range(self, name: str, offset: int, length: int) -> bytes:
+        try:
+            data = os.pread(self._open(name), length, offset)
+        except OSError as error:
+            raise self._failed(name, error) from error
+        return _whole(data, length, os.path.join(self.place, name))
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        try:
+            with open(os.path.join(self.place, name), "rb") as file:
+                while block := file.read(_BLOCK):
+                    yield block
+        except OSError as error:
+            raise self._failed(name, error) from error
+
+
+class S3Store:
+    """Credentials, region and endpoint are boto3's: environment, ~/.aws, or the machine's role.
+
+    botocore repeats requests that fail by network or by server, with growing pauses (about a minute and a half for 10 retries), and what
+    breaks while its answer is read is asked for again here.
+    """
+
+    def __init__(self, place: str, retries: int) -> None:
+        if retries < 0:
+            raise ValueError(f"data.retries is {retries}: it must be 0 or more")
+        self.place, self.retries = place, retries
+        bucket, _, folder = place.removeprefix("s3://").partition("/")
+        self.bucket, self.folder = bucket, folder.strip("/")
+        self._client, self._owner = None, -1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_client": None, "_owner": -1}
+
+    def _connect(self) -> Any:
+        if self._owner != os.getpid():  # a forked worker shares no connection
+            import boto3
+            from botocore.config import Config
+
+            retries = {"total_max_attempts": self.retries + 1, "mode": "standard"}
+            config = Config(retries=retries, connect_timeout=10, read_timeout=60)
+            self._client, self._owner = boto3.session.Session().client("s3", config=config), os.getpid()
+        return self._client
+
+    def _body(self, name: str, **options: str) -> Any:
+        return self._connect().get_object(Bucket=self.bucket, Key=f"{self.folder}/{name}".lstrip("/"), **options)["Body"]
+
+    def _read(self, name: str, length: int | None, **options: str) -> bytes:
+        from botocore.exceptions import BotoCoreError, ClientError
+        from urllib3.exceptions import HTTPError
+
+        for attempt in range(self.retries + 1):
+            try:
+                return _whole(self._body(name, **options).read(), length, f"{self.place}/{name}")
+            except ClientError as error:
+                raise self._failed(name, error) from error
+            except (BotoCoreError, HTTPError, ImageError) as error:
+                last = error
+                broken_off = isinstance(error, (HTTPError, ImageError)) or "stream" in type(error).__name__.lower()
+                if not broken_off and type(error).__name__ != "IncompleteReadError":
+                    break  # botocore has tried as often as it was told
+                time.sleep(min(0.1 * 2**attempt, 5.0))
+        raise self._failed(name, last) from last
+
+    def _failed(self, name: str, error: Exception) -> ImageError:
+        return ImageError(f"{self.place}/{name}: cannot be read: {' '.join(str(error).split())[:200]}")
+
+    def get(self, name: str) -> bytes:
+        return self._read(name, None)
+
+    def range(self, name: str, offset: int, length: int) -> bytes:
+        return self._read(name, length, Range=f"bytes={offset}-{offset + length - 1}")
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        from botocore.exceptions import BotoCoreError, ClientError
+        from urllib3.exceptions import HTTPError
+
+        try:
+            yield from self._body(name).iter_chunks(_BLOCK)
+        except (BotoCoreError, ClientError, HTTPError) as error:
+            raise self._failed(name, error) from error
+
+
+def _whole(data: bytes, length: int | None, where: str) -> bytes:
+    if length is not None and len(data) != length:
+        raise ImageError(f"{where}: truncated: {len(data)} bytes where {length} were expected; copy it again")
+    return data
