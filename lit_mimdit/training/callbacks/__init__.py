@@ -3,6 +3,7 @@
 from lit_mimdit.training.callbacks.finite import FiniteGuard
 from lit_mimdit.training.callbacks.losses import LossByTime
 from lit_mimdit.training.callbacks.progress import TrainingProgress
+from lit_mimdit.training.callbacks.record import RunRecord
 from lit_mimdit.training.callbacks.routing import RoutingHistograms
 from lit_mimdit.training.callbacks.samples import SamplePictures
 from lit_mimdit.training.callbacks.stop import GracefulStop
@@ -16,6 +17,7 @@ __all__ = [
     "LossByTime",
     "ResultTable",
     "RoutingHistograms",
+    "RunRecord",
     "SamplePictures",
     "Throughput",
     "TrainingProgress",
