@@ -166,8 +166,12 @@ class ZeRO(DeepSpeedStrategy):
 
     def set_full(self, parameter: nn.Parameter, value: Tensor, key: str | None = MASTER) -> None:
         """The inverse of `full`: each process keeps its part of `value`."""
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-        from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
+        from deepspeed.utils import (
+            safe_set_full_fp32_param,
+            safe_set_full_optimizer_state,
+            safe_set_local_fp32_param,
+            safe_set_local_optimizer_state,
+        )
 
         if self.stage == 3:  # DeepSpeed's own would fail where the processes do not divide the parameter
             size = parameter.ds_tensor.numel()

@@ -68,7 +68,7 @@ def test_evaluation_uses_the_average_and_gives_the_weights_back(stage):
     ema, module = started()
     set_to(module, 9.0)
     ema.on_train_batch_end(trainer(1), module)
-    getattr(ema, f"on_{stage}_start")(trainer(1), module)
+    getattr(ema, f"on_{stage}_epoch_start")(trainer(1), module)
     assert torch.equal(module.a, ema.average["a"]) and module.frozen.item() == 5.0
     getattr(ema, f"on_{stage}_end")(trainer(1), module)
     assert torch.equal(module.a, torch.full((2,), 9.0)) and ema.backup == {}
