@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from lit_mimdit.data import photographs
 from lit_mimdit.data.composition import FOUNDIR_TYPES, compose, degrade
 from lit_mimdit.data.degradations import SEVERITIES, check_severity, jpeg_quality, to_uint8
+from lit_mimdit.data.image_io import list_images, read_rgb
 from lit_mimdit.data.photographs import SPLITS, Split
 
 TABLE = "samples.csv"
@@ -61,6 +62,7 @@ def write_sample_data(
     types: list[str] | None = None,
     severities: tuple[str, ...] = SEVERITIES,
     seed: int = 0,
+    photos: Path | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write real photographs and their degraded versions as a FoundIR-layout tree.
@@ -79,6 +81,7 @@ def write_sample_data(
         types: FoundIR type folders to write, e.g. ["01Blur", "12NightRain"]; null writes all 20.
         severities: Severities to take in turn, out of light, medium and heavy.
         seed: Seed of every random choice.
+        photos: Folder of own photographs to take instead; all of them make the test split, train and val stay empty.
         overwrite: Replace an existing sample tree in this folder.
 
     Returns:
@@ -86,18 +89,22 @@ def write_sample_data(
     """
     target = Path(folder).resolve()
     crops: dict[Split, int] = {"train": train_crops, "val": val_crops, "test": test_crops}
-    _check_settings(size, crops, types, severities, seed)
+    if photos is not None:
+        crops |= {"train": 0, "val": 0}
+    sources = _sources(photos)
+    _check_settings(size, crops, types, severities, seed, sources)
     _check_target(target, overwrite)
     wanted = FOUNDIR_TYPES if types is None else types
-    samples = [sample for split in SPLITS for sample in draw_samples(split, crops[split], size, severities, seed) if sample.type in wanted]
+    drawn = (sample for split in SPLITS for sample in draw_samples(split, crops[split], size, severities, seed, sources))
+    samples = [sample for sample in drawn if sample.type in wanted]
 
     # Written beside the target and renamed at the end: a tree is there whole or not at all.
     partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
     try:
         partial.mkdir(parents=True)
         for sample in tqdm(samples, desc=f"writing {folder}", unit="pair"):
-            write_pair(partial, sample, size)
-        _write_tables(partial, samples)
+            write_pair(partial, sample, size, sources)
+        _write_tables(partial, samples, photos)
         replaced = _move_into_place(partial, target)
     except OSError as error:
         raise OSError(f"sample data not written to {folder}: {error.strerror or error}; nothing was changed there") from error
@@ -108,15 +115,15 @@ def write_sample_data(
     return Path(folder)
 
 
-def draw_samples(split: Split, crops: int, size: int, severities: tuple[str, ...], seed: int) -> Iterator[Sample]:
+def draw_samples(split: Split, crops: int, size: int, severities: tuple[str, ...], seed: int, sources: Sources) -> Iterator[Sample]:
     """Draw the samples of a split, all 20 types: each from its own seed (seed, split, type, index), ids running across the types."""
-    sources = photographs.of_split(split)
+    names = sources.names[split]
     for number, (name, degradations) in enumerate(FOUNDIR_TYPES.items()):
         for index in range(crops):
             sequence = np.random.SeedSequence((seed, SPLITS.index(split), number, index))
             generator = np.random.default_rng(sequence)
-            photograph = sources[generator.integers(len(sources))].name
-            height, width = _read(photograph)[0].shape[:2]
+            photograph = names[generator.integers(len(names))]
+            height, width = sources.read(photograph)[0].shape[:2]
             # Side log-uniform between the output's size and the whole photograph: near and far views, never enlarged.
             side = round(size * (min(height, width) / size) ** generator.random())
             left, top = int(generator.integers(width - side + 1)), int(generator.integers(height - side + 1))
@@ -135,9 +142,9 @@ def draw_samples(split: Split, crops: int, size: int, severities: tuple[str, ...
             )
 
 
-def write_pair(folder: Path, sample: Sample, size: int) -> None:
+def write_pair(folder: Path, sample: Sample, size: int, sources: Sources) -> None:
     """Write GT and LQ of one sample under ``folder``; the LQ image of a JPEG type is the JPEG file itself, not a decoded copy."""
-    image, depth = _read(sample.photograph)
+    image, depth = sources.read(sample.photograph)
     gt = Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS, box=sample.box)
     if depth is not None:
         depth = np.asarray(Image.fromarray(depth).resize((size, size), Image.Resampling.BOX, box=sample.box))
@@ -153,12 +160,32 @@ def write_pair(folder: Path, sample: Sample, size: int) -> None:
         lq.save(folder / sample.lq, "JPEG", quality=sample.jpeg_quality)
 
 
-@lru_cache(maxsize=len(photographs.PHOTOGRAPHS))
-def _read(name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    return photographs.load(name), photographs.depth(name)
+class Sources(NamedTuple):
+    """Photographs by split, and how to read one: (H, W, 3) uint8 and its depth (H, W), None where nobody measured it."""
+
+    names: dict[Split, list[str]]
+    read: Callable[[str], tuple[np.ndarray, np.ndarray | None]]
 
 
-def _check_settings(size: int, crops: dict[Split, int], types: list[str] | None, severities: tuple[str, ...], seed: int) -> None:
+def _sources(photos: Path | None) -> Sources:
+    """The photographs of installed packages, or those of a folder, all for the test split."""
+    if photos is None:
+        names = {split: [photograph.name for photograph in photographs.of_split(split)] for split in SPLITS}
+        return Sources(names, lru_cache(len(photographs.PHOTOGRAPHS))(lambda name: (photographs.load(name), photographs.depth(name))))
+    files = {path.relative_to(photos).as_posix(): path for path in (list_images(photos) if photos.is_dir() else [])}
+    if not files:
+        raise ValueError(f"photos is {photos}: give a folder with photographs")
+
+    def read(name: str) -> tuple[np.ndarray, None]:
+        image = read_rgb(files[name])
+        return (image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)), None
+
+    return Sources({"train": [], "val": [], "test": list(files)}, lru_cache(32)(read))
+
+
+def _check_settings(
+    size: int, crops: dict[Split, int], types: list[str] | None, severities: tuple[str, ...], seed: int, sources: Sources
+) -> None:
     for name in types or ():
         if name not in FOUNDIR_TYPES:
             raise ValueError(f"unknown type {name!r}: choose from {', '.join(FOUNDIR_TYPES)}")
@@ -173,7 +200,7 @@ def _check_settings(size: int, crops: dict[Split, int], types: list[str] | None,
         raise ValueError("train_crops, val_crops and test_crops are all 0: nothing to write")
     if seed < 0:
         raise ValueError(f"seed is {seed}: give 0 or more")
-    largest = min(min(_read(photograph.name)[0].shape[:2]) for photograph in photographs.PHOTOGRAPHS)
+    largest = min(min(sources.read(name)[0].shape[:2]) for names in sources.names.values() for name in names)
     if not 16 <= size <= largest:
         raise ValueError(f"size is {size}: give 16 to {largest}, the shorter side of the smallest photograph")
 
@@ -191,7 +218,7 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise ValueError(f"{folder} has no {TABLE}, so it is no sample tree and --overwrite=true leaves it alone: give another folder")
 
 
-def _write_tables(folder: Path, samples: list[Sample]) -> None:
+def _write_tables(folder: Path, samples: list[Sample], photos: Path | None) -> None:
     for split in SPLITS:
         if not any(sample.split == split for sample in samples):
             continue
@@ -205,11 +232,12 @@ def _write_tables(folder: Path, samples: list[Sample]) -> None:
     rows = [
         f"{p.name} ({p.split}): {p.author}; {p.licence}; {p.source}; from the package {p.package}"
         for p in photographs.PHOTOGRAPHS
-        if p.name in used
+        if p.name in used and photos is None
     ]
+    rows = rows or sorted(used)  # own photographs: their author knows the licence
     text = (
         "Crops of photographs (GT) and their synthetically degraded versions (LQ), in the layout of FoundIR, written by\n"
-        f"`python -m lit_mimdit sample-data`. {TABLE} says how each pair was made. Photographs, with author and licence:\n\n"
+        f"`python -m lit_mimdit sample-data`. {TABLE} says how each pair was made. Photographs:\n\n"
     )
     (folder / "README.txt").write_text(text + "\n".join(rows) + "\n", encoding="utf-8")
 

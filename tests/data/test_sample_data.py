@@ -159,10 +159,10 @@ def test_interrupted_run_changes_nothing(tmp_path, monkeypatch, error, existing)
     before = contents(write_sample_data(folder, **ONE)) if existing else None
     written = []
 
-    def fail_late(folder, sample, size, write=sample_data.write_pair):
+    def fail_late(*args, write=sample_data.write_pair):
         if len(written) == 3:
             raise error
-        written.append(write(folder, sample, size))
+        written.append(write(*args))
 
     monkeypatch.setattr(sample_data, "write_pair", fail_late)
     message = "sample data not written to .*tree: No space left on device" if isinstance(error, OSError) else None
@@ -207,3 +207,27 @@ def test_impossible_settings_are_refused_before_anything_is_written(tmp_path, se
     with pytest.raises(ValueError, match=message):
         write_sample_data(tmp_path / "tree", **settings)
     assert not any(tmp_path.iterdir())
+
+
+def test_own_photographs_make_the_test_split(tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "deep").mkdir(parents=True)
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(image).save(photos / "a.png")
+    Image.fromarray(image[::-1]).save(photos / "deep" / "b.png")
+    tree = write_sample_data(tmp_path / "tree", size=32, test_crops=6, types=["05Noise"], photos=photos)
+    assert not (tree / "train.txt").exists() and not (tree / "val.txt").exists()
+    listed = rows(tree)
+    assert {row["photograph"] for row in listed} == {"a.png", "deep/b.png"}
+    assert [row["severity"] for row in listed].count("heavy") == 2
+    row = next(row for row in listed if row["photograph"] == "a.png")
+    box = [int(row[edge]) for edge in ("left", "top", "right", "bottom")]
+    expected = Image.fromarray(image).resize((32, 32), Image.Resampling.LANCZOS, box=box)
+    assert np.array_equal(np.asarray(Image.open(tree / row["gt"])), np.asarray(expected))
+
+
+def test_a_folder_without_photographs_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "missing"):
+        with pytest.raises(ValueError, match=f"photos is .*{folder}: give a folder with photographs"):
+            write_sample_data(tmp_path / "tree", photos=tmp_path / folder)
