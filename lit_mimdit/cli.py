@@ -34,6 +34,10 @@ COMMANDS = {
     "routing": ("lit_mimdit.routing.command", "routing", "what each expert does for each degradation, beside the paper's table 6"),
     "metrics": ("lit_mimdit.evaluation.listing", "metrics", "list the metrics, their weights, and which can run here"),
 }
+RESUME = (
+    "auto: fit goes on from the newest whole checkpoint in the folder of the ModelCheckpoint, and starts anew (or from --ckpt_path) if "
+    "there is none; never: it starts anew, or from --ckpt_path; or the checkpoint to go on from"
+)
 TRACEBACK = "LIT_MIMDIT_TRACEBACK"
 
 
@@ -54,6 +58,10 @@ def run_trainer(args: list[str]) -> None:
     """LightningCLI with omegaconf interpolation over the merged configuration."""
     from jsonargparse import set_parsing_settings
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+    from lightning.pytorch.utilities import rank_zero_info
+
+    import lit_mimdit.training.strategies  # noqa: F401  their names
+    from lit_mimdit.training.resume import SameStart, checkpoint_to_resume
 
     class CLI(LightningCLI):
         """Model and data are given by class_path; YAML and command line always beat what a checkpoint remembers."""
@@ -61,9 +69,21 @@ def run_trainer(args: list[str]) -> None:
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             choices = Literal["highest", "high", "medium"]
             parser.add_argument("--matmul_precision", type=choices, default="highest", help="torch.set_float32_matmul_precision")
+            parser.add_argument("--resume", type=str, default="never", help=RESUME)
 
         def _parse_ckpt_path(self) -> None:
             """Nothing: otherwise the checkpoint's hyper-parameters silently win over YAML and command line."""
+
+        def before_fit(self) -> None:
+            """`resume`: the checkpoint to go on from."""
+            fit = self.config_init.fit
+            if fit.resume == "never":
+                return
+            path = checkpoint_to_resume(fit.resume, [getattr(c, "dirpath", None) for c in self.trainer.checkpoint_callbacks])
+            self.trainer.callbacks.insert(0, SameStart(path))
+            if path is not None:
+                rank_zero_info(f"resume: going on from {path}" + (f", not from --ckpt_path {fit.ckpt_path}" if fit.ckpt_path else ""))
+                fit.ckpt_path = str(path)
 
         def after_fit(self) -> None:
             """The final weights' table, unless the run was cut short."""

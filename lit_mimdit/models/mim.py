@@ -134,6 +134,16 @@ def _expert(kind: str, config: BranchConfig, shifted: bool) -> nn.Module:
     raise AssertionError(kind)
 
 
+def idle(module: nn.Module, x_BNd: Tensor) -> Tensor:
+    """0, from one token of one image: what a module that no image chose adds, so that its gradient is 0 and not missing.
+
+    Training over several processes needs that: they exchange gradients parameter by parameter (DDP) and parameters module by module
+    (ZeRO-3), each waiting for the others, whichever experts their own images chose.
+    """
+    output = module(x_BNd[:1, :1], (1, 1))
+    return 0.0 * (output[0] if isinstance(output, tuple) else output).sum()
+
+
 class IntraMoE(nn.Module):
     """y = sum over the selected sub-experts e of gate_e * expert_e(x), selected an image."""
 
@@ -155,6 +165,8 @@ class IntraMoE(nn.Module):
             if len(rows):
                 output = expert(x_BNd[rows], grid) * routing.weights[rows, index, None, None]
                 y_BNd = y_BNd.index_add(0, rows, output.to(y_BNd.dtype))
+            elif torch.is_grad_enabled():
+                y_BNd = y_BNd + idle(expert, x_BNd)
         return y_BNd, routing
 
 
@@ -206,6 +218,8 @@ class MiM(nn.Module):
                     output_BNd, _ = group(normed_BNd[rows], grid)
                     weighted = output_BNd * inter.weights[rows, index, None, None].to(output_BNd.dtype)
                     u_BNd = u_BNd.index_add(0, rows, weighted.to(u_BNd.dtype))
+                elif torch.is_grad_enabled():
+                    u_BNd = u_BNd + idle(group, normed_BNd)
             decisions.append(intra)
         u_BNd = u_BNd + self.feed_forward(u_BNd)
         return self.zero_linear(u_BNd), u_BNd, MiMRouting(inter, tuple(decisions))

@@ -101,6 +101,7 @@ class MiMDiTModule(L.LightningModule):
         self.metrics = [metric.key for metric in choose(metrics, "model.metrics")]
         self.table: ScoreTable | None = None
         self.summary: dict[str, Any] | None = None
+        self.terms: dict[str, Tensor] = {}  # of this step's loss, by name: for FiniteGuard's message
 
     def configure_model(self) -> None:
         if self.network is not None:
@@ -134,10 +135,12 @@ class MiMDiTModule(L.LightningModule):
             predicted = self.network(interpolate(z_gt, noise, t), t, condition)
         per_sample = loss_per_sample(predicted, velocity(z_gt, noise), t, self.flow.weighting)
         loss, size = per_sample.mean(), len(per_sample)
+        self.terms = {"velocity": per_sample.detach()}
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
         if self.balance.load or self.balance.z:
             load, z = balance_losses(condition.routing)
             self.log_dict({"train/load_balance": load, "train/z": z}, batch_size=size)
+            self.terms |= {"load_balance": load.detach(), "z": z.detach()}
             loss = loss + self.balance.load * load + self.balance.z * z
         routing = tree_map_only(Tensor, Tensor.detach, condition.routing)
         return {"loss": loss, "per_sample": per_sample.detach(), "t": t, "routing": routing, "degradation": batch["degradation"]}

@@ -94,14 +94,32 @@ def test_output_is_the_sum_over_all_experts_with_masked_gates(kind, top_k, renor
         assert_close(a, b, **close)
 
 
-def test_images_without_an_expert_do_not_run_it():
+@pytest.mark.parametrize("training", [False, True])
+def test_images_without_an_expert_do_not_run_it(training):
+    """Each expert runs once on the images that chose it; one that nobody chose runs on a single token, and only for its gradient."""
     moe = decisive(IntraMoE("spatial", config(intra=IntraConfig(4, 1)), shifted=False))
     seen = [[] for _ in moe.experts]
     for expert, calls in zip(moe.experts, seen, strict=True):
-        expert.register_forward_hook(lambda _module, inputs, _output, calls=calls: calls.append(len(inputs[0])))
-    _, routing = moe(tokens(batch=6, width=WIDTH), GRID)
-    counts = [[n] if (n := int((routing.selected == e).sum())) else [] for e in range(4)]
-    assert seen == counts
+        expert.register_forward_hook(lambda _module, inputs, _output, calls=calls: calls.append(tuple(inputs[0].shape[:2])))
+    with torch.set_grad_enabled(training):
+        _, routing = moe(tokens(batch=2, width=WIDTH), GRID)
+    counts = [int((routing.selected == e).sum()) for e in range(4)]
+    assert 0 in counts
+    assert seen == [[(n, GRID[0] * GRID[1])] if n else [(1, 1)] * training for n in counts]
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+@pytest.mark.parametrize("inter", ["dense", "top1"])
+def test_what_no_image_chose_has_a_gradient_of_zero(kind, inter):
+    """Processes exchange gradients parameter by parameter: a missing one would leave the others waiting."""
+    mim = MiM(OUTER, config(groups=[kind] * 3, inter=InterConfig(inter), intra=IntraConfig(4, 1)), shifted=True).double()
+    condition, hidden, routing = mim(tokens(batch=1, width=OUTER), GRID)
+    (condition.square().sum() + hidden.square().sum()).backward()
+    assert [name for name, parameter in mim.named_parameters() if parameter.grad is None] == []
+    for g, (group, decision) in enumerate(zip(mim.groups, routing.intra, strict=True)):
+        for e, expert in enumerate(group.experts):
+            chosen = e in decision.selected[0] and (inter == "dense" or g in routing.inter.selected[0])
+            assert any(bool(parameter.grad.any()) for parameter in expert.parameters()) == chosen
 
 
 def mim_by_hand(mim: MiM, x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:

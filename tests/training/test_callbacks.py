@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from lit_mimdit.data.image_io import Photo, read_photo
@@ -33,6 +34,7 @@ def trainer(step: int = 1, **more) -> SimpleNamespace:
                 "logger": Logger(),
                 "loggers": [],
                 "precision_plugin": SimpleNamespace(),
+                "strategy": SingleDeviceStrategy("cpu"),
             }
             | more
         )

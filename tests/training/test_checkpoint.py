@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -114,18 +115,25 @@ def test_a_backbone_knows_itself_by_geometry_and_weights():
         HERE.require(replace(HERE, weights="0"), "x")
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    path = tmp_path / "folder" / "last.ckpt"
-    WholeFiles().save_checkpoint({"a": torch.ones(3)}, path)
+def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    path, older, files = tmp_path / "folder" / "last.ckpt", tmp_path / "folder" / "step=1.ckpt", WholeFiles()
+    for name in (path, older):
+        files.save_checkpoint({"a": torch.ones(3)}, name)
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(image_io.os, "fsync", full)
-    with pytest.raises(ValueError, match="last.ckpt: cannot be written: No space left on device"):
-        WholeFiles().save_checkpoint({"a": torch.zeros(3)}, path)
-    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
-    assert torch.equal(WholeFiles().load_checkpoint(path)["a"], torch.ones(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(image_io.os, "fsync", full)
+        files.save_checkpoint({"a": torch.zeros(3), "global_step": 7}, path)
+    assert re.search(r"WARNING: NO CHECKPOINT of step 7 .*last.ckpt: cannot be written: No space left on device", capsys.readouterr().err)
+    assert "No space left" in files.failure
+    files.remove_checkpoint(older)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["last.ckpt", "step=1.ckpt"], "nothing is removed for what was not written"
+    assert torch.equal(files.load_checkpoint(path)["a"], torch.ones(3))
+    files.save_checkpoint({"a": torch.zeros(3)}, path)
+    files.remove_checkpoint(older)
+    assert files.failure is None and [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
 
 
 def test_safetensors_hold_the_weights_under_their_branch_names(file, tmp_path):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from lit_mimdit.training.ema import EMA
@@ -18,7 +19,7 @@ class Module(L.LightningModule):
 
 
 def trainer(step: int) -> SimpleNamespace:
-    return SimpleNamespace(global_step=step)
+    return SimpleNamespace(global_step=step, strategy=SingleDeviceStrategy("cpu"))
 
 
 def started(decay: float = 0.9) -> tuple[EMA, Module]:
@@ -67,7 +68,7 @@ def test_evaluation_uses_the_average_and_gives_the_weights_back(stage):
     ema, module = started()
     set_to(module, 9.0)
     ema.on_train_batch_end(trainer(1), module)
-    getattr(ema, f"on_{stage}_start")(trainer(1), module)
+    getattr(ema, f"on_{stage}_epoch_start")(trainer(1), module)
     assert torch.equal(module.a, ema.average["a"]) and module.frozen.item() == 5.0
     getattr(ema, f"on_{stage}_end")(trainer(1), module)
     assert torch.equal(module.a, torch.full((2,), 9.0)) and ema.backup == {}
@@ -76,7 +77,7 @@ def test_evaluation_uses_the_average_and_gives_the_weights_back(stage):
 def test_an_exception_in_evaluation_gives_the_weights_back():
     ema, module = started()
     set_to(module, 9.0)
-    ema.on_validation_start(trainer(1), module)
+    ema.on_validation_epoch_start(trainer(1), module)
     ema.on_exception(trainer(1), module, RuntimeError())
     assert torch.equal(module.a, torch.full((2,), 9.0)) and ema.backup == {}
     ema.on_exception(trainer(1), module, RuntimeError())

@@ -1,6 +1,7 @@
 """A run that was interrupted and resumed is the run that was not, bit by bit."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_mimdit import cli
+from lit_mimdit.training.callbacks import GracefulStop
 
 LAST = "runs/quickstart/checkpoints/last.ckpt"
 
@@ -112,3 +114,22 @@ def test_ctrl_c_stops_cleanly_and_the_run_goes_on_from_there(tiny, tmp_path):
     Path(LAST).rename("resumed.ckpt")
     assert cli.main(["fit", "-c", config, *more]) == 0
     assert_same_run("resumed.ckpt", LAST)
+
+
+def test_the_checkpoint_at_the_start_of_a_validation_resumes_exactly(tiny, monkeypatch):
+    """A run that is killed while it validates goes on from there."""
+    before = GracefulStop.on_validation_start
+
+    def save_and_keep(self, trainer, pl_module) -> None:
+        before(self, trainer, pl_module)
+        if trainer.state.fn == "fit" and trainer.global_step == 3:
+            shutil.copy(LAST, "validating.ckpt")
+
+    monkeypatch.setattr(GracefulStop, "on_validation_start", save_and_keep)
+    config = tiny()
+    assert cli.main(["fit", "-c", config]) == 0
+    assert read("validating.ckpt")["global_step"] == 3
+    Path(LAST).rename("uninterrupted.ckpt")
+    shutil.rmtree("runs")
+    assert cli.main(["fit", "-c", config, "--resume", "validating.ckpt"]) == 0
+    assert_same_run("uninterrupted.ckpt", LAST)

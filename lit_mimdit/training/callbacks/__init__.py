@@ -5,6 +5,7 @@ from lit_mimdit.training.callbacks.hyperparameters import Hyperparameters
 from lit_mimdit.training.callbacks.losses import LossByTime
 from lit_mimdit.training.callbacks.progress import TrainingProgress
 from lit_mimdit.training.callbacks.quarantine import BrokenSamples
+from lit_mimdit.training.callbacks.record import RunRecord
 from lit_mimdit.training.callbacks.routing_histograms import RoutingHistograms
 from lit_mimdit.training.callbacks.routing_pictures import RoutingPictures
 from lit_mimdit.training.callbacks.routing_scalars import RoutingScalars
@@ -24,6 +25,7 @@ __all__ = [
     "RoutingHistograms",
     "RoutingPictures",
     "RoutingScalars",
+    "RunRecord",
     "SamplePictures",
     "Throughput",
     "TrainingProgress",

@@ -1,5 +1,6 @@
-"""A run ends with a checkpoint of its last step, at its end and at Ctrl-C; the same command with --ckpt_path last goes on."""
+"""A run ends with a checkpoint of its last step: at its end, at Ctrl-C, before a time limit; the same command goes on from there."""
 
+import os
 import signal
 from itertools import chain, count
 from pathlib import Path
@@ -11,26 +12,47 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_mimdit.training.ema import EMA
+from lit_mimdit.training.slurm import requeue
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class GracefulStop(L.Callback):
     """Saves the run's last step as last.ckpt, in the folder of its ModelCheckpoint. Stands below EMA in the list of callbacks.
 
-    On SIGINT: finish the step, save, stop. A second SIGINT stops at once.
+    On SIGINT (Ctrl-C), SIGTERM or SIGUSR1 to any process: finish the step, save, requeue the Slurm job if there is one (SIGUSR1; SIGTERM
+    unless it was cancelled or preempted), stop. A second SIGINT stops at once. Every validation starts with a checkpoint, so that SIGTERM
+    and SIGUSR1 need not wait for its end.
+
+    Args:
+        requeue: put the Slurm job back into the queue.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: Any = None
+    def __init__(self, requeue: bool = True) -> None:
+        self.requeue, self.requested = requeue, False
+        self._signal = 0
+        self._validating = False
+        self._previous: dict[int, Any] = {}
         self._steps = float("inf")
         self._saved = False
         self._kept: dict[ModelCheckpoint, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return  # the other signals come more than once
+        self.requested, self._signal = True, number
+        if self._validating and number != signal.SIGINT:
+            self._leave(number)
         rank_zero_info("\nStopping after this step (Ctrl-C again stops at once, without a checkpoint).")
+
+    def _leave(self, number: int) -> None:
+        """In the middle of a validation, whose checkpoint is written; the other processes may be waiting for this one, or be done."""
+        said = requeue(number) if self.requeue and os.environ.get("SLURM_LOCALID", "0") == "0" else None
+        print(f"Stopped while validating; the checkpoint of this step is saved. {said or ''}", flush=True)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if any(isinstance(callback, EMA) for callback in trainer.callbacks[trainer.callbacks.index(self) :]):
@@ -39,19 +61,36 @@ class GracefulStop(L.Callback):
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._previous = signal.signal(signal.SIGINT, self._handle)
+        # instead of Lightning's own, which save in the handler, where processes wait for each other forever
+        self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         self._steps, self._saved = trainer.estimated_stepping_batches, False
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if self._saved or trainer.fast_dev_run:
             return
         if trainer.strategy.reduce_boolean_decision(self.requested, all=False):
-            trainer.should_stop = True
+            self.requested = trainer.should_stop = True
             trainer.limit_val_batches = 0  # Lightning would validate before it stops
-            path = self._save(trainer)
+            path, self._saved = self._save(trainer), True
+            self._require_saved(trainer)
             rank_zero_info(f"Saved {path} at step {trainer.global_step}; the same command with `--ckpt_path {path}` goes on from there.")
+            said = requeue(self._signal) if self.requeue and self._signal and trainer.is_global_zero else None
+            if said:
+                rank_zero_info(said)
         elif trainer.checkpoint_callbacks and (trainer.should_stop or trainer.global_step >= self._steps):
             self._save(trainer)
+            self._saved = True
+            self._require_saved(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.training or trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:
+            return
+        if trainer.checkpoint_callbacks and not self._saved:
+            self._save(trainer)
+            self._validating = True
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validating = False
 
     def _save(self, trainer: L.Trainer) -> str:
         """Saves now, in the step: what is saved after the loop has ended does not resume in the middle of an epoch."""
@@ -63,8 +102,13 @@ class GracefulStop(L.Callback):
         if keeper is not None:
             keeper.last_model_path = path
         trainer.save_checkpoint(path)
-        self._saved = True
         return path
+
+    def _require_saved(self, trainer: L.Trainer) -> None:
+        """A run goes on without a checkpoint that could not be written, but it does not end as if it were there."""
+        failure = trainer.strategy.broadcast(getattr(trainer.strategy.checkpoint_io, "failure", None))
+        if failure:
+            raise ValueError(f"the run's last checkpoint could not be written: {failure}; what was saved before is intact")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for keeper, save_last in self._kept.items():
@@ -82,6 +126,6 @@ class GracefulStop(L.Callback):
         self._restore()
 
     def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -1,0 +1,311 @@
+"""Training over many processes: DeepSpeed's ZeRO by name, with checkpoints that do not know how many processes wrote them.
+
+`trainer.strategy: zero1 | zero2 | zero3` shard the optimizer's state, also the gradients, also the parameters (the frozen backbone's
+too) over the processes; `_offload` keeps the optimizer's state in the memory of the host. `ddp` is Lightning's own.
+
+DeepSpeed's own checkpoints are folders for one number of processes and one stage, hold pickled code and are not written atomically.
+Here the processes put their parts together instead (the trained branch is small), and the first one writes the same file that a
+single process would: it resumes under every strategy and number of processes, and everything that reads checkpoints reads it.
+"""
+
+import itertools
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, StrategyRegistry
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+MASTER = None  # key of a parameter's own 32-bit value among the states that `ZeRO` gives and takes
+DEFAULT_TIMEOUT = timedelta(minutes=10)
+
+
+class FullPrecisionInputs(DeepSpeedPrecision):
+    """DeepSpeed's precision without its rounding of every input: references would be scored in 16 bits, and the network casts itself."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+class ZeRO(DeepSpeedStrategy):
+    """DeepSpeed's ZeRO on GPUs, for Adam and AdamW.
+
+    Args:
+        stage: 1 shards the optimizer's state over the processes, 2 the gradients as well, 3 the parameters as well.
+        offload: keep the optimizer's state in the host's memory, and compute its step there.
+        timeout: how long a process waits for the others before the run fails, as H:MM:SS.
+        config: further DeepSpeed options, such as {zero_optimization: {reduce_bucket_size: 100000000}}; they win over those chosen here.
+        parallel_devices: set by Lightning.
+        cluster_environment: set by Lightning.
+        process_group_backend: "nccl" by default.
+    """
+
+    def __init__(
+        self,
+        stage: int = 2,
+        offload: bool = False,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        config: dict[str, Any] | None = None,
+        parallel_devices: list[torch.device] | None = None,
+        cluster_environment: Any = None,
+        process_group_backend: str | None = None,
+        **lightning: Any,
+    ) -> None:
+        if stage not in (1, 2, 3):
+            raise ValueError(f"strategy.stage is {stage}: ZeRO has the stages 1, 2 and 3")
+        super().__init__(
+            stage=stage, offload_optimizer=offload, timeout=timeout, exclude_frozen_parameters=True, parallel_devices=parallel_devices,
+            cluster_environment=cluster_environment, process_group_backend=process_group_backend, **lightning,
+        )  # fmt: skip
+        # PyTorch's Adam steps on the host as well, and needs no compiler there
+        self.config |= {"zero_force_ds_cpu_optimizer": False}
+        for key, value in (config or {}).items():
+            merge = isinstance(value, dict) and isinstance(self.config.get(key), dict)
+            self.config[key] = self.config[key] | value if merge else value
+        self._groups: list[list[nn.Parameter]] = []
+        self.engine: Any = None
+        self._whole: Any = None  # DeepSpeed's context of gathered parameters, while they are
+
+    # -- setting up
+
+    @property
+    def stage(self) -> int:
+        return self.config["zero_optimization"]["stage"]
+
+    @property
+    def precision_plugin(self) -> Precision:
+        return self._precision_plugin or Precision()
+
+    @precision_plugin.setter
+    def precision_plugin(self, plugin: Precision | None) -> None:
+        self._precision_plugin = FullPrecisionInputs(plugin.precision) if isinstance(plugin, DeepSpeedPrecision) else plugin
+
+    def setup_distributed(self) -> None:
+        super().setup_distributed()
+        from deepspeed.utils import groups
+
+        # DeepSpeed's copy of the world group would wait for 30 minutes, whatever the timeout here
+        groups._WORLD_GROUP = dist.new_group(ranks=range(dist.get_world_size()), timeout=self._timeout)
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        return False  # whole weights are loaded before they are sharded
+
+    @contextmanager
+    def model_sharded_context(self) -> Generator[None, None, None]:
+        """Weights are loaded whole, by diffusers, and sharded by `init_deepspeed`: each process holds all of them once, in the host's
+        memory."""
+        self._init_config_if_needed()
+        yield
+
+    def init_deepspeed(self) -> None:
+        """Only training is sharded: validate, test and predict run as on one device, however many tiles each process has to do."""
+        if self.lightning_module.trainer.state.fn == TrainerFn.FITTING:
+            super().init_deepspeed()
+        else:
+            self.model_to_device()
+
+    def _setup_model_and_optimizer(self, model: nn.Module, optimizer: Optimizer | None, lr_scheduler: Any = None) -> Any:
+        if "bf16" not in self.config and "fp16" not in self.config:
+            low = next((name for name, p in model.named_parameters() if p.dtype != torch.float32), None)
+            if low is not None:
+                raise ValueError(
+                    f"trainer.precision is 32-true, but {low} is kept in 16 bits: under ZeRO set model.backbone_dtype to float32, or "
+                    "trainer.precision to bf16-mixed"
+                )
+        self._groups = [list(group["params"]) for group in optimizer.param_groups]
+        engine, sharded = super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
+        self.engine = engine
+        for flat in self._flats(sharded):  # Adam would do so at its first step; checkpoints and averages need it before
+            step = torch.zeros((), dtype=torch.float32)
+            sharded.optimizer.state[flat] = {"step": step, "exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
+        self._link(sharded)
+        return engine, sharded
+
+    # -- the sharded states: every process holds a part of each, in 32 bits
+
+    def _flats(self, sharded: Any = None) -> list[Tensor]:
+        """This process's parts of the 32-bit parameters, flat; the keys of Adam's state."""
+        sharded = sharded or self.engine.optimizer
+        return list(sharded.fp32_partitioned_groups_flat if self.stage == 3 else sharded.single_partition_of_fp32_groups)
+
+    def _link(self, sharded: Any) -> None:
+        """Let DeepSpeed know all entries of Adam's state (stages 1 and 2 look them up once only)."""
+        if self.stage < 3:
+            sharded._hp_optimizer_states_linked = False
+            sharded._lazy_init_hp_params_optimizer_state()
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The trained parameters in the optimizer's order."""
+        return list(itertools.chain.from_iterable(self._groups))
+
+    def add_state(self, key: str) -> None:
+        """A further sharded state, which starts as a copy of the parameters."""
+        for flat in self._flats():
+            self.engine.optimizer.optimizer.state[flat][key] = flat.detach().clone()
+        self._link(self.engine.optimizer)
+
+    @torch.no_grad()
+    def lerp_state(self, key: str, weight: float) -> None:
+        """state = state + weight (parameter - state), each process its own part: no communication."""
+        flats = self._flats()
+        torch._foreach_lerp_([self.engine.optimizer.optimizer.state[flat][key] for flat in flats], [f.detach() for f in flats], weight)
+
+    def full(self, parameter: nn.Parameter, key: str | None = MASTER) -> Tensor:
+        """A state of a parameter put together from all processes, float32 of the parameter's shape; all of them must ask."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        return safe_get_full_fp32_param(parameter) if key is MASTER else safe_get_full_optimizer_state(parameter, key)
+
+    def set_full(self, parameter: nn.Parameter, value: Tensor, key: str | None = MASTER) -> None:
+        """The inverse of `full`: each process keeps its part of `value`."""
+        from deepspeed.utils import (
+            safe_set_full_fp32_param,
+            safe_set_full_optimizer_state,
+            safe_set_local_fp32_param,
+            safe_set_local_optimizer_state,
+        )
+
+        if self.stage == 3:  # DeepSpeed's own would fail where the processes do not divide the parameter
+            size = parameter.ds_tensor.numel()
+            flat = nn.functional.pad(value.flatten(), (0, size * self.world_size - value.numel()))
+            value = flat[size * self.global_rank : size * (self.global_rank + 1)]
+            set_master, set_state = safe_set_local_fp32_param, safe_set_local_optimizer_state
+        else:
+            set_master, set_state = safe_set_full_fp32_param, safe_set_full_optimizer_state
+        if key is MASTER:
+            set_master(parameter, value)
+        else:
+            set_state(parameter, value, key)
+
+    def gradient_norm(self) -> Tensor:
+        """L2 norm of the gradient over all processes, before clipping."""
+        sharded, flats = self.engine.optimizer, self._flats()
+        if "offload_optimizer" in self.config["zero_optimization"]:
+            parts: Iterable[Tensor] = [flat.grad for flat in flats]
+        else:
+            parts = [part for parts in sharded.averaged_gradients.values() for part in parts or [] if part is not None]
+        squares = [part.detach().float().square().sum().to(self.root_device) for part in parts]
+        total = torch.stack(squares).sum() if squares else torch.zeros((), device=self.root_device)
+        dist.all_reduce(total)
+        return total.sqrt() / sharded.loss_scale
+
+    def first_bad_gradient(self, named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
+        """Name of the first trained parameter whose gradient is not finite; all processes must ask."""
+        from deepspeed.utils import safe_get_full_grad
+
+        return next((name for name, p in named if p.requires_grad and not torch.isfinite(safe_get_full_grad(p)).all()), None)
+
+    # -- evaluation between the steps: whole parameters (stage 3)
+
+    def on_validation_start(self) -> None:
+        self._gather()
+
+    def on_validation_end(self) -> None:
+        if self._whole is not None:
+            self._whole.__exit__(None, None, None)
+            self._whole = None
+            self.engine.optimizer.parameter_offload.setup_zero_stage3_hooks()
+
+    def teardown(self) -> None:
+        self._gather()
+        if self.model is not None:
+            self.model = self.lightning_module
+        super().teardown()
+
+    def _gather(self) -> None:
+        """Whole parameters on every process, and no hooks that exchange them: the processes need not do the same from here on."""
+        if self.stage == 3 and self.engine is not None and self._whole is None:
+            import deepspeed
+
+            self.engine.optimizer.parameter_offload._remove_module_hooks()
+            self._whole = deepspeed.zero.GatheredParameters(list(self.lightning_module.parameters()))
+            self._whole.__enter__()
+
+    # -- checkpoints: one file, as if one process had written it
+
+    def lightning_module_state_dict(self) -> dict[str, Tensor]:
+        """The trained parameters in 32 bits, on the first process; {} on the others."""
+        named = {name: p for name, p in self.lightning_module.named_parameters() if p.requires_grad}
+        return self.collect(named, MASTER)
+
+    def collect(self, named: Mapping[Any, nn.Parameter], key: str | None, everywhere: bool = False) -> dict[Any, Tensor]:
+        """Whole states of parameters, on the CPU of the first process or of all; all processes must ask."""
+        found = {}
+        for name, parameter in named.items():
+            whole = self.full(parameter, key)
+            if everywhere or self.is_global_zero:
+                found[name] = whole.detach().cpu().clone()
+        return found
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """Adam's state in PyTorch's own format, on the first process; {} on the others."""
+        adam = self.engine.optimizer.optimizer
+        named = dict(enumerate(self.trained))
+        moments = {key: self.collect(named, key) for key in ("exp_avg", "exp_avg_sq")}
+        if not self.is_global_zero:
+            return {}
+        step = adam.state[self._flats()[0]]["step"]
+        state = {i: {"step": step.detach().float().cpu().clone()} | {key: moments[key][i] for key in moments} for i in range(len(named))}
+        indices, groups = iter(range(len(named))), []
+        for group, parameters in zip(adam.param_groups, self._groups, strict=True):
+            values = {key: value for key, value in group.items() if key != "params"}
+            groups.append(values | {"params": [next(indices) for _ in parameters]})
+        return {"state": state, "param_groups": groups}
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        DDPStrategy.save_checkpoint(self, checkpoint, filepath, storage_options)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        return DDPStrategy.load_checkpoint(self, checkpoint_path, weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        DDPStrategy.load_model_state_dict(self, checkpoint, strict)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return True
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """The 32-bit parameters (the module was loaded before, in its own precision), the moments and the settings of the groups."""
+        adam, saved = self.engine.optimizer.optimizer, checkpoint["optimizer_states"][0]
+        for name, parameter in self.lightning_module.named_parameters():
+            if parameter.requires_grad:
+                self.set_full(parameter, checkpoint["state_dict"][name].float())
+        for index, parameter in enumerate(self.trained):
+            for key in ("exp_avg", "exp_avg_sq"):
+                self.set_full(parameter, saved["state"][index][key].float(), key)
+        for flat in self._flats():
+            adam.state[flat]["step"].fill_(float(saved["state"][0]["step"]))
+        for group, values in zip(adam.param_groups, saved["param_groups"], strict=True):
+            group |= {key: value for key, value in values.items() if key != "params"}
+
+
+class ZeROOnCPU(ZeRO):
+    """The same on CPUs over gloo, to try and to test without GPUs: only what asks for a GPU is answered here."""
+
+    @property
+    def parallel_devices(self) -> list[torch.device] | None:
+        return self._parallel_devices
+
+    @parallel_devices.setter
+    def parallel_devices(self, devices: list[torch.device] | None) -> None:
+        self._parallel_devices = [torch.device("cpu", i) for i in range(len(devices))] if devices else devices  # DeepSpeed wants an index
+
+    def setup_environment(self) -> None:
+        import deepspeed.ops
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # an all-reduce that would have to be compiled first
+        DDPStrategy.setup_environment(self)  # DeepSpeedStrategy's refuses whatever is no GPU
+
+
+for _stage, _offload, _cpu in itertools.product((1, 2, 3), (False, True), (False, True)):
+    _name = f"zero{_stage}{'_offload' * _offload}{'_cpu' * _cpu}"
+    StrategyRegistry.register(_name, ZeROOnCPU if _cpu else ZeRO, description=_name, stage=_stage, offload=_offload, override=True)
