@@ -8,8 +8,8 @@ import numpy as np
 from lit_mimdit.data.degradations import SEVERITIES
 from lit_mimdit.data.image_io import read_rgb, to_tensor
 from lit_mimdit.data.layouts import Pair
-from lit_mimdit.data.pairs import crop_box
 from lit_mimdit.data.sample_data import TABLE
+from lit_mimdit.data.sources import crop_box
 from lit_mimdit.evaluation.pixel import eight_bit, psnr
 
 

@@ -260,14 +260,14 @@ def test_only_the_branch_is_trained_and_all_of_it(build, make_transformer, fusio
     network(x_t, t, condition).square().mean().backward()
 
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in network.backbone.parameters())
-    idle = set()  # sub-experts that no image selected: they are not computed, so they have no gradient
+    idle = set()  # sub-experts that no image selected: their gradient is 0, not missing, since other processes may have one
     for block, routing in enumerate(condition.routing):
         for group, intra in enumerate(routing.intra):
             idle |= {f"mims.{block}.groups.{group}.experts.{e}." for e in range(3) if e not in intra.selected}
     assert idle
     for name, parameter in network.branch.named_parameters():
         if name.startswith(tuple(idle)):
-            assert parameter.grad is None, name
+            assert parameter.grad is not None and not parameter.grad.any(), name
         else:
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 

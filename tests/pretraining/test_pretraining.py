@@ -102,7 +102,7 @@ def test_both_trainings_write_a_backbone_that_loads(photo_folders, monkeypatch):
     assert main(["fit", "-c", f"{root}/vae.yaml", *vae, *data]) == 0
     mmdit = ["--model.init_args.vae", f"{folder}/vae", "--model.init_args.output", f"{folder}/backbone", "--model.init_args.layers", "2"]
     mmdit += ["--model.init_args.dual_layers", "1", "--model.init_args.heads", "2", "--model.init_args.head_dim", "8"]
-    mmdit += ["--data.init_args.sizes", "[[32,2],[64,1]]"]
+    mmdit += ["--data.init_args.sizes", "[[32,2],[64,1]]", "--data.init_args.shares", "[0.5,0.5]"]
     assert main(["fit", "-c", f"{root}/mmdit.yaml", *mmdit, *data]) == 0
     backbone = load_backbone(f"{folder}/backbone")
     assert backbone.transformer.config.dual_attention_layers == (0,) or list(backbone.transformer.config.dual_attention_layers) == [0]
