@@ -1,6 +1,7 @@
 """Quality against network evaluations: steps, solver, and where sampling starts, on held-out pairs; one CSV and one plot.
 
-    python -m lit_mimdit sample-data data/heldout --photos PHOTOS --test_crops 108 --size 128 --types 01Blur 05Noise 08Haze 10Rain 14Lowlight
+    python -m lit_mimdit sample-data data/heldout --photos PHOTOS --test_crops 108 --size 128 \
+        --types 01Blur 05Noise 08Haze 10Rain 14Lowlight
     python benchmarks/sampling_quality.py --data data/heldout --count 24 --output docs/sampling
 
 All settings see the same pairs and the same noise. LPIPS is computed where its weights are found.
