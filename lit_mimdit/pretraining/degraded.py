@@ -9,7 +9,7 @@ from lit_mimdit.data.composition import FOUNDIR_TYPES, degrade
 from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.degradations import Severity, to_uint8
 from lit_mimdit.data.image_io import to_tensor
-from lit_mimdit.data.order import sample_seed
+from lit_mimdit.data.order import EpochSampler, sample_seed
 from lit_mimdit.data.pairs import augment_array
 from lit_mimdit.pretraining.photos import level_weights, read_levels
 
@@ -68,4 +68,5 @@ class DegradedPhotos(FoundIRDataModule):
 
     def train_dataloader(self) -> DataLoader:
         levels = read_levels(self.photos, self.longest, self.crop, "data.photos")
-        return self._loader("train", DegradedCrops(levels, self.crop, self.types, self.samples, self.seed), self.per_step())
+        sampler = EpochSampler(self.samples, self.per_step(), self.seed, shuffle=True, drop_last=True, cluster=self.cluster)
+        return self._loader(DegradedCrops(levels, self.crop, self.types, self.samples, self.seed), sampler)

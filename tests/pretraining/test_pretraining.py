@@ -125,3 +125,17 @@ def test_degraded_crops_keep_the_contract_and_their_seed():
     assert all(torch.equal(first[(1, i)]["lq"], again[(1, i)]["lq"]) for i in range(8))
     assert not torch.equal(first[(2, 0)]["lq"], batch["lq"][0])
     assert all(not torch.equal(lq, gt) for lq, gt in zip(batch["lq"], batch["gt"], strict=True))
+
+
+def test_the_branch_trains_on_photographs_degraded_on_the_spot(backbone_folder, data_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(load("coffee")[:100, :140]).save(tmp_path / "photos" / "coffee.png")
+    model = ["--model.init_args.backbone", str(backbone_folder), "--model.init_args.branch.width", "16"]
+    model += ["--model.init_args.branch.heads", "2", "--model.init_args.branch.window", "2", "--model.init_args.sampling.tile", "32"]
+    model += ["--model.init_args.sampling.overlap", "8"]
+    data = ["--data.init_args.photos", str(tmp_path / "photos"), "--data.init_args.root", str(data_root)]
+    data += ["--data.init_args.crop", "32", "--data.init_args.eval_crop", "32", "--data.init_args.batch_size", "2"]
+    root = pytest.importorskip("lit_mimdit").__path__[0] + "/../experiments/nano"
+    assert main(["fit", "-c", f"{root}/branch.yaml", *model, *data, "--trainer.max_steps", "2"]) == 0
+    assert any((tmp_path / "runs" / "nano").rglob("events*"))
