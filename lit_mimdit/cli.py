@@ -24,6 +24,7 @@ TRAINER_COMMANDS = {
 # command -> (module, function, one line of help); imported on use: `restore --help` must not wait for everything
 COMMANDS = {
     "restore": ("lit_mimdit.inference.restore", "restore", "restore photographs of any size"),
+    "classical": ("lit_mimdit.baselines.classical", "classical", "restore with a classical tool, to compare with"),
     "export": ("lit_mimdit.training.export", "export", "write a checkpoint's trained branch as safetensors"),
     "sample-data": ("lit_mimdit.data.sample_data", "write_sample_data", "write a small FoundIR-layout data set"),
     "data check": ("lit_mimdit.data.check", "check", "check a data set: pairs, sizes, problems, a contact sheet"),

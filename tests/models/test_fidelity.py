@@ -1,0 +1,71 @@
+"""The fidelity network: what it is before and after training, its weight, and what its U-Net demands."""
+
+import pytest
+import torch
+
+from lit_mimdit.models.fidelity import Correction, Fidelity, ResidualBlock
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.rand(2, 3, 16, 24, generator=generator) for _ in range(2))
+
+
+def _trained(module):
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+def test_an_untrained_network_changes_nothing(images):
+    assert torch.equal(Fidelity(widths=(4, 6), blocks=1)(*images), images[0])
+
+
+def test_the_weight_goes_from_the_restored_image_to_the_corrected_one(images):
+    network = _trained(Fidelity(widths=(4, 6), blocks=1))
+    none, half, whole = (network(*images, weight=w) for w in (0.0, 0.5, 1.0))
+    assert torch.equal(none, images[0]) and not torch.allclose(whole, images[0], atol=1e-2)
+    torch.testing.assert_close(half, (none + whole) / 2)
+
+
+def test_both_images_count(images):
+    restored, lq = images
+    network = _trained(Fidelity(widths=(4,), blocks=1))
+    change = network(restored, lq) - restored
+    assert not torch.allclose(network(restored, lq.flip(-1)) - restored, change, atol=1e-3)
+    assert not torch.allclose(network(restored.flip(-1), lq) - restored.flip(-1), change, atol=1e-3)
+
+
+def test_every_parameter_learns(images):
+    network = _trained(Fidelity(widths=(4, 6, 8), blocks=2))
+    network(*images).square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in network.parameters())
+
+
+def test_a_pixel_far_away_is_seen_on_coarse_levels_only():
+    def reach(network):
+        image = torch.zeros(1, 6, 64, 64, requires_grad=True)
+        network(image)[0, 0, 32, 32].backward()
+        rows = image.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+        return int(rows.max() - rows.min()) + 1
+
+    # by hand: 6 convolutions of 3 on pixels of 2 see 13 of them; beside them, blocks on pixels of 4 see further
+    assert reach(_trained(Correction(2, (4,), 1))) == 26
+    assert reach(_trained(Correction(2, (4, 4), 1))) > 26
+
+
+def test_residual_block_by_hand():
+    block = _trained(ResidualBlock(2))
+    x = torch.randn(1, 2, 5, 5, generator=torch.Generator().manual_seed(2))
+    first = torch.nn.functional.conv2d(x, block.first.weight, block.first.bias, padding=1)
+    gelu = first * 0.5 * (1 + torch.erf(first / 2**0.5))
+    torch.testing.assert_close(block(x), x + torch.nn.functional.conv2d(gelu, block.second.weight, block.second.bias, padding=1))
+
+
+@pytest.mark.parametrize("settings", [{"widths": (), "blocks": 1}, {"widths": (0,), "blocks": 1}, {"widths": (4,), "blocks": 0}])
+def test_impossible_networks_are_refused(settings):
+    with pytest.raises(ValueError, match="give at least one level"):
+        Fidelity(**settings)

@@ -1,0 +1,79 @@
+"""The fidelity network's training: triples cut alike, both ways of seeing, a file at the end."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from skimage.metrics import peak_signal_noise_ratio
+
+from lit_mimdit.cli import main
+from lit_mimdit.data.layouts import read_layout
+from lit_mimdit.models.fidelity import Fidelity
+from lit_mimdit.pretraining.fidelity import FidelityTraining, psnr
+from lit_mimdit.pretraining.restored import RestoredImages
+from lit_mimdit.training.optim import OptimizerConfig
+
+
+@pytest.fixture(scope="module")
+def pairs(data_root):
+    return read_layout("foundir", data_root, meta=data_root / "train.txt").pairs
+
+
+@pytest.fixture(scope="module")
+def restored(pairs, tmp_path_factory) -> Path:
+    """In a restorer's place: the mean of LQ and GT, so that where a crop came from can be told."""
+    folder = tmp_path_factory.mktemp("restored")
+    for pair in pairs:
+        lq, gt = (np.asarray(Image.open(path).convert("RGB"), np.uint16) for path in (pair.lq, pair.gt))
+        Image.fromarray(np.uint8((lq + gt) // 2)).save(folder / f"{pair.lq.stem}.png")
+    return folder
+
+
+def test_the_three_images_are_cut_and_turned_alike(pairs, restored):
+    data = RestoredImages(pairs, restored, crop=32, random=True, seed=0)
+    samples = [data[(epoch, index)] for epoch in range(4) for index in range(len(pairs))]
+    for sample in samples:
+        mean = (sample["lq"] + sample["gt"]) / 2
+        assert sample["restored"].shape == (3, 32, 32) and (sample["restored"] - mean).abs().max() < 0.5 / 255 + 1e-6
+    assert not torch.equal(samples[0]["gt"], samples[len(pairs)]["gt"])  # other epochs, other crops
+    assert torch.equal(data[(1, 0)]["gt"], samples[len(pairs)]["gt"])
+
+
+def test_missing_restored_images_and_small_ones_are_named(pairs, restored, tmp_path):
+    with pytest.raises(ValueError, match=f"{len(pairs)} pairs have no image in .*restore them all"):
+        RestoredImages(pairs, tmp_path, 32, True, 0)
+    with pytest.raises(ValueError, match="smaller than data.crop"):
+        RestoredImages(pairs, restored, 64, True, 0)
+
+
+def test_psnr_equals_scikit_image():
+    a, b = torch.rand(2, 3, 8, 9), torch.rand(2, 3, 8, 9)
+    expected = [peak_signal_noise_ratio(b[i].numpy(), a[i].numpy(), data_range=1.0) for i in range(2)]
+    torch.testing.assert_close(psnr(a, b), torch.tensor(expected, dtype=torch.float32))
+
+
+def test_regression_does_not_look_at_the_restored_image(pairs, restored):
+    module = FidelityTraining(OptimizerConfig(lr=1e-3), "unused", widths=(4,), blocks=1, sees="degraded")
+    torch.nn.init.normal_(module.network.leave.weight)
+    sample = {name: value[None] for name, value in RestoredImages(pairs, restored, 32, False, 0)[(0, 0)].items() if name != "degradation"}
+    first = module._correct(sample)
+    assert torch.equal(first, module._correct(sample | {"restored": torch.rand(1, 3, 32, 32)})) and not torch.equal(first, sample["lq"])
+
+
+@pytest.mark.parametrize("sees", ["both", "degraded"])
+def test_fit_writes_the_averaged_network(sees, data_root, restored, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yaml = Path(__file__).parents[2] / "experiments" / "nano" / "fidelity.yaml"
+    data = {"root": data_root, "val_root": data_root, "restored": restored, "val_restored": restored, "meta": "train.txt"}
+    args = [word for key, value in data.items() for word in (f"--data.init_args.{key}", str(value))]
+    args += ["--data.init_args.crop", "32", "--data.init_args.batch_size", "2", "--model.init_args.sees", sees]
+    args += ["--model.init_args.widths", "[4,4]", "--model.init_args.blocks", "1", "--trainer.val_check_interval", "2"]
+    assert main(["fit", "-c", str(yaml), *args, "--trainer.max_steps", "4", "--model.init_args.output", "out/f.safetensors"]) == 0
+    tensors = load_file(tmp_path / "out" / "f.safetensors")
+    assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
+    assert any(tensor.abs().max() > 0 for name, tensor in tensors.items() if "leave" in name)
+    if sees == "both":
+        Fidelity((4, 4), 1).load_state_dict(tensors)
