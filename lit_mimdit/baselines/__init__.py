@@ -1,1 +1,1 @@
-"""Other systems on the same images and metrics, to compare with."""
+"""Systems that MiM-DiT is compared with, on the same data and metrics."""

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
+from lit_mimdit.baselines.networks import build_network
 from lit_mimdit.data.image_io import IMAGE_EXTENSIONS, ImageError, list_images, output_format, read_photo, write_photo
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run, inter_weights, write_record
 from lit_mimdit.models.backbone import load_backbone, nano_folder
-from lit_mimdit.models.network import MiMDiT
 from lit_mimdit.training.checkpoint import load_branch, load_into
 
 
@@ -65,7 +65,7 @@ def load_restorer(checkpoint: str | Path | None, backbone: str | None, device: t
     file = load_branch(path)
     loaded = load_backbone(backbone or file.backbone.name)
     loaded.identity.require(file.backbone, f"checkpoint {path}")
-    network = MiMDiT(loaded.transformer, file.branch, loaded.prompt)
+    network = build_network(loaded.transformer, file.branch, loaded.prompt)
     load_into(network.branch, file.tensors, f"checkpoint {path}")
     config = replace(file.sampling, **{key: value for key, value in sampling.items() if value is not None})
     return Restorer(network.eval().to(device), loaded.vae.to(device), loaded.scheduler, config, loaded.identity)

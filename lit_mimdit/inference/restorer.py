@@ -12,7 +12,7 @@ from lit_mimdit.inference.sampler import SamplingConfig, evaluations, sample
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.latents import decode, downsampling, encode
 from lit_mimdit.models.mim import Decisions, join_rows, rows_of
-from lit_mimdit.models.network import MiMDiT
+from lit_mimdit.models.network import ConditionedBackbone
 from lit_mimdit.training.flow import sample_noise
 
 Progress = Callable[[int], object]
@@ -42,7 +42,7 @@ class Restorer:
 
     def __init__(
         self,
-        network: MiMDiT,
+        network: ConditionedBackbone,
         vae: AutoencoderKL,
         scheduler: FlowMatchEulerDiscreteScheduler,
         config: SamplingConfig,

@@ -56,30 +56,33 @@ class Branch(nn.Module):
         return tokens, tuple(decisions)
 
 
-class MiMDiT(nn.Module):
-    """The frozen transformer and its branch.
+class ConditionedBackbone(nn.Module):
+    """A frozen transformer that a trained `branch` conditions: what MiM-DiT and the systems it is compared with share.
+
+    A subclass sets `branch`, and gives `condition` (what is computed once an image) and `forward` (the velocity).
 
     Args:
-        transformer: an SD3 or SD3.5 transformer of diffusers; it is frozen and its attention processors are replaced.
-        config: the branch.
+        transformer: an SD3 or SD3.5 transformer of diffusers; it is frozen.
         prompt: text conditioning used when none is given (the empty prompt).
     """
 
-    def __init__(self, transformer: SD3Transformer2DModel, config: BranchConfig, prompt: Prompt) -> None:
+    branch: nn.Module
+
+    def __init__(self, transformer: SD3Transformer2DModel, prompt: Prompt) -> None:
         super().__init__()
         self.backbone = transformer.requires_grad_(False).eval()
-        install(self.backbone)
-        sizes = self.backbone.config
-        width = sizes.num_attention_heads * sizes.attention_head_dim
-        self.branch = Branch(config, width, sizes.num_attention_heads, sizes.num_layers)
         self.register_buffer("embeds", prompt.embeds, persistent=False)
         self.register_buffer("pooled", prompt.pooled, persistent=False)
 
-    def train(self, mode: bool = True) -> "MiMDiT":
+    def train(self, mode: bool = True) -> "ConditionedBackbone":
         """The backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass instead of keeping them."""
+        self.backbone.enable_gradient_checkpointing()
 
     @property
     def prompt(self) -> Prompt:
@@ -97,6 +100,37 @@ class MiMDiT(nn.Module):
             limit = sizes.pos_embed_max_size
             raise ValueError(f"latent has {grid[0]} x {grid[1]} tokens, the backbone positions for {limit} x {limit}: use smaller tiles")
         return grid
+
+    def _velocity(self, x_t: Tensor, t: Tensor, prompt: Prompt | None, **conditioning: object) -> Tensor:
+        """The transformer's output, float32; `conditioning` are arguments of its forward."""
+        self.grid(x_t)
+        embeds, pooled = (prompt or self.prompt).expand(len(x_t))
+        dtype = self.backbone.dtype
+        return self.backbone(
+            hidden_states=x_t.to(dtype),
+            encoder_hidden_states=embeds.to(dtype),
+            pooled_projections=pooled.to(dtype),
+            timestep=1000.0 * t,
+            return_dict=False,
+            **conditioning,
+        )[0].float()
+
+
+class MiMDiT(ConditionedBackbone):
+    """The frozen transformer and its MiM branch.
+
+    Args:
+        transformer: an SD3 or SD3.5 transformer of diffusers; it is frozen and its attention processors are replaced.
+        config: the branch.
+        prompt: text conditioning used when none is given (the empty prompt).
+    """
+
+    def __init__(self, transformer: SD3Transformer2DModel, config: BranchConfig, prompt: Prompt) -> None:
+        super().__init__(transformer, prompt)
+        install(self.backbone)
+        sizes = self.backbone.config
+        width = sizes.num_attention_heads * sizes.attention_head_dim
+        self.branch = Branch(config, width, sizes.num_attention_heads, sizes.num_layers)
 
     def _base(self, z_lq: Tensor, x_BND: Tensor, prompt: Prompt) -> list[Tensor | None]:
         kind, batch = self.branch.config.base, len(z_lq)
@@ -144,14 +178,4 @@ class MiMDiT(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, prompt: Prompt | None = None) -> Tensor:
         """Velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to 1 (noise); condition None: the bare backbone."""
-        self.grid(x_t)
-        embeds, pooled = (prompt or self.prompt).expand(len(x_t))
-        dtype = self.backbone.dtype
-        return self.backbone(
-            hidden_states=x_t.to(dtype),
-            encoder_hidden_states=embeds.to(dtype),
-            pooled_projections=pooled.to(dtype),
-            timestep=1000.0 * t,
-            joint_attention_kwargs={"condition": condition.blocks} if condition is not None else None,
-            return_dict=False,
-        )[0].float()
+        return self._velocity(x_t, t, prompt, joint_attention_kwargs={"condition": condition.blocks} if condition is not None else None)

@@ -1,14 +1,14 @@
-"""Training of the fidelity network behind a finished branch, and of the same network by itself, for comparison."""
+"""Training of the fidelity network behind a finished branch."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from lit_mimdit.models.fidelity import Correction, Fidelity
+from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.training.ema import EMA
 from lit_mimdit.training.optim import OptimizerConfig, configure
 
@@ -27,7 +27,6 @@ class FidelityTraining(L.LightningModule):
         widths: see Correction.
         blocks: see Correction.
         gradient_weight: weight of the L1 on horizontal and vertical differences.
-        sees: "both", or "degraded": x_lq + F(x_lq), plain regression, which shows what the branch adds.
     """
 
     def __init__(
@@ -37,25 +36,27 @@ class FidelityTraining(L.LightningModule):
         widths: tuple[int, ...] = (20, 36, 56),
         blocks: int = 2,
         gradient_weight: float = 0.5,
-        sees: Literal["both", "degraded"] = "both",
     ) -> None:
         super().__init__()
-        self.optimizer_config, self.output, self.gradient_weight, self.sees = optimizer, output, gradient_weight, sees
-        self.network = Fidelity(widths, blocks) if sees == "both" else Correction(1, tuple(widths), blocks)
+        self.optimizer_config, self.output, self.gradient_weight = optimizer, output, gradient_weight
+        self.network = self.build(tuple(widths), blocks)
 
-    def _correct(self, batch: dict[str, Any]) -> Tensor:
-        if self.sees == "both":
-            return self.network(batch["restored"], batch["lq"])
-        return batch["lq"] + self.network(batch["lq"] - 0.5)
+    def build(self, widths: tuple[int, ...], blocks: int) -> nn.Module:
+        """The network that trains."""
+        return Fidelity(widths, blocks)
+
+    def correct(self, batch: dict[str, Any]) -> Tensor:
+        """Corrected images (B, 3, H, W) of a batch, not clamped."""
+        return self.network(batch["restored"], batch["lq"])
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        difference = self._correct(batch) - batch["gt"]
+        difference = self.correct(batch) - batch["gt"]
         l1, edges = difference.abs().mean(), difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
         self.log_dict({"train/l1": l1, "train/edges": edges}, prog_bar=True, batch_size=len(difference))
         return l1 + self.gradient_weight * edges
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
-        images = {"degraded": batch["lq"], "corrected": self._correct(batch)} | (
+        images = {"degraded": batch["lq"], "corrected": self.correct(batch)} | (
             {"restored": batch["restored"]} if "restored" in batch else {}
         )
         for name, image in images.items():

@@ -9,6 +9,7 @@ from lit_mimdit.evaluation.tables import markdown
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.restore import checkpoint_path, load_restorer
 from lit_mimdit.inference.run_record import commit, file_hash
+from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.routing.collect import collect, limited
 from lit_mimdit.routing.outputs import caption, table6_cells, write_study
 from lit_mimdit.routing.severity import by_thirds, find_table, psnr_of, read_table
@@ -89,6 +90,8 @@ def routing(
     for path, name in zip(paths, names, strict=True):
         restorer = load_restorer(path, backbone, choose_device(device))
         config = restorer.network.branch.config
+        if not isinstance(config, BranchConfig):
+            raise ValueError(f"checkpoint {path}: its network has no routers; give one of a MiM branch")
         configs.append((config.groups, config.intra, len(restorer.network.branch.mims)))
         if configs[-1] != configs[0]:
             raise ValueError(f"checkpoint {path}: has other groups, sub-experts or blocks than {paths[0]}; study them separately")

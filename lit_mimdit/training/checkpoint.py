@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from lit_mimdit.baselines.networks import NETWORKS, AnyBranch, kind_of
 from lit_mimdit.data.image_io import ImageError, write_bytes
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.backbone import Identity
-from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.training.settings import build
 
 FORMAT = "lit_mimdit.branch.1"
@@ -33,7 +33,7 @@ class BranchFile:
     """An exported branch: its weights (EMA if the run had one), configuration, backbone and sampling defaults."""
 
     tensors: dict[str, Tensor]
-    branch: BranchConfig
+    branch: AnyBranch
     sampling: SamplingConfig
     backbone: Identity
 
@@ -43,9 +43,10 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
-def describe(branch: BranchConfig, sampling: SamplingConfig, backbone: Identity) -> dict[str, Any]:
+def describe(branch: AnyBranch, sampling: SamplingConfig, backbone: Identity) -> dict[str, Any]:
     """Plain dict of everything but the weights."""
-    return {"format": FORMAT, "branch": asdict(branch), "sampling": asdict(sampling), "backbone": asdict(backbone)}
+    own = {"network": kind_of(branch), "branch": asdict(branch), "sampling": asdict(sampling), "backbone": asdict(backbone)}
+    return {"format": FORMAT} | own
 
 
 def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -> BranchFile:
@@ -53,7 +54,8 @@ def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -
     if values.get("format") != FORMAT:
         raise ValueError(f"{where}: not a branch of this version ({values.get('format')!r} instead of {FORMAT!r})")
     try:
-        parts = build(BranchConfig, values["branch"]), build(SamplingConfig, values["sampling"]), Identity(**values["backbone"])
+        kind, _ = NETWORKS[values.get("network", "mim")]  # files of before there were others do not say
+        parts = build(kind, values["branch"]), build(SamplingConfig, values["sampling"]), Identity(**values["backbone"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: its description is damaged or of another version ({error}); export the branch again") from error
     return BranchFile(tensors, *parts)
@@ -130,7 +132,7 @@ class WholeFiles(TorchCheckpointIO):
 
 
 def branch_of_checkpoint(checkpoint: dict[str, Any], where: str) -> BranchFile:
-    """The branch of a Lightning checkpoint of `MiMDiTModule`, averaged if the run had an EMA."""
+    """The branch of a Lightning checkpoint, averaged if the run had an EMA."""
     if KEY not in checkpoint:
         raise ValueError(f"{where}: not a checkpoint of a MiM-DiT run")
     tensors = dict(checkpoint["state_dict"])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 
+from lit_mimdit.baselines.networks import build_network
 from lit_mimdit.data.image_io import ImageError
 from lit_mimdit.evaluation.metrics import choose
 from lit_mimdit.evaluation.scorer import Scorer
@@ -22,7 +23,7 @@ from lit_mimdit.models.backbone import Identity, load_backbone
 from lit_mimdit.models.balance import load_balance_loss, z_loss
 from lit_mimdit.models.latents import encode
 from lit_mimdit.models.mim import BranchConfig, Decisions
-from lit_mimdit.models.network import MiMDiT
+from lit_mimdit.models.network import ConditionedBackbone
 from lit_mimdit.training.checkpoint import BRANCH, KEY, branch_of_checkpoint, describe, load_branch, load_into, trained_state
 from lit_mimdit.training.flow import FlowConfig, interpolate, loss_per_sample, sample_noise, sample_times, velocity
 from lit_mimdit.training.latents import require_same_vae
@@ -96,7 +97,7 @@ class MiMDiTModule(L.LightningModule):
         self.flow, self.sampling, self.balance = flow, sampling, balance or BalanceConfig()
         self.backbone_dtype, self.init, self.gradient_checkpointing = getattr(torch, backbone_dtype), init, gradient_checkpointing
         self.kernels = [SDPBackend.MATH] if attention == "math" else list(SDPBackend.__members__.values())[1:]
-        self.network: MiMDiT | None = None
+        self.network: ConditionedBackbone | None = None
         self.identity: Identity | None = None
         self.metrics = [metric.key for metric in choose(metrics, "model.metrics")]
         self.table: ScoreTable | None = None
@@ -108,9 +109,9 @@ class MiMDiTModule(L.LightningModule):
             return
         loaded = load_backbone(self.backbone_name, self.backbone_dtype)
         self.identity, self.vae, self.scheduler = loaded.identity, loaded.vae, loaded.scheduler
-        self.network = MiMDiT(loaded.transformer, self.branch_config, loaded.prompt)
+        self.network = build_network(loaded.transformer, self.branch_config, loaded.prompt)
         if self.gradient_checkpointing:
-            self.network.backbone.enable_gradient_checkpointing()
+            self.network.enable_gradient_checkpointing()
         if self.init is not None:
             file = load_branch(self.init)
             self.identity.require(file.backbone, f"model.init {self.init}")

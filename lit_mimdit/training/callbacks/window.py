@@ -47,6 +47,10 @@ class RoutingCallback(L.Callback):
         if tallies:
             self.show(trainer, pl_module, stage, tallies)
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if not isinstance(pl_module.branch_config, BranchConfig):
+            raise ValueError(f"trainer.callbacks holds {type(self).__name__}, but this network has no routers: take it out")
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._shown, self._seen["train"] = trainer.global_step, []
 

@@ -1,0 +1,41 @@
+"""Plain regression: the same kind of network as models/fidelity.py, from the degraded image alone, without any prior.
+
+x = x_lq + F(x_lq)
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_mimdit.data.image_io import ImageError
+from lit_mimdit.inference import tiling
+from lit_mimdit.inference.restorer import pad_to_multiple
+from lit_mimdit.models.fidelity import Correction
+from lit_mimdit.pretraining.fidelity import FidelityTraining
+
+TILE, OVERLAP = 512, 64  # pixels
+
+
+class Regression(FidelityTraining):
+    """Trains by the same loss and data modules as the systems it is compared with; `predict` restores folders, for `evaluate`."""
+
+    def build(self, widths: tuple[int, ...], blocks: int) -> nn.Module:
+        """A U-Net that sees one image."""
+        return Correction(1, widths, blocks)
+
+    def correct(self, batch: dict[str, Any]) -> Tensor:
+        """Corrected images (B, 3, H, W) of a batch, not clamped."""
+        return batch["lq"] + self.network(batch["lq"] - 0.5)
+
+    def predict_step(self, batch: Any, index: int) -> Tensor:
+        """Restored image (3, H, W) in [0, 1] of a photograph of any size. Raises ImageError for a broken file."""
+        _, photo, _ = batch
+        if isinstance(photo, ImageError):
+            raise photo
+        multiple = self.network.multiple
+        image = pad_to_multiple(photo.rgb[None].to(self.device), multiple)
+        boxes = tiling.boxes(*image.shape[-2:], TILE, OVERLAP, multiple)
+        with torch.no_grad():
+            restored = tiling.blend(image, boxes, boxes, OVERLAP, 1, lambda tiles, _: self.correct({"lq": tiles}))
+        return restored[0, :, : photo.rgb.shape[-2], : photo.rgb.shape[-1]].clamp(0, 1).cpu()

@@ -1,0 +1,53 @@
+"""Plain regression: trains on the branch's data, restores photographs of any size, sees the degraded image alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from lit_mimdit.baselines.regression import Regression
+from lit_mimdit.cli import main
+from lit_mimdit.data.photographs import load
+from lit_mimdit.models.mim import BranchConfig
+from lit_mimdit.models.network import Branch
+from lit_mimdit.training.optim import OptimizerConfig
+from lit_mimdit.training.settings import build
+
+NANO = Path(__file__).parents[2] / "experiments" / "nano"
+
+
+def test_it_has_the_branchs_parameter_count():
+    settings = {name: yaml.safe_load((NANO / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("branch", "regression")}
+    branch = Branch(build(BranchConfig, settings["branch"]["model"]["init_args"]["branch"]), 192, 6, 6)
+    options = settings["regression"]["model"]["init_args"]
+    regression = Regression(OptimizerConfig(lr=1.0), "unused", options["widths"], options["blocks"])
+    counts = [sum(p.numel() for p in module.parameters()) for module in (regression, branch)]
+    assert counts[0] == pytest.approx(counts[1], rel=0.03)
+    data = [settings[name]["data"] for name in ("branch", "regression")]
+    assert data[0] == data[1]
+
+
+def test_fit_and_predict(data_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(load("coffee")[:101, :143]).save(tmp_path / "photos" / "coffee.png")
+    args = ["-c", str(NANO / "regression.yaml"), "--model.init_args.widths", "[4,4]", "--model.init_args.blocks", "1"]
+    args += ["--data.init_args.photos", "photos", "--data.init_args.root", str(data_root), "--data.init_args.crop", "32"]
+    args += ["--data.init_args.eval_crop", "32", "--data.init_args.batch_size", "2"]
+    assert main(["fit", *args, "--trainer.max_steps", "3", "--trainer.val_check_interval", "3"]) == 0
+    assert (tmp_path / "runs" / "nano" / "regression.safetensors").is_file()
+    last = str(tmp_path / "runs" / "nano" / "regression-checkpoints" / "last.ckpt")
+    assert main(["predict", *args, "--ckpt_path", last, "--data.init_args.predict", "photos"]) == 0
+    written = Image.open(tmp_path / "runs" / "nano" / "regression" / "restored" / "coffee.png")
+    assert written.size == (143, 101) and np.asarray(written).std() > 10
+
+
+def test_it_sees_the_degraded_image_alone():
+    module = Regression(OptimizerConfig(lr=1.0), "unused", (4,), 1)
+    torch.nn.init.normal_(module.network.leave.weight)
+    lq, other = torch.rand(2, 1, 3, 16, 16)
+    first = module.correct({"lq": lq, "restored": lq})
+    assert torch.equal(first, module.correct({"lq": lq, "restored": other})) and not torch.equal(first, lq)
