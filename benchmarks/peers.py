@@ -5,7 +5,7 @@ Only the cost of the last two is meant: their weights are random and nothing was
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -63,6 +63,15 @@ SIZES = {
     # SD3.5-medium's transformer/config.json and the branch of experiments/foundir_sd35_medium.yaml
     "medium": Size(_sizes(24, 24, 64, 13), BranchConfig(width=384, heads=6), torch.bfloat16, TEXT_TOKENS, 1, 64),
 }
+
+
+def cut(size: Size, blocks: int | None) -> Size:
+    """`size` with fewer blocks, as many of them with dual attention in proportion."""
+    if blocks is None:
+        return size
+    sizes = size.transformer
+    dual = round(len(sizes["dual_attention_layers"]) * blocks / sizes["num_layers"])
+    return replace(size, transformer=sizes | {"num_layers": blocks, "dual_attention_layers": tuple(range(dual))})
 
 
 @torch.no_grad()

@@ -2,11 +2,13 @@
 
     python benchmarks/sampling.py --size nano --rounds 5
     python benchmarks/sampling.py --size mid --rounds 5
-    python benchmarks/sampling.py --size medium --rounds 1      # SD3.5-medium's sizes: 10 CPU minutes a round, 9 GiB
+    python benchmarks/sampling.py --size medium --rounds 1                # SD3.5-medium's sizes: 15 CPU minutes a round, 6 GiB
+    python benchmarks/sampling.py --size medium --blocks 6 --rounds 2     # a quarter of its blocks, each of full size
 
 Every round computes every system once: what it does once an image, and one step. Times are seconds of CPU, which other programs on
 the machine disturb less than the clock; with 1 thread they are the wall time of a quiet core. Medians over the rounds; the first is
-thrown away if there are several; all have run on a small latent before. A whole sampling is once + steps x step. FLOPs are counted in the first round.
+thrown away if there are several; all have run on a small latent before. A whole sampling is once + steps x step. FLOPs are counted
+in the first round.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from peers import SIZES, systems
+from peers import SIZES, cut, systems
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
 
@@ -31,13 +33,14 @@ def flash_flops(query, key, value, *args, **kwargs) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="mid")
+    parser.add_argument("--blocks", type=int, help="of the backbone, if not all of the size's")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 40], help="sampling steps to state costs for")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", help="systems, by the start of their names")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    size = SIZES[args.size]
+    size = cut(SIZES[args.size], args.blocks)
     generator = torch.Generator().manual_seed(2)
     x, z_lq = torch.randn(2, size.tiles, 16, size.side, size.side, generator=generator)
     t = torch.full((size.tiles,), 0.5)
@@ -52,7 +55,8 @@ def main() -> None:
             if number or args.rounds == 1:
                 seconds[name].append((once, after))
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
-    print(f"{args.size}, {args.threads} thread(s), median of {args.rounds}, peak memory of all together {peak:.1f} GiB")
+    blocks = size.transformer["num_layers"]
+    print(f"{args.size}, {blocks} blocks, {args.threads} thread(s), median of {args.rounds}, peak memory of all together {peak:.1f} GiB")
     print("| system | trained | once (CPU s) | a step (CPU s) |" + "".join(f" {n} steps | in FLOPs |" for n in args.steps))
     print("|---|---:|---:|---:|" + "---:|---:|" * len(args.steps))
     costs = {name: tuple(statistics.median(times) for times in zip(*seconds[name], strict=True)) for name in chosen}
