@@ -1,9 +1,9 @@
 """ControlNet for SD3 (Zhang et al., arXiv 2302.05543; diffusers' SD3ControlNetModel) on the same frozen backbone.
 
     residual_0..residual_{n-1} = ControlNet(x_t, t, text, z_lq)        n trained copies of the backbone's first blocks, at every step
-    velocity = backbone(x_t, t, text), residual_floor(i n / (L - 1)) added after block i of L, counted from 0; none after the last
+    velocity = backbone(x_t, t, text), residual_floor(i n / L) added after block i of L, counted from 0; none after the last
 
-diffusers takes residual_floor(i n / L): the same for n up to L / 2, but beyond that its last layers are added nowhere.
+With n above L / 2 diffusers' rule adds the last layers nowhere; there floor(i n / (L - 1)) is taken, by which every layer has a block.
 
 B = batch, C = latent channels, N = tokens, D = width, n = layers, L = blocks of the backbone.
 """
@@ -107,7 +107,8 @@ class ControlNetDiT(ConditionedBackbone):
         if condition is None:
             return self._velocity(x_t, t, prompt)
         residuals = self.branch(x_t, t, condition.z_lq, (prompt or self.prompt).expand(len(x_t)))
+        residuals = [residual.to(self.backbone.dtype) for residual in residuals]
         blocks, layers = len(self.backbone.transformer_blocks), len(residuals)
-        added = [residuals[block * layers // (blocks - 1)].to(self.backbone.dtype) for block in range(blocks - 1)]
-        # one for every block: diffusers then leaves the order as it is, and passes over the last
-        return self._velocity(x_t, t, prompt, block_controlnet_hidden_states=[*added, added[-1]])
+        if 2 * layers > blocks:  # given one for every block, diffusers leaves the order as it is
+            residuals = [residuals[min(block * layers // (blocks - 1), layers - 1)] for block in range(blocks)]
+        return self._velocity(x_t, t, prompt, block_controlnet_hidden_states=residuals)

@@ -27,13 +27,14 @@ class BlockCondition(NamedTuple):
     gate: Tensor | None = None
 
 
-def _heads(attn: Attention, x: Tensor) -> Tensor:
+def split_heads(attn: Attention, x: Tensor) -> Tensor:
+    """(B, N, D) -> (B, H, N, D/H)."""
     return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
 
 def project_condition(attn: Attention, c_BND: Tensor, gate: Tensor | None = None) -> BlockCondition:
     """Keys and values of condition tokens by the block's own frozen projections, (B, N, D) -> BlockCondition."""
-    key, value = _heads(attn, attn.to_k(c_BND)), _heads(attn, attn.to_v(c_BND))
+    key, value = split_heads(attn, attn.to_k(c_BND)), split_heads(attn, attn.to_v(c_BND))
     return BlockCondition(attn.norm_k(key) if attn.norm_k is not None else key, value, gate)
 
 
@@ -59,8 +60,8 @@ class ConditionedJointAttention:
         if capture is not None:
             capture.append(hidden_states)
         tokens = hidden_states.shape[1]
-        query, key, value = (_heads(attn, layer(hidden_states)) for layer in (attn.to_q, attn.to_k, attn.to_v))
-        text = [_heads(attn, layer(encoder_hidden_states)) for layer in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)]
+        query, key, value = (split_heads(attn, layer(hidden_states)) for layer in (attn.to_q, attn.to_k, attn.to_v))
+        text = [split_heads(attn, layer(encoder_hidden_states)) for layer in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)]
         if attn.norm_q is not None:
             query, key = attn.norm_q(query), attn.norm_k(key)
         if attn.norm_added_q is not None:
