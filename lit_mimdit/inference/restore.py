@@ -14,6 +14,7 @@ from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run, inter_weights, write_record
 from lit_mimdit.models.backbone import load_backbone, nano_folder
+from lit_mimdit.models.prompts import PromptConfig, Prompts
 from lit_mimdit.training.checkpoint import load_branch, load_into
 
 
@@ -59,16 +60,30 @@ def checkpoint_path(checkpoint: str | Path | None) -> Path:
     return Path(checkpoint) if checkpoint is not None else nano_folder() / "branch.safetensors"
 
 
-def load_restorer(checkpoint: str | Path | None, backbone: str | None, device: torch.device, **sampling: object) -> Restorer:
-    """A branch with the backbone it was trained on; `sampling` overrides the branch's defaults where a value is not None."""
+def load_restorer(
+    checkpoint: str | Path | None,
+    backbone: str | None,
+    device: torch.device,
+    prompt: str | None = None,
+    captions: Path | None = None,
+    dtype: str | None = None,
+    **sampling: object,
+) -> Restorer:
+    """A branch with the backbone it was trained on.
+
+    `prompt`, `dtype` (of the frozen weights) and `sampling` override what the branch was trained with where a value is not None.
+    """
     path = checkpoint_path(checkpoint)
     file = load_branch(path)
-    loaded = load_backbone(backbone or file.backbone.name)
+    source = backbone or file.backbone.name
+    loaded = load_backbone(source, getattr(torch, dtype or file.backbone.dtype))
     loaded.identity.require(file.backbone, f"checkpoint {path}")
+    told = PromptConfig(file.prompt if prompt is None else prompt, None if captions is None else str(captions))
+    prompts = Prompts(told, source, loaded.where, loaded.transformer, loaded.prompt)
     network = build_network(loaded.transformer, file.branch, loaded.prompt)
     load_into(network.branch, file.tensors, f"checkpoint {path}")
     config = replace(file.sampling, **{key: value for key, value in sampling.items() if value is not None})
-    return Restorer(network.eval().to(device), loaded.vae.to(device), loaded.scheduler, config, loaded.identity)
+    return Restorer(network.eval().to(device), loaded.vae.to(device), loaded.scheduler, config, loaded.identity, prompts)
 
 
 def restore(
@@ -84,6 +99,10 @@ def restore(
     tile: int | None = None,
     overlap: int | None = None,
     tile_batch: int | None = None,
+    prompt: str | None = None,
+    captions: Path | None = None,
+    guidance: float | None = None,
+    dtype: Literal["float32", "bfloat16"] | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> int:
@@ -103,6 +122,11 @@ def restore(
         tile: Side of the tiles that large photographs are cut into, pixels.
         overlap: Pixels that neighbouring tiles share.
         tile_batch: Tiles computed at once.
+        prompt: What the backbone is told about the photographs; that of training unless given. Needs a backbone with text encoders.
+        captions: A caption a photograph: .csv with the columns id and caption, or .jsonl; the id is the path below the input folder
+            without its ending.
+        guidance: More than 1 follows the prompt further than the network would by itself, at twice the cost; 1 does without.
+        dtype: Precision of the backbone; that of training unless given.
         seed: Of the noise; the same seed gives the same picture.
         device: auto, cpu, cuda, cuda:1, mps.
 
@@ -118,15 +142,17 @@ def restore(
         "tile": tile,
         "overlap": overlap,
         "tile_batch": tile_batch,
+        "guidance": guidance,
     }
-    restorer = load_restorer(checkpoint, backbone, choose_device(device), **options)
+    restorer = load_restorer(checkpoint, backbone, choose_device(device), prompt, captions, dtype, **options)
     run = describe_run(restorer, checkpoint_path(checkpoint), seed)
     routing: dict[str, list[list[float]]] = {}
     failed: list[str] = []
     with tqdm(jobs, desc="photographs", unit="photo", disable=len(jobs) == 1) as photographs:
         for source, target in photographs:
             try:
-                inter = restore_file(restorer, source, target, seed)
+                name = target.relative_to(output) if target != output else Path(source.name)
+                inter = restore_file(restorer, source, target, seed, name.with_suffix("").as_posix())
             except ImageError as error:  # one broken file does not cost the others; it is named below
                 failed.append(str(error))
                 continue
@@ -139,12 +165,15 @@ def restore(
     return 1 if failed else 0
 
 
-def restore_file(restorer: Restorer, source: Path, target: Path, seed: int) -> list[list[float]]:
-    """Restore one file; the target appears whole or not at all. Returns its Inter-MoE weights by block. Raises ImageError."""
+def restore_file(restorer: Restorer, source: Path, target: Path, seed: int, id: str) -> list[list[float]]:
+    """Restore one file, whose caption is found by `id`; the target appears whole or not at all.
+
+    Returns its Inter-MoE weights by block. Raises ImageError.
+    """
     photo = read_photo(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     total = restorer.evaluations(*photo.rgb.shape[-2:])
     with tqdm(total=total, desc=source.name, unit="tile step", leave=False) as bar:
-        restored, (decisions,) = restorer(photo.rgb[None], torch.tensor([seed]), progress=bar.update)
+        restored, (decisions,) = restorer(photo.rgb[None], torch.tensor([seed]), bar.update, [id])
     write_photo(target, restored[0], photo.alpha, photo.gray, photo.bits)
     return inter_weights(decisions)

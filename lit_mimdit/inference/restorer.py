@@ -1,6 +1,6 @@
 """The one way from degraded to restored images, used by validation, test, predict and the restore command alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +8,13 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from lit_mimdit.inference import tiling
+from lit_mimdit.inference.guidance import conditioned
 from lit_mimdit.inference.sampler import SamplingConfig, evaluations, sample
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.latents import decode, downsampling, encode
 from lit_mimdit.models.mim import Decisions, join_rows, rows_of
-from lit_mimdit.models.network import ConditionedBackbone
+from lit_mimdit.models.network import ConditionedBackbone, Prompt
+from lit_mimdit.models.prompts import Prompts
 from lit_mimdit.training.flow import sample_noise
 
 Progress = Callable[[int], object]
@@ -38,6 +40,7 @@ class Restorer:
         scheduler: gives the sampling times.
         config: see SamplingConfig.
         identity: of the backbone, for records.
+        prompts: what the backbone is told about the images; None: the network's own empty prompt.
     """
 
     def __init__(
@@ -47,8 +50,14 @@ class Restorer:
         scheduler: FlowMatchEulerDiscreteScheduler,
         config: SamplingConfig,
         identity: Identity | None = None,
+        prompts: Prompts | None = None,
     ) -> None:
         self.network, self.vae, self.scheduler, self.config, self.identity = network, vae, scheduler, config, identity
+        self.prompts = prompts
+        if config.guidance != 1.0 and (prompts is None or not (prompts.config.text or prompts.captions)):
+            raise ValueError(
+                f"sampling.guidance is {config.guidance}, but the prompt is empty, and nothing to guide by; give a prompt, or set it to 1"
+            )
         self.patch = network.backbone.config.patch_size
         self.factor = downsampling(vae)
         self.multiple = self.factor * self.patch
@@ -77,22 +86,29 @@ class Restorer:
         return [tuple(n // self.factor for n in box) for box in pixels]
 
     @torch.no_grad()
-    def __call__(self, lq: Tensor, seeds: Tensor, progress: Progress | None = None) -> tuple[Tensor, list[Decisions]]:
+    def __call__(
+        self, lq: Tensor, seeds: Tensor, progress: Progress | None = None, ids: Sequence[str] | None = None
+    ) -> tuple[Tensor, list[Decisions]]:
         """Restore images of one size.
 
         Args:
             lq: (B, 3, H, W) in [0, 1], any H and W.
             seeds: (B,) int64; the noise of an image depends on its seed and size alone.
             progress: called with the number of tiles after each network evaluation.
+            ids: of the images, by which their captions are found.
 
         Returns:
             restored images (B, 3, H, W) in [0, 1] on the CPU, and the routers' decisions about each image, a row a tile.
         """
         padded = pad_to_multiple(lq, self.multiple)
+        prompt = (self.prompts.of(ids) if self.prompts is not None else self.network.prompt).to(self.device)
         if max(padded.shape[-2:]) <= self.config.tile:
-            restored, routing = self._whole(padded.to(self.device), seeds, progress)
+            restored, routing = self._whole(padded.to(self.device), seeds, prompt, progress)
         else:
-            parts = [self._tiled(image[None].to(self.device), seed[None], progress) for image, seed in zip(padded, seeds, strict=True)]
+            parts = [
+                self._tiled(image[None].to(self.device), seed[None], prompt.row(row), progress)
+                for row, (image, seed) in enumerate(zip(padded, seeds, strict=True))
+            ]
             restored, routing = torch.cat([part for part, _ in parts]), [decisions for _, decisions in parts]
         return restored[..., : lq.shape[-2], : lq.shape[-1]].cpu(), routing
 
@@ -131,19 +147,19 @@ class Restorer:
         pixels, overlap = self._vae_boxes(*(n * self.factor for n in latent.shape[-2:]))
         return tiling.blend(latent, self._latent_boxes(pixels), pixels, overlap, 1, lambda tiles, _: decode(self.vae, tiles))
 
-    def _whole(self, images: Tensor, seeds: Tensor, progress: Progress | None) -> tuple[Tensor, list[Decisions]]:
+    def _whole(self, images: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None) -> tuple[Tensor, list[Decisions]]:
         z_lq = encode(self.vae, images)
         noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
-        condition = self.network.condition(z_lq)
+        ask, decisions = conditioned(self.network, z_lq, prompt, self.config.guidance)
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            result = self.network(x, torch.full((len(x),), t, device=x.device), condition)
+            result = ask(x, t)
             if progress is not None:
                 progress(len(x))
             return result
 
         latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
-        return decode(self.vae, latent), [rows_of(condition.routing, row) for row in range(len(images))]
+        return decode(self.vae, latent), [rows_of(decisions, row) for row in range(len(images))]
 
     def _cut(self, image: Tensor) -> tuple[Tensor, list[list[tiling.Box]]]:
         """The latent of a large image (1, 3, H, W), and its tiles, `tile_batch` at once."""
@@ -151,15 +167,15 @@ class Restorer:
         batch = self.config.tile_batch
         return self._encode(image), [tiles[first : first + batch] for first in range(0, len(tiles), batch)]
 
-    def _tiled(self, image: Tensor, seed: Tensor, progress: Progress | None) -> tuple[Tensor, Decisions]:
+    def _tiled(self, image: Tensor, seed: Tensor, prompt: Prompt, progress: Progress | None) -> tuple[Tensor, Decisions]:
         z_lq, groups = self._cut(image)
         noise = sample_noise(seed, tuple(z_lq.shape[1:]))[0].to(z_lq)
         tiles = [box for group in groups for box in group]
-        batch, overlap = self.config.tile_batch, self.config.overlap // self.factor
-        conditions = [self.network.condition(torch.cat([tiling.crop(z_lq, box) for box in group])) for group in groups]
+        batch, overlap, guidance = self.config.tile_batch, self.config.overlap // self.factor, self.config.guidance
+        asks = [conditioned(self.network, torch.cat([tiling.crop(z_lq, box) for box in group]), prompt, guidance) for group in groups]
 
         def on_tiles(parts: Tensor, group: int, t: float) -> Tensor:
-            result = self.network(parts, torch.full((len(parts),), t, device=parts.device), conditions[group])
+            result = asks[group][0](parts, t)
             if progress is not None:
                 progress(len(parts))
             return result
@@ -168,4 +184,4 @@ class Restorer:
             return tiling.blend(x, tiles, tiles, overlap, batch, lambda parts, group: on_tiles(parts, group, t))
 
         latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
-        return self._decode(latent), join_rows([condition.routing for condition in conditions])
+        return self._decode(latent), join_rows([decisions for _, decisions in asks])

@@ -67,6 +67,7 @@ def describe_run(restorer: "Restorer", checkpoint: Path | None, seed: int | str)
         "config_hash": config_hash([branch, sampling, backbone]),
         "backbone": backbone,
         "sampling": sampling,
+        "prompt": {} if restorer.prompts is None else {"text": restorer.prompts.config.text, "captions": restorer.prompts.config.captions},
         "seed": seed,
         "colour_fix": "none",
         "device": str(restorer.device),

@@ -25,6 +25,8 @@ class SamplingConfig:
         tile: side of the tiles in pixels that larger images are cut into; their velocities are blended at every step.
         overlap: pixels that neighbouring tiles share.
         tile_batch: tiles computed at once.
+        guidance: classifier-free guidance: 1 does without; more follows the prompt further than the network would by itself, at two
+            evaluations a step. It needs a prompt, and a branch trained with prompt.dropout.
     """
 
     steps: int = 40
@@ -34,6 +36,7 @@ class SamplingConfig:
     tile: int = 512
     overlap: int = 64
     tile_batch: int = 4
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -46,6 +49,8 @@ class SamplingConfig:
             )
         if self.tile_batch < 1:
             raise ValueError(f"sampling.tile_batch is {self.tile_batch}: at least 1 is needed")
+        if not 0 <= self.guidance < float("inf"):
+            raise ValueError(f"sampling.guidance is {self.guidance}: it must be 0 or more; 1 does without")
 
 
 # s_i = 1 - i / n, i = 0..n, then the scheduler's own shift                 (arXiv 2403.03206, section 5.3.2; diffusers' Flux pipeline)

@@ -3,21 +3,16 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 
+from lit_mimdit.models.folder import NANO, locate, nano_folder, unavailable
 from lit_mimdit.models.network import Prompt
+from lit_mimdit.models.prompts import empty_prompt
 
-NANO = "nano"
-
-
-def nano_folder() -> Path:
-    """Where the installed package keeps the nano backbone and its branch."""
-    return Path(str(files("lit_mimdit") / "weights" / NANO))
+__all__ = ["NANO", "Backbone", "Identity", "identify", "load_backbone", "load_vae", "nano_folder"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +20,13 @@ class Identity:
     """What a branch remembers of the backbone it was trained on.
 
     name: as the configuration gave it. config: hash of the transformer's configuration. weights: hash of its output projection,
-    which tells two backbones of one geometry apart.
+    which tells two backbones of one geometry apart. dtype: what the frozen weights were kept in, and are in again to restore.
     """
 
     name: str
     config: str
     weights: str
+    dtype: str = "float32"
 
     def require(self, other: "Identity", where: str) -> None:
         """ValueError if `other`, which `where` was trained on, is another backbone."""
@@ -46,13 +42,17 @@ class Identity:
 
 @dataclass
 class Backbone:
-    """A frozen transformer with what belongs to it."""
+    """A frozen transformer with what belongs to it.
+
+    prompt: embeddings of the empty prompt. where: what diffusers' from_pretrained takes for it.
+    """
 
     transformer: SD3Transformer2DModel
     vae: AutoencoderKL
     scheduler: FlowMatchEulerDiscreteScheduler
     prompt: Prompt
     identity: Identity
+    where: str
 
 
 def _hash(data: bytes) -> str:
@@ -60,67 +60,51 @@ def _hash(data: bytes) -> str:
 
 
 def identify(name: str, transformer: SD3Transformer2DModel) -> Identity:
-    """Identity of a loaded transformer, the same whichever dtype it was loaded in."""
+    """Identity of a loaded transformer; its hashes are the same whichever dtype it was loaded in."""
     config = {k: v for k, v in sorted(transformer.config.items()) if not k.startswith("_")}
     weight = transformer.proj_out.weight.detach().cpu().bfloat16()
-    return Identity(name, _hash(json.dumps(config, default=list).encode()), _hash(weight.view(torch.int16).numpy().tobytes()))
+    hashes = _hash(json.dumps(config, default=list).encode()), _hash(weight.view(torch.int16).numpy().tobytes())
+    return Identity(name, *hashes, str(transformer.dtype).removeprefix("torch."))
+
+
+def _read(source: str, where: str, dtype: torch.dtype, kind: type, subfolder: str) -> torch.nn.Module:
+    """A frozen model of the folder, from safetensors only (one file, or shards with their index)."""
+    options = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    try:
+        model, info = kind.from_pretrained(where, subfolder=subfolder, **options)
+    except (OSError, SafetensorError) as error:
+        raise unavailable(source, error) from error
+    for kept in ("missing_keys", "unexpected_keys", "mismatched_keys"):  # diffusers warns, fills what is missing at random, and goes on
+        if info[kept]:
+            names = sorted(str(name) for name in info[kept])
+            raise ValueError(
+                f"model.backbone: {source!r}, {subfolder}: the weights do not fit config.json, {len(names)} {kept.replace('_', ' ')} such "
+                f"as {names[0]}; download it again"
+            )
+    return model.requires_grad_(False).eval()
+
+
+def load_vae(source: str, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+    """The frozen VAE of a backbone, without the rest."""
+    return _read(source, locate(source), dtype, AutoencoderKL, "vae")
 
 
 def load_backbone(source: str, dtype: torch.dtype = torch.float32) -> Backbone:
     """The backbone named by `source`: "nano", a local folder, or a hub id such as stabilityai/stable-diffusion-3.5-medium.
 
-    Weights are read from safetensors only. ValueError with the remedy if it cannot be had.
+    Weights are read from safetensors only, frozen, in `dtype`. ValueError with the remedy if it cannot be had.
     """
-    folder = nano_folder() if source == NANO else Path(source)
-    where = str(folder) if folder.is_dir() else source
-    if source == NANO and not folder.is_dir():
-        raise ValueError(f"the package was installed without its weights: {folder} is missing; reinstall lit_mimdit")
-    if not folder.is_dir() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
-        raise ValueError(f"model.backbone: there is no folder {source!r}; give a diffusers folder of SD3.5, a hub id (owner/name) or nano")
+    where = locate(source)
+    transformer = _read(source, where, dtype, SD3Transformer2DModel, "transformer")
+    vae = _read(source, where, dtype, AutoencoderKL, "vae")
     try:
-        options = {"torch_dtype": dtype, "use_safetensors": True}
-        transformer = SD3Transformer2DModel.from_pretrained(where, subfolder="transformer", **options)
-        vae = AutoencoderKL.from_pretrained(where, subfolder="vae", **options)
         scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(where, subfolder="scheduler")
     except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"model.backbone: {source!r} could not be loaded ({reason}). Stable Diffusion 3.5 is gated: accept its licence on the hub, "
-            f"then `hf auth login`, or download the folder and give its path"
-        ) from error
+        raise unavailable(source, error) from error
     if transformer.config.in_channels != vae.config.latent_channels:
         raise ValueError(
             f"model.backbone: {source!r} has a transformer for {transformer.config.in_channels} latent channels and a VAE with "
             f"{vae.config.latent_channels}: they do not belong together"
         )
-    identity = identify(source, transformer)
-    return Backbone(transformer, vae.requires_grad_(False).eval(), scheduler, empty_prompt(source, where, identity, dtype), identity)
-
-
-def cache_folder() -> Path:
-    """Where prompt embeddings are kept: $LIT_MIMDIT_CACHE or ~/.cache/lit_mimdit."""
-    import os
-
-    return Path(os.environ.get("LIT_MIMDIT_CACHE", Path.home() / ".cache" / "lit_mimdit"))
-
-
-def empty_prompt(source: str, where: str, identity: Identity, dtype: torch.dtype) -> Prompt:
-    """Embeddings of the empty prompt: from the folder if it holds them, else computed once by the text encoders and cached on disk."""
-    beside = Path(where) / "null_prompt.safetensors"
-    if beside.is_file():
-        tensors = load_file(beside)
-        return Prompt(tensors["embeds"], tensors["pooled"])
-    cached = cache_folder() / f"null_prompt_{identity.config}_{identity.weights}.safetensors"
-    if not cached.is_file():
-        from diffusers import StableDiffusion3Pipeline
-        from safetensors.torch import save
-
-        from lit_mimdit.data.image_io import write_bytes
-
-        pipeline = StableDiffusion3Pipeline.from_pretrained(where, transformer=None, vae=None, torch_dtype=dtype, use_safetensors=True)
-        with torch.no_grad():
-            embeds, _, pooled, _ = pipeline.encode_prompt("", None, None, do_classifier_free_guidance=False)
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(cached, save({"embeds": embeds.float().cpu().contiguous(), "pooled": pooled.float().cpu().contiguous()}))
-    tensors = load_file(cached)
-    return Prompt(tensors["embeds"], tensors["pooled"])
+    prompt = empty_prompt(source, where, transformer)
+    return Backbone(transformer, vae, scheduler, prompt, identify(source, transformer), where)

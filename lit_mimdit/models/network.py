@@ -28,6 +28,13 @@ class Prompt(NamedTuple):
     def expand(self, batch: int) -> "Prompt":
         return Prompt(self.embeds.expand(batch, -1, -1), self.pooled.expand(batch, -1))
 
+    def to(self, device: torch.device) -> "Prompt":
+        return Prompt(self.embeds.to(device), self.pooled.to(device))
+
+    def row(self, index: int) -> "Prompt":
+        """That of one image, batch 1; the common one if all have the same."""
+        return self if len(self.embeds) == 1 else Prompt(self.embeds[index : index + 1], self.pooled[index : index + 1])
+
 
 class Condition(NamedTuple):
     """All that the backbone needs to know of the LQ images: one BlockCondition a block, and the routers' decisions."""

@@ -30,12 +30,13 @@ KEY = "lit_mimdit"  # entry of a Lightning checkpoint that holds the BranchFile 
 
 @dataclass
 class BranchFile:
-    """An exported branch: its weights (EMA if the run had one), configuration, backbone and sampling defaults."""
+    """An exported branch: its weights (EMA if the run had one), configuration, backbone, sampling defaults, and the prompt it knows."""
 
     tensors: dict[str, Tensor]
     branch: AnyBranch
     sampling: SamplingConfig
     backbone: Identity
+    prompt: str = ""
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
@@ -43,10 +44,10 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
-def describe(branch: AnyBranch, sampling: SamplingConfig, backbone: Identity) -> dict[str, Any]:
+def describe(branch: AnyBranch, sampling: SamplingConfig, backbone: Identity, prompt: str) -> dict[str, Any]:
     """Plain dict of everything but the weights."""
-    own = {"network": kind_of(branch), "branch": asdict(branch), "sampling": asdict(sampling), "backbone": asdict(backbone)}
-    return {"format": FORMAT} | own
+    parts = {"network": kind_of(branch), "branch": asdict(branch), "sampling": asdict(sampling), "backbone": asdict(backbone)}
+    return {"format": FORMAT, **parts, "prompt": prompt}
 
 
 def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -> BranchFile:
@@ -56,15 +57,16 @@ def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -
     try:
         kind, _ = NETWORKS[values.get("network", "mim")]  # files of before there were others do not say
         parts = build(kind, values["branch"]), build(SamplingConfig, values["sampling"]), Identity(**values["backbone"])
+        prompt = values.get("prompt", "")  # files of earlier versions know the empty one only
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: its description is damaged or of another version ({error}); export the branch again") from error
-    return BranchFile(tensors, *parts)
+    return BranchFile(tensors, *parts, prompt)
 
 
 def save_branch(path: Path, file: BranchFile, dtype: torch.dtype = torch.float32) -> None:
     """Write an exported branch as one safetensors file, whole or not at all."""
     tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in file.tensors.items()}
-    metadata = {KEY: json.dumps(describe(file.branch, file.sampling, file.backbone), sort_keys=True)}
+    metadata = {KEY: json.dumps(describe(file.branch, file.sampling, file.backbone, file.prompt), sort_keys=True)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, save(tensors, metadata))
 

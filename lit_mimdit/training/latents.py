@@ -25,7 +25,7 @@ from lit_mimdit.data.shards.source import ShardSource
 from lit_mimdit.data.shards.writer import Member, ShardWriter, read_done
 from lit_mimdit.data.tiles import Box
 from lit_mimdit.inference.device import choose_device
-from lit_mimdit.models.backbone import load_backbone
+from lit_mimdit.models.backbone import load_vae
 from lit_mimdit.models.latents import downsampling
 
 
@@ -58,7 +58,7 @@ def latents(
         what = "latents already" if images.latents else "whole images"
         raise ValueError(f"{source} holds {what}: give shards of tiles, written with `python -m lit_mimdit data shard --tile CROP`")
     place = choose_device(device)
-    vae = load_backbone(backbone, getattr(torch, backbone_dtype)).vae.to(place)
+    vae = load_vae(backbone, getattr(torch, backbone_dtype)).to(place)
     factor = downsampling(vae)
     if images.tile % (2 * factor):
         raise ValueError(f"{source} holds tiles of {images.tile} pixels, and latents need a multiple of {2 * factor}: cut other tiles")

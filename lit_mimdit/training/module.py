@@ -19,11 +19,12 @@ from lit_mimdit.evaluation.scores import ScoreTable, means
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run
 from lit_mimdit.inference.sampler import SamplingConfig
-from lit_mimdit.models.backbone import Identity, load_backbone
+from lit_mimdit.models.backbone import Backbone, Identity, load_backbone
 from lit_mimdit.models.balance import load_balance_loss, z_loss
 from lit_mimdit.models.latents import encode
 from lit_mimdit.models.mim import BranchConfig, Decisions
 from lit_mimdit.models.network import ConditionedBackbone
+from lit_mimdit.models.prompts import PromptConfig, Prompts
 from lit_mimdit.training.checkpoint import BRANCH, KEY, branch_of_checkpoint, describe, load_branch, load_into, trained_state
 from lit_mimdit.training.flow import FlowConfig, interpolate, loss_per_sample, sample_noise, sample_times, velocity
 from lit_mimdit.training.latents import require_same_vae
@@ -68,6 +69,7 @@ class MiMDiTModule(L.LightningModule):
         flow: see FlowConfig.
         sampling: how validation, test and predict restore; also the exported branch's default.
         balance: see BalanceConfig.
+        prompt: see PromptConfig; the empty prompt unless given.
         backbone_dtype: precision the frozen weights are kept in.
         init: exported branch or checkpoint to start from instead of fresh weights.
         gradient_checkpointing: recompute the backbone's activations in the backward pass (less memory, one more forward).
@@ -91,10 +93,12 @@ class MiMDiTModule(L.LightningModule):
         gradient_checkpointing: bool = False,
         attention: Literal["auto", "math"] = "auto",
         metrics: list[str] = METRICS,
+        prompt: PromptConfig | None = None,
     ) -> None:
         super().__init__()
         self.backbone_name, self.branch_config, self.optimizer_config = backbone, branch, optimizer
         self.flow, self.sampling, self.balance = flow, sampling, balance or BalanceConfig()
+        self.prompt = prompt or PromptConfig()
         self.backbone_dtype, self.init, self.gradient_checkpointing = getattr(torch, backbone_dtype), init, gradient_checkpointing
         self.kernels = [SDPBackend.MATH] if attention == "math" else list(SDPBackend.__members__.values())[1:]
         self.network: ConditionedBackbone | None = None
@@ -105,10 +109,13 @@ class MiMDiTModule(L.LightningModule):
         self.terms: dict[str, Tensor] = {}  # of this step's loss, by name: for FiniteGuard's message
 
     def configure_model(self) -> None:
-        if self.network is not None:
-            return
-        loaded = load_backbone(self.backbone_name, self.backbone_dtype)
+        if self.network is None:
+            self.assemble(load_backbone(self.backbone_name, self.backbone_dtype))
+
+    def assemble(self, loaded: Backbone) -> None:
+        """Put the network together around a backbone."""
         self.identity, self.vae, self.scheduler = loaded.identity, loaded.vae, loaded.scheduler
+        self.prompts = Prompts(self.prompt, self.backbone_name, loaded.where, loaded.transformer, loaded.prompt)
         self.network = build_network(loaded.transformer, self.branch_config, loaded.prompt)
         if self.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()
@@ -116,7 +123,7 @@ class MiMDiTModule(L.LightningModule):
             file = load_branch(self.init)
             self.identity.require(file.backbone, f"model.init {self.init}")
             load_into(self.network.branch, file.tensors, f"model.init {self.init}")
-        self.restorer = Restorer(self.network, self.vae, self.scheduler, self.sampling, self.identity)
+        self.restorer = Restorer(self.network, self.vae, self.scheduler, self.sampling, self.identity, self.prompts)
 
     def train(self, mode: bool = True) -> "MiMDiTModule":
         super().train(mode)
@@ -132,8 +139,9 @@ class MiMDiTModule(L.LightningModule):
             z_gt, z_lq = self._latents(batch)
             noise, normal = sample_noise(batch["seed"].cpu(), tuple(z_gt.shape[1:]))
             noise, t = noise.to(z_gt), sample_times(normal, self.flow).to(z_gt.device)
-            condition = self.network.condition(z_lq)
-            predicted = self.network(interpolate(z_gt, noise, t), t, condition)
+            prompt = self.prompts.of_training(batch["id"], batch["seed"]).to(z_gt.device)
+            condition = self.network.condition(z_lq, prompt)
+            predicted = self.network(interpolate(z_gt, noise, t), t, condition, prompt)
         per_sample = loss_per_sample(predicted, velocity(z_gt, noise), t, self.flow.weighting)
         loss, size = per_sample.mean(), len(per_sample)
         self.terms = {"velocity": per_sample.detach()}
@@ -164,7 +172,7 @@ class MiMDiTModule(L.LightningModule):
         self.table = ScoreTable(VERSIONS, Scorer(metrics, self.device))
 
     def _evaluate(self, batch: dict[str, Any]) -> dict[str, Any]:
-        restored, routing = self.restorer(batch["lq"], batch["seed"].cpu() + EVAL_SEED)
+        restored, routing = self.restorer(batch["lq"], batch["seed"].cpu() + EVAL_SEED, ids=batch["id"])
         gt, lq = batch["gt"].cpu(), batch["lq"].cpu()
         round_trip = self.restorer.round_trip(batch["gt"])
         for row, (id, degradation) in enumerate(zip(batch["id"], batch["degradation"], strict=True)):
@@ -205,11 +213,11 @@ class MiMDiTModule(L.LightningModule):
 
     def predict_step(self, batch: Any, index: int) -> Tensor | None:
         """Restored image (3, H, W) of a photograph; the WriteRestored callback writes it. A broken file does not cost the others."""
-        _, photo, seed = batch
+        name, photo, seed = batch
         if isinstance(photo, ImageError):
             self.broken.append(str(photo))
             return None
-        restored, _ = self.restorer(photo.rgb[None], torch.tensor([seed]))
+        restored, _ = self.restorer(photo.rgb[None], torch.tensor([seed]), ids=[name.with_suffix("").as_posix()])
         return restored[0]
 
     def on_predict_epoch_end(self) -> None:
@@ -223,7 +231,7 @@ class MiMDiTModule(L.LightningModule):
         return trained_state(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[KEY] = describe(self.branch_config, self.sampling, self.identity)
+        checkpoint[KEY] = describe(self.branch_config, self.sampling, self.identity, self.prompt.text)
         checkpoint["rng"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

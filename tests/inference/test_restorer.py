@@ -85,12 +85,12 @@ class Local(torch.nn.Module):
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
-        self.backbone, self.embeds = network.backbone, network.embeds
+        self.backbone, self.embeds, self.prompt = network.backbone, network.embeds, network.prompt
 
-    def condition(self, z_lq: torch.Tensor):
+    def condition(self, z_lq: torch.Tensor, prompt):
         return type("Condition", (), {"routing": (), "z": z_lq})
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, condition) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, t: torch.Tensor, condition, prompt) -> torch.Tensor:
         return torch.tanh(x) * t.view(-1, 1, 1, 1) - condition.z
 
 

@@ -1,0 +1,35 @@
+"""Classifier-free guidance (Ho and Salimans, arXiv 2207.12598): further towards what the prompt says."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lit_mimdit.models.mim import Decisions
+from lit_mimdit.models.network import ConditionedBackbone, Prompt
+
+BASES_THAT_HEAR = ("position", "reference")  # their tokens come out of the backbone, so they depend on the prompt
+
+
+# v = v_empty + g (v_prompt - v_empty)                      (arXiv 2207.12598, eq. 6, with g = 1 + w)
+def guide(told: Tensor, empty: Tensor, guidance: float) -> Tensor:
+    """Guided velocity; guidance 1 is that of the prompt, 0 that of the empty prompt."""
+    return empty + guidance * (told - empty)
+
+
+def conditioned(
+    network: ConditionedBackbone, z_lq: Tensor, prompt: Prompt, guidance: float
+) -> tuple[Callable[[Tensor, float], Tensor], Decisions]:
+    """The velocity (x_t, t) -> (B, C, H, W) under LQ latents and prompt, and the routers' decisions. The LQ latents are looked at here,
+    once for all steps."""
+    condition = network.condition(z_lq, prompt)
+    # a ControlNet has no base: it hears the prompt at every step
+    hears = guidance != 1.0 and getattr(network.branch.config, "base", None) in BASES_THAT_HEAR
+    unprompted = network.condition(z_lq) if hears else condition
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        times = torch.full((len(x),), t, device=x.device)
+        told = network(x, times, condition, prompt)
+        return told if guidance == 1.0 else guide(told, network(x, times, unprompted), guidance)
+
+    return velocity, condition.routing
