@@ -1,18 +1,20 @@
 """Pairs a second from shards, from a folder of PNGs as restoration code bases read it, and from decoding alone; side by side in one run.
 
-    python benchmarks/data.py --pairs 2048 --workers 2        # about 35 GB of disk
+    python benchmarks/data.py --folder_pairs 512              # 2,048 pairs, about 21 GB of disk
     python benchmarks/data.py --codecs                        # what each codec costs
 
 The pairs are 1920 x 1080: crops of the photographs of installed packages, enlarged, with noise of 2 levels; LQ blurred before the noise.
-`--distinct` of them are made, the other files are copies. The shards hold lossless tiles of the crop's side. "decode only" decodes the very
-tiles that the shards give, from memory, and hands on nothing. Each epoch measures all three; the medians are printed.
+`--distinct` of them are made and sharded; the others are the same under other names: links to the PNG files, written again in the shards.
+The shards hold lossless tiles of the crop's side. "decode only" decodes such tiles from memory and hands on nothing.
+
+The three take turns, `--turns` in each epoch, with workers that live for the epoch; whose turn it is not is idle. What was fetched ahead
+of a turn does not count. Printed are the medians over all turns, and of the ratios in a turn: another load on the machine hits all three.
 """
 
 import argparse
 import io
 import os
 import random
-import shutil
 import statistics
 import tempfile
 import time
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
@@ -32,8 +34,11 @@ from lit_mimdit.data.mixing import training_order
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
 from lit_mimdit.data.pairs import PairDataset, collate
 from lit_mimdit.data.shards.codec import encode
-from lit_mimdit.data.shards.source import ShardSource
+from lit_mimdit.data.shards.jobs import finish, start
+from lit_mimdit.data.shards.source import ShardedPair, ShardSource
 from lit_mimdit.data.shards.write import shard
+from lit_mimdit.data.shards.writer import ShardWriter
+from lit_mimdit.data.tiles import Box
 
 WIDTH, HEIGHT = 1920, 1080
 
@@ -51,16 +56,34 @@ def make_pair(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_folder(root: Path, pairs: int, distinct: int) -> None:
+    """A folder of PNGs; pairs behind the first `distinct` are links to those."""
     for side in ("GT", "LQ"):
         (root / "01Blur" / side).mkdir(parents=True)
     for number in tqdm(range(pairs), desc="making pairs", unit="pair"):
         paths = [root / "01Blur" / side / f"{number:06d}.png" for side in ("LQ", "GT")]
         if number >= distinct:
             for path in paths:
-                shutil.copy(path.with_name(f"{number % distinct:06d}.png"), path)
+                os.link(path.with_name(f"{number % distinct:06d}.png"), path)
             continue
         for path, pixels in zip(paths, make_pair(number)):
             Image.fromarray(pixels).save(path, compress_level=1)
+
+
+def repeat(source: ShardSource, folder: Path, pairs: int, shard_pairs: int = 64) -> None:
+    """Shards of as many pairs: those of `source` again and again."""
+    settings = source.manifest.settings
+    start(folder, settings, [(str(number),) for number in range(pairs)])
+    firsts = range(0, pairs, shard_pairs)
+    for number, first in enumerate(tqdm(firsts, desc="writing shards", unit="shard")):
+        with ShardWriter(folder, number) as writer:
+            for place in range(first, min(first + shard_pairs, pairs)):
+                shard_number, row = source._locate(place % len(source))
+                held = source._index(shard_number)
+                tiles = range(int(held.first[row]), int(held.first[row + 1]))
+                members = ([*zip(("lq.webp", "gt.webp"), source._members(shard_number, held, tile, [0, 1]))] for tile in tiles)
+                boxes = [Box(*map(int, held.boxes[tile])) for tile in tiles]
+                writer.add(ShardedPair(f"{place:06d}", "01Blur"), HEIGHT, WIDTH, zip(boxes, members))
+    finish(folder, "images", settings, ["01Blur"], len(firsts), [])
 
 
 class PlainFolder(Dataset):
@@ -96,65 +119,87 @@ class DecodeOnly(Dataset):
     def __getitem__(self, index: int) -> int:
         for data in self.tiles[index % len(self.tiles)]:
             with Image.open(io.BytesIO(data)) as image:
-                np.asarray(image.convert("RGB"))
+                np.asarray(image)
         return 0
 
 
-def memory_of_tree() -> float:
-    """Proportional set size of this process and its children, MiB (Linux)."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    total = 0
-    for pid in ("self", *children):
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
-    return total / 1024
+def children() -> set[int]:
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
-def rate(batches: Iterator[Any], batch_size: int, warm: int, at_end: Callable[[], float]) -> tuple[float, float]:
-    """Pairs a second behind the first `warm` batches, and what `at_end` says while the workers still run."""
-    count, begin, said = 0, 0.0, 0.0
-    for number, _ in enumerate(batches):
-        if number == warm - 1:
-            begin = time.perf_counter()
-        count, end = number + 1, time.perf_counter()
-        if count % 10 == 0:
-            said = max(said, at_end())
-            begin += time.perf_counter() - end  # the looking does not count
-    return (count - warm) * batch_size / (end - begin), said
+def rss(pid: int) -> float:
+    """Resident memory of a process, MiB (Linux)."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def wait_for_idle() -> None:
+    """Until no worker has done anything for a third of a second: what it fetches ahead must not take the next one's time."""
+    before: Any = None
+    while (now := [Path(f"/proc/{pid}/stat").read_text().split()[13:15] for pid in sorted(children())]) != before:
+        before = now
+        time.sleep(0.3)
+
+
+def turn(batches: Iterator[Any], ahead: int, count: int) -> float:
+    """Batches a second of the next `count` behind the `ahead` that were fetched before."""
+    for _ in range(ahead):
+        next(batches)
+    begin = time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    return count / (time.perf_counter() - begin)
 
 
 def compare(args: argparse.Namespace, folder: Path) -> None:
-    make_folder(folder / "png", args.pairs, min(args.distinct, args.pairs))
+    distinct = min(args.distinct, args.pairs)
+    make_folder(folder / "png", args.pairs, distinct)
+    listed = "".join(f"01Blur/GT/{number:06d}.png, 01Blur/LQ/{number:06d}.png\n" for number in range(distinct))
+    (folder / "distinct.txt").write_text(listed)
     begin = time.perf_counter()
-    shard(folder / "png", folder / "shards", tile=args.crop, workers=args.workers)
-    print(f"sharding: {args.pairs / (time.perf_counter() - begin):.1f} pairs/s, {args.workers} workers")
-    source = ShardSource(str(folder / "shards"))
+    shard(folder / "png", folder / "distinct", meta=folder / "distinct.txt", tile=args.crop, workers=args.workers)
+    print(f"sharding: {distinct / (time.perf_counter() - begin):.1f} pairs/s, {args.workers} workers")
+    source = ShardSource(str(folder / "distinct"))
+    if distinct < args.pairs:
+        repeat(source, folder / "shards", args.pairs)
+        source = ShardSource(str(folder / "shards"))
+    stored = sum(entry.bytes for entry in source.manifest.shards)
+    print(f"{args.pairs} pairs ({distinct} distinct), {args.workers} workers, batch {args.batch}, shards {stored / 1e9:.2f} GB", flush=True)
+
     order = training_order(source.table(), "natural", None, 0)
     sampler = EpochSampler(len(source), args.batch, 0, True, True, Cluster(), order)
-    loader_of_shards = ResumableLoader(
-        PairDataset(source, args.crop, True, "dihedral", 0, replace=True), sampler, num_workers=args.workers, collate_fn=collate
-    )
-    plain, decode = PlainFolder(folder / "png", args.crop), DecodeOnly(source, 64, args.pairs)
+    dataset = PairDataset(source, args.crop, True, "dihedral", 0, replace=True)
     options = {"batch_size": args.batch, "num_workers": args.workers, "shuffle": True, "drop_last": True}
-    some = torch.utils.data.Subset(plain, range(min(args.folder_pairs or args.pairs, args.pairs)))
-    rates: dict[str, list[float]] = {"folder": [], "shards": [], "decode only": []}
+    plain = Subset(PlainFolder(folder / "png", args.crop), range(min(args.folder_pairs or args.pairs, args.pairs)))
+    loaders = {
+        "folder": DataLoader(plain, **options),
+        "shards": ResumableLoader(dataset, sampler, num_workers=args.workers, collate_fn=collate),
+        "decode only": DataLoader(DecodeOnly(source, 64, args.pairs), **options),
+    }
+    ahead = 2 * args.workers  # DataLoader's prefetch_factor
+    rates: dict[str, list[float]] = {name: [] for name in loaders}
     for epoch in range(args.epochs):
         sampler.set_epoch(epoch)
-        for name, loader in (
-            ("folder", DataLoader(some, **options)),
-            ("shards", loader_of_shards),
-            ("decode only", DataLoader(decode, **options)),
-        ):
-            speed, peak = rate(iter(loader), args.batch, args.workers, memory_of_tree)
-            rates[name].append(speed)
-            print(f"epoch {epoch}  {name:12} {speed:7.1f} pairs/s  {peak:7.0f} MiB", flush=True)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    files, stored = (sum(file.stat().st_size for file in (folder / part).rglob("*.*")) for part in ("png", "shards"))
-    print(f"{args.pairs} pairs, {args.workers} workers, batch {args.batch}: PNG {files / 1e9:.2f} GB, shards {stored / 1e9:.2f} GB")
-    for name, value in medians.items():
-        print(f"{name:12} {value:7.1f} pairs/s")
-    ours, limit = medians["shards"], medians["decode only"]
-    print(f"shards / folder {ours / medians['folder']:.1f}, shards / decode only {ours / limit:.2f}")
+        running, of_shards = {}, set()
+        for name, loader in loaders.items():
+            before = children()
+            running[name] = iter(loader)
+            next(running[name])  # some loaders start their workers here
+            if name == "shards":
+                of_shards = children() - before
+        for number in range(args.turns):
+            for name, batches in running.items():
+                count = len(loaders[name]) // args.turns - ahead - 1
+                wait_for_idle()
+                rates[name].append(args.batch * turn(batches, ahead, count))
+            shown = "  ".join(f"{name} {values[-1]:6.1f}" for name, values in rates.items())
+            memory = f"RSS parent {rss(os.getpid()):5.0f}, workers {' '.join(f'{rss(pid):5.0f}' for pid in sorted(of_shards))} MiB"
+            print(f"epoch {epoch} turn {number}  {shown} pairs/s  {memory}", flush=True)
+        del running, batches
+    for name, values in rates.items():
+        print(f"{name:12} {statistics.median(values):7.1f} pairs/s")
+    for name in ("folder", "decode only"):
+        ratios = [ours / other for ours, other in zip(rates["shards"], rates[name])]
+        print(f"shards / {name}: {statistics.median(ratios):.2f} (turns {min(ratios):.2f} to {max(ratios):.2f})")
 
 
 def median_ms(function: Callable[[Any], Any], items: list[Any], runs: int = 5) -> float:
@@ -181,12 +226,13 @@ def codecs() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=2048)
-    parser.add_argument("--distinct", type=int, default=64, help="pairs that are made; the others are copies of their files")
+    parser.add_argument("--distinct", type=int, default=64, help="pairs that are made; the others are the same under other names")
     parser.add_argument("--folder_pairs", type=int, default=None, help="pairs an epoch of the folder, to save time; all if not given")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=512)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=4, help="of each side in an epoch")
     parser.add_argument("--folder", type=Path, default=None, help="where to write; a temporary folder if not given")
     parser.add_argument("--codecs", action="store_true", help="compare codecs instead")
     args = parser.parse_args()

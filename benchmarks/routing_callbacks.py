@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils._pytree import tree_map_only
 
 from lit_mimdit.data.datamodule import FoundIRDataModule
+from lit_mimdit.data.pairs import with_floats
 from lit_mimdit.models.latents import encode
 from lit_mimdit.training.callbacks.window import RoutingCallback
 from lit_mimdit.training.flow import interpolate, loss_per_sample, sample_noise, sample_times, velocity
@@ -59,7 +60,8 @@ def main() -> None:
     module.train()
     data = build(FoundIRDataModule, config["data"]["init_args"])
     data.prepare_data()
-    batches = [batch for batch, _ in zip((b for _ in iter(int, 1) for b in data.train_dataloader()), range(args.steps + args.warmup))]
+    endless = (with_floats(batch) for _ in iter(int, 1) for batch in data.train_dataloader())
+    batches = [batch for batch, _ in zip(endless, range(args.steps + args.warmup))]
     optimizer = torch.optim.Adam(module.network.branch.parameters(), lr=module.optimizer_config.lr)
     looking = []
     for entry in config["trainer"]["callbacks"]:

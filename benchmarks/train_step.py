@@ -16,6 +16,7 @@ import yaml
 from torch.nn.attention import sdpa_kernel
 
 from lit_mimdit.data.datamodule import FoundIRDataModule
+from lit_mimdit.data.pairs import with_floats
 from lit_mimdit.models.injection import BlockCondition
 from lit_mimdit.models.latents import encode
 from lit_mimdit.models.network import Condition
@@ -78,7 +79,7 @@ def main() -> None:
     data = build(FoundIRDataModule, config["data"]["init_args"])
     data.prepare_data()
     loader = data.train_dataloader()
-    batches = (batch for _ in iter(int, 1) for batch in loader)
+    batches = (with_floats(batch) for _ in iter(int, 1) for batch in loader)
     optimizer = torch.optim.Adam(module.network.branch.parameters(), lr=module.optimizer_config.lr)
     clock = Clock()
     with sdpa_kernel(module.kernels):

@@ -14,7 +14,7 @@ from lit_mimdit.data.image_io import ImageError, Photo, list_images, read_photo
 from lit_mimdit.data.layouts import DATASETS, Pair, read_layout, require_complete
 from lit_mimdit.data.mixing import Mixing, training_order
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
-from lit_mimdit.data.pairs import Augment, PairDataset, collate
+from lit_mimdit.data.pairs import Augment, PairDataset, collate, with_floats
 from lit_mimdit.data.quarantine import Quarantine
 from lit_mimdit.data.sample_data import write_sample_data
 from lit_mimdit.data.shards.cache import ShardCache
@@ -236,6 +236,10 @@ class FoundIRDataModule(L.LightningDataModule):
             files[name] = path
         own = dict(list(files.items())[self.cluster.rank :: self.cluster.world_size])
         return DataLoader(PhotoFiles(own, self.seed), batch_size=None, num_workers=self.workers)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Bytes become floats on the device."""
+        return with_floats(batch) if isinstance(batch, dict) else batch
 
     # -- what cannot be read
 

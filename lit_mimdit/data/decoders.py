@@ -119,7 +119,7 @@ def _pil_pixels(image: Image.Image) -> np.ndarray:
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if image.has_transparency_data:
         mode = {"L": "LA", "RGB": "RGBA"}[mode]
-    pixels = np.array(image.convert(mode))
+    pixels = np.array(image if image.mode == mode else image.convert(mode))  # converting to the same mode copies
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 

@@ -1,12 +1,14 @@
 """The data contract: a training or evaluation sample is a dict of
 
-    lq, gt         (3, H, W) float32 in [0, 1], RGB, the same H and W
+    lq, gt         (3, H, W) RGB, the same H and W: uint8 as stored, or float32 in [0, 1] where a file has 16 bits
     degradation    str, such as "01Blur"
     id             str, unique in the data set
     dataset        str, such as "4KRD" where there are several, else ""
     seed           int, of everything random about this sample in this epoch
 
-and a batch has lq and gt stacked, seed as an int64 tensor (B,), and lists of the strings. In place of lq and gt, latent shards give
+and a batch has lq and gt stacked, seed as an int64 tensor (B,), and lists of the strings. Bytes travel to the device and become floats
+there (`with_floats`, called by the data module): model and callbacks see lq and gt as (B, 3, H, W) float32 in [0, 1]. In place of lq
+and gt, latent shards give
 
     z_lq, z_gt     (C, H/f, W/f) float32, latents as `models.latents.encode` makes them
 
@@ -18,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from lit_mimdit.data.faults import ATTEMPTS, Fault, stand_in
 from lit_mimdit.data.image_io import ImageError, to_tensor
@@ -44,6 +46,24 @@ def draw_symmetry(draw: np.random.Generator, augment: Augment) -> tuple[bool, in
 def variant(flip: bool, turns: int, augment: Augment) -> int:
     """Number of a symmetry among those of `augment`."""
     return 4 * flip + turns if augment == "dihedral" else int(flip)
+
+
+def to_planes(image: np.ndarray) -> Tensor:
+    """Pixels (H, W, 3) as a tensor of the contract, (3, H, W): uint8 stays uint8, uint16 becomes float32 in [0, 1]."""
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")) if image.dtype == np.uint8 else to_tensor(image)
+
+
+def to_floats(images: Tensor) -> Tensor:
+    """uint8 -> float32 in [0, 1], on the device they are on, with the very bits of `to_tensor`; floats are returned as they are."""
+    if images.is_floating_point():
+        return images
+    # a divisor on the device: CUDA multiplies by the reciprocal of a number, which is another result in the last bit
+    return images.float().div_(torch.tensor(255.0, device=images.device))
+
+
+def with_floats(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch whose images are floats."""
+    return batch | {name: to_floats(batch[name]) for name in ("lq", "gt") if name in batch}
 
 
 class PairDataset(Dataset):
@@ -89,7 +109,7 @@ class PairDataset(Dataset):
         if draw is not None:
             symmetry = draw_symmetry(draw, self.augment)
             images = tuple(augment_array(image, *symmetry) for image in images)
-        return {"lq": to_tensor(images[0]), "gt": to_tensor(images[1])}
+        return {"lq": to_planes(images[0]), "gt": to_planes(images[1])}
 
     def _finish(self, index: int, seed: int, tensors: dict[str, Tensor], faults: list[Fault]) -> dict[str, Any]:
         about: About = self.source.about(index)
@@ -103,7 +123,11 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     sizes = {tuple(sample[kinds[0]].shape) for sample in samples}
     if len(sizes) > 1:
         raise ValueError(f"images of different sizes in one batch ({sorted(sizes)}): set a crop, or a batch size of 1")
-    batch = {name: torch.stack([sample[name] for sample in samples]) for name in kinds}
+    batch = {}
+    for name in kinds:
+        parts = [sample[name] for sample in samples]
+        # in a loader's process default_collate writes right into the memory that the training process sees
+        batch[name] = default_collate(parts if len({part.dtype for part in parts}) == 1 else [to_floats(part) for part in parts])
     batch |= {name: [sample[name] for sample in samples] for name in ("degradation", "id", "dataset")}
     batch["seed"] = torch.tensor([sample["seed"] for sample in samples], dtype=torch.int64)
     faults = [fault for sample in samples for fault in sample.get("faults", ())]

@@ -13,6 +13,7 @@ def downsampling(vae: AutoencoderKL) -> int:
 @torch.no_grad()
 def encode(vae: AutoencoderKL, image: Tensor) -> Tensor:
     """Latent of the posterior's mode, not a sample: one image has one latent. float32."""
+    assert image.is_floating_point(), "bytes of a batch become floats before they come here: data.pairs.with_floats"
     mode = vae.encode((image * 2.0 - 1.0).to(vae.dtype)).latent_dist.mode()
     return (mode.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 

@@ -8,9 +8,8 @@ from torch.utils.data import DataLoader, Dataset
 from lit_mimdit.data.composition import FOUNDIR_TYPES, degrade
 from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.degradations import Severity, to_uint8
-from lit_mimdit.data.image_io import to_tensor
 from lit_mimdit.data.order import EpochSampler, sample_seed
-from lit_mimdit.data.pairs import augment_array
+from lit_mimdit.data.pairs import augment_array, to_planes
 from lit_mimdit.pretraining.photos import level_weights, read_levels
 
 MARGIN = 16  # pixels around a crop that its degradation may look at
@@ -45,7 +44,7 @@ class DegradedCrops(Dataset):
         kind, severity = self.types[draw.integers(len(self.types))], str(draw.choice(get_args(Severity)))
         degraded = to_uint8(degrade(np.float32(clean) / np.float32(255), FOUNDIR_TYPES[kind], severity, draw))
         start = (side - self.crop) // 2
-        lq, gt = (to_tensor(image[start : start + self.crop, start : start + self.crop]) for image in (degraded, clean))
+        lq, gt = (to_planes(image[start : start + self.crop, start : start + self.crop]) for image in (degraded, clean))
         return {"lq": lq, "gt": gt, "dataset": "degraded", "degradation": kind, "id": f"{kind}/{severity}/{epoch}-{index}", "seed": seed}
 
 

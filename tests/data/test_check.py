@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_mimdit.data.check import check, write_contact_sheet
-from lit_mimdit.data.layouts import Pair
+from lit_mimdit.data.check import check, check_pairs
+from lit_mimdit.data.contact_sheet import write_contact_sheet
+from lit_mimdit.data.layouts import Pair, PairList
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
@@ -30,6 +31,13 @@ def tree(root: Path) -> Path:
     picture(root / "14Lowlight/LQ/1118.png", RED, (20, 30), "JPEG", orientation=6)
     picture(root / "14Lowlight/GT/1118.png", GREEN, (30, 20))
     return root
+
+
+def draw_sheet(path: Path, pairs: list[Pair], samples: int = 2) -> np.ndarray:
+    """The pixels of the contact sheet of these pairs."""
+    _, names, read = check_pairs(PairList("foundir", path.parent, pairs), False, 1)
+    write_contact_sheet(path, names, read, samples)
+    return np.asarray(Image.open(path))
 
 
 def row(output: str, name: str) -> list[str]:
@@ -156,8 +164,7 @@ def test_contact_sheet_spreads_its_samples_and_shows_broken_files(tmp_path):
         lq, gt = (picture(tmp_path / f"{side}{i}.png", BLUE if i == 8 else RED) for side in ("lq", "gt"))
         pairs.append(Pair(f"a/{i}", "a", lq, gt))
     (tmp_path / "lq0.png").write_bytes(b"broken")
-    write_contact_sheet(tmp_path / "sheet.png", pairs, samples=2)
-    pixels = np.asarray(Image.open(tmp_path / "sheet.png"))
+    pixels = draw_sheet(tmp_path / "sheet.png", pairs)
     quarters = np.array_split(pixels, 4, axis=1)
     assert share(quarters[0], (178, 34, 34)) > 0.5, "an unreadable file is a red cell"
     assert share(quarters[1], RED) > 0.5
@@ -168,8 +175,7 @@ def test_long_labels_stay_in_their_cell(tmp_path):
     lq, gt = picture(tmp_path / "lq.png", GREEN), picture(tmp_path / "gt.png", GREEN)
     sheets = []
     for name in ("a", "a" + 20 * "/long"):
-        write_contact_sheet(tmp_path / "sheet.png", [Pair(name, "a", lq, gt)])
-        sheets.append(np.asarray(Image.open(tmp_path / "sheet.png")))
+        sheets.append(draw_sheet(tmp_path / "sheet.png", [Pair(name, "a", lq, gt)]))
     half = sheets[0].shape[1] // 2
     assert not np.array_equal(sheets[0][:, :half], sheets[1][:, :half])
     np.testing.assert_array_equal(sheets[0][:, half:], sheets[1][:, half:])

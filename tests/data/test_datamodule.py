@@ -63,6 +63,19 @@ def test_every_training_setting_changes_the_batches(data_root):
     assert module(data_root, cache=True).train_dataloader().dataset.source.decoded == {}
 
 
+def test_what_the_model_sees_are_floats_of_the_bytes_that_the_loader_gives(data_root):
+    for split, changes in (("train", {}), ("val", {}), ("test", {"eval_crop": 24})):
+        data = module(data_root, **changes)
+        batch = next(iter(getattr(data, f"{split}_dataloader")()))
+        seen = data.on_after_batch_transfer(batch, 0)
+        for side in ("lq", "gt"):
+            assert batch[side].dtype == torch.uint8 and seen[side].dtype == torch.float32
+            assert torch.equal(seen[side], batch[side].float() / 255) and seen[side].max() > 0.1
+        assert {key: seen[key] for key in ("id", "seed")} == {key: batch[key] for key in ("id", "seed")}
+    photo = next(iter(module(data_root, predict=str(data_root / "test" / "01Blur" / "GT")).predict_dataloader()))
+    assert module(data_root).on_after_batch_transfer(photo, 0) is photo
+
+
 def test_evaluation_takes_each_pair_once_in_order_whole_or_cut(data_root):
     data = module(data_root)
     whole = list(data.val_dataloader())

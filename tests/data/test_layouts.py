@@ -308,6 +308,35 @@ def test_uhdll(tmp_path):
         read_layout("uhdll", tmp_path, split="val")
 
 
+TREES = {  # layout: GT and LQ file of pair number {}, in its first folder
+    "foundir": ("01Blur/GT/{:04d}.png", "01Blur/LQ/{:04d}.JPG"),
+    "4krd": ("VID_001/sharp/{:05d}.jpg", "VID_001/blurry/{:05d}.jpg"),
+    "realrain1k": ("RealRain-1k-H/test/target/{}.png", "RealRain-1k-H/test/input/{}.png"),
+    "hazerd": ("data/img/IMG_{:04d}_RGB.jpg", "data/simu/IMG_{:04d}_50.jpg"),
+    "uhdll": ("testing_set/gt/{}_UHD_LL.JPG", "testing_set/input/{}_UHD_LL.JPG"),
+}
+
+
+@pytest.mark.parametrize("layout", TREES)
+def test_in_every_layout_what_is_unpaired_or_there_twice_is_listed_by_name(tmp_path, layout):
+    gt, lq = TREES[layout]
+    plant(tmp_path, gt.format(1), lq.format(1), gt.format(2), lq.format(3), gt.format(4), lq.format(4))
+    twice = [lq.format(4), str(Path(lq.format(4)).with_suffix(".webp"))]
+    plant(tmp_path, twice[1])
+    found = read_layout("auto", tmp_path)
+    assert found.layout == layout
+    assert [(pair.gt.relative_to(tmp_path).as_posix(), pair.lq.relative_to(tmp_path).as_posix()) for pair in found.pairs] == [
+        (gt.format(1), lq.format(1))
+    ]
+    listed = problems(found)
+    assert {("unpaired GT", gt.format(2)), ("unpaired LQ", lq.format(3)), *(("duplicate", name) for name in twice)} <= set(listed)
+    assert set(listed) <= {("unpaired GT", gt.format(n)) for n in (2, 4)} | {("unpaired LQ", lq.format(3))} | {
+        ("duplicate", n) for n in twice
+    }
+    with pytest.raises(ValueError, match="problem\\(s\\) in this"):
+        require_complete(found)
+
+
 # --- requests that make no sense ----------------------------------------------------------------------------------------
 
 

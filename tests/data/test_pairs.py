@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_mimdit.data.image_io import ImageError
+from lit_mimdit.data.image_io import ImageError, read_rgb, to_tensor, write_photo
 from lit_mimdit.data.layouts import Pair
-from lit_mimdit.data.pairs import PairDataset, augment_array, collate
+from lit_mimdit.data.pairs import PairDataset, augment_array, collate, to_floats, with_floats
 from lit_mimdit.data.sources import FolderSource, crop_box
 
 HEIGHT, WIDTH = 40, 56
@@ -33,7 +33,7 @@ def dataset(pair: Pair, cache: bool = False, **changes) -> PairDataset:
 
 
 def places(image: torch.Tensor) -> torch.Tensor:
-    return (image[:2] * 255).round().int()
+    return image[:2].int()
 
 
 def test_lq_and_gt_are_cut_mirrored_and_turned_alike(pair):
@@ -42,7 +42,7 @@ def test_lq_and_gt_are_cut_mirrored_and_turned_alike(pair):
         sample = data[epoch, 0]
         lq, gt = places(sample["lq"]), places(sample["gt"])
         assert torch.equal(lq, gt) and lq.shape == (2, 16, 16)
-        assert (sample["lq"][2] * 255).unique().round().item() == 7 and (sample["gt"][2] * 255).unique().round().item() == 9
+        assert sample["lq"][2].unique().item() == 7 and sample["gt"][2].unique().item() == 9
         rows, columns = lq[0], lq[1]
         assert len(torch.unique(rows * 256 + columns)) == 256, "a whole square, each place once"
         turned = bool(rows[0, 0] == rows[0, 1])
@@ -109,3 +109,26 @@ def test_a_batch_is_stacked_and_keeps_its_strings(pair):
     assert batch["seed"].tolist() == [data[0, 0]["seed"], data[1, 0]["seed"]] and batch["id"] == ["01Blur/1"] * 2
     with pytest.raises(ValueError, match="different sizes in one batch"):
         collate([data[0, 0], dataset(pair, crop=8)[0, 0]])
+
+
+def test_bytes_travel_and_become_the_floats_of_the_file(pair):
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_floats(levels), to_tensor(levels.numpy()[:, None, None]).flatten()), "the very bits"
+    sample = dataset(pair, random=False, crop=None)[0, 0]
+    assert sample["lq"].dtype == sample["gt"].dtype == torch.uint8
+    batch = with_floats(collate([sample, sample]))
+    for side, path in (("lq", pair.lq), ("gt", pair.gt)):
+        assert torch.equal(batch[side], torch.stack([to_tensor(read_rgb(path))] * 2))
+    latents = {"z_lq": torch.randn(1, 4, 2, 2), "seed": batch["seed"]}
+    assert with_floats(latents) == latents, "what holds no images stays"
+
+
+def test_16_bits_stay_16_bits_beside_bytes(tmp_path, pair):
+    fine = torch.rand(3, HEIGHT, WIDTH)
+    for side in ("lq", "gt"):
+        write_photo(tmp_path / f"{side}16.png", fine, bits=16)
+    deep = Pair("01Blur/2", "01Blur", tmp_path / "lq16.png", tmp_path / "gt16.png")
+    samples = [dataset(one, random=False, crop=None)[0, 0] for one in (pair, deep)]
+    batch = with_floats(collate(samples))
+    assert torch.equal(batch["lq"][0], to_tensor(read_rgb(pair.lq)))
+    assert torch.equal(batch["lq"][1], to_tensor(read_rgb(deep.lq))) and (batch["lq"][1] - fine).abs().max() < 1e-5

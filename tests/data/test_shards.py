@@ -1,18 +1,20 @@
-"""Shards: what comes back is what went in, from a folder, a cache or S3; what is damaged or points elsewhere is refused."""
+"""Shards: what comes back is what went in; what is damaged or points elsewhere is refused; a killed command goes on."""
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
+from PIL import Image
 
-from lit_mimdit.data.image_io import ImageError
+from lit_mimdit import cli
+from lit_mimdit.data.image_io import ImageError, encode_png16, read_rgb
 from lit_mimdit.data.layouts import read_layout
 from lit_mimdit.data.pairs import PairDataset
-from lit_mimdit.data.shards.cache import ShardCache
 from lit_mimdit.data.shards.source import ShardSource
 from lit_mimdit.data.shards.write import shard
 from lit_mimdit.data.sources import FolderSource
@@ -131,6 +133,65 @@ def test_names_that_lead_outside_are_refused(shard_root, tmp_path, name):
         ShardSource(str(copy))
 
 
+CODECS = [("webp", None, 0), ("png", None, 0), ("copy", None, 0), ("jpeg", 95, 12), ("webp", 90, 40)]  # and the largest error
+
+
+@pytest.mark.parametrize("codec, quality, error", CODECS)
+def test_codecs_keep_what_they_declare_and_16_bits_and_orientation(tmp_path, codec, quality, error):
+    y, x = np.mgrid[0:40, 0:56]
+    smooth = np.stack([4 * x, 6 * y, 255 - 4 * x], axis=2).astype(np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6  # stored lying on its side
+    for side in ("LQ", "GT"):
+        (tmp_path / "d/01Blur" / side).mkdir(parents=True)
+        Image.fromarray(smooth).save(tmp_path / f"d/01Blur/{side}/1.png", exif=exif)
+        (tmp_path / f"d/01Blur/{side}/2.png").write_bytes(encode_png16(smooth.astype(np.uint16) * 200 + 7))
+    shard(tmp_path / "d", tmp_path / "s", codec=codec, quality=quality, workers=1)
+    source = ShardSource(str(tmp_path / "s"))
+    for index in range(2):
+        files = [tmp_path / f"d/01Blur/{side}/{source.about(index).id[-1]}.png" for side in ("LQ", "GT")]
+        for stored, file in zip(source.read(index, None, None), files, strict=True):
+            original = read_rgb(file)
+            if quality is not None and original.dtype == np.uint16:  # a declared quality keeps the high bytes
+                original = (original >> 8).astype(np.uint8)
+            assert stored.dtype == original.dtype and stored.shape == original.shape
+            assert np.abs(stored.astype(int) - original).max() <= error
+
+
+def test_kill_9_in_the_middle_and_the_same_command_again_make_the_same_bytes(tmp_path):
+    """Workers are left behind as orphans, as they are when a machine's memory runs out."""
+    draw = np.random.default_rng(0)
+    for side in ("LQ", "GT"):
+        (tmp_path / "d/01Blur" / side).mkdir(parents=True)
+        for number in range(40):
+            Image.fromarray(draw.integers(0, 256, (120, 160, 3), np.uint8)).save(
+                tmp_path / f"d/01Blur/{side}/{number}.png", compress_level=1
+            )
+
+    def command(name: str, workers: int) -> list[str]:
+        options = {"tile": 64, "overlap": 8, "shard_pairs": 1, "workers": workers}
+        return ["data", "shard", str(tmp_path / "d"), str(tmp_path / name), *(f"--{key}={value}" for key, value in options.items())]
+
+    def files(name: str) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lit_mimdit", *command("killed", 2)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while len(list((tmp_path / "killed").glob(".*.done"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.002)
+    finally:
+        process.kill()
+        process.wait()
+    done = len(list((tmp_path / "killed").glob(".*.done")))
+    assert 3 <= done < 40 and not (tmp_path / "killed" / "manifest.json").exists()
+    assert cli.main(command("killed", 1)) == 0
+    assert cli.main(command("whole", 1)) == 0
+    assert files("killed") == files("whole") and len(files("whole")) == 3 * 40 + 2
+
+
 def flip_byte(path: Path, place: int) -> None:
     data = bytearray(path.read_bytes())
     data[place] ^= 255
@@ -154,48 +215,6 @@ def test_damage_is_seen_by_its_checksum(shard_root, tmp_path):
     assert all(sample["lq"].shape == (3, 32, 32) for sample in samples)
     again = PairDataset(ShardSource(str(copy)), 32, True, "flip", 0, replace=True)
     assert [again[1, index]["id"] for index in range(10)] == [sample["id"] for sample in samples], "the same stand-ins"
-
-
-@pytest.fixture
-def s3(shard_root, monkeypatch):
-    """The shards on an S3 server on loopback: (address, server)."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    values = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "us-east-1"}
-    for key, value in (values | {"AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port())}).items():
-        monkeypatch.setenv(key, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="bucket")
-    for path in shard_root.iterdir():
-        client.upload_file(str(path), "bucket", f"foundir/train/{path.name}")
-    yield "s3://bucket/foundir/train", server
-    server.stop()
-
-
-def test_s3_gives_what_the_folder_gives_with_and_without_a_bounded_cache(shard_root, s3, tmp_path):
-    place, server = s3
-    local = ShardSource(str(shard_root))
-    sizes = [entry.bytes for entry in local.manifest.shards]
-    cache = ShardCache(tmp_path / "cache", max(sizes) + min(sizes))
-    for source in (ShardSource(place), ShardSource(place, cache)):
-        for index in [*range(10), 0]:
-            assert same(source.read(index, None, None), local.read(index, None, None))
-        assert source.take_notes() == []
-    held = list((tmp_path / "cache").glob("*.tar"))
-    assert 1 <= len(held) <= 2 and sum(path.stat().st_size for path in held) <= cache.limit
-    flip_byte(held[0], 700), held[0].touch()
-    assert all(same(source.read(index, None, None), local.read(index, None, None)) for index in range(10)), "a damaged copy is fetched anew"
-    server.stop()
-    with pytest.raises(ImageError, match="s3://bucket/foundir/train/.*cannot be read"):
-        ShardSource(place, retries=0)
-
-
-def test_a_cache_that_cannot_be_written_is_noted_once_and_done_without(shard_root, tmp_path):
-    (tmp_path / "file").touch()
-    source = ShardSource(str(shard_root), ShardCache(tmp_path / "file" / "cache", 10**9))
-    assert all(source.read(index, None, None)[0].shape == (48, 48, 3) for index in range(10))
-    (note,) = source.take_notes()
-    assert note.id == "cache" and not note.lost and source.take_notes() == []
 
 
 def test_600_mutated_shards_give_pixels_or_an_image_error(shard_root, tmp_path):

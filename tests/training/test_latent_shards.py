@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_mimdit import cli
+from lit_mimdit.data.check import check
 from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.shards.write import shard
 from lit_mimdit.training.latents import latents
@@ -47,6 +48,10 @@ def test_what_does_not_fit_is_refused_and_a_sample_differs_from_the_mode(tiles, 
     sample = batches(tmp_path / "z", data_root, augment="none", latents="sample")[0]
     assert mode["id"] == images["id"] and mode["seed"].tolist() == images["seed"].tolist()
     assert torch.equal(sample["z_lq"], mode["z_lq"]) and not torch.equal(sample["z_gt"], mode["z_gt"])
+    assert check(tmp_path / "z", contact_sheet=None) == 0
+    tar = tmp_path / "z" / "shard-000001.tar"
+    tar.write_bytes(tar.read_bytes()[:-20000])
+    assert check(tmp_path / "z", contact_sheet=None) >= 2, "the shard, and a pair in it"
     with pytest.raises(ValueError, match="holds latents already"):
         latents(tmp_path / "z", tmp_path / "zz", backbone=str(backbone_folder))
 

@@ -1,18 +1,23 @@
 """Whole shards kept on a local disk, within a bound: what was used least recently goes first."""
 
-import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock
 
 from lit_mimdit.data.shards.manifest import Shard
 from lit_mimdit.data.shards.store import Store
 
+_PATIENCE = 600  # seconds that a process waits for another to fetch a shard, before it reads where the shard lies
+
 
 class CacheError(Exception):
-    """The cache cannot give a shard; the reason. The shard may be read where it lies."""
+    """The cache cannot give a shard, which may be read where it lies: `id` of what failed ("cache", or the shard), and the reason."""
+
+    def __init__(self, id: str, reason: str) -> None:
+        super().__init__(reason)
+        self.id = id
 
 
 class ShardCache:
@@ -38,18 +43,18 @@ class ShardCache:
         except OSError as error:
             raise self._unusable(error) from error
         if shard.bytes > self.limit:
-            raise CacheError(f"{shard.name} of {shard.bytes} bytes is larger than the cache of {self.limit}: raise data.cache_gb")
+            raise CacheError("cache", f"{shard.name} of {shard.bytes} bytes is larger than the cache of {self.limit}: raise data.cache_gb")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock(f"{path.name}.lock"):
                 if not path.exists():
                     self._fetch(shard, store, path)
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # the second: a disk that has no locks
             raise self._unusable(error) from error
         return path
 
-    def _unusable(self, error: OSError) -> CacheError:
-        return CacheError(f"{self.folder}: the cache cannot be used: {error.strerror or error}")
+    def _unusable(self, error: Exception) -> CacheError:
+        return CacheError("cache", f"{self.folder}: the cache cannot be used: {getattr(error, 'strerror', None) or error}")
 
     def _fetch(self, shard: Shard, store: Store, path: Path) -> None:
         for _ in range(2):  # a transfer may go wrong once
@@ -67,7 +72,7 @@ class ShardCache:
                     return
             finally:
                 part.unlink(missing_ok=True)
-        raise CacheError(f"{store.place}/{shard.name}: its checksum differs from the manifest's; copy it again")
+        raise CacheError(shard.name, f"{store.place}/{shard.name}: its checksum differs from the manifest's; copy it again")
 
     def _make_room(self, needed: int) -> None:
         """Remove the least recently used shards until `needed` bytes are free within the limit. (Who reads one still can.)"""
@@ -83,12 +88,9 @@ class ShardCache:
         """Forget a copy that turned out to be damaged."""
         path.unlink(missing_ok=True)
 
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
+    def _lock(self, name: str) -> BaseFileLock:
         """Held by one process at a time; the system frees it when that process dies."""
-        with open(self.folder / name, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return FileLock(self.folder / name, timeout=_PATIENCE)
 
 
 def read_part(path: Path, offset: int, length: int) -> bytes:

@@ -121,6 +121,29 @@ class ShardSource:
         height, width = map(int, held.sizes[row])
         return height, width, [(Box(*map(int, held.boxes[tile])), *self._decode(number, held, tile)) for tile in tiles]
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of a pair, pixels."""
+        number, row = self._locate(index)
+        height, width = self._index(number).sizes[row]
+        return int(height), int(width)
+
+    def require_readable(self, index: int) -> None:
+        """ImageError if anything that is stored of a pair cannot be read."""
+        if not self.latents:
+            self.tiles(index)
+            return
+        number, row = self._locate(index)
+        held = self._index(number)
+        for tile in range(int(held.first[row]), int(held.first[row + 1])):
+            for data in self._members(number, held, tile, list(range(held.spans.shape[1]))):
+                self._tensors(data, f"pair {held.ids[row]} in {self.manifest.shards[number].name}", tile)
+
+    def _tensors(self, data: bytes, name: str, tile: int) -> dict[str, Tensor]:
+        try:
+            return load(data)
+        except SafetensorError as error:
+            raise ImageError(f"{name}: latents of tile {tile} cannot be read ({error})") from error
+
     def read_latents(self, index: int, draw: np.random.Generator, augment: Augment) -> dict[str, Tensor]:
         """z_lq and z_gt of one tile, with what `read` and the augmentation after it would draw (training/latents.py wrote them)."""
         number, row = self._locate(index)
@@ -128,10 +151,7 @@ class ShardSource:
         name = f"pair {held.ids[row]} in {self.manifest.shards[number].name}"
         tile = self._draw_tile(held, row, draw, name)
         (data,) = self._members(number, held, tile, [variant(*draw_symmetry(draw, augment), augment)])
-        try:
-            tensors = load(data)
-        except SafetensorError as error:
-            raise ImageError(f"{name}: latents of tile {tile} cannot be read ({error})") from error
+        tensors = self._tensors(data, name, tile)
         return {f"z_{side}": self._latent(tensors, side, draw) for side in ("lq", "gt")}
 
     def _latent(self, tensors: dict[str, Tensor], side: str, draw: np.random.Generator) -> Tensor:
@@ -229,5 +249,5 @@ class ShardSource:
                 except FileNotFoundError:
                     continue  # another process made room of it just now
         except CacheError as error:
-            self._note("cache" if "cache" in str(error) else shard.name, str(error))
+            self._note(error.id, str(error))
         return None

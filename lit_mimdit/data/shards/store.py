@@ -108,40 +108,43 @@ class S3Store:
     def _body(self, name: str, **options: str) -> Any:
         return self._connect().get_object(Bucket=self.bucket, Key=f"{self.folder}/{name}".lstrip("/"), **options)["Body"]
 
-    def _read(self, name: str, length: int | None, **options: str) -> bytes:
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _pieces(self, name: str, start: int, end: int | None, size: int) -> Iterator[bytes]:
+        """Bytes `start` to `end` (None: of the whole file) in pieces; an answer that breaks off is asked for again from where it broke."""
+        from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
         from urllib3.exceptions import HTTPError
 
-        for attempt in range(self.retries + 1):
+        breaks = 0
+        while True:
+            options = {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
             try:
-                return _whole(self._body(name, **options).read(), length, f"{self.place}/{name}")
-            except ClientError as error:
+                body = self._body(name, **options)
+            except (BotoCoreError, ClientError) as error:  # botocore has asked as often as it was told
                 raise self._failed(name, error) from error
-            except (BotoCoreError, HTTPError, ImageError) as error:
-                last = error
-                broken_off = isinstance(error, (HTTPError, ImageError)) or "stream" in type(error).__name__.lower()
-                if not broken_off and type(error).__name__ != "IncompleteReadError":
-                    break  # botocore has tried as often as it was told
-                time.sleep(min(0.1 * 2**attempt, 5.0))
-        raise self._failed(name, last) from last
+            try:
+                for piece in body.iter_chunks(size):
+                    start += len(piece)
+                    yield piece
+                if end is None or start >= end:
+                    return
+                broken: Exception = IncompleteReadError(actual_bytes=start, expected_bytes=end)
+            except (BotoCoreError, HTTPError) as error:
+                broken = error
+            if breaks == self.retries:
+                raise self._failed(name, broken) from broken
+            time.sleep(min(0.1 * 2**breaks, 5.0))
+            breaks += 1
 
     def _failed(self, name: str, error: Exception) -> ImageError:
         return ImageError(f"{self.place}/{name}: cannot be read: {' '.join(str(error).split())[:200]}")
 
     def get(self, name: str) -> bytes:
-        return self._read(name, None)
+        return b"".join(self.blocks(name))
 
     def range(self, name: str, offset: int, length: int) -> bytes:
-        return self._read(name, length, Range=f"bytes={offset}-{offset + length - 1}")
+        return _whole(b"".join(self._pieces(name, offset, offset + length, length)), length, f"{self.place}/{name}")
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        from botocore.exceptions import BotoCoreError, ClientError
-        from urllib3.exceptions import HTTPError
-
-        try:
-            yield from self._body(name).iter_chunks(_BLOCK)
-        except (BotoCoreError, ClientError, HTTPError) as error:
-            raise self._failed(name, error) from error
+        return self._pieces(name, 0, None, _BLOCK)
 
 
 def _whole(data: bytes, length: int | None, where: str) -> bytes:
