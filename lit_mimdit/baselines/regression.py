@@ -3,9 +3,11 @@
 x = x_lq + F(x_lq)
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lit_mimdit.data.image_io import ImageError
@@ -22,11 +24,16 @@ class Regression(FidelityTraining):
 
     def build(self, widths: tuple[int, ...], blocks: int) -> nn.Module:
         """A U-Net that sees one image."""
-        return Correction(1, widths, blocks)
+        return Correction(1, 3, widths, blocks)
 
     def correct(self, batch: dict[str, Any]) -> Tensor:
         """Corrected images (B, 3, H, W) of a batch, not clamped."""
         return batch["lq"] + self.network(batch["lq"] - 0.5)
+
+    def write(self, path: Path) -> None:
+        """The finished network's file; `predict` takes the checkpoint."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.half().contiguous() for name, tensor in self.network.state_dict().items()}, path)
 
     def predict_step(self, batch: Any, index: int) -> Tensor:
         """Restored image (3, H, W) in [0, 1] of a photograph of any size. Raises ImageError for a broken file."""

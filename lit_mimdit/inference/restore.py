@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from lit_mimdit.baselines.networks import build_network
 from lit_mimdit.data.image_io import IMAGE_EXTENSIONS, ImageError, list_images, output_format, read_photo, write_photo
+from lit_mimdit.inference.corrector import PACKAGE, load_corrector
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run, inter_weights, write_record
@@ -67,6 +68,8 @@ def load_restorer(
     prompt: str | None = None,
     captions: Path | None = None,
     dtype: str | None = None,
+    fidelity: str | None = None,
+    fidelity_weight: float = 1.0,
     **sampling: object,
 ) -> Restorer:
     """A branch with the backbone it was trained on.
@@ -82,8 +85,9 @@ def load_restorer(
     prompts = Prompts(told, source, loaded.where, loaded.transformer, loaded.prompt)
     network = build_network(loaded.transformer, file.branch, loaded.prompt)
     load_into(network.branch, file.tensors, f"checkpoint {path}")
+    corrector = load_corrector(fidelity, fidelity_weight)
     config = replace(file.sampling, **{key: value for key, value in sampling.items() if value is not None})
-    return Restorer(network.eval().to(device), loaded.vae.to(device), loaded.scheduler, config, loaded.identity, prompts)
+    return Restorer(network.eval().to(device), loaded.vae.to(device), loaded.scheduler, config, loaded.identity, prompts, corrector)
 
 
 def restore(
@@ -99,10 +103,13 @@ def restore(
     tile: int | None = None,
     overlap: int | None = None,
     tile_batch: int | None = None,
+    overview: int | None = None,
     prompt: str | None = None,
     captions: Path | None = None,
     guidance: float | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
+    fidelity: str = "none",
+    fidelity_weight: float = 1.0,
     seed: int = 0,
     device: str = "auto",
 ) -> int:
@@ -122,11 +129,15 @@ def restore(
         tile: Side of the tiles that large photographs are cut into, pixels.
         overlap: Pixels that neighbouring tiles share.
         tile_batch: Tiles computed at once.
+        overview: Longer side, in pixels, of a small copy of a large photograph that tells its tiles light and colours; 0 does without.
         prompt: What the backbone is told about the photographs; that of training unless given. Needs a backbone with text encoders.
         captions: A caption a photograph: .csv with the columns id and caption, or .jsonl; the id is the path below the input folder
             without its ending.
         guidance: More than 1 follows the prompt further than the network would by itself, at twice the cost; 1 does without.
         dtype: Precision of the backbone; that of training unless given.
+        fidelity: Network that corrects the result by the pixels of the input: a file (experiments/nano/fidelity.yaml), package (behind the
+            branch that comes with it), none (as in the paper), or auto: package without --checkpoint, else none.
+        fidelity_weight: Of its correction, from 0 to 1.
         seed: Of the noise; the same seed gives the same picture.
         device: auto, cpu, cuda, cuda:1, mps.
 
@@ -142,9 +153,12 @@ def restore(
         "tile": tile,
         "overlap": overlap,
         "tile_batch": tile_batch,
+        "overview": overview,
         "guidance": guidance,
     }
-    restorer = load_restorer(checkpoint, backbone, choose_device(device), prompt, captions, dtype, **options)
+    behind = {"auto": None if checkpoint is not None else PACKAGE, "none": None}.get(fidelity, fidelity)
+    corrector = {"fidelity": behind, "fidelity_weight": fidelity_weight}
+    restorer = load_restorer(checkpoint, backbone, choose_device(device), prompt, captions, dtype, **corrector, **options)
     run = describe_run(restorer, checkpoint_path(checkpoint), seed)
     routing: dict[str, list[list[float]]] = {}
     failed: list[str] = []

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from lit_mimdit.inference import tiling
+from lit_mimdit.inference import overview, tiling
+from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.guidance import conditioned
 from lit_mimdit.inference.sampler import SamplingConfig, evaluations, sample
 from lit_mimdit.models.backbone import Identity
@@ -41,6 +42,7 @@ class Restorer:
         config: see SamplingConfig.
         identity: of the backbone, for records.
         prompts: what the backbone is told about the images; None: the network's own empty prompt.
+        corrector: what corrects the decoded images by the degraded ones; None: nothing, as in the paper.
     """
 
     def __init__(
@@ -51,9 +53,10 @@ class Restorer:
         config: SamplingConfig,
         identity: Identity | None = None,
         prompts: Prompts | None = None,
+        corrector: Corrector | None = None,
     ) -> None:
         self.network, self.vae, self.scheduler, self.config, self.identity = network, vae, scheduler, config, identity
-        self.prompts = prompts
+        self.prompts, self.corrector = prompts, corrector
         if config.guidance != 1.0 and (prompts is None or not (prompts.config.text or prompts.captions)):
             raise ValueError(
                 f"sampling.guidance is {config.guidance}, but the prompt is empty, and nothing to guide by; give a prompt, or set it to 1"
@@ -61,9 +64,15 @@ class Restorer:
         self.patch = network.backbone.config.patch_size
         self.factor = downsampling(vae)
         self.multiple = self.factor * self.patch
+        if corrector is not None and self.multiple % corrector.network.correction.multiple:
+            raise ValueError(
+                f"the fidelity network takes multiples of {corrector.network.correction.multiple} px, this backbone of {self.multiple} px: "
+                "use one with fewer levels"
+            )
         limit = network.backbone.config.pos_embed_max_size * self.multiple
-        if config.tile % self.multiple or config.tile > limit:
-            raise ValueError(f"sampling.tile is {config.tile} px: this backbone takes multiples of {self.multiple} px up to {limit} px")
+        for key, side in (("tile", config.tile), ("overview", config.overview)):
+            if side % self.multiple or side > limit:
+                raise ValueError(f"sampling.{key} is {side} px: this backbone takes multiples of {self.multiple} px up to {limit} px")
 
     @property
     def device(self) -> torch.device:
@@ -72,7 +81,11 @@ class Restorer:
     def evaluations(self, height: int, width: int) -> int:
         """Network evaluations of tiles for one image of this size: what `progress` will count."""
         padded = [-(-n // self.multiple) * self.multiple for n in (height, width)]
-        return evaluations(self.config) * len(self._boxes(*padded, self.patch * self.factor))
+        tiles = len(self._boxes(*padded, self.patch * self.factor)) + self._has_overview(*padded)
+        return evaluations(self.config) * tiles
+
+    def _has_overview(self, height: int, width: int) -> bool:
+        return 0 < self.config.overview < max(height, width) and self.config.tile < max(height, width)
 
     def _boxes(self, height: int, width: int, multiple: int) -> list[tiling.Box]:
         return tiling.boxes(height, width, self.config.tile, self.config.overlap, multiple)
@@ -110,6 +123,12 @@ class Restorer:
                 for row, (image, seed) in enumerate(zip(padded, seeds, strict=True))
             ]
             restored, routing = torch.cat([part for part, _ in parts]), [decisions for _, decisions in parts]
+            if self._has_overview(*padded.shape[-2:]):
+                small = overview.small_size(*padded.shape[-2:], self.config.overview, self.multiple)
+                whole, _ = self._whole(overview.shrink(padded, small).to(self.device), seeds, prompt, progress)
+                restored = overview.anchor(restored, whole)
+        if self.corrector is not None:
+            restored = self.corrector(restored, padded)
         return restored[..., : lq.shape[-2], : lq.shape[-1]].cpu(), routing
 
     @torch.no_grad()

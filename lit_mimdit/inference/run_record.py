@@ -58,17 +58,19 @@ def describe_run(restorer: "Restorer", checkpoint: Path | None, seed: int | str)
         seed: of the noise, or in words how each image got its own.
     """
     sampling, branch = asdict(restorer.config), asdict(restorer.network.branch.config)
+    fidelity = None if restorer.corrector is None else restorer.corrector.record()
     backbone = None if restorer.identity is None else asdict(restorer.identity)
     return {
         "format": FORMAT,
         "lit_mimdit": lit_mimdit.__version__,
         "commit": commit(),
         "checkpoint": None if checkpoint is None else {"name": checkpoint.name, "sha256": file_hash(checkpoint)},
-        "config_hash": config_hash([branch, sampling, backbone]),
+        "config_hash": config_hash([branch, sampling, backbone] if fidelity is None else [branch, sampling, backbone, fidelity]),
         "backbone": backbone,
         "sampling": sampling,
         "prompt": {} if restorer.prompts is None else {"text": restorer.prompts.config.text, "captions": restorer.prompts.config.captions},
         "seed": seed,
+        "fidelity": fidelity,
         "colour_fix": "none",
         "device": str(restorer.device),
         "torch": torch.__version__,

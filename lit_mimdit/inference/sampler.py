@@ -25,6 +25,8 @@ class SamplingConfig:
         tile: side of the tiles in pixels that larger images are cut into; their velocities are blended at every step.
         overlap: pixels that neighbouring tiles share.
         tile_batch: tiles computed at once.
+        overview: longer side in pixels of a small copy of an image larger than that, restored in one piece, whose light and colours its
+            tiles then take (inference/overview.py); 0 does without.
         guidance: classifier-free guidance: 1 does without; more follows the prompt further than the network would by itself, at two
             evaluations a step. It needs a prompt, and a branch trained with prompt.dropout.
     """
@@ -36,6 +38,7 @@ class SamplingConfig:
     tile: int = 512
     overlap: int = 64
     tile_batch: int = 4
+    overview: int = 0
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
@@ -49,6 +52,8 @@ class SamplingConfig:
             )
         if self.tile_batch < 1:
             raise ValueError(f"sampling.tile_batch is {self.tile_batch}: at least 1 is needed")
+        if self.overview < 0:
+            raise ValueError(f"sampling.overview is {self.overview}: it must be 0 or more pixels; 0 does without")
         if not 0 <= self.guidance < float("inf"):
             raise ValueError(f"sampling.guidance is {self.guidance}: it must be 0 or more; 1 does without")
 

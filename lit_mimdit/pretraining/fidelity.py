@@ -5,9 +5,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lit_mimdit.inference.corrector import save_fidelity
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.training.ema import EMA
 from lit_mimdit.training.optim import OptimizerConfig, configure
@@ -72,6 +72,8 @@ class FidelityTraining(L.LightningModule):
         for callback in self.trainer.callbacks:
             if isinstance(callback, EMA):
                 callback.copy_to(self)
-        path = Path(self.output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.half().contiguous() for name, tensor in self.network.state_dict().items()}, path)
+        self.write(Path(self.output))
+
+    def write(self, path: Path) -> None:
+        """The finished network's file."""
+        save_fidelity(path, self.network)

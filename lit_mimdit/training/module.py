@@ -16,6 +16,7 @@ from lit_mimdit.data.image_io import ImageError
 from lit_mimdit.evaluation.metrics import choose
 from lit_mimdit.evaluation.scorer import Scorer
 from lit_mimdit.evaluation.scores import ScoreTable, means
+from lit_mimdit.inference.corrector import load_corrector
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run
 from lit_mimdit.inference.sampler import SamplingConfig
@@ -70,6 +71,8 @@ class MiMDiTModule(L.LightningModule):
         sampling: how validation, test and predict restore; also the exported branch's default.
         balance: see BalanceConfig.
         prompt: see PromptConfig; the empty prompt unless given.
+        fidelity: network that corrects what validation, test and predict restore: a file, "package", or null, as in the paper.
+        fidelity_weight: of its correction, from 0 to 1.
         backbone_dtype: precision the frozen weights are kept in.
         init: exported branch or checkpoint to start from instead of fresh weights.
         gradient_checkpointing: recompute the backbone's activations in the backward pass (less memory, one more forward).
@@ -94,11 +97,13 @@ class MiMDiTModule(L.LightningModule):
         attention: Literal["auto", "math"] = "auto",
         metrics: list[str] = METRICS,
         prompt: PromptConfig | None = None,
+        fidelity: str | None = None,
+        fidelity_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.backbone_name, self.branch_config, self.optimizer_config = backbone, branch, optimizer
         self.flow, self.sampling, self.balance = flow, sampling, balance or BalanceConfig()
-        self.prompt = prompt or PromptConfig()
+        self.prompt, self.corrector = prompt or PromptConfig(), load_corrector(fidelity, fidelity_weight)
         self.backbone_dtype, self.init, self.gradient_checkpointing = getattr(torch, backbone_dtype), init, gradient_checkpointing
         self.kernels = [SDPBackend.MATH] if attention == "math" else list(SDPBackend.__members__.values())[1:]
         self.network: ConditionedBackbone | None = None
@@ -123,7 +128,7 @@ class MiMDiTModule(L.LightningModule):
             file = load_branch(self.init)
             self.identity.require(file.backbone, f"model.init {self.init}")
             load_into(self.network.branch, file.tensors, f"model.init {self.init}")
-        self.restorer = Restorer(self.network, self.vae, self.scheduler, self.sampling, self.identity, self.prompts)
+        self.restorer = Restorer(self.network, self.vae, self.scheduler, self.sampling, self.identity, self.prompts, self.corrector)
 
     def train(self, mode: bool = True) -> "MiMDiTModule":
         super().train(mode)

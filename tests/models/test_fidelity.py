@@ -1,5 +1,7 @@
 """The fidelity network: what it is before and after training, its weight, and what its U-Net demands."""
 
+import math
+
 import pytest
 import torch
 
@@ -20,8 +22,18 @@ def _trained(module):
     return module
 
 
-def test_an_untrained_network_changes_nothing(images):
-    assert torch.equal(Fidelity(widths=(4, 6), blocks=1)(*images), images[0])
+def test_an_untrained_network_takes_the_mean(images):
+    torch.testing.assert_close(Fidelity(widths=(4, 6), blocks=1)(*images), (images[0] + images[1]) / 2)
+
+
+def test_share_and_residual_by_hand(images):
+    restored, lq = images
+    network = Fidelity(widths=(4,), blocks=1)
+    with torch.no_grad():  # what leaves is its bias: the share's 4 pixels come first, then the residual's
+        network.correction.leave.bias.copy_(torch.tensor([3.0] * 4 + [0.1] * 4 + [0.0] * 4 + [-0.2] * 4))
+    share = 1 / (1 + math.exp(-3.0))
+    expected = restored + 0.5 * (share * (lq - restored) + torch.tensor([0.1, 0.0, -0.2])[:, None, None])
+    torch.testing.assert_close(network(restored, lq, weight=0.5), expected)
 
 
 def test_the_weight_goes_from_the_restored_image_to_the_corrected_one(images):
@@ -53,8 +65,8 @@ def test_a_pixel_far_away_is_seen_on_coarse_levels_only():
         return int(rows.max() - rows.min()) + 1
 
     # by hand: 6 convolutions of 3 on pixels of 2 see 13 of them; beside them, blocks on pixels of 4 see further
-    assert reach(_trained(Correction(2, (4,), 1))) == 26
-    assert reach(_trained(Correction(2, (4, 4), 1))) > 26
+    assert reach(_trained(Correction(2, 4, (4,), 1))) == 26
+    assert reach(_trained(Correction(2, 4, (4, 4), 1))) > 26
 
 
 def test_residual_block_by_hand():

@@ -1,0 +1,83 @@
+"""The fidelity network (models/fidelity.py) at work: behind a restorer, on images of any size."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.inference import tiling
+from lit_mimdit.models.backbone import nano_folder
+from lit_mimdit.models.fidelity import Fidelity
+
+FORMAT = "lit_mimdit.fidelity.1"
+KEY = "lit_mimdit"
+PACKAGE = "package"  # the one that was trained behind the branch that comes with the package
+TILE, OVERLAP = 512, 64  # pixels
+
+
+class Corrector:
+    """Corrects restored images by their degraded ones.
+
+    Args:
+        network: trained behind the branch that restores.
+        weight: from 0, nothing, to 1.
+        about: of the network's file, for records.
+    """
+
+    def __init__(self, network: Fidelity, weight: float = 1.0, about: dict[str, Any] | None = None) -> None:
+        if not 0 <= weight <= 1:
+            raise ValueError(f"fidelity_weight is {weight}: it must lie in [0, 1]")
+        self.network, self.weight, self.about = network.eval(), weight, about or {}
+
+    def record(self) -> dict[str, Any]:
+        """What a result must say of it."""
+        return self.about | {"weight": self.weight}
+
+    @torch.no_grad()
+    def __call__(self, restored: Tensor, lq: Tensor) -> Tensor:
+        """Corrected images (B, 3, H, W) in [0, 1] of restored and degraded ones; H and W as the network's `multiple` demands."""
+        if self.weight == 0:
+            return restored
+        self.network.to(restored.device)
+        boxes = tiling.boxes(*restored.shape[-2:], TILE, OVERLAP, self.network.correction.multiple)
+
+        def correct(both: Tensor, _: int) -> Tensor:
+            return self.network(both[:, :3], both[:, 3:], self.weight)
+
+        pairs = torch.cat([restored, lq.to(restored)], dim=1)
+        if len(boxes) == 1:
+            return correct(pairs, 0).clamp(0, 1)
+        return torch.cat([tiling.blend(pair[None], boxes, boxes, OVERLAP, 1, correct) for pair in pairs]).clamp(0, 1)
+
+
+def save_fidelity(path: Path, network: Fidelity) -> None:
+    """Write a network as one safetensors file of float16, whole or not at all."""
+    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, save(tensors, {KEY: json.dumps({"format": FORMAT, "widths": network.widths, "blocks": network.blocks})}))
+
+
+def load_corrector(fidelity: str | None, weight: float = 1.0) -> Corrector | None:
+    """The corrector of a file, of "package", or None for none. ValueError if it is no such file."""
+    if fidelity is None:
+        return None
+    path = nano_folder() / "fidelity.safetensors" if fidelity == PACKAGE else Path(fidelity)
+    if not path.is_file():
+        raise ValueError(f"fidelity {path}: no such file; experiments/nano/fidelity.yaml trains one, null does without")
+    try:
+        with safe_open(path, "pt") as handle:
+            values = json.loads((handle.metadata() or {}).get(KEY, "{}"))
+            tensors = {name: handle.get_tensor(name).float() for name in handle.keys()}  # noqa: SIM118
+        if values.get("format") != FORMAT:
+            raise ValueError(f"it says {values.get('format')!r} and not {FORMAT!r}")
+        network = Fidelity(tuple(values["widths"]), values["blocks"])
+        network.load_state_dict(tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"fidelity {path}: not a fidelity network ({error})") from error
+    return Corrector(network, weight, {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})

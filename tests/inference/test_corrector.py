@@ -1,0 +1,97 @@
+"""The fidelity network at work: its file, images of any size, its place behind the restorer and in the records."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from lit_mimdit import cli
+from lit_mimdit.inference import corrector
+from lit_mimdit.inference.corrector import Corrector, load_corrector, save_fidelity
+from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.models.fidelity import Fidelity
+
+
+def trained(seed: int = 0, widths=(4, 4)) -> Fidelity:
+    network, generator = Fidelity(widths, 1), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+@pytest.fixture
+def file(tmp_path):
+    save_fidelity(tmp_path / "f.safetensors", trained())
+    return tmp_path / "f.safetensors"
+
+
+def test_a_file_comes_back_in_float16_precision(file):
+    restored, lq = torch.rand(2, 2, 3, 16, 16)
+    found = load_corrector(str(file), 0.5)
+    torch.testing.assert_close(found(restored, lq), trained()(restored, lq, 0.5).clamp(0, 1), rtol=0, atol=2e-3)
+    assert load_corrector(None) is None and torch.equal(load_corrector(str(file), 0.0)(restored, lq), restored)
+
+
+def test_large_images_go_through_in_tiles_without_seams(monkeypatch):
+    restored, lq = torch.rand(2, 1, 3, 96, 120)
+    network = Corrector(trained())
+    whole = network(restored, lq)
+    monkeypatch.setattr(corrector, "TILE", 64)
+    monkeypatch.setattr(corrector, "OVERLAP", 48)
+    tiled = network(restored, lq)
+    assert not torch.equal(tiled, whole)
+    # a tile's border sees zeros for its neighbour's pixels; its weight there is smallest, so that little is left of it
+    apart = (tiled - whole).abs()
+    monkeypatch.setattr(corrector, "OVERLAP", 0)
+    hard = (network(restored, lq) - whole).abs()
+    assert apart.mean() < 4e-3 and apart.max() < 0.4 * hard.max()
+
+
+def test_it_works_behind_the_restorer(branch_file, file):
+    plain = load_restorer(branch_file, None, torch.device("cpu"))
+    behind = load_restorer(branch_file, None, torch.device("cpu"), fidelity=str(file))
+    lq, seeds = torch.rand(1, 3, 19, 22), torch.tensor([3])
+    padded = torch.nn.functional.pad(lq, (0, 2, 0, 5), mode="reflect")
+    assert behind(lq, seeds)[0].shape == lq.shape
+    expected = load_corrector(str(file))(plain(padded, seeds)[0], padded)[..., :19, :22]
+    torch.testing.assert_close(behind(lq, seeds)[0], expected)
+
+
+def test_restore_takes_and_records_it(branch_file, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)).save("a.png")
+
+    def run(out, *args):
+        assert cli.main(["restore", "a.png", "--checkpoint", str(branch_file), "-o", out, *args]) == 0
+        return np.asarray(Image.open(f"{out}/a.png")), json.loads((tmp_path / out / "restoration.json").read_text())
+
+    plain, record = run("plain")
+    assert record["fidelity"] is None
+    with_it, other = run("with", "--fidelity", str(file), "--fidelity_weight", "0.5")
+    assert not np.array_equal(plain, with_it) and other["config_hash"] != record["config_hash"]
+    assert other["fidelity"]["name"] == "f.safetensors" and other["fidelity"]["weight"] == 0.5 and len(other["fidelity"]["sha256"]) == 64
+    assert np.array_equal(run("none", "--fidelity", "none")[0], plain)
+
+
+def test_test_takes_it_too(tiny, file, tmp_path):
+    def psnr(*args):
+        assert cli.main(["test", "-c", tiny(), *args, "--trainer.default_root_dir", str(tmp_path)]) == 0
+
+    psnr("--model.init_args.fidelity", str(file))
+
+
+def test_what_is_no_fidelity_network_is_refused(tmp_path, branch_file, file):
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("no")
+    for name, message in [("none.safetensors", "no such file"), ("other.safetensors", "says None"), ("text.safetensors", "not a fidelity")]:
+        with pytest.raises(ValueError, match=message):
+            load_corrector(str(tmp_path / name))
+    with pytest.raises(ValueError, match="fidelity_weight is 1.5"):
+        load_corrector(str(file), 1.5)
+    save_fidelity(tmp_path / "deep.safetensors", trained(widths=(4, 4, 4, 4)))
+    with pytest.raises(ValueError, match="multiples of 16 px, this backbone of 8 px"):
+        load_restorer(branch_file, None, torch.device("cpu"), fidelity=str(tmp_path / "deep.safetensors"))

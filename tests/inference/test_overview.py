@@ -1,0 +1,88 @@
+"""The small copy: its size, its means, and that tiles take its light and keep their own detail."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lit_mimdit import cli
+from lit_mimdit.inference.overview import anchor, shrink, small_size
+from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.inference.sampler import SamplingConfig
+
+
+@pytest.mark.parametrize(
+    "size, expected", [((1080, 1920), (72, 128)), ((2000, 2000), (128, 128)), ((4000, 200), (128, 8)), ((9000, 10), (128, 8))]
+)
+def test_small_sizes(size, expected):
+    assert small_size(*size, 128, 8) == expected
+
+
+def test_shrinking_takes_means():
+    image = torch.rand(1, 3, 12, 20)
+    torch.testing.assert_close(shrink(image, (3, 5)), image.unflatten(2, (3, 4)).unflatten(4, (5, 4)).mean((3, 5)))
+
+
+def test_tiles_take_the_light_and_keep_the_detail():
+    generator = torch.Generator().manual_seed(0)
+    detail = 0.1 * torch.rand(1, 3, 128, 128, generator=generator) - 0.05
+    patchwork = 0.5 + detail
+    patchwork[..., :64] -= 0.2  # the left tiles think it is darker
+    even = torch.full((1, 3, 32, 32), 0.5)
+    result = anchor(patchwork, even)
+    left, right = result[..., 8:56].mean(), result[..., 72:120].mean()
+    assert abs(left - 0.5) < 0.01 and abs(right - 0.5) < 0.01
+    kept = torch.corrcoef(torch.stack([result[..., 8:56].flatten(), detail[..., 8:56].flatten()]))[0, 1]
+    assert kept > 0.95
+
+
+def test_an_even_result_that_agrees_stays_as_it_is():
+    image = torch.full((1, 3, 40, 56), 0.3)
+    torch.testing.assert_close(anchor(image, torch.full((1, 3, 16, 24), 0.3)), image)
+
+
+@pytest.fixture
+def restorer(branch_file) -> Restorer:
+    return load_restorer(branch_file, None, torch.device("cpu"))
+
+
+def test_the_restorer_anchors_large_images_only(restorer):
+    config = replace(restorer.config, tile=32, overlap=8)
+    plain, with_it = (Restorer(restorer.network, restorer.vae, restorer.scheduler, c) for c in (config, replace(config, overview=48)))
+    seeds = torch.tensor([1, 2])
+    for size, differs in (((40, 48), False), ((56, 72), True)):
+        lq = torch.rand(2, 3, *size)
+        counted = []
+        found = with_it(lq, seeds, progress=counted.append)[0]
+        assert torch.equal(found, plain(lq, seeds)[0]) != differs
+        assert sum(counted) == 2 * with_it.evaluations(*size) if not differs else with_it.evaluations(*size) > plain.evaluations(*size)
+    small = shrink(lq, small_size(*size, 48, restorer.multiple))
+    whole = replace(config, tile=64, overview=0)
+    restored_small = Restorer(restorer.network, restorer.vae, restorer.scheduler, whole)(small, seeds)[0]
+    torch.testing.assert_close(found, anchor(plain(lq, seeds)[0], restored_small), rtol=0, atol=1e-5)
+
+
+def test_restore_takes_it(branch_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 72, 3), np.uint8)).save("a.png")
+    for out, side in (("off", "0"), ("on", "40")):
+        assert (
+            cli.main(
+                ["restore", "a.png", "-o", out, "--checkpoint", str(branch_file), "--tile", "32", "--overlap", "8", "--overview", side]
+            )
+            == 0
+        )
+        assert json.loads((tmp_path / out / "restoration.json").read_text())["sampling"]["overview"] == int(side)
+    assert not np.array_equal(np.asarray(Image.open("off/a.png")), np.asarray(Image.open("on/a.png")))
+
+
+def test_impossible_sides_are_refused(restorer):
+    with pytest.raises(ValueError, match="sampling.overview is -8"):
+        SamplingConfig(overview=-8)
+    for side in (12, 1024):
+        with pytest.raises(ValueError, match=f"sampling.overview is {side} px: this backbone takes multiples of 8 px up to 64 px"):
+            Restorer(restorer.network, restorer.vae, restorer.scheduler, replace(restorer.config, overview=side))
