@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
 from lit_mimdit.models.mim import BranchConfig, Decisions, MiM
@@ -51,12 +52,16 @@ class Branch(nn.Module):
         self.config = config
         self.mims = nn.ModuleList(MiM(outer_width, config, shifted=index % 2 == 1) for index in range(blocks))
         self.gates = nn.Parameter(torch.zeros(blocks, outer_heads)) if config.fusion == "zero_gated" else None
+        self.gradient_checkpointing = False
 
     def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], Decisions]:
         """LQ tokens (B, N, D) -> what each block's condition tokens add to their base, (B, N, D), and the decisions."""
         tokens, decisions, previous = [], [], None
         for mim in self.mims:
-            c_BND, hidden_BNd, routing = mim(x_BND, grid, previous)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                c_BND, hidden_BNd, routing = checkpoint(mim, x_BND, grid, previous, use_reentrant=False, preserve_rng_state=False)
+            else:
+                c_BND, hidden_BNd, routing = mim(x_BND, grid, previous)
             previous = hidden_BNd if self.config.chained else None
             tokens.append(c_BND)
             decisions.append(routing)
@@ -138,6 +143,10 @@ class MiMDiT(ConditionedBackbone):
         sizes = self.backbone.config
         width = sizes.num_attention_heads * sizes.attention_head_dim
         self.branch = Branch(config, width, sizes.num_attention_heads, sizes.num_layers)
+
+    def enable_gradient_checkpointing(self) -> None:
+        super().enable_gradient_checkpointing()
+        self.branch.gradient_checkpointing = True
 
     def _base(self, z_lq: Tensor, x_BND: Tensor, prompt: Prompt) -> list[Tensor | None]:
         kind, batch = self.branch.config.base, len(z_lq)
