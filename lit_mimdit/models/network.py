@@ -133,16 +133,22 @@ class MiMDiT(ConditionedBackbone):
 
     Args:
         transformer: an SD3 or SD3.5 transformer of diffusers; it is frozen and its attention processors are replaced.
-        config: the branch.
+        branch: what is trained, or its configuration for a new one.
         prompt: text conditioning used when none is given (the empty prompt).
     """
 
-    def __init__(self, transformer: SD3Transformer2DModel, config: BranchConfig, prompt: Prompt) -> None:
+    def __init__(self, transformer: SD3Transformer2DModel, branch: BranchConfig | Branch, prompt: Prompt) -> None:
         super().__init__(transformer, prompt)
-        install(self.backbone)
         sizes = self.backbone.config
-        width = sizes.num_attention_heads * sizes.attention_head_dim
-        self.branch = Branch(config, width, sizes.num_attention_heads, sizes.num_layers)
+        width, heads = sizes.num_attention_heads * sizes.attention_head_dim, sizes.num_attention_heads
+        self.branch = branch if isinstance(branch, Branch) else Branch(branch, width, heads, sizes.num_layers)
+        mims, outer = len(self.branch.mims), self.branch.mims[0].zero_linear.out_features
+        if (mims, outer) != (sizes.num_layers, width):
+            raise ValueError(
+                f"the branch was made for {mims} blocks of width {outer}, this backbone has {sizes.num_layers} of width {width}: "
+                "use the backbone it was trained on"
+            )
+        install(self.backbone)
 
     def enable_gradient_checkpointing(self) -> None:
         super().enable_gradient_checkpointing()
