@@ -129,6 +129,8 @@ class MiMDiTPipeline(DiffusionPipeline):
             raise ValueError("--pipeline: a pipeline has one prompt for all images; restore with captions by the restore command")
         branch = BranchModel.of(network.branch, network.prompt, network.prompt if told is None else told.of())
         identity = None if restorer.identity is None else asdict(restorer.identity)
+        if identity is not None and Path(identity["name"]).is_absolute():
+            identity["name"] = Path(identity["name"]).name  # where it lay is nobody's business
         text = "" if told is None else told.config.text
         return cls(network.backbone, restorer.vae, restorer.scheduler, branch, asdict(restorer.config), identity, text)
 

@@ -102,6 +102,8 @@ def restore(
     prompt: str | None = None,
     captions: Path | None = None,
     guidance: float | None = None,
+    colour: Literal["none", "adain", "wavelet"] | None = None,
+    condition_gb: float | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -126,6 +128,8 @@ def restore(
         captions: A caption a photograph: .csv with the columns id and caption, or .jsonl; the id is the path below the input folder
             without its ending.
         guidance: More than 1 follows the prompt further than the network would by itself, at twice the cost; 1 does without.
+        colour: adain or wavelet bring the colours back to the input's; not for photographs that are dark or hazy.
+        condition_gb: GiB that what is kept of a large photograph's tiles may take; less is slower, the picture is the same.
         dtype: Precision of the backbone; that of training unless given.
         seed: Of the noise; the same seed gives the same picture.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -143,6 +147,8 @@ def restore(
         "overlap": overlap,
         "tile_batch": tile_batch,
         "guidance": guidance,
+        "colour": colour,
+        "condition_gb": condition_gb,
     }
     restorer = load_restorer(checkpoint, backbone, choose_device(device), prompt, captions, dtype, **options)
     run = describe_run(restorer, checkpoint_path(checkpoint), seed)

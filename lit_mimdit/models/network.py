@@ -82,6 +82,10 @@ class ConditionedBackbone(nn.Module):
 
     def __init__(self, transformer: SD3Transformer2DModel, prompt: Prompt) -> None:
         super().__init__()
+        if not isinstance(transformer, SD3Transformer2DModel):
+            raise ValueError(
+                f"the backbone is a {type(transformer).__name__}: only Stable Diffusion 3 and 3.5's SD3Transformer2DModel will do"
+            )
         self.backbone = transformer.requires_grad_(False).eval()
         self.register_buffer("embeds", prompt.embeds, persistent=False)
         self.register_buffer("pooled", prompt.pooled, persistent=False)
