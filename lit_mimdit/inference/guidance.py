@@ -39,5 +39,6 @@ def conditioned(network: ConditionedBackbone, z_lq: Tensor, prompt: Prompt, guid
         told = network(x, times, condition, prompt)
         return told if guidance == 1.0 else guide(told, network(x, times, unprompted), guidance)
 
-    kept = {id(tensor): tensor.nbytes for tensor in tree_leaves((condition, unprompted)) if isinstance(tensor, Tensor)}
+    leaves = tree_leaves([one._replace(routing=()) for one in (condition, unprompted)])
+    kept = {id(tensor): tensor.nbytes for tensor in leaves if isinstance(tensor, Tensor)}
     return Conditioned(velocity, condition.routing, sum(kept.values()))
