@@ -1,14 +1,24 @@
 """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598): further towards what the prompt says."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from lit_mimdit.models.mim import Decisions
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 
 BASES_THAT_HEAR = ("position", "reference")  # their tokens come out of the backbone, so they depend on the prompt
+
+
+class Conditioned(NamedTuple):
+    """The velocity (x_t, t) -> (B, C, H, W) under LQ latents and a prompt, the routers' decisions, and the bytes that are kept for it."""
+
+    velocity: Callable[[Tensor, float], Tensor]
+    routing: Decisions
+    size: int
 
 
 # v = v_empty + g (v_prompt - v_empty)                      (arXiv 2207.12598, eq. 6, with g = 1 + w)
@@ -17,11 +27,8 @@ def guide(told: Tensor, empty: Tensor, guidance: float) -> Tensor:
     return empty + guidance * (told - empty)
 
 
-def conditioned(
-    network: ConditionedBackbone, z_lq: Tensor, prompt: Prompt, guidance: float
-) -> tuple[Callable[[Tensor, float], Tensor], Decisions]:
-    """The velocity (x_t, t) -> (B, C, H, W) under LQ latents and prompt, and the routers' decisions. The LQ latents are looked at here,
-    once for all steps."""
+def conditioned(network: ConditionedBackbone, z_lq: Tensor, prompt: Prompt, guidance: float) -> Conditioned:
+    """Looks at the LQ latents, once for all steps."""
     condition = network.condition(z_lq, prompt)
     # a ControlNet has no base: it hears the prompt at every step
     hears = guidance != 1.0 and getattr(network.branch.config, "base", None) in BASES_THAT_HEAR
@@ -32,4 +39,6 @@ def conditioned(
         told = network(x, times, condition, prompt)
         return told if guidance == 1.0 else guide(told, network(x, times, unprompted), guidance)
 
-    return velocity, condition.routing
+    leaves = tree_leaves([one._replace(routing=()) for one in (condition, unprompted)])
+    kept = {id(tensor): tensor.nbytes for tensor in leaves if isinstance(tensor, Tensor)}
+    return Conditioned(velocity, condition.routing, sum(kept.values()))

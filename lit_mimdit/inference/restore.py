@@ -107,6 +107,8 @@ def restore(
     prompt: str | None = None,
     captions: Path | None = None,
     guidance: float | None = None,
+    colour: Literal["none", "adain", "wavelet"] | None = None,
+    condition_gb: float | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
     fidelity: str = "none",
     fidelity_weight: float = 1.0,
@@ -134,6 +136,8 @@ def restore(
         captions: A caption a photograph: .csv with the columns id and caption, or .jsonl; the id is the path below the input folder
             without its ending.
         guidance: More than 1 follows the prompt further than the network would by itself, at twice the cost; 1 does without.
+        colour: adain or wavelet bring the colours back to the input's; not for photographs that are dark or hazy.
+        condition_gb: GiB that what is kept of a large photograph's tiles may take; less is slower, the picture is the same.
         dtype: Precision of the backbone; that of training unless given.
         fidelity: Network that corrects the result by the pixels of the input: a file (experiments/nano/fidelity.yaml), package (behind the
             branch that comes with it), none (as in the paper), or auto: package without --checkpoint, else none.
@@ -155,6 +159,8 @@ def restore(
         "tile_batch": tile_batch,
         "overview": overview,
         "guidance": guidance,
+        "colour": colour,
+        "condition_gb": condition_gb,
     }
     behind = {"auto": None if checkpoint is not None else PACKAGE, "none": None}.get(fidelity, fidelity)
     corrector = {"fidelity": behind, "fidelity_weight": fidelity_weight}

@@ -8,8 +8,9 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from lit_mimdit.inference import overview, tiling
+from lit_mimdit.inference.colour import correct
 from lit_mimdit.inference.corrector import Corrector
-from lit_mimdit.inference.guidance import conditioned
+from lit_mimdit.inference.guidance import Conditioned, conditioned
 from lit_mimdit.inference.sampler import SamplingConfig, evaluations, sample
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.latents import decode, downsampling, encode
@@ -30,6 +31,17 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
         return image
     mirror = bottom < height and right < width
     return F.pad(image, (0, right, 0, bottom), mode="reflect" if mirror else "replicate")
+
+
+def require_finite(latent: Tensor, of: str) -> Tensor:
+    """`latent`; ValueError if any of it is infinite or no number."""
+    if not latent.isfinite().all():
+        share = 1.0 - latent.isfinite().float().mean().item()
+        raise ValueError(
+            f"{100 * share:.3g}% of the latent of {of} is not finite: the image holds values that are no numbers, the branch is damaged, "
+            "or the precision is too low; try float32"
+        )
+    return latent
 
 
 class Restorer:
@@ -129,7 +141,8 @@ class Restorer:
                 restored = overview.anchor(restored, whole)
         if self.corrector is not None:
             restored = self.corrector(restored, padded)
-        return restored[..., : lq.shape[-2], : lq.shape[-1]].cpu(), routing
+        restored = restored[..., : lq.shape[-2], : lq.shape[-1]].cpu()
+        return correct(self.config.colour, restored, lq.cpu()), routing
 
     @torch.no_grad()
     def route(self, lq: Tensor) -> list[Decisions]:
@@ -167,18 +180,18 @@ class Restorer:
         return tiling.blend(latent, self._latent_boxes(pixels), pixels, overlap, 1, lambda tiles, _: decode(self.vae, tiles))
 
     def _whole(self, images: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None) -> tuple[Tensor, list[Decisions]]:
-        z_lq = encode(self.vae, images)
+        z_lq = require_finite(encode(self.vae, images), "the degraded image")
         noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
-        ask, decisions = conditioned(self.network, z_lq, prompt, self.config.guidance)
+        ask = conditioned(self.network, z_lq, prompt, self.config.guidance)
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            result = ask(x, t)
+            result = ask.velocity(x, t)
             if progress is not None:
                 progress(len(x))
             return result
 
         latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
-        return decode(self.vae, latent), [rows_of(decisions, row) for row in range(len(images))]
+        return decode(self.vae, require_finite(latent, "the restored image")), [rows_of(ask.routing, row) for row in range(len(images))]
 
     def _cut(self, image: Tensor) -> tuple[Tensor, list[list[tiling.Box]]]:
         """The latent of a large image (1, 3, H, W), and its tiles, `tile_batch` at once."""
@@ -188,13 +201,24 @@ class Restorer:
 
     def _tiled(self, image: Tensor, seed: Tensor, prompt: Prompt, progress: Progress | None) -> tuple[Tensor, Decisions]:
         z_lq, groups = self._cut(image)
+        require_finite(z_lq, "the degraded image")
         noise = sample_noise(seed, tuple(z_lq.shape[1:]))[0].to(z_lq)
         tiles = [box for group in groups for box in group]
         batch, overlap, guidance = self.config.tile_batch, self.config.overlap // self.factor, self.config.guidance
-        asks = [conditioned(self.network, torch.cat([tiling.crop(z_lq, box) for box in group]), prompt, guidance) for group in groups]
+        decisions: dict[int, Decisions] = {}
+        kept: dict[int, Conditioned] = {}  # as many groups of tiles as the memory given allows; the others are looked at at every step
+
+        def ask(group: int) -> Conditioned:
+            if group in kept:
+                return kept[group]
+            found = conditioned(self.network, torch.cat([tiling.crop(z_lq, box) for box in groups[group]]), prompt, guidance)
+            decisions[group] = found.routing
+            if found.size + sum(other.size for other in kept.values()) <= self.config.condition_gb * 2**30:
+                kept[group] = found
+            return found
 
         def on_tiles(parts: Tensor, group: int, t: float) -> Tensor:
-            result = asks[group][0](parts, t)
+            result = ask(group).velocity(parts, t)
             if progress is not None:
                 progress(len(parts))
             return result
@@ -203,4 +227,5 @@ class Restorer:
             return tiling.blend(x, tiles, tiles, overlap, batch, lambda parts, group: on_tiles(parts, group, t))
 
         latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
-        return self._decode(latent), join_rows([decisions for _, decisions in asks])
+        kept.clear()
+        return self._decode(require_finite(latent, "the restored image")), join_rows([decisions[group] for group in range(len(groups))])

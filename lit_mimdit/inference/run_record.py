@@ -71,7 +71,7 @@ def describe_run(restorer: "Restorer", checkpoint: Path | None, seed: int | str)
         "prompt": {} if restorer.prompts is None else {"text": restorer.prompts.config.text, "captions": restorer.prompts.config.captions},
         "seed": seed,
         "fidelity": fidelity,
-        "colour_fix": "none",
+        "colour_fix": restorer.config.colour,
         "device": str(restorer.device),
         "torch": torch.__version__,
     }

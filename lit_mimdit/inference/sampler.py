@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_mimdit.training.flow import interpolate
 
+Colour = Literal["none", "adain", "wavelet"]
 Velocity = Callable[[Tensor, float], Tensor]
 
 
@@ -29,6 +30,10 @@ class SamplingConfig:
             tiles then take (inference/overview.py); 0 does without.
         guidance: classifier-free guidance: 1 does without; more follows the prompt further than the network would by itself, at two
             evaluations a step. It needs a prompt, and a branch trained with prompt.dropout.
+        colour: "none"; or bring the colours back to the degraded image's, by "adain" (mean and deviation of each channel) or "wavelet"
+            (its low frequencies): for degradations that leave colours alone.
+        condition_gb: GiB that the keys and values of an image's tiles may take; what does not fit is computed again at every step, which
+            changes no number.
     """
 
     steps: int = 40
@@ -40,6 +45,8 @@ class SamplingConfig:
     tile_batch: int = 4
     overview: int = 0
     guidance: float = 1.0
+    colour: Colour = "none"
+    condition_gb: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -54,6 +61,10 @@ class SamplingConfig:
             raise ValueError(f"sampling.tile_batch is {self.tile_batch}: at least 1 is needed")
         if self.overview < 0:
             raise ValueError(f"sampling.overview is {self.overview}: it must be 0 or more pixels; 0 does without")
+        if self.colour not in get_args(Colour):
+            raise ValueError(f"sampling.colour is {self.colour!r}: choose among {', '.join(get_args(Colour))}")
+        if not 0 <= self.condition_gb < float("inf"):
+            raise ValueError(f"sampling.condition_gb is {self.condition_gb}: it must be 0 or more")
         if not 0 <= self.guidance < float("inf"):
             raise ValueError(f"sampling.guidance is {self.guidance}: it must be 0 or more; 1 does without")
 

@@ -61,20 +61,20 @@ def relative_position_index(window: int) -> Tensor:
     return (rows[:, None] - rows[None] + window - 1) * (2 * window - 1) + cols[:, None] - cols[None] + window - 1
 
 
-def window_mask(grid: Grid, padded: Grid, window: int, shift: Grid) -> Tensor:
+def window_mask(grid: Grid, padded: Grid, window: int, shift: Grid, device: torch.device | str = "cpu") -> Tensor:
     """Which tokens of a window may see each other, (windows, window^2, window^2) bool.
 
     After a cyclic shift a window can hold pieces that are not neighbours; tokens see their own piece only, and nobody sees
     the padding (a padded token sees itself, so that its softmax, which is thrown away, stays finite).
     """
-    region = torch.zeros(padded, dtype=torch.long)
+    region = torch.zeros(padded, dtype=torch.long, device=device)
     for axis, step in enumerate(shift):
         if step:
-            piece = torch.zeros(padded[axis], dtype=torch.long)
+            piece = torch.zeros(padded[axis], dtype=torch.long, device=device)
             piece[-window:-step] = 1
             piece[-step:] = 2
             region += (3**axis) * piece.unsqueeze(1 - axis)
-    real = torch.zeros(padded, dtype=torch.bool)
+    real = torch.zeros(padded, dtype=torch.bool, device=device)
     real[: grid[0], : grid[1]] = True
     real = real.roll((-shift[0], -shift[1]), (0, 1))
 
@@ -83,7 +83,7 @@ def window_mask(grid: Grid, padded: Grid, window: int, shift: Grid) -> Tensor:
 
     region, real = windows(region), windows(real)
     same = region[:, :, None] == region[:, None, :]
-    return (same & real[:, None, :]) | torch.eye(window * window, dtype=torch.bool)
+    return (same & real[:, None, :]) | torch.eye(window * window, dtype=torch.bool, device=device)
 
 
 class SwinAttention(nn.Module):
@@ -117,7 +117,7 @@ class SwinAttention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B*windows, H, window^2, d/H)
         bias = self.bias_table[self.bias_index].permute(2, 0, 1).to(q.dtype).unsqueeze(0)  # (1, H, window^2, window^2)
         if any(shift) or padded != grid:
-            mask = window_mask(grid, padded, window, shift).to(x.device)
+            mask = window_mask(grid, padded, window, shift, x.device)
             bias = bias.masked_fill(~mask.unsqueeze(1), float("-inf")).repeat(batch, 1, 1, 1)
         x = self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
 

@@ -71,6 +71,9 @@ def _read(source: str, where: str, dtype: torch.dtype, kind: type, subfolder: st
     """A frozen model of the folder, from safetensors only (one file, or shards with their index)."""
     options = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
+        found = kind.load_config(where, subfolder=subfolder).get("_class_name", kind.__name__)
+        if found != kind.__name__:
+            raise ValueError(f"model.backbone: {source!r}, {subfolder}: is a {found}; give Stable Diffusion 3.5, whose is {kind.__name__}")
         model, info = kind.from_pretrained(where, subfolder=subfolder, **options)
     except (OSError, SafetensorError) as error:
         raise unavailable(source, error) from error

@@ -9,7 +9,7 @@ import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from filelock import FileLock
 from huggingface_hub import try_to_load_from_cache
-from lightning.fabric.utilities.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from tqdm import tqdm

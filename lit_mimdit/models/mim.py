@@ -134,14 +134,23 @@ def _expert(kind: str, config: BranchConfig, shifted: bool) -> nn.Module:
     raise AssertionError(kind)
 
 
-def idle(module: nn.Module, x_BNd: Tensor) -> Tensor:
-    """0, from one token of one image: what a module that no image chose adds, so that its gradient is 0 and not missing.
+Rows = list[Tensor | None]  # for each sub-expert the images that chose it, (b,) int64, in order; None: all of the batch
 
-    Training over several processes needs that: they exchange gradients parameter by parameter (DDP) and parameters module by module
-    (ZeRO-3), each waiting for the others, whichever experts their own images chose.
-    """
-    output = module(x_BNd[:1, :1], (1, 1))
-    return 0.0 * (output[0] if isinstance(output, tuple) else output).sum()
+
+@torch.compiler.disable  # the lengths are known at run time only
+def rows_of_experts(chosen_GEB: Tensor) -> list[Rows]:
+    """Which images each sub-expert of each group works on, from a mask. The only place where the host waits for the device."""
+    order_GEB = chosen_GEB.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)
+    counts_GE, batch = chosen_GEB.sum(-1).tolist(), chosen_GEB.shape[-1]
+    return [
+        [None if count == batch else order[:count] for count, order in zip(counts, orders, strict=True)]
+        for counts, orders in zip(counts_GE, order_GEB, strict=True)
+    ]
+
+
+def choosing(routing: Routing) -> Tensor:
+    """Whether an image chose a sub-expert, (E, B) bool."""
+    return torch.zeros_like(routing.weights, dtype=torch.bool).scatter(1, routing.selected, True).T
 
 
 class IntraMoE(nn.Module):
@@ -154,20 +163,24 @@ class IntraMoE(nn.Module):
         top_k = intra.experts if intra.router == "dense" else intra.top_k
         self.router = Router(config.width, intra.experts, top_k, intra.renormalise)
 
-    def forward(self, x_BNd: Tensor, grid: Grid) -> tuple[Tensor, Routing]:
-        routing = self.router(x_BNd)
-        if self.router.top_k == len(self.experts):
-            outputs = torch.stack([expert(x_BNd, grid) for expert in self.experts], dim=1)  # (B, E, N, d)
-            return torch.einsum("be,bend->bnd", routing.weights.to(outputs.dtype), outputs), routing
-        y_BNd = torch.zeros_like(x_BNd)
-        for index, expert in enumerate(self.experts):  # each expert runs once, on the images that chose it
-            rows = (routing.selected == index).any(-1).nonzero().squeeze(-1)
-            if len(rows):
-                output = expert(x_BNd[rows], grid) * routing.weights[rows, index, None, None]
-                y_BNd = y_BNd.index_add(0, rows, output.to(y_BNd.dtype))
+    @torch.compiler.disable(recursive=False)  # compiled a sub-expert: else every combination of numbers of images is a graph of its own
+    def forward(self, x_BNd: Tensor, grid: Grid, routing: Routing, rows: Rows) -> Tensor:
+        """x: (B, N, d) -> y of its shape, 0 for images in no row. Each sub-expert runs once, on the images that chose it.
+
+        One that no image chose runs on one token, times 0, so that its gradient is 0 and not missing. Training over several processes
+        needs that: they exchange gradients parameter by parameter (DDP) and parameters module by module (ZeRO-3), each waiting for the
+        others, whichever experts their own images chose.
+        """
+        y_BNd, gates_BE11 = torch.zeros_like(x_BNd), routing.weights[:, :, None, None]
+        for index, (expert, own) in enumerate(zip(self.experts, rows, strict=True)):
+            if own is None:
+                y_BNd = y_BNd + (expert(x_BNd, grid) * gates_BE11[:, index]).to(y_BNd.dtype)
+            elif len(own):
+                output = expert(x_BNd.index_select(0, own), grid) * gates_BE11[:, index].index_select(0, own)
+                y_BNd = y_BNd.index_add(0, own, output.to(y_BNd.dtype))
             elif torch.is_grad_enabled():
-                y_BNd = y_BNd + idle(expert, x_BNd)
-        return y_BNd, routing
+                y_BNd = y_BNd + (0.0 * expert(x_BNd[:1, :1], (1, 1)).sum() * gates_BE11[0, index]).to(y_BNd.dtype)
+        return y_BNd
 
 
 class MiM(nn.Module):
@@ -206,20 +219,16 @@ class MiM(nn.Module):
             u_BNd = u_BNd + previous_BNd
         normed_BNd = self.norm(u_BNd)
         inter = self.router(normed_BNd)
-        decisions = []
-        for index, group in enumerate(self.groups):
-            if self.router.top_k == len(self.groups):
-                output_BNd, intra = group(normed_BNd, grid)
-                u_BNd = u_BNd + output_BNd * inter.weights[:, index, None, None].to(output_BNd.dtype)
-            else:  # top-1: a group that an image did not choose is not computed for it, but its router is asked
-                rows = (inter.selected == index).any(-1).nonzero().squeeze(-1)
-                intra = group.router(normed_BNd)
-                if len(rows):
-                    output_BNd, _ = group(normed_BNd[rows], grid)
-                    weighted = output_BNd * inter.weights[rows, index, None, None].to(output_BNd.dtype)
-                    u_BNd = u_BNd.index_add(0, rows, weighted.to(u_BNd.dtype))
-                elif torch.is_grad_enabled():
-                    u_BNd = u_BNd + idle(group, normed_BNd)
-            decisions.append(intra)
+        intra = tuple(group.router(normed_BNd) for group in self.groups)
+        for index, (group, routing, rows) in enumerate(zip(self.groups, intra, self._rows(inter, intra), strict=True)):
+            output_BNd = group(normed_BNd, grid, routing, rows)
+            u_BNd = u_BNd + output_BNd * inter.weights[:, index, None, None].to(output_BNd.dtype)
         u_BNd = u_BNd + self.feed_forward(u_BNd)
-        return self.zero_linear(u_BNd), u_BNd, MiMRouting(inter, tuple(decisions))
+        return self.zero_linear(u_BNd), u_BNd, MiMRouting(inter, intra)
+
+    def _rows(self, inter: Routing, intra: tuple[Routing, ...]) -> list[Rows]:
+        """Of every group; a group that an image did not choose (Inter top-1) computes nothing for it, though its router is asked."""
+        if all(routing.selected.shape[1] == routing.weights.shape[1] for routing in (inter, *intra)):
+            return [[None] * len(group.experts) for group in self.groups]
+        chosen_GEB = torch.stack([choosing(routing) for routing in intra]) & choosing(inter)[:, None]
+        return rows_of_experts(chosen_GEB)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
 from lit_mimdit.models.mim import BranchConfig, Decisions, MiM
@@ -51,12 +52,16 @@ class Branch(nn.Module):
         self.config = config
         self.mims = nn.ModuleList(MiM(outer_width, config, shifted=index % 2 == 1) for index in range(blocks))
         self.gates = nn.Parameter(torch.zeros(blocks, outer_heads)) if config.fusion == "zero_gated" else None
+        self.gradient_checkpointing = False
 
     def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], Decisions]:
         """LQ tokens (B, N, D) -> what each block's condition tokens add to their base, (B, N, D), and the decisions."""
         tokens, decisions, previous = [], [], None
         for mim in self.mims:
-            c_BND, hidden_BNd, routing = mim(x_BND, grid, previous)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                c_BND, hidden_BNd, routing = checkpoint(mim, x_BND, grid, previous, use_reentrant=False, preserve_rng_state=False)
+            else:
+                c_BND, hidden_BNd, routing = mim(x_BND, grid, previous)
             previous = hidden_BNd if self.config.chained else None
             tokens.append(c_BND)
             decisions.append(routing)
@@ -77,6 +82,10 @@ class ConditionedBackbone(nn.Module):
 
     def __init__(self, transformer: SD3Transformer2DModel, prompt: Prompt) -> None:
         super().__init__()
+        if not isinstance(transformer, SD3Transformer2DModel):
+            raise ValueError(
+                f"the backbone is a {type(transformer).__name__}: only Stable Diffusion 3 and 3.5's SD3Transformer2DModel will do"
+            )
         self.backbone = transformer.requires_grad_(False).eval()
         self.register_buffer("embeds", prompt.embeds, persistent=False)
         self.register_buffer("pooled", prompt.pooled, persistent=False)
@@ -128,16 +137,26 @@ class MiMDiT(ConditionedBackbone):
 
     Args:
         transformer: an SD3 or SD3.5 transformer of diffusers; it is frozen and its attention processors are replaced.
-        config: the branch.
+        branch: what is trained, or its configuration for a new one.
         prompt: text conditioning used when none is given (the empty prompt).
     """
 
-    def __init__(self, transformer: SD3Transformer2DModel, config: BranchConfig, prompt: Prompt) -> None:
+    def __init__(self, transformer: SD3Transformer2DModel, branch: BranchConfig | Branch, prompt: Prompt) -> None:
         super().__init__(transformer, prompt)
-        install(self.backbone)
         sizes = self.backbone.config
-        width = sizes.num_attention_heads * sizes.attention_head_dim
-        self.branch = Branch(config, width, sizes.num_attention_heads, sizes.num_layers)
+        width, heads = sizes.num_attention_heads * sizes.attention_head_dim, sizes.num_attention_heads
+        self.branch = branch if isinstance(branch, Branch) else Branch(branch, width, heads, sizes.num_layers)
+        mims, outer = len(self.branch.mims), self.branch.mims[0].zero_linear.out_features
+        if (mims, outer) != (sizes.num_layers, width):
+            raise ValueError(
+                f"the branch was made for {mims} blocks of width {outer}, this backbone has {sizes.num_layers} of width {width}: "
+                "use the backbone it was trained on"
+            )
+        install(self.backbone)
+
+    def enable_gradient_checkpointing(self) -> None:
+        super().enable_gradient_checkpointing()
+        self.branch.gradient_checkpointing = True
 
     def _base(self, z_lq: Tensor, x_BND: Tensor, prompt: Prompt) -> list[Tensor | None]:
         kind, batch = self.branch.config.base, len(z_lq)

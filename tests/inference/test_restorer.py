@@ -1,16 +1,21 @@
 """Any size comes back in its size, and how images are batched or tiled is no part of the result."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch.utils._pytree import tree_leaves
 
+from lit_mimdit.inference.guidance import conditioned
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer, pad_to_multiple
 from lit_mimdit.inference.run_record import inter_weights
-from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.inference.sampler import SamplingConfig, sample
 from lit_mimdit.models.latents import decode, encode
+from lit_mimdit.models.mim import BranchConfig
+from lit_mimdit.models.network import MiMDiT, Prompt
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,50 @@ def test_tile_batch_is_no_part_of_the_result(restorer):
     torch.testing.assert_close(with_config(restorer, tile_batch=4)(lq, seed)[0], one, rtol=0, atol=1e-4)
 
 
+def test_what_does_not_fit_into_the_memory_for_conditions_is_computed_again(restorer):
+    """The same bits, whether all tiles' keys and values are kept, some, or none; 3 groups of 2 tiles at 2 steps."""
+    lq, seed, asked = images(1, 50, 70), torch.tensor([1]), []
+    hook = restorer.network.branch.mims[0].register_forward_hook(lambda *_: asked.append(1))
+    size = conditioned(restorer.network, torch.zeros(2, 16, 8, 8), restorer.network.prompt, 1.0).size
+    assert size == 2 * 2 * 3 * 16 * 16 * 4, "tiles x (key, value) x blocks x tokens x width x bytes"
+    results, counts = [], []
+    for kept in (3, 2, 0):
+        asked.clear()
+        results.append(with_config(restorer, condition_gb=kept * size / 2**30)(lq, seed))
+        counts.append(len(asked))
+    hook.remove()
+    assert counts == [3, 3 + 1, 3 + 3], "at the second step only what was not kept"
+    for image, (routing,) in results[1:]:
+        assert torch.equal(image, results[0][0])
+        assert all(torch.equal(a, b) for a, b in zip(tree_leaves(routing), tree_leaves(results[0][1][0]), strict=True))
+
+
+def test_cached_conditions_are_recomputed_ones_at_every_step(transformer):
+    """To float32 precision, for every base and fusion: nothing of a condition depends on time or on the noisy latent."""
+    z_lq, noise = torch.randn(2, 2, 16, 8, 8, generator=torch.Generator().manual_seed(1))
+    prompt = Prompt(torch.randn(1, 4, 12), torch.randn(1, 10))
+    config, scheduler = SamplingConfig(steps=4, solver="heun"), FlowMatchEulerDiscreteScheduler(shift=3.0)
+    for base, fusion in itertools.product(("zero", "embed", "position", "reference"), ("concat", "zero_gated")):
+        network = MiMDiT(transformer, BranchConfig(width=16, heads=2, window=2, base=base, fusion=fusion, zero_std=0.5), prompt).eval()
+        if fusion == "zero_gated":
+            torch.nn.init.constant_(network.branch.gates, 0.5)
+        seen: dict[bool, list[torch.Tensor]] = {True: [], False: []}
+        with torch.no_grad():
+            kept = network.condition(z_lq)
+            for cached, velocities in seen.items():
+
+                def velocity(x: torch.Tensor, t: float, cached=cached, velocities=velocities, network=network, kept=kept) -> torch.Tensor:
+                    velocities.append(network(x, torch.full((2,), t), kept if cached else network.condition(z_lq)))
+                    return velocities[-1]
+
+                sample(velocity, z_lq, noise, scheduler, config)
+            bare = network(noise, torch.full((2,), 1.0), None)
+        assert len(seen[True]) == len(seen[False]) == 7
+        for step, (one, other) in enumerate(zip(seen[True], seen[False], strict=True)):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-6, msg=f"{base}, {fusion}, evaluation {step}")
+        assert (seen[True][0] - bare).abs().max() > 0.01, "the condition counts"
+
+
 class Local(torch.nn.Module):
     """A network whose velocity at a place depends on that place alone: tiling must not change what it does."""
 
@@ -111,7 +160,18 @@ def test_tiling_changes_nothing_for_a_local_velocity(restorer, monkeypatch):
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("change", [{"steps": 3}, {"solver": "heun"}, {"start": "lq", "strength": 0.5}, {"tile": 16}, {"overlap": 16}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 3},
+        {"solver": "heun"},
+        {"start": "lq", "strength": 0.5},
+        {"tile": 16},
+        {"overlap": 16},
+        {"colour": "adain"},
+        {"colour": "wavelet"},
+    ],
+)
 def test_every_setting_changes_the_result(restorer, change):
     lq, seed = images(1, 40, 48), torch.tensor([1])
     assert not torch.equal(with_config(restorer, **change)(lq, seed)[0], restorer(lq, seed)[0])

@@ -76,7 +76,16 @@ def test_from_lq_with_the_exact_velocity_comes_back_to_lq():
     torch.testing.assert_close(restored, LQ, rtol=0, atol=1e-5)
 
 
-WRONG = [{"steps": 0}, {"strength": 0.0}, {"strength": 1.1}, {"overlap": 512}, {"overlap": -1}, {"tile_batch": 0}]
+WRONG = [
+    {"steps": 0},
+    {"strength": 0.0},
+    {"strength": 1.1},
+    {"overlap": 512},
+    {"overlap": -1},
+    {"tile_batch": 0},
+    {"colour": "wavelets"},
+    {"condition_gb": -1.0},
+]
 
 
 @pytest.mark.parametrize("wrong", WRONG)

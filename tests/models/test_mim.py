@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lit_mimdit.models.mim import GROUPS, BranchConfig, InterConfig, IntraConfig, IntraMoE, MiM
+from lit_mimdit.models.mim import GROUPS, BranchConfig, InterConfig, IntraConfig, IntraMoE, MiM, choosing, rows_of_experts
 from lit_mimdit.models.network import Branch
+from lit_mimdit.models.routers import Routing
 
 OUTER, WIDTH, GRID = 12, 8, (3, 5)
 
@@ -37,6 +38,12 @@ def tokens(batch: int = 4, width: int = OUTER) -> Tensor:
     return x.double().requires_grad_()
 
 
+def run(moe: IntraMoE, x: Tensor) -> tuple[Tensor, Routing]:
+    """An Intra-MoE by itself, as a MiM runs it."""
+    routing = moe.router(x)
+    return moe(x, GRID, routing, rows_of_experts(choosing(routing)[None])[0]), routing
+
+
 def gradients(output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     probe = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).double()
     return list(torch.autograd.grad((output * probe).sum(), inputs, materialize_grads=True))
@@ -53,7 +60,7 @@ def assert_all_close(left: list[Tensor], right: list[Tensor]) -> None:
 def test_one_sub_expert_is_the_plain_module(kind, router, renormalise):
     moe = decisive(IntraMoE(kind, config(intra=IntraConfig(1, 1, router, renormalise)), shifted=True))
     x, expert = tokens(width=WIDTH), moe.experts[0]
-    output, _ = moe(x, GRID)
+    output, _ = run(moe, x)
     plain = expert(x, GRID)
     inputs = [x, *expert.parameters()]
     assert_close(output, plain)
@@ -66,7 +73,7 @@ def test_selecting_all_sub_experts_is_dense(kind):
     dense = IntraMoE(kind, config(intra=IntraConfig(3, 1, "dense")), shifted=True).double()
     dense.load_state_dict(sparse.state_dict())
     x = tokens(width=WIDTH)
-    left, right = sparse(x, GRID)[0], dense(x, GRID)[0]
+    left, right = run(sparse, x)[0], run(dense, x)[0]
     assert torch.equal(left, right)
     assert_all_close(gradients(left, [x, *sparse.parameters()]), gradients(right, [x, *dense.parameters()]))
 
@@ -77,7 +84,7 @@ def test_selecting_all_sub_experts_is_dense(kind):
 def test_output_is_the_sum_over_all_experts_with_masked_gates(kind, top_k, renormalise):
     moe = decisive(IntraMoE(kind, config(intra=IntraConfig(3, top_k, "topk", renormalise)), shifted=False))
     x = tokens(width=WIDTH)
-    output, routing = moe(x, GRID)
+    output, routing = run(moe, x)
 
     logits = moe.router.project(x.mean(1).float().double())
     gates = logits.softmax(-1)
@@ -102,7 +109,7 @@ def test_images_without_an_expert_do_not_run_it(training):
     for expert, calls in zip(moe.experts, seen, strict=True):
         expert.register_forward_hook(lambda _module, inputs, _output, calls=calls: calls.append(tuple(inputs[0].shape[:2])))
     with torch.set_grad_enabled(training):
-        _, routing = moe(tokens(batch=2, width=WIDTH), GRID)
+        _, routing = run(moe, tokens(batch=2, width=WIDTH))
     counts = [int((routing.selected == e).sum()) for e in range(4)]
     assert 0 in counts
     assert seen == [[(n, GRID[0] * GRID[1])] if n else [(1, 1)] * training for n in counts]

@@ -1,0 +1,95 @@
+"""A training step of a MiM branch against one of a ControlNet on the same frozen backbone, 512 x 512 pixels: time and peak memory.
+
+    python benchmarks/train_peers.py --size nano
+    python benchmarks/train_peers.py --size mid --rounds 3
+    python benchmarks/train_peers.py --size mid --checkpointing
+
+A step is: condition, velocity, loss, backward, Adam, all on random latents, the trained weights in float32 under bfloat16 autocast if the
+backbone is bfloat16. Every system runs in a process of its own, so that its peak (VmHWM) is its own; what the bare process and the backbone
+need is in it. Times are CPU seconds, medians after a first step that is thrown away.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from peers import SIZES, Size, random_prompt, random_transformer
+from torch import nn
+from tqdm import tqdm
+
+from lit_mimdit.baselines.controlnet import ControlNetConfig, ControlNetDiT
+from lit_mimdit.models.network import ConditionedBackbone, MiMDiT
+from lit_mimdit.training.flow import interpolate, velocity
+
+
+def build(name: str, size: Size) -> ConditionedBackbone:
+    torch.manual_seed(0)
+    transformer, prompt = random_transformer(size), random_prompt(size)
+    if name == "MiM-DiT":
+        network: ConditionedBackbone = MiMDiT(transformer, size.branch, prompt)
+        for block in network.branch.mims:
+            nn.init.normal_(block.zero_linear.weight, std=0.02)
+        return network
+    network = ControlNetDiT(transformer, ControlNetConfig(int(name.split()[1])), prompt)
+    network.branch.float()
+    for layer in (*network.branch.net.controlnet_blocks, network.branch.net.pos_embed_input.proj):
+        nn.init.normal_(layer.weight, std=0.02)
+    return network
+
+
+def one(name: str, size: Size, args: argparse.Namespace) -> dict:
+    """Times and peak of one system, in this process."""
+    network = build(name, size)
+    if args.checkpointing:
+        network.enable_gradient_checkpointing()
+    optimizer = torch.optim.Adam(network.branch.parameters(), lr=1e-5)
+    generator = torch.Generator().manual_seed(2)
+    z_gt, z_lq, noise = torch.randn(3, size.tiles, 16, size.side, size.side, generator=generator)
+    t = torch.full((size.tiles,), 0.5)
+    seconds = []
+    for _ in range(args.rounds + 1):
+        start = time.process_time()
+        with torch.autocast("cpu", torch.bfloat16, enabled=size.dtype == torch.bfloat16):
+            predicted = network(interpolate(z_gt, noise, t), t, network.condition(z_lq))
+        (predicted - velocity(z_gt, noise)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.process_time() - start)
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
+    trained = sum(p.numel() for p in network.branch.parameters()) / 1e6
+    return {"seconds": statistics.median(seconds[1:]), "peak": peak, "trained": trained}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="mid")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    size = SIZES[args.size]
+    if args.alone:
+        print(json.dumps(one(args.alone, size, args)))
+        return
+    blocks = size.transformer["num_layers"]
+    names = ["MiM-DiT", f"ControlNet, {blocks // 2} layers", f"ControlNet, {blocks - 1} layers"]
+    found = {}
+    for name in tqdm(names, unit="system"):
+        command = [sys.executable, *sys.argv, "--alone", name]
+        found[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    print(f"{args.size}, {args.threads} thread(s), checkpointing: {args.checkpointing}, median of {args.rounds}")
+    print("| system | trained | a step (CPU s) | to MiM-DiT | peak (GiB) |\n|---|---:|---:|---:|---:|")
+    for name, row in found.items():
+        share = row["seconds"] / found["MiM-DiT"]["seconds"]
+        print(f"| {name} | {row['trained']:.1f} M | {row['seconds']:.2f} | {share:.2f} | {row['peak']:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
