@@ -216,6 +216,16 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        from lit_mimdit.training.lost import lost_contact
+
+        said = lost_contact(error)
+        if said is None:
+            raise
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        print(f"error: {said}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -215,7 +215,8 @@ class ZeRO(DeepSpeedStrategy):
             self.engine.optimizer.parameter_offload.setup_zero_stage3_hooks()
 
     def teardown(self) -> None:
-        self._gather()
+        if self.engine is not None and not self.lightning_module.trainer.interrupted:  # else the other processes may be gone
+            self._gather()
         if self.model is not None:
             self.model = self.lightning_module
         super().teardown()

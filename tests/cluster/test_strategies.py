@@ -1,61 +1,105 @@
 """ZeRO-2, ZeRO-3 and DDP on two processes follow one process; a checkpoint of any of them resumes under any other."""
 
 import json
-import subprocess
-import sys
+import os
+import shutil
+import signal
+import socket
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from runs import CHECKPOINTS, HERE, SINGLE_HOST, assert_same_run, said, tensors
+from watch import seen
 
 from lit_mimdit import cli
+from lit_mimdit.inference.run_record import commit
+from lit_mimdit.training.callbacks.record import difference
 from lit_mimdit.training.checkpoint import load_branch
 
-CHECKPOINTS = Path("runs/quickstart/checkpoints")
+NANO = yaml.safe_load((HERE.parents[1] / "experiments" / "quickstart.yaml").read_text(encoding="utf-8"))["model"]
 
 
-def tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Parameters, average and moments of a checkpoint."""
-    checkpoint = torch.load(path, weights_only=True)
-    found = {f"parameter {name}": tensor for name, tensor in checkpoint["state_dict"].items()}
-    (average,) = [state["average"] for name, state in checkpoint["callbacks"].items() if name.startswith("EMA")]
-    found |= {f"average {name}": tensor for name, tensor in average.items()}
-    for index, state in checkpoint["optimizer_states"][0]["state"].items():
-        found |= {f"moment {index} {key}": tensor for key, tensor in state.items()}
-    return found
+def two(strategy: str) -> list[str]:
+    return ["--trainer.devices", "2", "--trainer.strategy", strategy]
 
 
-@pytest.mark.slow
-def test_two_processes_follow_one_and_every_checkpoint_resumes_everywhere(tiny, tmp_path):
-    pytest.importorskip("deepspeed")
+def assert_close(path: Path, expected: dict[str, torch.Tensor], atol: float = 2e-6) -> None:
+    found = tensors(path)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=atol, msg=lambda text, n=name: f"{path}: {n}: {text}")
+
+
+def test_two_processes_follow_one_and_every_checkpoint_resumes_everywhere(warm, tiny, tmp_path):
+    """With validation in the middle of the run, for which ZeRO-3 gathers its parameters."""
     config = tiny(**{"trainer.limit_val_batches": 1})
-    assert cli.main(["fit", "-c", config]) == 0
+    warm.run(tmp_path, ["fit", "-c", config])
     one = tensors(tmp_path / CHECKPOINTS / "last.ckpt")
+    for name, strategy, resumed in (
+        ("ddp", "ddp", None),
+        ("zero2", "zero2_cpu", None),
+        ("zero3", "zero3_offload_cpu", None),
+        ("zero3_from_ddp", "zero3_cpu", "ddp"),
+        ("ddp_from_zero3", "ddp", "zero3"),
+    ):
+        start = [] if resumed is None else ["--ckpt_path", str(tmp_path / resumed / CHECKPOINTS / "step=3.ckpt")]
+        warm.run(tmp_path / name, ["fit", "-c", config, *two(strategy), *start], SINGLE_HOST)
+        assert_close(tmp_path / name / CHECKPOINTS / "last.ckpt", one)
 
-    def case(name: str, strategy: str, resumed: str | None = None) -> dict:
-        args = ["fit", "-c", config, "--trainer.strategy", strategy, "--trainer.devices", "2"]
-        if resumed is not None:
-            args += ["--ckpt_path", str(tmp_path / resumed / CHECKPOINTS / "step=3.ckpt")]
-        return {"folder": str(tmp_path / name), "args": args}
 
-    cases = [
-        case("ddp", "ddp"),
-        case("zero2", "zero2_cpu"),
-        case("zero3", "zero3_offload_cpu"),
-        case("zero3_from_ddp", "zero3_cpu", "ddp"),
-        case("ddp_from_zero3", "ddp", "zero3"),
-    ]
-    (tmp_path / "runs.json").write_text(json.dumps(cases))
-    script = Path(__file__).with_name("many_runs.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), "runs.json"]
-    subprocess.run(command, check=True, timeout=900, cwd=tmp_path, capture_output=True)
-    for run in cases:
-        folder = Path(run["folder"])
-        assert (folder / "rank0.txt").read_text().endswith("status 0\n"), (folder / "rank0.txt").read_text()[-2000:]
-        two = tensors(folder / CHECKPOINTS / "last.ckpt")
-        assert two.keys() == one.keys()
-        for name, tensor in one.items():
-            torch.testing.assert_close(two[name], tensor, rtol=0, atol=2e-6, msg=lambda text, n=name, f=folder.name: f"{f}: {n}: {text}")
-    exported = tmp_path / "branch.safetensors"
-    assert cli.main(["export", str(tmp_path / "zero3" / CHECKPOINTS / "last.ckpt"), "-o", str(exported), "--dtype", "float32"]) == 0
-    assert load_branch(exported).tensors.keys() == load_branch(tmp_path / CHECKPOINTS / "last.ckpt").tensors.keys()
+def export(checkpoint: Path, output: Path) -> dict[str, torch.Tensor]:
+    assert cli.main(["export", str(checkpoint), "-o", str(output), "--dtype", "float32"]) == 0
+    return load_branch(output).tensors
+
+
+def test_nano_under_zero_has_the_losses_of_one_process_resumes_and_is_exported(warm, watched, tmp_path):
+    """The model that comes with the package, as experiments/quickstart.yaml trains it, on crops of 32 px."""
+    one = tmp_path / "one"
+    args = ["fit", "-c", watched(one, model=NANO, **{"trainer.max_steps": 3})]
+    warm.run(one, args)
+    warm.run(tmp_path / "zero2", [*args, *two("zero2_cpu")], SINGLE_HOST)
+    middle = ["--resume", str(tmp_path / "zero2" / CHECKPOINTS / "step=2.ckpt")]
+    warm.run(tmp_path / "zero3", [*args, *two("zero3_cpu")], SINGLE_HOST)
+    warm.run(tmp_path / "zero3_from_zero2", [*args, *two("zero3_cpu"), *middle], SINGLE_HOST)
+    losses = seen(one)
+    assert len(losses) == 3 and all(len(samples) == 4 for samples in losses.values())
+    for name in ("zero2", "zero3", "zero3_from_zero2"):
+        found = seen(tmp_path / name)
+        assert sorted(found) == ([3] if "from" in name else [1, 2, 3])
+        for step, samples in found.items():
+            assert samples == pytest.approx(losses[step], rel=1e-5), f"{name}, step {step}"
+        assert_close(tmp_path / name / CHECKPOINTS / "last.ckpt", tensors(one / CHECKPOINTS / "last.ckpt"), atol=1e-5)
+    expected = export(one / CHECKPOINTS / "last.ckpt", tmp_path / "one.safetensors")
+    exported = export(tmp_path / "zero3" / CHECKPOINTS / "last.ckpt", tmp_path / "zero3.safetensors")
+    assert exported.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(exported[name], tensor, rtol=0, atol=1e-5, msg=name)
+
+
+def test_the_same_command_goes_on_and_the_record_says_what_ran(warm, watched, undisturbed, tmp_path):
+    args = ["fit", "-c", watched(tmp_path)]
+    pid = warm.start(tmp_path, args, env={"HALT": "0:3"})
+    os.kill(warm.halted(pid, tmp_path), signal.SIGKILL)
+    assert warm.wait(pid) == -signal.SIGKILL
+    warm.run(tmp_path, args)
+    assert_same_run(tmp_path, undisturbed, atol=0)
+    first, second = (json.loads((tmp_path / f"runs/quickstart/version_{i}/run.json").read_text()) for i in (0, 1))
+    assert first["resumed_from"] is None and Path(second["resumed_from"]).parent == tmp_path / CHECKPOINTS
+    assert second["command"][1:] == args and second["processes"] == 1 and second["nodes"] == [socket.gethostname()]
+    assert second["commit"] == commit() and (tmp_path / "runs/quickstart/version_1/run.diff").read_text() == difference()
+    assert {second["packages"][name] == version(name) for name in ("torch", "lightning", "deepspeed", "diffusers")} == {True}
+    effective = yaml.safe_load((tmp_path / "runs/quickstart/version_1/config.yaml").read_text())
+    assert effective["trainer"]["max_steps"] == 6 and effective["resume"] == "auto"
+
+
+def test_processes_that_find_different_checkpoints_do_not_start(warm, watched, undisturbed, tmp_path):
+    config = watched(tmp_path)
+    (tmp_path / "rank0" / CHECKPOINTS).mkdir(parents=True)
+    shutil.copy(undisturbed / CHECKPOINTS / "step=2.ckpt", tmp_path / "rank0" / CHECKPOINTS)
+    pid = warm.start(tmp_path / "rank{rank}", ["fit", "-c", config, *two("ddp")], SINGLE_HOST)
+    assert warm.wait(pid) != 0
+    assert "rank 0 found step=2.ckpt, rank 1 found None: the checkpoints' folder must be on a file system" in said(tmp_path / "rank0")
+    assert not seen(tmp_path / "rank0") and not seen(tmp_path / "rank1")

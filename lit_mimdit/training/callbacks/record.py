@@ -38,14 +38,14 @@ class RunRecord(L.Callback):
     """Writes run.json and run.diff beside the effective configuration (config.yaml): command, job id, nodes, processes, strategy, the
     checkpoint it goes on from, git commit and what differs from it, versions of all packages."""
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # in setup nothing is resumed from yet
         log_dir = trainer.log_dir  # on every process: it is a broadcast
         hosts: list[Any] = [None] * trainer.world_size
         if trainer.world_size > 1:
             dist.all_gather_object(hosts, os.environ.get("SLURMD_NODENAME") or socket.gethostname())
         else:
             hosts = [socket.gethostname()]
-        if stage != "fit" or log_dir is None or trainer.fast_dev_run or not trainer.is_global_zero:
+        if log_dir is None or trainer.fast_dev_run or not trainer.is_global_zero:
             return
         values = {
             "command": sys.argv,

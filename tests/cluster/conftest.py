@@ -1,0 +1,48 @@
+"""The process that all runs are started from, and the run that nothing disturbs."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from runs import Warm
+from watch import Watch, seen
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("processes are forked with what they imported: Linux only")
+    pytest.importorskip("deepspeed")
+    process = Warm()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="session")
+def watched(tiny_settings, write_settings) -> Callable[..., str]:
+    """Writes a YAML of `tiny_settings` without pictures and validation, with a checkpoint every 2 of 6 steps, `resume: auto`, `Watch`."""
+
+    def write(folder: Path, **changes) -> str:
+        base = {"resume": "auto", "trainer.limit_val_batches": 0, "trainer.enable_progress_bar": False}
+        folder.mkdir(parents=True, exist_ok=True)
+        path = Path(write_settings(folder / "tiny.yaml", tiny_settings, **base | changes))
+        settings = yaml.safe_load(path.read_text())
+        kept = {"ModelCheckpoint", "EMA", "FiniteGuard", "GracefulStop", "RunRecord"}
+        callbacks = [c for c in settings["trainer"]["callbacks"] if c["class_path"].rsplit(".", 1)[-1] in kept]
+        callbacks[0]["init_args"]["every_n_train_steps"] = 2
+        settings["trainer"]["callbacks"] = [{"class_path": f"watch.{Watch.__name__}"}, *callbacks]
+        path.write_text(yaml.safe_dump(settings))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def undisturbed(warm, watched, tmp_path_factory) -> Path:
+    """The folder of a run of one process that nothing happens to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    warm.run(folder, ["fit", "-c", watched(folder)])
+    assert set(seen(folder)) == set(range(1, 7))
+    return folder

@@ -1,0 +1,116 @@
+"""torchrun, again and again, from one process that has imported everything: starting Python costs more than a tiny run.
+
+torchrun's own agent runs here, with its rendezvous, restarts and signals, but forks its workers instead of starting Python for each.
+Requests come as JSON, one a line:
+    {"folder": ..., "args": [...of lit_mimdit], "torchrun": [...its options], or null for one plain process, and if wanted
+     "env": {...}, "netns": name of a network namespace, "output": name of the file}
+        starts a run, and answers with the id of its process group; its output is appended to FOLDER/output.txt
+    {"wait": id, "timeout": seconds}    answers with the exit status (negative: the signal), or null after the timeout
+The end of the input kills what still runs.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+CLONE_NEWNET = 0x40000000
+
+
+def worker(folder: str, args: list[str]) -> None:
+    """One rank; `{rank}` in the folder is its own."""
+    from lit_mimdit import cli
+
+    folder = folder.format(rank=os.environ.get("RANK", 0))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    status = cli.main(args)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status:
+        os._exit(status)
+
+
+def run(request: dict) -> None:
+    """In a process of its own: the agent and its workers, or one plain process."""
+    os.setsid()
+    folder = Path(request["folder"].format(rank=0))
+    folder.mkdir(parents=True, exist_ok=True)
+    output = os.open(folder / request.get("output", "output.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ |= request.get("env") or {}
+    if request.get("netns"):
+        with open(f"/var/run/netns/{request['netns']}") as namespace:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(namespace.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "setns")
+    if request.get("torchrun") is None:
+        return worker(request["folder"], request["args"])
+    from torch.distributed.elastic.rendezvous import dynamic_rendezvous
+    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.run import config_from_args, parse_args
+
+    # the name of a caller, for a log that nobody keeps: found by going through all modules, of which there are thousands here
+    dynamic_rendezvous.get_method_name = lambda depth=2: ""
+    config, _, _ = config_from_args(parse_args([*request["torchrun"], "--no-python", "unused"]))
+    config.start_method = "fork"
+    elastic_launch(config, worker)(request["folder"], request["args"])
+
+
+def wait(pid: int, timeout: float) -> int | None:
+    limit = time.monotonic() + timeout
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > limit:
+            return None
+        time.sleep(0.02)
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    import deepspeed  # noqa: F401
+    import lightning.pytorch.cli  # noqa: F401
+    import torch.distributed.run  # noqa: F401
+
+    import lit_mimdit.cli
+    import lit_mimdit.data.datamodule
+    import lit_mimdit.training.callbacks
+    import lit_mimdit.training.module
+    import lit_mimdit.training.strategies  # noqa: F401
+
+    running: set[int] = set()
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            answer = wait(request["wait"], request["timeout"])
+            running -= {request["wait"]} if answer is not None else set()
+        else:
+            answer = os.fork()
+            if answer == 0:
+                status = 1
+                try:
+                    run(request)
+                    status = 0
+                except BaseException as error:
+                    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                finally:
+                    os._exit(status)
+            running.add(answer)
+        print(json.dumps(answer), file=answers, flush=True)
+    for pid in running:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    os._exit(0)  # nothing is left to be done, and tearing down all that was imported takes long
+
+
+if __name__ == "__main__":
+    main()
