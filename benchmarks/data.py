@@ -30,11 +30,13 @@ from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
 from lit_mimdit.data import photographs
+from lit_mimdit.data.memory import keep_freed_memory
 from lit_mimdit.data.mixing import training_order
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
 from lit_mimdit.data.pairs import PairDataset, collate
 from lit_mimdit.data.shards.codec import encode
 from lit_mimdit.data.shards.jobs import finish, start
+from lit_mimdit.data.shards.manifest import MANIFEST
 from lit_mimdit.data.shards.source import ShardedPair, ShardSource
 from lit_mimdit.data.shards.write import shard
 from lit_mimdit.data.shards.writer import ShardWriter
@@ -132,25 +134,32 @@ def rss(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def cpu_seconds(pids: set[int]) -> float:
+    """CPU time that processes have taken so far, user and system (Linux, in steps of 10 ms)."""
+    ticks = [sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13])) for pid in pids]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_for_idle() -> None:
     """Until no worker has done anything for a third of a second: what it fetches ahead must not take the next one's time."""
-    before: Any = None
-    while (now := [Path(f"/proc/{pid}/stat").read_text().split()[13:15] for pid in sorted(children())]) != before:
+    before = -1.0
+    while (now := cpu_seconds(children())) != before:
         before = now
         time.sleep(0.3)
 
 
-def turn(batches: Iterator[Any], ahead: int, count: int) -> float:
-    """Batches a second of the next `count` behind the `ahead` that were fetched before."""
+def turn(batches: Iterator[Any], ahead: int, count: int, workers: set[int]) -> tuple[float, float]:
+    """Batches a second of the next `count` behind the `ahead` that were fetched before, and CPU time of the workers a batch, ms."""
     for _ in range(ahead):
         next(batches)
-    begin = time.perf_counter()
+    cpu, begin = cpu_seconds(workers), time.perf_counter()
     for _ in range(count):
         next(batches)
-    return count / (time.perf_counter() - begin)
+    return count / (time.perf_counter() - begin), 1000 * (cpu_seconds(workers) - cpu) / count
 
 
-def compare(args: argparse.Namespace, folder: Path) -> None:
+def make(args: argparse.Namespace, folder: Path) -> None:
+    """The folder of PNGs and the shards."""
     distinct = min(args.distinct, args.pairs)
     make_folder(folder / "png", args.pairs, distinct)
     listed = "".join(f"01Blur/GT/{number:06d}.png, 01Blur/LQ/{number:06d}.png\n" for number in range(distinct))
@@ -158,12 +167,17 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     begin = time.perf_counter()
     shard(folder / "png", folder / "distinct", meta=folder / "distinct.txt", tile=args.crop, workers=args.workers)
     print(f"sharding: {distinct / (time.perf_counter() - begin):.1f} pairs/s, {args.workers} workers")
-    source = ShardSource(str(folder / "distinct"))
-    if distinct < args.pairs:
-        repeat(source, folder / "shards", args.pairs)
-        source = ShardSource(str(folder / "shards"))
-    stored = sum(entry.bytes for entry in source.manifest.shards)
-    print(f"{args.pairs} pairs ({distinct} distinct), {args.workers} workers, batch {args.batch}, shards {stored / 1e9:.2f} GB", flush=True)
+    repeat(ShardSource(str(folder / "distinct")), folder / "shards", args.pairs)
+
+
+def compare(args: argparse.Namespace, folder: Path) -> None:
+    if not (folder / "shards" / MANIFEST).is_file():
+        make(args, folder)
+    source = ShardSource(str(folder / "shards"))
+    distinct, stored = len(ShardSource(str(folder / "distinct"))), sum(entry.bytes for entry in source.manifest.shards)
+    print(
+        f"{len(source)} pairs ({distinct} distinct), {args.workers} workers, batch {args.batch}, shards {stored / 1e9:.2f} GB", flush=True
+    )
 
     order = training_order(source.table(), "natural", None, 0)
     sampler = EpochSampler(len(source), args.batch, 0, True, True, Cluster(), order)
@@ -172,43 +186,49 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     plain = Subset(PlainFolder(folder / "png", args.crop), range(min(args.folder_pairs or args.pairs, args.pairs)))
     loaders = {
         "folder": DataLoader(plain, **options),
-        "shards": ResumableLoader(dataset, sampler, num_workers=args.workers, collate_fn=collate),
-        "decode only": DataLoader(DecodeOnly(source, 64, args.pairs), **options),
+        "shards": ResumableLoader(dataset, sampler, num_workers=args.workers, collate_fn=collate, worker_init_fn=keep_freed_memory),
+        "decode only": DataLoader(DecodeOnly(source, 64, args.pairs), worker_init_fn=keep_freed_memory, **options),
     }
     ahead = 2 * args.workers  # DataLoader's prefetch_factor
     rates: dict[str, list[float]] = {name: [] for name in loaders}
+    costs: dict[str, list[float]] = {name: [] for name in loaders}
     for epoch in range(args.epochs):
         sampler.set_epoch(epoch)
-        running, of_shards = {}, set()
+        running, workers = {}, {}
         for name, loader in loaders.items():
             before = children()
             running[name] = iter(loader)
             next(running[name])  # some loaders start their workers here
-            if name == "shards":
-                of_shards = children() - before
+            workers[name] = children() - before
         for number in range(args.turns):
             for name, batches in running.items():
                 count = len(loaders[name]) // args.turns - ahead - 1
                 wait_for_idle()
-                rates[name].append(args.batch * turn(batches, ahead, count))
-            shown = "  ".join(f"{name} {values[-1]:6.1f}" for name, values in rates.items())
-            memory = f"RSS parent {rss(os.getpid()):5.0f}, workers {' '.join(f'{rss(pid):5.0f}' for pid in sorted(of_shards))} MiB"
-            print(f"epoch {epoch} turn {number}  {shown} pairs/s  {memory}", flush=True)
+                rate, cost = turn(batches, ahead, count, workers[name])
+                rates[name].append(args.batch * rate)
+                costs[name].append(cost / args.batch)
+            shown = "  ".join(f"{name} {rates[name][-1]:6.1f} ({costs[name][-1]:5.1f} ms)" for name in loaders)
+            memory = f"RSS parent {rss(os.getpid()):5.0f}, workers {' '.join(f'{rss(pid):5.0f}' for pid in sorted(workers['shards']))} MiB"
+            print(f"epoch {epoch} turn {number}  {shown}  {memory}", flush=True)
         del running, batches
     for name, values in rates.items():
-        print(f"{name:12} {statistics.median(values):7.1f} pairs/s")
+        print(
+            f"{name:12} {statistics.median(values):7.1f} pairs/s  {statistics.median(costs[name]):6.1f} ms of the workers' CPU time a pair"
+        )
     for name in ("folder", "decode only"):
         ratios = [ours / other for ours, other in zip(rates["shards"], rates[name])]
-        print(f"shards / {name}: {statistics.median(ratios):.2f} (turns {min(ratios):.2f} to {max(ratios):.2f})")
+        cpu = statistics.median(other / ours for ours, other in zip(costs["shards"], costs[name]))
+        print(f"shards / {name}: {statistics.median(ratios):.2f} (turns {min(ratios):.2f} to {max(ratios):.2f}); by CPU time {cpu:.2f}")
 
 
 def median_ms(function: Callable[[Any], Any], items: list[Any], runs: int = 5) -> float:
+    """CPU time an item."""
     times = []
     for _ in range(runs):
-        begin = time.perf_counter()
+        begin = time.process_time()
         for item in items:
             function(item)
-        times.append(1000 * (time.perf_counter() - begin) / len(items))
+        times.append(1000 * (time.process_time() - begin) / len(items))
     return statistics.median(times)
 
 
@@ -233,14 +253,17 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=512)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--turns", type=int, default=4, help="of each side in an epoch")
-    parser.add_argument("--folder", type=Path, default=None, help="where to write; a temporary folder if not given")
+    parser.add_argument("--folder", type=Path, default=None, help="keeps the data for the next run; temporary if not given")
     parser.add_argument("--codecs", action="store_true", help="compare codecs instead")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.codecs:
         codecs()
         return
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+    if args.folder is not None:
+        compare(args, args.folder)
+        return
+    with tempfile.TemporaryDirectory() as folder:
         compare(args, Path(folder))
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from lit_mimdit.data.faults import Fault
 from lit_mimdit.data.image_io import ImageError, Photo, list_images, read_photo
 from lit_mimdit.data.layouts import DATASETS, Pair, read_layout, require_complete
+from lit_mimdit.data.memory import keep_freed_memory
 from lit_mimdit.data.mixing import Mixing, training_order
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
 from lit_mimdit.data.pairs import Augment, PairDataset, collate, with_floats
@@ -192,6 +193,7 @@ class FoundIRDataModule(L.LightningDataModule):
             num_workers=self.workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=keep_freed_memory,
             persistent_workers=False,  # workers of a resumed epoch must start at its middle
         )
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 from PIL import Image
 
 from lit_mimdit import cli
+from lit_mimdit.data.decoders import decode
 from lit_mimdit.data.image_io import ImageError, encode_png16, read_rgb
 from lit_mimdit.data.layouts import read_layout
 from lit_mimdit.data.pairs import PairDataset
+from lit_mimdit.data.shards.manifest import sha256
 from lit_mimdit.data.shards.source import ShardSource
 from lit_mimdit.data.shards.write import shard
 from lit_mimdit.data.sources import FolderSource
@@ -133,6 +136,20 @@ def test_names_that_lead_outside_are_refused(shard_root, tmp_path, name):
         ShardSource(str(copy))
 
 
+@pytest.mark.parametrize("offset", [-512, 10**12])
+def test_an_index_that_points_outside_its_shard_is_refused(shard_root, tmp_path, offset):
+    copy = copy_of(shard_root, tmp_path)
+    source = ShardSource(str(copy))
+    index = source._index(0)
+    index.spans[0, 0, 0] = offset
+    (copy / "shard-000000.npz").write_bytes(index.dump())
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["shards"][0]["index_sha256"] = sha256(index.dump())
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ImageError, match="refused, it points outside shard-000000.tar"):
+        ShardSource(str(copy)).read(1, None, None)
+
+
 CODECS = [("webp", None, 0), ("png", None, 0), ("copy", None, 0), ("jpeg", 95, 12), ("webp", 90, 40)]  # and the largest error
 
 
@@ -219,8 +236,6 @@ def test_damage_is_seen_by_its_checksum(shard_root, tmp_path):
 
 def test_600_mutated_shards_give_pixels_or_an_image_error(shard_root, tmp_path):
     """Members and indices with bytes changed or cut; of every second index the checksum is renewed, so that its arrays are looked at."""
-    from lit_mimdit.data.decoders import decode
-
     draw = np.random.default_rng(0)
     source = ShardSource(str(shard_root))
     data = source._members(0, source._index(0), 0, [0, 1])
@@ -237,10 +252,6 @@ def test_600_mutated_shards_give_pixels_or_an_image_error(shard_root, tmp_path):
             else:
                 shard_entry = source.manifest.shards[0]
                 if number % 2:
-                    from dataclasses import replace
-
-                    from lit_mimdit.data.shards.manifest import sha256
-
                     shard_entry = replace(shard_entry, index_sha256=sha256(mutated))
                 fresh = ShardSource(str(shard_root))
                 fresh.manifest.shards[0] = shard_entry
