@@ -72,7 +72,7 @@ def _read(source: str, where: str, dtype: torch.dtype, kind: type, subfolder: st
     options = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
         model, info = kind.from_pretrained(where, subfolder=subfolder, **options)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:  # ValueError: weights of other shapes than config.json says
         raise unavailable(source, error) from error
     for kept in ("missing_keys", "unexpected_keys", "mismatched_keys"):  # diffusers warns, fills what is missing at random, and goes on
         if info[kept]:
