@@ -39,6 +39,10 @@ RESUME = (
     "auto: fit goes on from the newest whole checkpoint in the folder of the ModelCheckpoint, and starts anew (or from --ckpt_path) if "
     "there is none; never: it starts anew, or from --ckpt_path; or the checkpoint to go on from"
 )
+DRY_RUN = (
+    "fit --dry-run: print the modules, the trained and frozen parameters and an estimate of the memory on each device, and do no more; it "
+    "needs neither weights nor data nor GPUs. Say for how many: --trainer.devices 8 --trainer.num_nodes 2"
+)
 TRACEBACK = "LIT_MIMDIT_TRACEBACK"
 
 
@@ -71,9 +75,25 @@ def run_trainer(args: list[str]) -> None:
             choices = Literal["highest", "high", "medium"]
             parser.add_argument("--matmul_precision", type=choices, default="highest", help="torch.set_float32_matmul_precision")
             parser.add_argument("--resume", type=str, default="never", help=RESUME)
+            parser.add_argument("--dry_run", type=bool, default=False, help=DRY_RUN)
 
         def _parse_ckpt_path(self) -> None:
             """Nothing: otherwise the checkpoint's hyper-parameters silently win over YAML and command line."""
+
+        def instantiate_classes(self) -> None:
+            """Nothing, for a dry run: a logger would open its folder, and a strategy ask for its GPUs."""
+            if not self.config[self.subcommand].dry_run:
+                super().instantiate_classes()
+
+        def _run_subcommand(self, subcommand: str) -> None:
+            if not self.config[subcommand].dry_run:
+                super()._run_subcommand(subcommand)
+            elif subcommand != "fit":
+                raise ValueError(f"--dry-run is of fit, not of {subcommand}")
+            else:
+                from lit_mimdit.training.dry_run import dry_run
+
+                dry_run(self.config[subcommand].as_dict())
 
         def before_fit(self) -> None:
             """`resume`: the checkpoint to go on from."""
@@ -100,8 +120,10 @@ def run_trainer(args: list[str]) -> None:
                 self.config.predict.return_predictions = False  # WriteRestored writes them; a folder of photographs does not fit in memory
 
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    # a bare --trainer.fast_dev_run means true, as in Lightning's own documentation
-    bare = [i for i, a in enumerate(args) if a == "--trainer.fast_dev_run" and (i + 1 == len(args) or args[i + 1].startswith("-"))]
+    args = ["--dry_run" if a == "--dry-run" else a for a in args]
+    # bare flags mean true, as in Lightning's own documentation
+    flags = ("--trainer.fast_dev_run", "--dry_run")
+    bare = [i for i, a in enumerate(args) if a in flags and (i + 1 == len(args) or args[i + 1].startswith("-"))]
     args = [f"{a}=true" if i in bare else a for i, a in enumerate(args)]
     sys.argv = [f"{sys.argv[0]}", *args]
     options = {"parser_mode": "omegaconf+", "exit_on_error": False}

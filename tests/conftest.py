@@ -102,6 +102,22 @@ def backbone_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory) -> Path:
+    """A complete small Stable Diffusion 3.5 of the sizes above, with text encoders and tokenizers, its transformer in several files."""
+    from sd3_folder import write_pipeline
+
+    transformer = _transformer(joint_attention_dim=32, pooled_projection_dim=12)
+    return write_pipeline(tmp_path_factory.mktemp("sd3") / "pipeline", transformer, _vae(), tmp_path_factory.mktemp("tokenizers"))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty folder for the embeddings of prompts."""
+    monkeypatch.setenv("LIT_MIMDIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
 def data_root(tmp_path_factory) -> Path:
     """Sample data: 10 training pairs, 2 of validation, 2 of test, two types, 48 px."""
     from lit_mimdit.data.sample_data import write_sample_data

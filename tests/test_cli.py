@@ -48,7 +48,7 @@ def test_help_and_version(capsys):
 
 
 TAUGHT = {
-    "fit": ["--config", "--trainer.max_steps", "--ckpt_path", "--matmul_precision", "--print_config", "--seed_everything"],
+    "fit": ["--config", "--trainer.max_steps", "--ckpt_path", "--matmul_precision", "--print_config", "--seed_everything", "--dry_run"],
     "validate": ["--config", "--ckpt_path"],
     "test": ["--config", "--ckpt_path"],
     "predict": ["--config", "--ckpt_path"],
@@ -61,6 +61,10 @@ TAUGHT = {
         "--strength",
         "--tile",
         "--overlap",
+        "--prompt",
+        "--captions",
+        "--guidance",
+        "--dtype",
         "--seed",
         "--device",
     ],

@@ -41,6 +41,17 @@ class PhotoFiles(Dataset):
             return name, error, self.seed
 
 
+def pairs_at_once(batch_size: int, micro_batch: int | None, processes: int, accumulate: int) -> int:
+    """Training pairs that a process takes at once, so that a step takes `batch_size`. ValueError if none is right."""
+    micro = micro_batch or batch_size // (processes * accumulate)
+    if micro * processes * accumulate != batch_size:
+        raise ValueError(
+            f"data.batch_size is {batch_size}, but {processes} processes x {accumulate} accumulated batches x {micro} pairs make "
+            f"{micro * processes * accumulate}: change data.micro_batch, trainer.accumulate_grad_batches or data.batch_size"
+        )
+    return micro
+
+
 class FoundIRDataModule(L.LightningDataModule):
     """Pairs of degraded and clean images in the layout of FoundIR, or in shards.
 
@@ -159,14 +170,8 @@ class FoundIRDataModule(L.LightningDataModule):
 
     def per_step(self) -> int:
         """Training pairs that this process takes at once, so that a step over all processes takes `batch_size`."""
-        world, accumulate = self.cluster.world_size, self.trainer.accumulate_grad_batches if self.trainer is not None else 1
-        micro = self.micro_batch or self.batch_size // (world * accumulate)
-        if micro * world * accumulate != self.batch_size:
-            raise ValueError(
-                f"data.batch_size is {self.batch_size}, but {world} processes x {accumulate} accumulated batches x {micro} pairs make "
-                f"{micro * world * accumulate}: change data.micro_batch, trainer.accumulate_grad_batches or data.batch_size"
-            )
-        return micro
+        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
+        return pairs_at_once(self.batch_size, self.micro_batch, self.cluster.world_size, accumulate)
 
     def source(self, split: Literal["train", "val", "test"]) -> Source:
         """Where the pairs of a split come from: shards if it names a folder of them, else image files."""

@@ -75,7 +75,7 @@ def _read(source: str, where: str, dtype: torch.dtype, kind: type, subfolder: st
         if found != kind.__name__:
             raise ValueError(f"model.backbone: {source!r}, {subfolder}: is a {found}; give Stable Diffusion 3.5, whose is {kind.__name__}")
         model, info = kind.from_pretrained(where, subfolder=subfolder, **options)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:  # ValueError: weights of other shapes than config.json says
         raise unavailable(source, error) from error
     for kept in ("missing_keys", "unexpected_keys", "mismatched_keys"):  # diffusers warns, fills what is missing at random, and goes on
         if info[kept]:

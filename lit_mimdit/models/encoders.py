@@ -11,7 +11,7 @@ from filelock import FileLock
 from huggingface_hub import try_to_load_from_cache
 from lightning_utilities.core.rank_zero import rank_zero_info
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from tqdm import tqdm
 
 from lit_mimdit.data.image_io import write_bytes
@@ -31,6 +31,8 @@ def encoder_identity(where: str) -> str:
     than embedding the prompt.
     """
     folder, digest = Path(where), hashlib.sha256()
+    if folder.parent.name == "snapshots":  # of the hub's cache, without network
+        return f"{folder.parents[1].name.removeprefix('models--').replace('--', '/')}@{folder.name}"
     if not folder.is_dir():
         config = try_to_load_from_cache(where, "transformer/config.json")
         assert isinstance(config, str), "the transformer was just loaded from there"
@@ -50,7 +52,7 @@ def encoder_identity(where: str) -> str:
 def read_embedding(path: Path, transformer: SD3Transformer2DModel) -> Prompt | None:
     """A kept embedding; None if the file is missing, damaged, or no embedding for this transformer."""
     try:
-        tensors = load_file(path)
+        tensors = load(path.read_bytes())  # not mapped: the file may be replaced
     except (OSError, SafetensorError):
         return None
     sizes, found = transformer.config, (tensors.get("embeds"), tensors.get("pooled"))

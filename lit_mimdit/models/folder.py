@@ -3,6 +3,8 @@
 from importlib.resources import files
 from pathlib import Path
 
+from huggingface_hub import constants, snapshot_download
+
 NANO = "nano"
 PARTS = ("transformer", "vae", "scheduler")  # of a folder; its text encoders are asked for only where a prompt is to be embedded
 
@@ -13,7 +15,10 @@ def nano_folder() -> Path:
 
 
 def locate(source: str) -> str:
-    """What diffusers' `from_pretrained` takes for `source`: a folder, or the hub id itself. ValueError if it can be neither."""
+    """What diffusers' `from_pretrained` takes for `source`: a folder, or the hub id itself. ValueError if it can be neither.
+
+    With HF_HUB_OFFLINE=1 a hub id is the folder of the hub's own cache.
+    """
     if source == NANO:
         if not nano_folder().is_dir():
             raise ValueError(f"the package was installed without its weights: {nano_folder()} is missing; reinstall lit_mimdit")
@@ -29,7 +34,12 @@ def locate(source: str) -> str:
         return str(folder)
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise ValueError(f"model.backbone: there is no folder {source!r}; give a diffusers folder of SD3.5, a hub id (owner/name) or nano")
-    return source
+    if not constants.HF_HUB_OFFLINE:
+        return source
+    try:  # diffusers asks the hub for the list of a sharded model's files even if all of them are in its cache
+        return snapshot_download(source, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise unavailable(source, error) from error
 
 
 def download(source: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from safetensors import safe_open
+from torch import nn
 
 from lit_mimdit.models.backbone import Backbone, Identity
 from lit_mimdit.models.folder import locate, unavailable
@@ -57,7 +58,9 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 def meta_backbone(source: str, geometry: Geometry, dtype: torch.dtype) -> Backbone:
     """A backbone of these sizes on the meta device: it has shapes and no values."""
     with torch.device("meta"):
-        transformer, vae = SD3Transformer2DModel(**geometry.transformer).to(dtype), AutoencoderKL(**geometry.vae).to(dtype)
+        transformer, vae = SD3Transformer2DModel(**geometry.transformer), AutoencoderKL(**geometry.vae)
+        for model in (transformer, vae):
+            nn.Module.to(model, dtype)  # diffusers' own warns that it cannot know what was in 32 bits
         sizes = transformer.config
         prompt = Prompt(
             torch.empty(1, geometry.text_tokens, sizes.joint_attention_dim, dtype=dtype),

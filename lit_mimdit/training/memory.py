@@ -1,0 +1,211 @@
+"""How much memory a training step takes on each device, without weights, data or a device.
+
+The step itself is run on tensors that have shapes and no values (PyTorch's FakeTensorMode), and what is alive is added up; parameters,
+gradients and optimizer states follow from the strategy by arithmetic.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakIdKeyDictionary
+
+from lit_mimdit.models.geometry import Geometry, meta_backbone
+from lit_mimdit.models.mim import BranchConfig
+from lit_mimdit.training.module import MiMDiTModule
+
+BUCKET = 200_000_000  # elements of ZeRO's buckets, and those that stage 3 keeps gathered: Lightning's defaults
+LIVE = 1_000_000_000
+ATTENTION = torch.ops.aten._scaled_dot_product_efficient_attention.default  # as much memory as the flash kernels, and it takes a mask
+
+
+class Alive(TorchDispatchMode):
+    """Adds up the storages that operations make, until they are freed. peak, live: bytes; flops: of all operations.
+
+    PyTorch's FlopCounterMode would keep what gradient checkpointing recomputes alive: its hooks hold the tensors.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = self.flops = 0
+        self._known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=result)
+        tree_map_only(Tensor, self._note, result)
+        return result
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._known:
+            return
+        size = storage.nbytes()
+        self._known[storage] = size
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, size).atexit = False
+
+    def _free(self, size: int) -> None:
+        self.live -= size
+
+
+@contextmanager
+def attention(math: bool) -> Iterator[None]:
+    """Attention by a kernel that does not keep the N x N matrix, or by the one that does ("math"), also where the backward pass recomputes.
+
+    Left to itself PyTorch takes "math" for tensors without values. A mode of torch.overrides would not reach into the backward pass.
+    """
+
+    def compute(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> Tensor:
+        if math:
+            return torch.ops.aten._scaled_dot_product_attention_math(query, key, value, attn_mask)[0]
+        if attn_mask is not None:
+            attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:-1], key.shape[-2])
+        return ATTENTION(query, key, value, attn_mask, torch.is_grad_enabled())[0]
+
+    own = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = compute
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = own
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step of one device asks for. activations: bytes beside parameters and their gradients, at the peak.
+    flops: of forward and backward."""
+
+    activations: int
+    flops: int
+
+
+def as_computed(config: BranchConfig) -> BranchConfig:
+    """The branch with as many sub-experts as an image chooses, all of them computed: which they are is not known without values."""
+    intra = config.intra
+    if intra.router == "dense":
+        return config
+    return replace(config, intra=replace(intra, experts=intra.top_k, top_k=intra.top_k, router="dense"))
+
+
+def meta_module(settings: dict[str, Any], geometry: Geometry) -> MiMDiTModule:
+    """The experiment on the meta device, with the empty prompt."""
+    module = MiMDiTModule(**(settings | {"init": None, "prompt": None, "sampling": replace(settings["sampling"], guidance=1.0)}))
+    module.log = module.log_dict = lambda *args, **options: None
+    with torch.device("meta"):
+        module.assemble(meta_backbone(settings["backbone"], geometry, module.backbone_dtype))
+    return module
+
+
+def imagine(module: nn.Module) -> None:
+    """Parameters and buffers of the meta device as fake ones, which autocast takes for the CPU's; within a FakeTensorMode."""
+    for part in module.modules():
+        for name, p in part._parameters.items():
+            if p is not None:
+                part._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def simulate(settings: dict[str, Any], geometry: Geometry, *, batch: int, crop: int, precision: str, sharded: bool) -> Step:
+    """Run `MiMDiTModule.training_step` and its backward pass without values.
+
+    Args:
+        settings: arguments of MiMDiTModule.
+        geometry: of its backbone.
+        batch: pairs that a device takes at once.
+        crop: side of the crops in pixels.
+        precision: of the trainer.
+        sharded: whether DeepSpeed trains, which keeps the branch itself in the trainer's 16 bits in place of autocast.
+    """
+    low = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-mixed": torch.float16, "16-true": torch.float16}.get(precision)
+    seeds = torch.arange(batch)
+    module = meta_module(settings | {"branch": as_computed(settings["branch"])}, geometry)
+    if low is not None and (sharded or precision.endswith("true")):
+        module.network.branch.to(low)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        imagine(module.train())
+        module.prompts.fixed = module.network.prompt
+        images = {name: torch.empty(batch, 3, crop, crop) for name in ("lq", "gt")}
+        data = images | {"seed": seeds, "id": [""] * batch, "degradation": [""] * batch}
+        autocast = torch.autocast("cpu", low) if low is not None and not sharded and precision.endswith("mixed") else nullcontext()
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)  # of the step before: they are there throughout
+        with attention(module.kernels == [SDPBackend.MATH]), Alive() as alive:
+            with autocast:
+                loss = module.training_step(data, 0)["loss"]
+            loss.backward()
+    return Step(alive.peak, alive.flops)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the model, in bytes and numbers. frozen_bytes: parameters and buffers that do not train; trained: number of parameters that do."""
+
+    frozen_bytes: int
+    frozen: int
+    trained: int
+
+
+def sizes_of(module: nn.Module) -> Sizes:
+    frozen = [p for p in module.parameters() if not p.requires_grad]
+    state = frozen + list(module.buffers())
+    return Sizes(
+        sum(t.nbytes for t in state), sum(p.numel() for p in frozen), sum(p.numel() for p in module.parameters() if p.requires_grad)
+    )
+
+
+@dataclass(frozen=True)
+class Static:
+    """Bytes on each device for as long as training lasts, and on the host of each."""
+
+    frozen: int
+    trained: int
+    gradients: int
+    optimizer: int
+    average: int
+    host: int
+
+    @property
+    def total(self) -> int:
+        return self.frozen + self.trained + self.gradients + self.optimizer + self.average
+
+
+def static(sizes: Sizes, *, stage: int, offload: bool, world: int, precision: str, average: bool) -> Static:
+    """What the strategy keeps where.
+
+    stage 0 is one process or DDP: everything everywhere, in 32 bits, and DDP's buckets beside the gradients. ZeRO keeps the parameters in
+    the trainer's precision, and a 32-bit copy of them beside Adam's two moments, in parts; its gradients are reduced through two buckets.
+    Stage 2 keeps a part of them, stage 3 also parts of all parameters, frozen ones too, and gathers up to 10^9 of them at a time.
+    """
+    trained, frozen = sizes.trained, sizes.frozen_bytes
+    if stage == 0:
+        size = 2 if precision.endswith("true") and precision != "32-true" else 4
+        gradients = size * trained * (2 if world > 1 else 1)
+        return Static(frozen, size * trained, gradients, 2 * size * trained, size * trained if average else 0, 0)
+    size = 4 if precision == "32-true" else 2
+    part = -(-trained // world)
+    states = 4 * part + 8 * part  # master copy and moments
+    averages = 4 * part if average else 0
+    buckets = 2 * size * min(BUCKET, trained) if world > 1 else 0
+    gradients = size * (trained if stage == 1 else part) + buckets
+    parameters = size * trained
+    if stage == 3:
+        parameters = size * part
+        gathered = min(LIVE, sizes.frozen + trained) * (sizes.frozen_bytes / max(1, sizes.frozen))
+        frozen = round(frozen / world + (gathered if world > 1 else 0))
+    return Static(frozen, parameters, gradients, 0 if offload else states, 0 if offload else averages, states + averages if offload else 0)

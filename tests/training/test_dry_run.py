@@ -1,0 +1,118 @@
+"""fit --dry-run: what it prints, that it reads nothing, and that its estimate is what a step really takes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_mimdit import cli
+from lit_mimdit.models.geometry import KNOWN, meta_backbone, read_geometry
+from lit_mimdit.training.dry_run import processes, stage_of
+from lit_mimdit.training.memory import Sizes, as_computed, static
+
+ROOT = Path(__file__).parents[2]
+MILLION = 10**6
+
+
+@pytest.mark.parametrize("source, millions", zip(KNOWN, (2243.17, 8056.63), strict=True))
+def test_the_shipped_sizes_are_those_of_the_releases(source, millions):
+    geometry = read_geometry(source)
+    loaded = meta_backbone(source, geometry, torch.bfloat16)
+    assert sum(p.numel() for p in loaded.transformer.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+    assert loaded.transformer.dtype == torch.bfloat16 and loaded.transformer.device.type == "meta"
+    config = loaded.vae.config
+    assert (config.latent_channels, config.scaling_factor, config.shift_factor, len(config.block_out_channels)) == (16, 1.5305, 0.0609, 4)
+    assert loaded.prompt.embeds.shape == (1, 333, 4096) and loaded.prompt.pooled.shape == (1, 2048)
+
+
+def test_a_folder_says_its_own_sizes(backbone_folder):
+    geometry = read_geometry(str(backbone_folder))
+    assert geometry.text_tokens == 4 and geometry.transformer["num_layers"] == 3 and geometry.vae["scaling_factor"] == 1.5305
+
+
+def test_it_prints_modules_parameters_and_memory_and_makes_nothing(tiny, tmp_path, capsys):
+    """On eight GPUs that are not there, and with data that are not there."""
+    changes = {"data.init_args.root": "nowhere", "data.init_args.sample_data": False, "data.init_args.batch_size": 16}
+    many = ["--trainer.devices", "8", "--trainer.strategy", "zero2", "--trainer.accelerator", "gpu"]
+    assert cli.main(["fit", "-c", tiny(**changes), *many, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    for word in (
+        "network.backbone.transformer_blocks",
+        "network.branch",
+        "vae",
+        "GiB on each device (8 of them), 2 pairs of 32 px at once, zero2",
+    ):
+        assert word in said
+    for row in ("frozen parameters", "trained parameters", "their gradients", "optimizer states", "activations", "TFLOP"):
+        assert row in said
+    assert "<- this run" in said and "zero3_offload" in said
+    assert [path.name for path in tmp_path.rglob("*")] == ["tiny.yaml"], "neither weights, data, logs nor checkpoints"
+
+
+@pytest.mark.parametrize(
+    "changes, options, message",
+    [
+        ({}, ["--trainer.strategy", "fsdp"], "the memory of trainer.strategy 'fsdp' is not known; it knows ddp, zero1"),
+        ({"data.init_args.batch_size": 4}, ["--trainer.devices", "3"], "data.batch_size is 4, but 3 processes"),
+        ({"model.init_args.backbone": "./none"}, [], "model.backbone: there is no folder './none'"),
+    ],
+)
+def test_what_it_cannot_estimate_is_named(tiny, capsys, changes, options, message):
+    assert cli.main(["fit", "-c", tiny(**changes), *options, "--dry_run"]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_only_fit_has_a_dry_run(tiny, capsys):
+    assert cli.main(["validate", "-c", tiny(), "--dry-run"]) == 2
+    assert "--dry-run is of fit, not of validate" in capsys.readouterr().err
+
+
+def test_processes_and_stages():
+    assert [processes(d, 2) for d in (4, "4", [0, 1, 2], "0,1")] == [8, 8, 6, 4]
+    assert stage_of("zero3_offload_cpu") == ("zero3_offload", 3, True) and stage_of("auto") == ("ddp", 0, False)
+    assert stage_of({"class_path": "lit_mimdit.training.strategies.ZeRO", "init_args": {"stage": 1}}) == ("zero1", 1, False)
+    assert stage_of({"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {}}) == ("ddp", 0, False)
+
+
+def test_bytes_by_strategy():
+    """By hand: 100 M trained and 1,000 M frozen parameters in bfloat16, 4 processes."""
+    sizes = Sizes(frozen_bytes=2000 * MILLION, frozen=1000 * MILLION, trained=100 * MILLION)
+    common = {"world": 4, "precision": "bf16-mixed", "average": True}
+
+    def found(stage: int, offload: bool = False, **changes) -> list[int]:
+        kept = static(sizes, stage=stage, offload=offload, **(common | changes))
+        return [round(n / MILLION) for n in (kept.frozen, kept.trained, kept.gradients, kept.optimizer, kept.average, kept.host)]
+
+    assert found(0) == [2000, 400, 800, 800, 400, 0], "32 bits everywhere; DDP's buckets double the gradients"
+    assert found(0, world=1, average=False) == [2000, 400, 400, 800, 0, 0]
+    assert found(1) == [2000, 200, 200 + 400, 300, 100, 0], (
+        "16-bit copies, two buckets; a quarter of 12 bytes each; a quarter of the average"
+    )
+    assert found(2) == [2000, 200, 50 + 400, 300, 100, 0]
+    assert found(2, offload=True) == [2000, 200, 450, 0, 0, 400]
+    assert found(3) == [500 + 2000, 50, 450, 300, 100, 0], "a quarter kept, and up to 10^9 gathered at a time"
+
+
+def test_only_the_chosen_sub_experts_are_computed(tiny_settings):
+    from lit_mimdit.models.mim import BranchConfig, IntraConfig
+
+    config = BranchConfig(width=16, heads=2, intra=IntraConfig(experts=4, top_k=2))
+    assert (as_computed(config).intra.experts, as_computed(config).intra.router) == (2, "dense")
+    dense = BranchConfig(width=16, heads=2, intra=IntraConfig(experts=4, router="dense"))
+    assert as_computed(dense) == dense
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is measured by Linux's /proc")
+@pytest.mark.parametrize("checkpointing", [0, 1])
+def test_the_estimate_is_within_a_fifth_of_what_a_step_takes(checkpointing):
+    """A process that really trains; its own baseline; the same script that gives the README's figures."""
+    options = ["--batch", "16", "--crop", "64", "--checkpointing", str(checkpointing)]
+    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "memory.py"), *options], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    *_, activations, estimated, measured, off = done.stdout.splitlines()[-1].split()
+    assert float(activations) > 100 and abs(int(off.strip("%+-"))) <= 20, done.stdout
+    assert abs(float(estimated) / float(measured) - 1) <= 0.2, json.dumps([estimated, measured])
