@@ -1,6 +1,6 @@
 """One optimizer step and one restoration at Stable Diffusion 3.5's full size, with random weights: time and peak memory.
 
-    python benchmarks/full_size.py                              # SD3.5-medium, 512 x 512, batch 1, 2 sampling steps; 20 minutes, 14 GiB
+    python benchmarks/full_size.py                              # SD3.5-medium, 512 x 512, batch 1, 2 sampling steps; 10 GiB
     python benchmarks/full_size.py --backbone nano --size 128   # a minute, to try it
 
 Backbone and VAE have the released models' sizes (lit_mimdit/models/geometries) and random bfloat16 values; the branch is that of the YAML.

@@ -8,6 +8,7 @@ Each case is a process of its own: real weights of nano, two real steps with Ada
 """
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -69,6 +70,7 @@ def new_module(checkpointing: int) -> MiMDiTModule:
 def measure(batch: int, crop: int, checkpointing: int, precision: str) -> int:
     """Bytes at the peak of two steps, model included."""
     steps(new_module(checkpointing), 1, 32, precision, 1)  # code and kernels are loaded
+    gc.collect()  # a LightningModule holds itself in circles, and would be counted as there before
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     steps(new_module(checkpointing), batch, crop, precision, 2)

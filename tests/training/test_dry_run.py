@@ -107,10 +107,9 @@ def test_only_the_chosen_sub_experts_are_computed(tiny_settings):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is measured by Linux's /proc")
-@pytest.mark.parametrize("checkpointing", [0, 1])
-def test_the_estimate_is_within_a_fifth_of_what_a_step_takes(checkpointing):
+def test_the_estimate_is_within_a_fifth_of_what_a_step_takes():
     """A process that really trains; its own baseline; the same script that gives the README's figures."""
-    options = ["--batch", "16", "--crop", "64", "--checkpointing", str(checkpointing)]
+    options = ["--batch", "16", "--crop", "64", "--checkpointing", "0"]
     done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "memory.py"), *options], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     *_, activations, estimated, measured, off = done.stdout.splitlines()[-1].split()
