@@ -25,6 +25,7 @@ def test_the_list_of_commands_is_known():
     """A new command needs a line here, a help text, and a test of its own."""
     assert sorted(cli.TRAINER_COMMANDS) == ["fit", "predict", "test", "validate"]
     assert sorted(cli.COMMANDS) == [
+        "classical",
         "data check",
         "data latents",
         "data shard",
@@ -52,6 +53,7 @@ TAUGHT = {
     "validate": ["--config", "--ckpt_path"],
     "test": ["--config", "--ckpt_path"],
     "predict": ["--config", "--ckpt_path"],
+    "classical": ["--output", "--method"],
     "restore": [
         "--output",
         "--checkpoint",

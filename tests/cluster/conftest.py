@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from runs import Warm
+from real_runs import Warm
 from watch import Watch, seen
 
 

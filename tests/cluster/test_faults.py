@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import CHECKPOINTS, SINGLE_HOST, assert_same_run, said, tensors
+from real_runs import CHECKPOINTS, SINGLE_HOST, assert_same_run, said, tensors
 from watch import seen
 
 # otherwise restarted processes find the addresses of those that died, and wait for them (pytorch/pytorch issue 135712)

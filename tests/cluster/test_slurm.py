@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import HERE, PATIENCE, assert_same_run, environment
+from real_runs import HERE, PATIENCE, assert_same_run, environment
 
 SUBMIT = HERE.parents[1] / "experiments" / "cluster" / "submit.sbatch"
 CPUS = "--ntasks-per-node 1 --gpus-per-node 0 --cpus-per-task 1"

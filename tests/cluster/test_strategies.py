@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from runs import CHECKPOINTS, HERE, SINGLE_HOST, assert_same_run, said, tensors
+from real_runs import CHECKPOINTS, HERE, SINGLE_HOST, assert_same_run, said, tensors
 from watch import seen
 
 from lit_mimdit import cli

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from runs import HERE, PATIENCE, assert_same_run, environment, said
+from real_runs import HERE, PATIENCE, assert_same_run, environment, said
 from watch import seen
 
 TIMEOUT = "0:00:15"

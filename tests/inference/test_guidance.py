@@ -48,7 +48,7 @@ def test_guided_velocity_is_made_of_two_networks(transformer, base):
     network = MiMDiT(transformer, config, empty).eval()
     z, x, t = *torch.randn(2, 2, 16, 8, 8, generator=draw), torch.full((2,), 0.7)
     with torch.no_grad():
-        velocity, _ = conditioned(network, z, prompt, 3.0)
+        velocity = conditioned(network, z, prompt, 3.0).velocity
         told, nothing = network(x, t, network.condition(z, prompt), prompt), network(x, t, network.condition(z, empty), empty)
         torch.testing.assert_close(velocity(x, 0.7), nothing + 3.0 * (told - nothing))
         torch.testing.assert_close(conditioned(network, z, prompt, 1.0)[0](x, 0.7), told)

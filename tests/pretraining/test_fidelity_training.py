@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from lit_mimdit.cli import main
 from lit_mimdit.data.layouts import read_layout
 from lit_mimdit.models.fidelity import Fidelity
-from lit_mimdit.pretraining.fidelity import psnr
+from lit_mimdit.pretraining.fidelity import error_per_image, psnr
 from lit_mimdit.pretraining.restored import RestoredImages
 
 
@@ -46,6 +46,13 @@ def test_missing_restored_images_and_small_ones_are_named(pairs, restored, tmp_p
         RestoredImages(pairs, tmp_path, 32, True, 0)
     with pytest.raises(ValueError, match="smaller than data.crop"):
         RestoredImages(pairs, restored, 64, True, 0)
+
+
+def test_the_error_of_each_image_by_hand():
+    reference = torch.zeros(2, 3, 2, 2)
+    image = reference.clone()
+    image[0, :, 0, 0] = 0.4  # one of four pixels; of two differences a direction, one is 0.4
+    torch.testing.assert_close(error_per_image(image, reference, 0.5), torch.tensor([0.1 + 0.5 * (0.2 + 0.2), 0.0]))
 
 
 def test_psnr_equals_scikit_image():
