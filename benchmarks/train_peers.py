@@ -3,6 +3,7 @@
     python benchmarks/train_peers.py --size nano
     python benchmarks/train_peers.py --size mid --rounds 3
     python benchmarks/train_peers.py --size mid --checkpointing
+    python benchmarks/train_peers.py --size mid --blocks 4 --rounds 1
 
 A step is: condition, velocity, loss, backward, Adam, all on random latents, the trained weights in float32 under bfloat16 autocast if the
 backbone is bfloat16. Every system runs in a process of its own, so that its peak (VmHWM) is its own; what the bare process and the backbone
@@ -18,7 +19,7 @@ import time
 from pathlib import Path
 
 import torch
-from peers import SIZES, Size, random_prompt, random_transformer
+from peers import SIZES, Size, cut, random_prompt, random_transformer
 from torch import nn
 from tqdm import tqdm
 
@@ -68,13 +69,14 @@ def one(name: str, size: Size, args: argparse.Namespace) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="mid")
+    parser.add_argument("--blocks", type=int, help="of the backbone, if not all of the size's")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    size = SIZES[args.size]
+    size = cut(SIZES[args.size], args.blocks)
     if args.alone:
         print(json.dumps(one(args.alone, size, args)))
         return
@@ -84,7 +86,7 @@ def main() -> None:
     for name in tqdm(names, unit="system"):
         command = [sys.executable, *sys.argv, "--alone", name]
         found[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
-    print(f"{args.size}, {args.threads} thread(s), checkpointing: {args.checkpointing}, median of {args.rounds}")
+    print(f"{args.size}, {blocks} blocks, {args.threads} thread(s), checkpointing: {args.checkpointing}, median of {args.rounds}")
     print("| system | trained | a step (CPU s) | to MiM-DiT | peak (GiB) |\n|---|---:|---:|---:|---:|")
     for name, row in found.items():
         share = row["seconds"] / found["MiM-DiT"]["seconds"]

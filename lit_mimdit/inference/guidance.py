@@ -39,6 +39,7 @@ def conditioned(network: ConditionedBackbone, z_lq: Tensor, prompt: Prompt, guid
         told = network(x, times, condition, prompt)
         return told if guidance == 1.0 else guide(told, network(x, times, unprompted), guidance)
 
-    leaves = tree_leaves([one._replace(routing=()) for one in (condition, unprompted)])
-    kept = {id(tensor): tensor.nbytes for tensor in leaves if isinstance(tensor, Tensor)}
+    decided = {id(tensor) for tensor in tree_leaves((condition.routing, unprompted.routing))}
+    leaves = [leaf for leaf in tree_leaves((condition, unprompted)) if isinstance(leaf, Tensor) and id(leaf) not in decided]
+    kept = {id(tensor): tensor.nbytes for tensor in leaves}
     return Conditioned(velocity, condition.routing, sum(kept.values()))
