@@ -148,7 +148,7 @@ def tiny_settings(backbone_folder, data_root) -> dict:
     model["branch"] |= {"width": 16, "heads": 2, "window": 2, "intra": {"experts": 2, "top_k": 1}, "base": "position", "chained": True}
     model["flow"] = {"time_mean": 0.0, "time_std": 1.0, "time_shift": 1.0, "weighting": "velocity"}
     model["optimizer"] |= {"lr": 1e-3, "betas": [0.9, 0.99], "warmup_steps": 2, "schedule": "cosine"}
-    model["sampling"] |= {"steps": 2, "tile": 32, "overlap": 8}
+    model["sampling"] |= {"steps": 2, "tile": 32, "overlap": 8, "overview": 0}
     data |= {"root": str(data_root), "batch_size": 4, "crop": 32, "eval_batch_size": 2, "eval_crop": 32}
     trainer |= {"max_steps": 6, "val_check_interval": 3, "accelerator": "cpu", "log_every_n_steps": 1}
     for callback in trainer["callbacks"]:

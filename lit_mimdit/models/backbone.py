@@ -3,10 +3,11 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from lit_mimdit.models.folder import NANO, locate, nano_folder, unavailable
 from lit_mimdit.models.network import Prompt
@@ -67,6 +68,19 @@ def identify(name: str, transformer: SD3Transformer2DModel) -> Identity:
     return Identity(name, *hashes, str(transformer.dtype).removeprefix("torch."))
 
 
+def _promised(folder: Path) -> list[str]:
+    """Weights that the index of a sharded model names and its files lack: diffusers believes the index, and leaves them random."""
+    promised = {}
+    for index in folder.glob("*.safetensors.index.json"):
+        for name, file in json.loads(index.read_text())["weight_map"].items():
+            promised.setdefault(folder / file, set()).add(name)
+    lacking = set()
+    for file, names in promised.items():
+        with safe_open(file, "pt") as shard:
+            lacking |= names - set(shard.keys())
+    return sorted(lacking)
+
+
 def _read(source: str, where: str, dtype: torch.dtype, kind: type, subfolder: str) -> torch.nn.Module:
     """A frozen model of the folder, from safetensors only (one file, or shards with their index)."""
     options = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
@@ -77,6 +91,7 @@ def _read(source: str, where: str, dtype: torch.dtype, kind: type, subfolder: st
         model, info = kind.from_pretrained(where, subfolder=subfolder, **options)
     except (OSError, SafetensorError, ValueError) as error:  # ValueError: weights of other shapes than config.json says
         raise unavailable(source, error) from error
+    info["missing_keys"] = set(info["missing_keys"]) | set(_promised(Path(where) / subfolder))
     for kept in ("missing_keys", "unexpected_keys", "mismatched_keys"):  # diffusers warns, fills what is missing at random, and goes on
         if info[kept]:
             names = sorted(str(name) for name in info[kept])

@@ -133,7 +133,7 @@ def test_the_branch_trains_on_photographs_degraded_on_the_spot(backbone_folder, 
     Image.fromarray(load("coffee")[:100, :140]).save(tmp_path / "photos" / "coffee.png")
     model = ["--model.init_args.backbone", str(backbone_folder), "--model.init_args.branch.width", "16"]
     model += ["--model.init_args.branch.heads", "2", "--model.init_args.branch.window", "2", "--model.init_args.sampling.tile", "32"]
-    model += ["--model.init_args.sampling.overlap", "8"]
+    model += ["--model.init_args.sampling.overlap", "8", "--model.init_args.sampling.overview", "0"]
     data = ["--data.init_args.photos", str(tmp_path / "photos"), "--data.init_args.root", str(data_root)]
     data += ["--data.init_args.crop", "32", "--data.init_args.eval_crop", "32", "--data.init_args.batch_size", "2"]
     root = pytest.importorskip("lit_mimdit").__path__[0] + "/../experiments/nano"
