@@ -17,7 +17,7 @@ from lit_mimdit.routing.pictures import png, svg
 CSV, MARKDOWN, LATEX, PLOT = "results.csv", "results.md", "results.tex", "results"
 METHOD = (
     "Brackets: 95% intervals of variant - full, paired by seed and image, for other trainings and other images (seeds and images crossed, "
-    "both random: Dorfman, Berbaum, Metz 1992; degrees of freedom: Hillis 2007); of FID a t interval over the seeds, images fixed. Not "
+    "both random: Dorfman, Berbaum, Metz 1992, Satterthwaite 1946); of FID a t interval over the seeds, images fixed. Not "
     "corrected for the number of comparisons."
 )
 Table = tuple[str, list[str], list[list[str]]]  # title, head, body
