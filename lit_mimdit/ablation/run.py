@@ -5,6 +5,7 @@ A process killed in the middle leaves whole checkpoints; the same run goes on fr
 
 import fcntl
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -24,11 +25,15 @@ from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.training.checkpoint import read_checkpoint
 from lit_mimdit.training.resume import newest_valid
 
+LOCK = "lock"  # in a run's folder: the process that works there
+
 
 def run(folder: Path) -> int:
     """Train, test and measure; 0, or the exit status of the command that failed."""
-    with open(folder / "lock", "w") as lock:
+    with open(folder / LOCK, "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a process that outlived its parent may still be at work here
+        lock.truncate(0)
+        print(os.getpid(), file=lock, flush=True)
         if (folder / COST).is_file():
             return 0
         plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
