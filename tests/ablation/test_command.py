@@ -1,5 +1,6 @@
 """`ablate` for real, with everything tiny: what it shares, survives and repeats."""
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.training.checkpoint import load_branch
 
 DENSE = {"lines": {"model": {"init_args": {"branch": {"intra": {"router": "dense"}}}}}}
+SHARED = {"lines": {"model": {"init_args": {"branch": {"routers": "shared"}}}}}
 BAD = {"lines": {"model": {"init_args": {"branch": {"heads": 3}}}}}
 
 
@@ -35,7 +37,7 @@ def study(tiny_settings, write_settings, folder: Path, steps: int, variants: dic
 def done(tiny_settings, write_settings, tmp_path_factory) -> tuple[Path, list[str]]:
     """A study of 2 seeds with a variant that cannot be built, run to its end."""
     folder = tmp_path_factory.mktemp("ablation")
-    command = study(tiny_settings, write_settings, folder, 3, {"full": {}, "dense": DENSE, "bad": BAD})
+    command = study(tiny_settings, write_settings, folder, 3, {"full": {}, "dense": DENSE, "shared": SHARED, "bad": BAD})
     assert cli.main([*command, "--jobs", "2"]) == 1
     return folder / "out", command
 
@@ -48,7 +50,7 @@ def first_loss(run: Path) -> float:
 def test_a_run_that_fails_is_named_and_the_others_are_done(done, capsys):
     out, command = done
     made = sorted(path.parent.relative_to(out / "runs").as_posix() for path in out.rglob("cost.json"))
-    assert made == ["dense/seed0", "dense/seed1", "full/seed0", "full/seed1"]
+    assert made == [f"{variant}/seed{seed}" for variant in ("dense", "full", "shared") for seed in (0, 1)]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("test_summary.json")}
     assert cli.main(command) == 1, "again: only what failed is tried"
     said = capsys.readouterr()
@@ -64,6 +66,27 @@ def test_runs_of_a_seed_share_pairs_order_and_noise(done):
     assert losses["full", 0] == losses["dense", 0] != losses["full", 1] == losses["dense", 1]
 
 
+def test_shared_routers_travel_through_checkpoints_and_cost_less(done):
+    """Their file holds them once, loads again, and averages like the rest."""
+    restorers = [
+        load_restorer(done[0] / f"runs/{name}/seed0/checkpoints/last.ckpt", None, torch.device("cpu")) for name in ("full", "shared")
+    ]
+    own, shared = (restorer.network.branch for restorer in restorers)
+    file = load_branch(done[0] / "runs/shared/seed0/checkpoints/last.ckpt").tensors
+    assert shared.config.routers == "shared" and not any("mims.1" in name and "router" in name for name in file)
+    assert shared.mims[2].groups[1].router is shared.mims[0].groups[1].router
+    assert torch.equal(shared.mims[2].router.project.weight, file["mims.0.router.project.weight"])
+    assert sum(p.numel() for p in shared.parameters()) == sum(t.numel() for t in file.values()) < sum(p.numel() for p in own.parameters())
+
+
+def test_only_what_training_changes_is_scored_again(done, tiny, capsys):
+    """`versions: [restored]`: the same scores as with all three, and no others."""
+    summary = json.loads((done[0] / "runs/full/seed0/test/test_summary.json").read_text())
+    assert summary["versions"] == ["restored"]
+    assert cli.main(["test", "-c", tiny(**{"model.init_args.versions": ["degraded"]})]) == 2
+    assert "restored must be among them" in capsys.readouterr().err
+
+
 def test_costs_are_those_of_the_trained_network(done):
     """The branch's products, counted by hand: a multiplication and an addition are two."""
     restorer = load_restorer(done[0] / "runs/full/seed0/checkpoints/last.ckpt", None, torch.device("cpu"))
@@ -71,14 +94,13 @@ def test_costs_are_those_of_the_trained_network(done):
     mim = restorer.network.branch.mims[0]
     mim.groups = nn.ModuleList([mim.groups[3]])
     mim.router.project, mim.router.top_k = nn.Linear(16, 1), 1
-    tokens, width, outer, hidden = 16, 16, 16, 32  # 32 px, 8 px a token; the SE expert squeezes 16 to 4
+    tokens, width, outer, hidden = 16, 16, 16, 32  # 32 px, 8 px a token
     found = cost(restorer, 32)
-    patch = 2 * tokens * (16 * 2 * 2) * outer
-    expected = patch + 2 * (tokens * outer * width + width * 1 + width * 2 + tokens * 2 * width * hidden + tokens * width * outer)
-    squeeze = found["branch_flops"] - expected
-    assert 2 * 2 * width * 4 <= squeeze <= 2 * 2 * width * 4 + 2 * tokens * width * width * 2
+    branch, whole = found["branch_flops"], found["forward_flops"]
+    per_token = 16 * 2 * 2 * outer + outer * width + 2 * width * hidden + width * outer  # patches, projection, feed-forward, Zero Linear
+    assert branch == 2 * (tokens * per_token + width * 1 + width * 2 + 2 * width * 4)  # two routers, and one SE expert that squeezes to 4
     assert found["trained_parameters"] == sum(p.numel() for p in restorer.network.branch.parameters())
-    assert found["forward_flops"] > 3 * found["branch_flops"] and found["image"] == "32 x 32"
+    assert whole > 3 * branch and found["image"] == "32 x 32"
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tiny_settings, write_settings, tmp_path):
