@@ -10,7 +10,7 @@ from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.summary import ALL
 from lit_mimdit.routing.pictures import STYLE
 
-COLOURS = {"variant worse": "#d62728", "variant better": "#2ca02c", "undecided": "#7f7f7f"}
+COLOURS = {"variant worse": "#d62728", "variant better": "#2ca02c", "undecided": "#7f7f7f", "no interval": "#c7c7c7"}
 
 
 @mpl.rc_context(STYLE)
@@ -37,6 +37,6 @@ def forest(study: Study, rows: list[Row]) -> Figure:
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     handles = [mpl.lines.Line2D([], [], color=colour, marker="o", markersize=4, label=name) for name, colour in COLOURS.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"variant - {study.full}, all images")
     return figure

@@ -17,9 +17,9 @@ from lit_mimdit.evaluation.summary import ALL
 from lit_mimdit.routing.statistics import t_interval
 
 Row = dict[str, Any]
-Finding = Literal["variant worse", "variant better", "undecided"]
+Finding = Literal["variant worse", "variant better", "undecided", "no interval"]
 CROSSED, SEEDS = "seeds x images", "seeds"
-CONFIRMED, NOT_CONFIRMED, UNDECIDED = "confirmed in the small", "not confirmed", "undecided"
+CONFIRMED, NOT_CONFIRMED, UNDECIDED, NO_INTERVAL = "confirmed in the small", "not confirmed", "undecided", "no interval"
 
 
 @dataclass
@@ -58,16 +58,16 @@ def read_runs(runs: list[Run]) -> list[Tested]:
 
 
 def finding(low: float, high: float, higher: bool) -> Finding:
-    """What an interval of variant - full says."""
+    """What an interval of variant - full says; NaN ends are none (one seed)."""
     if not (low > 0 or high < 0):
-        return UNDECIDED
+        return NO_INTERVAL if math.isnan(low) else UNDECIDED
     return "variant better" if (low > 0) == higher else "variant worse"
 
 
 def verdict(low: float, high: float, published: float) -> str:
     """Does the published difference variant - full appear? Only an interval wholly on its side confirms it."""
     if not (low > 0 or high < 0):
-        return UNDECIDED
+        return NO_INTERVAL if math.isnan(low) else UNDECIDED
     return CONFIRMED if (low > 0) == (published > 0) else NOT_CONFIRMED
 
 
