@@ -58,14 +58,26 @@ def overview(study: Study, rows: list[Row]) -> Table:
 
 def beside_paper(study: Study, rows: list[Row]) -> Table | None:
     """The published differences and one's own, with the verdict; None if no variant has a row in the paper."""
-    head = ["table", "variant", "metric", "paper", "paper, full", "paper, difference", "here", "here, full", "here, difference", "verdict"]
+    head = [
+        "table",
+        "row",
+        "variant",
+        "metric",
+        "paper",
+        "paper, full",
+        "paper, difference",
+        "here",
+        "here, full",
+        "here, difference",
+        "verdict",
+    ]
     body = []
     for row in rows:
         if not row["verdict"]:
             continue
         paper, key = study.variants[row["variant"]].paper, row["metric"]
         digits = METRICS[key].decimals
-        cells = [str(paper.table), paper.row, f"{METRICS[key].label} {METRICS[key].arrow}"]
+        cells = [str(paper.table), paper.row, row["variant"], f"{METRICS[key].label} {METRICS[key].arrow}"]
         cells += [f"{row['paper_value']:.4f}", f"{row['paper_full']:.4f}", f"{row['paper_difference']:+.4f}"]
         cells += [f"{row['value']:.{digits}f}", f"{row['full']:.{digits}f}", signed(key, row["difference"], row["low"], row["high"])]
         body.append([*cells, row["verdict"]])

@@ -3,7 +3,6 @@
 A process killed in the middle leaves whole checkpoints; the same run goes on from the newest one.
 """
 
-import fcntl
 import json
 import os
 import shlex
@@ -14,6 +13,7 @@ import lightning.pytorch.cli  # noqa: F401  what the commands load when they are
 import pyiqa  # noqa: F401
 import torch
 import yaml
+from filelock import FileLock
 
 import lit_mimdit.training.callbacks
 import lit_mimdit.training.module  # noqa: F401
@@ -25,15 +25,13 @@ from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.training.checkpoint import read_checkpoint
 from lit_mimdit.training.resume import newest_valid
 
-LOCK = "lock"  # in a run's folder: the process that works there
+PID = "pid"  # in a run's folder: the process that works there
 
 
 def run(folder: Path) -> int:
     """Train, test and measure; 0, or the exit status of the command that failed."""
-    with open(folder / LOCK, "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a process that outlived its parent may still be at work here
-        lock.truncate(0)
-        print(os.getpid(), file=lock, flush=True)
+    with FileLock(folder / "lock"):  # a process that outlived its parent may still be at work here
+        (folder / PID).write_text(str(os.getpid()), encoding="utf-8")
         if (folder / COST).is_file():
             return 0
         plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))

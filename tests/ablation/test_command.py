@@ -116,7 +116,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tiny_settings, write_s
     while not (run / "checkpoints/step=3.ckpt").is_file():
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.01)
-    os.kill(int((run / "lock").read_text()), signal.SIGKILL)
+    os.kill(int((run / "pid").read_text()), signal.SIGKILL)
     error = process.communicate(timeout=280)[1]
     assert process.returncode == 1 and "full, seed 0: ended by signal 9" in error
     assert not (run / "cost.json").is_file() and not (run / "checkpoints/step=60.ckpt").is_file()

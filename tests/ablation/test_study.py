@@ -71,6 +71,17 @@ def test_runs_of_a_study_differ_in_the_variants_lines_only(name, tmp_path, capsy
         assert {key: value for key, value in changed.items() if key not in of_folder} == leaves(study.variants[variant].lines)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wo_intra", "sparse_dense"])
+def test_variants_dry_run_with_sd35(name, capsys):
+    """Without its weights; of fewer sub-experts fewer parameters train."""
+    assert (
+        cli.main(["fit", *(f"--config={path}" for path in (ROOT / "experiments" / BASES["sd35"], FOLDER / f"{name}.yaml")), "--dry-run"])
+        == 0
+    )
+    assert f"trained {'87.32' if name == 'wo_intra' else '221.43'} M, frozen" in capsys.readouterr().out
+
+
 def test_the_three_tables_are_all_there():
     study = read_study(FOLDER / "nano.yaml")
     named = {(v.paper.table, v.paper.row) for v in study.variants.values() if v.paper}
