@@ -75,10 +75,8 @@ def test_runs_of_a_study_differ_in_the_variants_lines_only(name, tmp_path, capsy
 @pytest.mark.parametrize("name", ["wo_intra", "sparse_dense"])
 def test_variants_dry_run_with_sd35(name, capsys):
     """Without its weights; of fewer sub-experts fewer parameters train."""
-    assert (
-        cli.main(["fit", *(f"--config={path}" for path in (ROOT / "experiments" / BASES["sd35"], FOLDER / f"{name}.yaml")), "--dry-run"])
-        == 0
-    )
+    base, variant = str(ROOT / "experiments" / BASES["sd35"]), str(FOLDER / f"{name}.yaml")
+    assert cli.main(["fit", "-c", base, "-c", variant, "--dry-run"]) == 0
     assert f"trained {'87.32' if name == 'wo_intra' else '221.43'} M, frozen" in capsys.readouterr().out
 
 
