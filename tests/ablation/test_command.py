@@ -90,15 +90,15 @@ def test_only_what_training_changes_is_scored_again(done, tiny, capsys):
 def test_costs_are_those_of_the_trained_network(done):
     """The branch's products, counted by hand: a multiplication and an addition are two."""
     restorer = load_restorer(done[0] / "runs/full/seed0/checkpoints/last.ckpt", None, torch.device("cpu"))
-    restorer.network.branch.mims = restorer.network.branch.mims[:1]
-    mim = restorer.network.branch.mims[0]
-    mim.groups = nn.ModuleList([mim.groups[3]])
-    mim.router.project, mim.router.top_k = nn.Linear(16, 1), 1
+    for mim in restorer.network.branch.mims:
+        mim.groups = nn.ModuleList([mim.groups[3]])
+        mim.router.project, mim.router.top_k = nn.Linear(16, 1), 1
     tokens, width, outer, hidden = 16, 16, 16, 32  # 32 px, 8 px a token
     found = cost(restorer, 32)
     branch, whole = found["branch_flops"], found["forward_flops"]
-    per_token = 16 * 2 * 2 * outer + outer * width + 2 * width * hidden + width * outer  # patches, projection, feed-forward, Zero Linear
-    assert branch == 2 * (tokens * per_token + width * 1 + width * 2 + 2 * width * 4)  # two routers, and one SE expert that squeezes to 4
+    per_token = outer * width + 2 * width * hidden + width * outer  # projection, feed-forward, Zero Linear
+    mim = tokens * per_token + width * 1 + width * 2 + 2 * width * 4  # and two routers, and one SE expert that squeezes to 4
+    assert branch == 2 * (tokens * (16 * 2 * 2) * outer + 3 * mim), "patches, and three blocks"
     assert found["trained_parameters"] == sum(p.numel() for p in restorer.network.branch.parameters())
     assert whole > 3 * branch and found["image"] == "32 x 32"
 
