@@ -25,8 +25,8 @@ def test_the_list_of_commands_is_known():
     """A new command needs a line here, a help text, and a test of its own."""
     assert sorted(cli.TRAINER_COMMANDS) == ["fit", "predict", "test", "validate"]
     assert sorted(cli.COMMANDS) == [
-        "classical",
         "ablate",
+        "classical",
         "data check",
         "data latents",
         "data shard",
