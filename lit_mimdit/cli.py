@@ -31,6 +31,7 @@ COMMANDS = {
     "data shard": ("lit_mimdit.data.shards.write", "shard", "write a data set as shards, to stream from a network disk or S3"),
     "data latents": ("lit_mimdit.training.latents", "latents", "encode shards with the VAE, for training that skips it"),
     "evaluate": ("lit_mimdit.evaluation.evaluate", "evaluate", "score any method's restored images against their references"),
+    "ablate": ("lit_mimdit.ablation.command", "ablate", "train variants with several seeds, and test each claim with an interval"),
     "report": ("lit_mimdit.evaluation.report", "report", "one page of finished evaluations: tables, plots, best and worst cases"),
     "routing": ("lit_mimdit.routing.command", "routing", "what each expert does for each degradation, beside the paper's table 6"),
     "metrics": ("lit_mimdit.evaluation.listing", "metrics", "list the metrics, their weights, and which can run here"),
@@ -140,7 +141,8 @@ def run_trainer(args: list[str]) -> None:
 def run_function(name: str, function: Callable, args: list[str]) -> int:
     """Parse `args` by the function's signature and call it; it exits with 1 if it returns a number that is not 0.
 
-    What the function takes by position is positional here too (as many as one likes, if it is a list); `output` also answers to -o.
+    What the function takes by position is positional here too (as many as one likes, if it is a list); `output` also answers to -o,
+    `config` to -c.
     """
     from docstring_parser import parse
     from jsonargparse import ArgumentParser
@@ -151,16 +153,17 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
     positional = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     description = f"{text.short_description}\n\n{text.long_description or ''}"
     parser = ArgumentParser(prog=f"python -m lit_mimdit {name}", description=description, exit_on_error=False)
-    by_hand = {p.name for p in positional} | ({"output"} & signature.parameters.keys())
+    short = {"output": "-o", "config": "-c"}
+    by_hand = {p.name for p in positional} | (short.keys() & signature.parameters.keys())
     for p in positional:
         many = get_origin(p.annotation) is list
         kind = get_args(p.annotation)[0] if many else p.annotation
         parser.add_argument(p.name, nargs="+" if many else None, type=kind, help=help_of[p.name])
-    if "output" in by_hand:
-        output = signature.parameters["output"]
-        required = output.default is inspect.Parameter.empty
-        extra = {"required": True} if required else {"default": output.default}
-        parser.add_argument("-o", "--output", type=output.annotation, help=help_of["output"], **extra)
+    for option in [name for name in short if name in by_hand]:
+        parameter = signature.parameters[option]
+        required = parameter.default is inspect.Parameter.empty
+        extra = {"required": True} if required else {"default": parameter.default}
+        parser.add_argument(short[option], f"--{option}", type=parameter.annotation, help=help_of[option], **extra)
     parser.add_function_arguments(function, skip=by_hand)
     flags = {f"--{name}" for name, parameter in signature.parameters.items() if parameter.annotation is bool}
     bare = [i for i, a in enumerate(args) if a in flags and args[i + 1 : i + 2] not in (["true"], ["false"])]  # a bare flag means true

@@ -14,7 +14,7 @@ import yaml
 from lit_mimdit import __version__, cli
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.yaml"))
+EXPERIMENTS = sorted(p for p in (ROOT / "experiments").rglob("*.yaml") if p.parent.name != "ablations")  # those: tests/ablation
 
 
 def run(*args: str) -> subprocess.CompletedProcess:
@@ -25,6 +25,7 @@ def test_the_list_of_commands_is_known():
     """A new command needs a line here, a help text, and a test of its own."""
     assert sorted(cli.TRAINER_COMMANDS) == ["fit", "predict", "test", "validate"]
     assert sorted(cli.COMMANDS) == [
+        "ablate",
         "classical",
         "data check",
         "data latents",
@@ -71,6 +72,7 @@ TAUGHT = {
         "--device",
     ],
     "export": ["--output", "--dtype"],
+    "ablate": ["-c", "--config", "--output", "--jobs", "--threads", "--only", "results.csv"],
     "sample-data": ["--size", "--train_crops", "--types", "--overwrite"],
     "data check": ["--layout"],
     "data shard": ["source", "destination", "--tile", "--overlap", "--codec", "--quality", "--workers", "--max_broken"],

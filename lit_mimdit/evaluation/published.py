@@ -1,4 +1,4 @@
-"""The numbers of the MiM-DiT paper (arXiv 2603.02710, tables 1 and 2) with one's own beside them, best and second best marked.
+"""The numbers of the MiM-DiT paper (arXiv 2603.02710): tables 1 and 2 with one's own beside them, best and second best marked; 3 to 5.
 
 Own results are ranked only where they come from as many images as the published set has; else they are shown unranked, as "other images".
 """
@@ -25,6 +25,12 @@ FOUNDIR = {
 # data set of table 2 -> number of test images; None where the published list is not known
 BENCHMARKS: dict[str, int | None] = {"4KRD": None, "RealRain-1K": 448, "HazeRD": None, "UHD-LL": 150}
 Mark = Literal["best", "second", ""]
+# ablation table -> its file, and the row of the full model
+ABLATIONS = {
+    3: ("table3_intra_moe.csv", "w/ Intra-MoE"),
+    4: ("table4_inter_moe_heterogeneity.csv", "(e) Heterogeneity"),
+    5: ("table5_router_design.csv", "Dense Inter + Sparse Intra"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,13 @@ def read_published(table: Literal[1, 2]) -> dict[tuple[str, str], list[Entry]]:
         method = PAPER if line["method"] == OURS else line["method"]
         found.setdefault((group, line["metric"]), []).append(Entry(method, float(line["value"])))
     return found
+
+
+def read_ablation(table: int) -> dict[str, dict[str, float]]:
+    """Rows of the paper's table 3, 4 or 5: variant -> column (LPIPS, FID, ...) -> value."""
+    text = (files("lit_mimdit.evaluation") / "paper" / ABLATIONS[table][0]).read_text(encoding="utf-8")
+    lines = list(csv.DictReader(text.splitlines()))
+    return {line["variant"]: {column: float(value) for column, value in line.items() if column != "variant"} for line in lines}
 
 
 def marks(entries: list[Entry], higher: bool, decimals: int = 4) -> dict[str, Mark]:

@@ -15,7 +15,7 @@ from lit_mimdit.inference import tiling
 from lit_mimdit.models.backbone import nano_folder
 from lit_mimdit.models.fidelity import Fidelity
 
-FORMAT = "lit_mimdit.fidelity.1"
+FORMAT = "lit_mimdit.fidelity.2"
 KEY = "lit_mimdit"
 PACKAGE = "package"  # the one that was trained behind the branch that comes with the package
 TILE, OVERLAP = 512, 64  # pixels
@@ -45,15 +45,21 @@ class Corrector:
         if self.weight == 0:
             return restored
         self.network.to(restored.device)
-        boxes = tiling.boxes(*restored.shape[-2:], TILE, OVERLAP, self.network.correction.multiple)
-
-        def correct(both: Tensor, _: int) -> Tensor:
-            return self.network(both[:, :3], both[:, 3:], self.weight)
-
-        pairs = torch.cat([restored, lq.to(restored)], dim=1)
+        boxes = tiling.boxes(*restored.shape[-2:], TILE, OVERLAP, self.network.multiple)
+        lq = lq.to(restored)
         if len(boxes) == 1:
-            return correct(pairs, 0).clamp(0, 1)
-        return torch.cat([tiling.blend(pair[None], boxes, boxes, OVERLAP, 1, correct) for pair in pairs]).clamp(0, 1)
+            return self.network(restored, lq, self.weight).clamp(0, 1)
+        return torch.cat([self._tiled(pair[None], boxes) for pair in torch.cat([restored, lq], dim=1)]).clamp(0, 1)
+
+    def _tiled(self, pair: Tensor, boxes: list[tiling.Box]) -> Tensor:
+        """Of restored and degraded image (1, 6, H, W): the tiles share the statistics of the scene."""
+        tiles = (tiling.crop(pair, box) for box in boxes)
+        scene = torch.stack([self.network.statistics(tile[:, :3], tile[:, 3:]) for tile in tiles]).mean(0)
+
+        def correct(tile: Tensor, _: int) -> Tensor:
+            return self.network(tile[:, :3], tile[:, 3:], self.weight, scene)
+
+        return tiling.blend(pair, boxes, boxes, OVERLAP, 1, correct)
 
 
 def save_fidelity(path: Path, network: Fidelity) -> None:

@@ -76,9 +76,9 @@ class Restorer:
         self.patch = network.backbone.config.patch_size
         self.factor = downsampling(vae)
         self.multiple = self.factor * self.patch
-        if corrector is not None and self.multiple % corrector.network.correction.multiple:
+        if corrector is not None and self.multiple % corrector.network.multiple:
             raise ValueError(
-                f"the fidelity network takes multiples of {corrector.network.correction.multiple} px, this backbone of {self.multiple} px: "
+                f"the fidelity network takes multiples of {corrector.network.multiple} px, this backbone of {self.multiple} px: "
                 "use one with fewer levels"
             )
         limit = network.backbone.config.pos_embed_max_size * self.multiple

@@ -57,6 +57,7 @@ class BranchConfig:
         intra: sub-experts and router inside a group.
         ff_ratio: hidden width of the feed-forward layer, in widths.
         se_reduction: squeeze factor of the SE experts.
+        routers: "block" gives every MiM an Inter router and Intra routers of its own (the paper), "shared" has one set for all of them.
         chained: MiM i also receives the tokens of MiM i - 1; false gives every MiM the LQ tokens alone (the paper).
         positions: the LQ tokens carry the backbone's positions.
         base: what the condition tokens are before anything is learned: "zero" (the paper), "embed" (the normalised LQ tokens),
@@ -75,6 +76,7 @@ class BranchConfig:
     intra: IntraConfig = field(default_factory=IntraConfig)
     ff_ratio: float = 2.0
     se_reduction: int = 4
+    routers: Literal["block", "shared"] = "block"
     chained: bool = False
     positions: bool = True
     base: Literal["zero", "embed", "position", "reference"] = "zero"
@@ -181,6 +183,14 @@ class IntraMoE(nn.Module):
             elif torch.is_grad_enabled():
                 y_BNd = y_BNd + (0.0 * expert(x_BNd[:1, :1], (1, 1)).sum() * gates_BE11[0, index]).to(y_BNd.dtype)
         return y_BNd
+
+
+def share_routers(mims: nn.ModuleList) -> None:
+    """All MiMs ask the routers of the first: one Inter router, and one Intra router a group."""
+    for mim in mims[1:]:
+        mim.router = mims[0].router
+        for group, first in zip(mim.groups, mims[0].groups, strict=True):
+            group.router = first.router
 
 
 class MiM(nn.Module):

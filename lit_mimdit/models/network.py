@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
-from lit_mimdit.models.mim import BranchConfig, Decisions, MiM
+from lit_mimdit.models.mim import BranchConfig, Decisions, MiM, share_routers
 
 
 class Prompt(NamedTuple):
@@ -51,6 +51,8 @@ class Branch(nn.Module):
         super().__init__()
         self.config = config
         self.mims = nn.ModuleList(MiM(outer_width, config, shifted=index % 2 == 1) for index in range(blocks))
+        if config.routers == "shared":
+            share_routers(self.mims)
         self.gates = nn.Parameter(torch.zeros(blocks, outer_heads)) if config.fusion == "zero_gated" else None
         self.gradient_checkpointing = False
 

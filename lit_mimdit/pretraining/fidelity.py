@@ -46,7 +46,7 @@ class FidelityTraining(L.LightningModule):
         self,
         optimizer: OptimizerConfig,
         output: str,
-        widths: tuple[int, ...] = (20, 36, 56),
+        widths: tuple[int, ...] = (20, 36, 54),
         blocks: int = 2,
         gradient_weight: float = 0.5,
     ) -> None:

@@ -146,7 +146,7 @@ def branch_of_checkpoint(checkpoint: dict[str, Any], where: str) -> BranchFile:
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     """Copy `tensors` into the branch; ValueError naming the keys if any is missing, unexpected or of another shape."""
-    own = module.state_dict()
+    own = dict(module.named_parameters())  # shared ones once, as `trained_state` has them; a branch has no persistent buffers
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     shapes = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
     if missing or extra or shapes:
@@ -158,4 +158,4 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None
         raise ValueError(
             f"{where}: does not fit model.branch: parameters {', '.join(parts)}; use the branch configuration it was trained with"
         )
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, strict=False)  # the second names of shared parameters are not in the file

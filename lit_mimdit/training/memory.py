@@ -93,8 +93,11 @@ class Step:
 
 
 def as_computed(config: BranchConfig) -> BranchConfig:
-    """The branch with as many sub-experts as an image chooses, all of them computed: which they are is not known without values."""
-    intra = config.intra
+    """The branch with as many sub-experts as an image chooses, all of them computed: which they are is not known without values.
+
+    Nor is which group an Inter router of one group takes: all groups are computed, and the step is an upper bound.
+    """
+    config, intra = replace(config, inter=replace(config.inter, router="dense")), config.intra
     if intra.router == "dense":
         return config
     return replace(config, intra=replace(intra, experts=intra.top_k, top_k=intra.top_k, router="dense"))

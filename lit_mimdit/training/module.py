@@ -31,7 +31,8 @@ from lit_mimdit.training.flow import FlowConfig, interpolate, loss_per_sample, s
 from lit_mimdit.training.latents import require_same_vae
 from lit_mimdit.training.optim import OptimizerConfig, configure
 
-VERSIONS = ("degraded", "restored", "vae_round_trip")
+Version = Literal["degraded", "restored", "vae_round_trip"]
+VERSIONS: list[Version] = ["degraded", "restored", "vae_round_trip"]
 METRICS = ["psnr", "ssim_y", "ssim_rgb"]
 EVAL_SEED = 1  # added to the data seed, so that evaluation never reuses a training sample's noise
 
@@ -77,6 +78,8 @@ class MiMDiTModule(L.LightningModule):
         init: exported branch or checkpoint to start from instead of fresh weights.
         gradient_checkpointing: recompute the backbone's activations in the backward pass (less memory, one more forward).
         metrics: scores of `test` by key (`python -m lit_mimdit metrics` lists them); validation takes those without a network.
+        versions: what validation and test score of each image: "restored", beside it "degraded" and "vae_round_trip" (the best a latent
+            could give). A study of many runs need not score again what no training changes.
         attention: training's kernel: "auto" leaves the choice to PyTorch; "math" is faster on CPUs in bfloat16 at few tokens
             (benchmarks/attention.py).
     """
@@ -99,6 +102,7 @@ class MiMDiTModule(L.LightningModule):
         prompt: PromptConfig | None = None,
         fidelity: str | None = None,
         fidelity_weight: float = 1.0,
+        versions: list[Version] = VERSIONS,
     ) -> None:
         super().__init__()
         self.backbone_name, self.branch_config, self.optimizer_config = backbone, branch, optimizer
@@ -109,6 +113,9 @@ class MiMDiTModule(L.LightningModule):
         self.network: ConditionedBackbone | None = None
         self.identity: Identity | None = None
         self.metrics = [metric.key for metric in choose(metrics, "model.metrics")]
+        if "restored" not in versions:
+            raise ValueError(f"model.versions are {versions}: restored must be among them")
+        self.versions = tuple(version for version in VERSIONS if version in versions)
         self.table: ScoreTable | None = None
         self.summary: dict[str, Any] | None = None
         self.terms: dict[str, Tensor] = {}  # of this step's loss, by name: for FiniteGuard's message
@@ -174,15 +181,16 @@ class MiMDiTModule(L.LightningModule):
     # -- evaluation: validation and test are the same
 
     def _start_table(self, metrics: list[str]) -> None:
-        self.table = ScoreTable(VERSIONS, Scorer(metrics, self.device))
+        self.table = ScoreTable(self.versions, Scorer(metrics, self.device))
 
     def _evaluate(self, batch: dict[str, Any]) -> dict[str, Any]:
         restored, routing = self.restorer(batch["lq"], batch["seed"].cpu() + EVAL_SEED, ids=batch["id"])
         gt, lq = batch["gt"].cpu(), batch["lq"].cpu()
-        round_trip = self.restorer.round_trip(batch["gt"])
+        round_trip = self.restorer.round_trip(batch["gt"]) if "vae_round_trip" in self.versions else gt
         for row, (id, degradation) in enumerate(zip(batch["id"], batch["degradation"], strict=True)):
             images = dict(zip(VERSIONS, (lq[row], restored[row], round_trip[row]), strict=True))
-            self.table.add(id, degradation, gt[row], images, batch["dataset"][row])
+            shown = {version: images[version] for version in self.versions}
+            self.table.add(id, degradation, gt[row], shown, batch["dataset"][row])
         return {"restored": restored, "routing": routing, "degradation": batch["degradation"]}
 
     def _finish_table(self, stage: str) -> None:

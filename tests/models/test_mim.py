@@ -218,6 +218,24 @@ def test_bfloat16_by_autocast_or_by_weights(inter, intra):
         assert c.dtype == torch.bfloat16 and (a - c.float()).abs().mean() < 0.04 * scale
 
 
+def test_shared_routers_are_one_set_asked_by_all_blocks():
+    """Equal to routers of its own in every block, with the same weights; their gradients are the sum."""
+    shared = decisive(Branch(config(routers="shared"), OUTER, 2, blocks=3))
+    own = Branch(config(), OUTER, 2, blocks=3).double()
+    own.load_state_dict(shared.state_dict())  # which has the shared ones under every name
+    x = tokens()
+    left, right = (torch.stack(branch(x, GRID)[0]) for branch in (shared, own))
+    assert torch.equal(left, right)
+    for each in (left, right):
+        (each * torch.randn(each.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    for index, group in enumerate([None, *range(len(GROUPS))]):
+        routers = [[mim.router if group is None else mim.groups[group].router for mim in branch.mims] for branch in (shared, own)]
+        assert len(set(routers[0])) == 1 and len(set(routers[1])) == 3, index
+        assert_close(routers[0][0].project.weight.grad, sum(router.project.weight.grad for router in routers[1]))
+    count = [sum(p.numel() for p in branch.parameters()) for branch in (shared, own)]
+    assert count[1] - count[0] == 2 * ((WIDTH + 1) * 4 + 4 * (WIDTH + 1) * 3)  # two blocks less of an Inter and four Intra routers
+
+
 def test_zero_linear_starts_at_zero_unless_told_otherwise():
     for zero_std in (0.0, 0.5):
         mims = Branch(config(zero_std=zero_std), OUTER, 2, blocks=3).mims
@@ -261,6 +279,7 @@ def test_groups_have_weights_of_their_own():
         ({"inter": InterConfig("top-1")}, ["branch.inter.router is 'top-1'", "dense, top1"]),
         ({"base": "references"}, ["branch.base is 'references'", "zero, embed, position, reference"]),
         ({"fusion": "gated"}, ["branch.fusion is 'gated'", "concat, zero_gated"]),
+        ({"routers": "one"}, ["branch.routers is 'one'", "block, shared"]),
     ],
     ids=str,
 )

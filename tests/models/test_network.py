@@ -318,6 +318,7 @@ KNOBS = [  # the setting, its other value, and what it needs around it
     ("intra.renormalise", True, {}),
     ("ff_ratio", 1.0, {}),
     ("se_reduction", 2, {"groups": ["se"]}),
+    ("routers", "shared", {}),
     ("chained", True, {}),
     ("positions", False, {}),
     ("base", "embed", {}),

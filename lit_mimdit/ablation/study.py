@@ -1,0 +1,114 @@
+"""A study file: one full model, its variants, the seeds, the budget, and which row of the paper's tables each variant repeats."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_mimdit.evaluation.metrics import choose
+from lit_mimdit.evaluation.published import ABLATIONS, read_ablation
+from lit_mimdit.training.settings import build
+
+
+@dataclass
+class PaperRow:
+    """Where the paper (arXiv 2603.02710) has the same variant.
+
+    Args:
+        table: 3, 4 or 5.
+        row: the variant's name in it.
+    """
+
+    table: int
+    row: str
+
+    def __post_init__(self) -> None:
+        if self.table not in ABLATIONS:
+            raise ValueError(f"paper.table is {self.table}: choose among {', '.join(map(str, ABLATIONS))}")
+        if self.row not in read_ablation(self.table):
+            raise ValueError(f"paper.row is {self.row!r}: table {self.table} has {', '.join(map(repr, read_ablation(self.table)))}")
+
+
+@dataclass
+class Variant:
+    """One change of the full model.
+
+    Args:
+        file: YAML of the lines that differ, relative to the study file; `fit -c BASE -c FILE` trains the same.
+        lines: the lines themselves, where a file would be too much.
+        paper: the paper's row, if it has one.
+    """
+
+    file: str | None = None
+    lines: dict[str, Any] = field(default_factory=dict)
+    paper: PaperRow | None = None
+
+    def __post_init__(self) -> None:
+        if self.file is not None and self.lines:
+            raise ValueError(f"variants: file {self.file} and lines are both given; choose one")
+
+
+@dataclass
+class Study:
+    """All of a study file.
+
+    Args:
+        base: YAML of the full model, relative to the study file.
+        full: name of the variant that changes nothing; the others are compared to it.
+        variants: by name.
+        seeds: of weights, order of samples and noise; each variant is trained once with each.
+        metrics: by key (`python -m lit_mimdit metrics`).
+        settings: laid over the base in every run: the budget.
+        test: laid over everything when a run is tested, such as other images.
+    """
+
+    base: str
+    full: str
+    variants: dict[str, Variant]
+    seeds: list[int]
+    metrics: list[str]
+    settings: dict[str, Any] = field(default_factory=dict)
+    test: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.metrics = [metric.key for metric in choose(self.metrics, "metrics")]
+        full = self.variants.get(self.full)
+        if full is None or full.file is not None or full.lines:
+            raise ValueError(f"full is {self.full!r}: it must be a variant without file and lines")
+        if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
+            raise ValueError(f"seeds are {self.seeds}: give at least one, each once (3 or more for intervals)")
+        if wrong := [name for name in self.variants if not name.replace("_", "").isalnum()]:
+            raise ValueError(f"variants: {wrong[0]!r} names a folder too: letters, digits and _ only")
+
+    @property
+    def others(self) -> list[str]:
+        """The variants but the full model."""
+        return [name for name in self.variants if name != self.full]
+
+
+def read_study(path: Path) -> Study:
+    """The study in a YAML file. ValueError names the file and what is wrong in it."""
+    values = read_yaml(path, "study")
+    try:
+        variants = {name: value or {} for name, value in (values.get("variants") or {}).items()}
+        study = build(Study, values | {"variants": variants})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    for file in [study.base, *(variant.file for variant in study.variants.values() if variant.file)]:
+        if not (path.parent / file).is_file():
+            raise ValueError(f"{path}: names {file}, and there is no {path.parent / file}")
+    return study
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """A mapping from a YAML file."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{what} {path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{what} {path}: no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{what} {path}: holds no settings")
+    return values

@@ -1,0 +1,137 @@
+"""Study files: what they may say, and that each variant differs from the full model in its own lines and no others."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lit_mimdit import cli
+from lit_mimdit.ablation.runs import FROZEN, all_runs, freeze
+from lit_mimdit.ablation.study import read_study
+from lit_mimdit.evaluation.published import ABLATIONS, read_ablation
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "experiments" / "ablations"
+STUDIES = ("nano", "grid", "sd35_medium")
+FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in STUDIES)
+BASES = {"nano": "quickstart.yaml", "sd35": "foundir_sd35_medium.yaml"}
+
+
+def leaves(values: Any, place: str = "") -> dict[str, Any]:
+    """ "a.b.c" -> value; lists are values."""
+    if not isinstance(values, dict) or not values:
+        return {place: values}
+    return {key: value for name, part in values.items() for key, value in leaves(part, f"{place}.{name}" if place else name).items()}
+
+
+def resolved(capsys, *args: str) -> dict[str, Any]:
+    """What `fit` would run with, flat."""
+    with pytest.raises(SystemExit) as left:
+        cli.main(["fit", *args, "--print_config"])
+    assert left.value.code == 0
+    return leaves(yaml.safe_load(capsys.readouterr().out))
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {key: other.get(key) for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+
+
+@pytest.fixture(scope="module")
+def bases() -> dict[str, dict[str, Any]]:
+    return {}
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_variant_differs_in_its_named_lines_only(path, base, bases, capsys):
+    """With nano and with SD3.5-medium, by the very command that trains it."""
+    full = str(ROOT / "experiments" / BASES[base])
+    if base not in bases:
+        bases[base] = resolved(capsys, "-c", full)
+    named = leaves(yaml.safe_load(path.read_text(encoding="utf-8")))
+    changed = difference(bases[base], resolved(capsys, "-c", full, "-c", str(path)))
+    assert changed == named and all(key.startswith("model.init_args.branch.") for key in changed)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_runs_of_a_study_differ_in_the_variants_lines_only(name, tmp_path, capsys):
+    """Beside the budget, all runs of a seed share everything; those of another seed differ in the seed and the folder."""
+    source = FOLDER / f"{name}.yaml"
+    study = read_study(source)
+    freeze(study, source, tmp_path)
+    runs = {(run.variant, run.seed): run for run in all_runs(study, tmp_path)}
+    assert len(runs) == len(study.variants) * len(study.seeds) and len(study.seeds) >= 3
+    first = resolved(capsys, *runs[study.full, 0].arguments("fit", study.metrics)[1:])
+    again = difference(first, resolved(capsys, *runs[study.full, 1].arguments("fit", study.metrics)[1:]))
+    assert {key for key in again if "dir" not in key and "callbacks" not in key} == {"seed_everything", "data.init_args.seed"}
+    for variant in [name for name in study.others if study.variants[name].lines]:
+        changed = difference(first, resolved(capsys, *runs[variant, 0].arguments("fit", study.metrics)[1:]))
+        of_folder = {key for key in changed if "dir" in key or "callbacks" in key}
+        assert {key: value for key, value in changed.items() if key not in of_folder} == leaves(study.variants[variant].lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wo_intra", "sparse_dense"])
+def test_variants_dry_run_with_sd35(name, capsys):
+    """Without its weights; of fewer sub-experts fewer parameters train."""
+    base, variant = str(ROOT / "experiments" / BASES["sd35"]), str(FOLDER / f"{name}.yaml")
+    assert cli.main(["fit", "-c", base, "-c", variant, "--dry-run"]) == 0
+    assert f"trained {'87.32' if name == 'wo_intra' else '221.43'} M, frozen" in capsys.readouterr().out
+
+
+def test_the_three_tables_are_all_there():
+    study = read_study(FOLDER / "nano.yaml")
+    named = {(v.paper.table, v.paper.row) for v in study.variants.values() if v.paper}
+    assert named == {(table, row) for table, (_, full) in ABLATIONS.items() for row in read_ablation(table) if row != full}
+    assert read_ablation(3)["w/o Intra-MoE"]["LPIPS"] == 0.1873 and read_ablation(5)["Dense Inter + Sparse Intra"]["NIQE"] == 4.2502
+
+
+BROKEN = {
+    "full": ("fool", "full is 'fool': it must be a variant without file and lines"),
+    "seeds": ([1, 1], "seeds are [1, 1]: give at least one, each once"),
+    "metrics": (["lpip"], "metrics: no metric 'lpip'"),
+    "base": ("gone.yaml", "names gone.yaml, and there is no"),
+    "sedes": ([1], "sedes"),
+    "variants": ({"full": {}, "a/b": {}}, "'a/b' names a folder too"),
+}
+
+
+@pytest.mark.parametrize("key", BROKEN)
+def test_a_broken_study_names_what_is_wrong(key, tmp_path, capsys):
+    value, message = BROKEN[key]
+    (tmp_path / "base.yaml").write_text("{}")
+    study = {"base": "base.yaml", "full": "full", "seeds": [0], "metrics": ["psnr"], "variants": {"full": {}}}
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study | {key: value}))
+    assert cli.main(["ablate", "-c", str(path), "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ({"file": "a.yaml", "lines": {"model": {}}}, "both given"),
+        ({"paper": {"table": 6, "row": "x"}}, "paper.table is 6: choose among 3, 4, 5"),
+        ({"paper": {"table": 4, "row": "(a) Spatial"}}, "table 4 has '(a) Spatial-only'"),
+    ],
+)
+def test_a_broken_variant_names_what_is_wrong(variant, message, tmp_path):
+    (tmp_path / "base.yaml").write_text("{}")
+    values = {"base": "base.yaml", "full": "full", "seeds": [0], "metrics": ["psnr"], "variants": {"full": {}, "other": variant}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ValueError, match="study.yaml") as error:
+        read_study(tmp_path / "study.yaml")
+    assert message in str(error.value)
+
+
+def test_another_study_does_not_mix_with_finished_runs(tmp_path):
+    source = FOLDER / "grid.yaml"
+    study = read_study(source)
+    freeze(study, source, tmp_path)
+    freeze(study, source, tmp_path)
+    assert (tmp_path / FROZEN / "variant_parallel.yaml").is_file()
+    study.settings["trainer"]["max_steps"] += 1
+    with pytest.raises(ValueError, match="made with another settings"):
+        freeze(study, source, tmp_path)
