@@ -51,6 +51,21 @@ def test_large_images_go_through_in_tiles_without_seams(monkeypatch):
     assert apart.mean() < 4e-3 and apart.max() < 0.4 * hard.max()
 
 
+def test_all_tiles_share_the_statistics_of_the_scene(monkeypatch):
+    monkeypatch.setattr(corrector, "TILE", 32)
+    monkeypatch.setattr(corrector, "OVERLAP", 0)
+    network = trained()
+    network.correction.scene[-1].weight.data *= 10
+    restored, lq = torch.rand(2, 1, 3, 32, 64)
+    lq[..., 32:] *= 0.1  # half of the scene is dark
+    halves = [(restored[..., part], lq[..., part]) for part in (slice(0, 32), slice(32, 64))]
+    shared = (network.statistics(*halves[0]) + network.statistics(*halves[1])) / 2
+    expected = torch.cat([network(*half, statistics=shared) for half in halves], dim=-1)
+    torch.testing.assert_close(Corrector(network)(restored, lq), expected.clamp(0, 1))
+    own = torch.cat([network(*half) for half in halves], dim=-1)
+    assert not torch.allclose(own, expected, atol=1e-3)
+
+
 def test_it_works_behind_the_restorer(branch_file, file):
     plain = load_restorer(branch_file, None, torch.device("cpu"))
     behind = load_restorer(branch_file, None, torch.device("cpu"), fidelity=str(file))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lit_mimdit.models.fidelity import Correction, Fidelity, ResidualBlock
+from lit_mimdit.models.fidelity import Correction, Fidelity, ResidualBlock, light
 
 
 @pytest.fixture
@@ -26,14 +26,34 @@ def test_an_untrained_network_takes_the_mean(images):
     torch.testing.assert_close(Fidelity(widths=(4, 6), blocks=1)(*images), (images[0] + images[1]) / 2)
 
 
-def test_share_and_residual_by_hand(images):
+def test_shares_and_residual_by_hand(images):
     restored, lq = images
     network = Fidelity(widths=(4,), blocks=1)
-    with torch.no_grad():  # what leaves is its bias: the share's 4 pixels come first, then the residual's
-        network.correction.leave.bias.copy_(torch.tensor([3.0] * 4 + [0.1] * 4 + [0.0] * 4 + [-0.2] * 4))
-    share = 1 / (1 + math.exp(-3.0))
-    expected = restored + 0.5 * (share * (lq - restored) + torch.tensor([0.1, 0.0, -0.2])[:, None, None])
-    torch.testing.assert_close(network(restored, lq, weight=0.5), expected)
+    with torch.no_grad():  # what leaves is its bias, 4 pixels for each plane: the shares of light and detail, then the residual
+        network.correction.leave.bias.copy_(torch.tensor([3.0] * 4 + [-1.0] * 4 + [0.1] * 4 + [0.0] * 4 + [-0.2] * 4))
+    of_light, of_detail = (1 / (1 + math.exp(-logit)) for logit in (3.0, -1.0))
+    low = light(lq - restored)
+    expected = of_light * low + of_detail * (lq - restored - low) + torch.tensor([0.1, 0.0, -0.2])[:, None, None]
+    torch.testing.assert_close(network(restored, lq, weight=0.5), restored + 0.5 * expected)
+
+
+def test_light_is_the_mean_of_cells_and_straight_between_their_centres():
+    image = torch.zeros(1, 1, 8, 16)
+    image[..., 8:] = torch.tensor([0.0, 2.0]).repeat(4)  # detail that is gone in the mean, 1
+    expected = (torch.arange(16) - 3.5).div(8).clamp(0, 1)
+    torch.testing.assert_close(light(image)[0, 0], expected.expand(8, 16))
+
+
+def test_statistics_of_the_scene_by_hand_and_in_place_of_a_tiles_own(images):
+    network = _trained(Fidelity(widths=(4,), blocks=1))
+    both = torch.cat(images, dim=1) - 0.5
+    correction = network.correction
+    coarse = correction.before[0](correction.enter(torch.nn.functional.pixel_unshuffle(both, 2)))
+    flat = coarse.flatten(2)
+    own = torch.cat([flat.mean(-1), flat.std(-1, correction=0)], dim=1)
+    torch.testing.assert_close(network.statistics(*images), own, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(network(*images, statistics=own), network(*images), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(network(*images, statistics=own.flip(0)), network(*images), atol=1e-3)
 
 
 def test_the_weight_goes_from_the_restored_image_to_the_corrected_one(images):
