@@ -32,6 +32,8 @@ ATTENTION = torch.ops.aten._scaled_dot_product_efficient_attention.default  # as
 class Alive(TorchDispatchMode):
     """Adds up the storages that operations make, until they are freed. peak, live: bytes; flops: of all operations.
 
+    What is an operation's input before any made it was there before: a view of it, such as a transposed weight, is no new storage.
+
     PyTorch's FlopCounterMode would keep what gradient checkpointing recomputes alive: its hooks hold the tensors.
     """
 
@@ -41,11 +43,15 @@ class Alive(TorchDispatchMode):
         self._known = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tree_map_only(Tensor, self._was_there, (args, kwargs))
         result = func(*args, **(kwargs or {}))
         if (count := flop_registry.get(func._overloadpacket)) is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=result)
         tree_map_only(Tensor, self._note, result)
         return result
+
+    def _was_there(self, tensor: Tensor) -> None:
+        self._known.setdefault(tensor.untyped_storage(), 0)
 
     def _note(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 from lit_mimdit import cli
 from lit_mimdit.models.geometry import KNOWN, meta_backbone, read_geometry
+from lit_mimdit.models.mim import BranchConfig, InterConfig, IntraConfig
 from lit_mimdit.training.dry_run import processes, stage_of
-from lit_mimdit.training.memory import Sizes, as_computed, static
+from lit_mimdit.training.memory import Alive, Sizes, as_computed, static
 
 ROOT = Path(__file__).parents[2]
 MILLION = 10**6
@@ -96,22 +98,35 @@ def test_bytes_by_strategy():
     assert found(3) == [500 + 2000, 50, 450, 300, 100, 0], "a quarter kept, and up to 10^9 gathered at a time"
 
 
-def test_only_the_chosen_sub_experts_are_computed(tiny_settings):
-    from lit_mimdit.models.mim import BranchConfig, IntraConfig
-
+def test_only_the_chosen_sub_experts_are_computed():
     config = BranchConfig(width=16, heads=2, intra=IntraConfig(experts=4, top_k=2))
     assert (as_computed(config).intra.experts, as_computed(config).intra.router) == (2, "dense")
     dense = BranchConfig(width=16, heads=2, intra=IntraConfig(experts=4, router="dense"))
     assert as_computed(dense) == dense
+    sparse = replace(dense, inter=InterConfig(router="top1"))
+    assert as_computed(sparse) == dense, "an upper bound: which group an image takes is not known"
+
+
+def test_new_storages_are_added_up_while_they_live_and_views_are_none():
+    weight = torch.ones(256, 256)
+    with Alive() as alive:
+        transposed = weight.t()
+        assert (alive.live, alive.peak) == (0, 0), "it was there"
+        product = transposed @ weight
+        assert alive.live == 4 * 256 * 256 and alive.flops == 2 * 256**3
+        product.view(-1).add_(1)
+        product = product[:1].clone()
+        assert (alive.live, alive.peak) == (4 * 256, 4 * 256 * 256 + 4 * 256)
+    assert len(product) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is measured by Linux's /proc")
-def test_the_estimate_is_within_a_fifth_of_what_a_step_takes():
-    """A process that really trains; its own baseline; the same script that gives the README's figures."""
-    options = ["--batch", "16", "--crop", "64", "--checkpointing", "0"]
+@pytest.mark.parametrize("checkpointing", [0, 1])
+def test_the_estimate_is_within_a_tenth_of_what_a_step_takes(checkpointing):
+    """A process that really trains; the same script that gives the README's figures."""
+    options = ["--batch", "16", "--crop", "64", "--checkpointing", str(checkpointing)]
     done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "memory.py"), *options], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     *_, activations, estimated, measured, off = done.stdout.splitlines()[-1].split()
-    assert float(activations) > 100 and abs(int(off.strip("%+-"))) <= 20, done.stdout
-    assert abs(float(estimated) / float(measured) - 1) <= 0.2, json.dumps([estimated, measured])
+    assert float(activations) > (40 if checkpointing else 100) and abs(int(off.strip("%+-"))) <= 10, done.stdout
+    assert abs(float(estimated) / float(measured) - 1) <= 0.1, json.dumps([estimated, measured])
