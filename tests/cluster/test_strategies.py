@@ -8,9 +8,11 @@ import socket
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from real_runs import CHECKPOINTS, HERE, SINGLE_HOST, assert_same_run, said, tensors
 from watch import seen
 
@@ -48,6 +50,21 @@ def test_two_processes_follow_one_and_every_checkpoint_resumes_everywhere(warm, 
         start = [] if resumed is None else ["--ckpt_path", str(tmp_path / resumed / CHECKPOINTS / "step=3.ckpt")]
         warm.run(tmp_path / name, ["fit", "-c", config, *two(strategy), *start], SINGLE_HOST)
         assert_close(tmp_path / name / CHECKPOINTS / "last.ckpt", one)
+
+
+def test_photographs_are_the_same_bytes_whichever_process_restores_them(warm, tiny, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    generator = np.random.default_rng(0)
+    for name, size in {"a": (24, 32), "b": (40, 21), "c": (16, 16)}.items():
+        Image.fromarray(generator.integers(0, 256, (*size, 3), np.uint8)).save(photos / f"{name}.png")
+    config = tiny(**{"data.init_args.predict": str(photos), "trainer.max_steps": 2, "trainer.limit_val_batches": 0})
+    warm.run(tmp_path, ["fit", "-c", config])
+    predict = ["predict", "-c", config, "--ckpt_path", str(tmp_path / CHECKPOINTS / "last.ckpt")]
+    warm.run(tmp_path / "one", predict)
+    warm.run(tmp_path / "two", [*predict, *two("ddp")], SINGLE_HOST)
+    restored = {n: {path.name: path.read_bytes() for path in (tmp_path / n / "runs/quickstart/restored").iterdir()} for n in ("one", "two")}
+    assert set(restored["one"]) == {"a.png", "b.png", "c.png"} and restored["two"] == restored["one"]
 
 
 def export(checkpoint: Path, output: Path) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from skimage import data
 from torch.utils._pytree import tree_leaves
 
 from lit_mimdit.inference.guidance import conditioned
@@ -158,6 +159,21 @@ def test_tiling_changes_nothing_for_a_local_velocity(restorer, monkeypatch):
     whole = Restorer(network, restorer.vae, restorer.scheduler, config)(lq, seed)[0]
     tiled = Restorer(network, restorer.vae, restorer.scheduler, replace(config, tile=24))(lq, seed)[0]
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+
+
+def test_the_shipped_network_leaves_no_seam_where_tiles_meet():
+    """Against the same image in one piece: the difference may be smooth (tiles see less of the scene), but must not jump at a border."""
+    shipped = load_restorer(None, None, torch.device("cpu"))
+    photo = torch.from_numpy(data.coffee()[100:228, 150:278].copy()).permute(2, 0, 1)[None] / 255
+    dark, seed = 0.35 * photo, torch.tensor([0])
+    whole = with_config(shipped, overview=0, tile=128, overlap=0)(dark, seed)[0]
+
+    def jumps(overlap: int) -> torch.Tensor:
+        apart = with_config(shipped, overview=0, tile=64, overlap=overlap)(dark, seed)[0] - whole
+        across = apart.diff(dim=-1).abs().mean((0, 1, 2)), apart.diff(dim=-2).abs().mean((0, 1, 3))
+        return torch.cat([steps / steps.mean() for steps in across])
+
+    assert jumps(32).max() < 3 < 5 < jumps(0)[63], "without overlap there is a seam between the pixels 63 and 64"
 
 
 @pytest.mark.parametrize(
