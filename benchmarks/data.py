@@ -30,10 +30,11 @@ from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
 from lit_mimdit.data import photographs
+from lit_mimdit.data.buffers import SharedBuffers
 from lit_mimdit.data.memory import keep_freed_memory
 from lit_mimdit.data.mixing import training_order
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
-from lit_mimdit.data.pairs import PairDataset, collate
+from lit_mimdit.data.pairs import PairDataset, collate, stack_one_kind
 from lit_mimdit.data.shards.codec import encode
 from lit_mimdit.data.shards.jobs import finish, start
 from lit_mimdit.data.shards.manifest import MANIFEST
@@ -186,7 +187,9 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     plain = Subset(PlainFolder(folder / "png", args.crop), range(min(args.folder_pairs or args.pairs, args.pairs)))
     loaders = {
         "folder": DataLoader(plain, **options),
-        "shards": ResumableLoader(dataset, sampler, num_workers=args.workers, collate_fn=collate, worker_init_fn=keep_freed_memory),
+        "shards": ResumableLoader(
+            dataset, sampler, num_workers=args.workers, collate_fn=SharedBuffers(collate, stack_one_kind), worker_init_fn=keep_freed_memory
+        ),
         "decode only": DataLoader(DecodeOnly(source, 64, args.pairs), worker_init_fn=keep_freed_memory, **options),
     }
     ahead = 2 * args.workers  # DataLoader's prefetch_factor

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
+from lit_mimdit.data.buffers import copied
 from lit_mimdit.data.mixing import Order
 
 
@@ -109,7 +110,7 @@ class ResumableLoader(DataLoader):
         # a checkpoint made when the epoch's last batch was out continues with the next epoch, from its first batch
         self.order.start = resume["samples"] if resume and resume["epoch"] == self.order.epoch else 0
         self.seen = self.order.start
-        for batch in super().__iter__():
+        for batch in copied(super().__iter__()):
             self.seen += self.order.share
             yield batch
         self.order.start = 0

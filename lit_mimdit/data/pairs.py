@@ -20,8 +20,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
+from lit_mimdit.data.buffers import Stack
 from lit_mimdit.data.faults import ATTEMPTS, Fault, stand_in
 from lit_mimdit.data.image_io import ImageError, to_tensor
 from lit_mimdit.data.order import sample_seed
@@ -117,8 +118,13 @@ class PairDataset(Dataset):
         return tensors | {"seed": seed} | names | {"faults": faults + self.source.take_notes()}
 
 
-def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch of the contract from its samples; images of one batch must have one size."""
+def stack_one_kind(name: str, tensors: list[Tensor]) -> Tensor:
+    """Tensors of one dtype, stacked."""
+    return torch.stack(tensors)
+
+
+def collate(samples: list[dict[str, Any]], stack: Stack = stack_one_kind) -> dict[str, Any]:
+    """A batch of the contract from its samples, tensors stacked by `stack`; images of one batch must have one size."""
     kinds = [name for name in ("lq", "gt", "z_lq", "z_gt") if name in samples[0]]
     sizes = {tuple(sample[kinds[0]].shape) for sample in samples}
     if len(sizes) > 1:
@@ -126,8 +132,7 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     batch = {}
     for name in kinds:
         parts = [sample[name] for sample in samples]
-        # in a loader's process default_collate writes right into the memory that the training process sees
-        batch[name] = default_collate(parts if len({part.dtype for part in parts}) == 1 else [to_floats(part) for part in parts])
+        batch[name] = stack(name, parts if len({part.dtype for part in parts}) == 1 else [to_floats(part) for part in parts])
     batch |= {name: [sample[name] for sample in samples] for name in ("degradation", "id", "dataset")}
     batch["seed"] = torch.tensor([sample["seed"] for sample in samples], dtype=torch.int64)
     faults = [fault for sample in samples for fault in sample.get("faults", ())]
