@@ -16,7 +16,7 @@ from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
 from lit_mimdit.baselines.controlnet import ControlNetConfig, ControlNetDiT
-from lit_mimdit.models.injection import split_heads
+from lit_mimdit.models.injection import ConditionedJointAttention, split_heads
 from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import MiMDiT, Prompt
 
@@ -237,6 +237,10 @@ def systems(size: Size) -> dict[str, System]:
     for block in mim.branch.mims:
         nn.init.normal_(block.zero_linear.weight, std=0.02)
     processors = dict(transformer.attn_processors)
+    latent_only = {
+        k: ConditionedJointAttention(int(k.split(".")[1]), latent_only=True) if ".attn." in k else processor
+        for k, processor in processors.items()
+    }
     literal = {k: LiteralConcat(int(k.split(".")[1])) if ".attn." in k else Alone() for k in processors}
 
     def tokens(z_lq: Tensor) -> list[Tensor]:
@@ -244,16 +248,21 @@ def systems(size: Size) -> dict[str, System]:
         bases, made = mim._base(z_lq.to(size.dtype), x, prompt), mim._ask(x, mim.grid(z_lq))[0]
         return [(c if base is None else base + c).to(size.dtype) for base, c in zip(bases, made, strict=True)]
 
-    def concat(x: Tensor, t: Tensor, kept: list[Tensor]) -> Tensor:
-        transformer.set_attn_processor(dict(literal))
+    def under(other: dict[str, Any], compute: Callable[[], Tensor]) -> Tensor:
+        """With other attention processors."""
+        transformer.set_attn_processor(dict(other))
         try:
-            return mim._velocity(x, t, prompt, joint_attention_kwargs={"tokens": kept})
+            return compute()
         finally:
             transformer.set_attn_processor(dict(processors))
+
+    def concat(x: Tensor, t: Tensor, kept: list[Tensor]) -> Tensor:
+        return under(literal, lambda: mim._velocity(x, t, prompt, joint_attention_kwargs={"tokens": kept}))
 
     found = {
         "bare backbone": System(no_preparation, lambda x, t, kept: mim(x, t, None)),
         "MiM-DiT": System(mim.condition, mim, mim.branch),
+        "MiM-DiT, concat_latent": System(mim.condition, lambda x, t, kept: under(latent_only, lambda: mim(x, t, kept)), mim.branch),
         "MiM-DiT, no cache": System(no_preparation, lambda x, t, kept: mim(x, t, mim.condition(kept)), mim.branch),
         "literal concat": System(tokens, concat, mim.branch),
     }

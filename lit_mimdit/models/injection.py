@@ -6,6 +6,7 @@ The paper concatenates condition tokens c to the latent tokens x before a block'
 
 The outputs of c are thrown away and c is not modulated by the timestep, so its queries are never needed, and its keys and
 values depend on the LQ image alone. `project_condition` computes them once an image; all sampling steps reuse them, exactly.
+With `latent_only` the text tokens' queries do not read c: less attention, and no longer the paper's.
 
 B = batch, N = condition tokens, D = backbone width, H = backbone heads.
 """
@@ -43,10 +44,14 @@ class ConditionedJointAttention:
 
     The transformer's `joint_attention_kwargs` carry `condition`, a BlockCondition for every block (or None), and `capture`, a list that
     receives this block's normalised latent tokens (B, N, D).
+
+    Args:
+        block: number of this block.
+        latent_only: only the latent tokens' queries read the additional keys, not the text's.
     """
 
-    def __init__(self, block: int) -> None:
-        self.block = block
+    def __init__(self, block: int, latent_only: bool = False) -> None:
+        self.block, self.latent_only = block, latent_only
 
     def __call__(
         self,
@@ -66,17 +71,21 @@ class ConditionedJointAttention:
             query, key = attn.norm_q(query), attn.norm_k(key)
         if attn.norm_added_q is not None:
             text[0], text[1] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
-        query = torch.cat([query, text[0]], dim=2)
 
         extra = condition[self.block] if condition is not None else None
-        if extra is not None and extra.gate is None:
-            key, value = torch.cat([key, extra.key, text[1]], dim=2), torch.cat([value, extra.value, text[2]], dim=2)
+        joint = [torch.cat([own, other], dim=2) for own, other in zip((query, key, value), text, strict=True)]
+        if extra is None or extra.gate is not None:
+            out = F.scaled_dot_product_attention(*joint)
+            if extra is not None:
+                gate = extra.gate.tanh().to(out.dtype)[:, None, None]
+                out = out + gate * F.scaled_dot_product_attention(joint[0], extra.key, extra.value)
         else:
-            key, value = torch.cat([key, text[1]], dim=2), torch.cat([value, text[2]], dim=2)
-        out = F.scaled_dot_product_attention(query, key, value)
-        if extra is not None and extra.gate is not None:
-            gate = extra.gate.tanh().to(out.dtype)[:, None, None]
-            out = out + gate * F.scaled_dot_product_attention(query, extra.key, extra.value)
+            both = [torch.cat([own, add, other], dim=2) for own, add, other in zip((key, value), extra[:2], text[1:], strict=True)]
+            if self.latent_only:
+                parts = F.scaled_dot_product_attention(query, *both), F.scaled_dot_product_attention(text[0], *joint[1:])
+                out = torch.cat(parts, dim=2)
+            else:
+                out = F.scaled_dot_product_attention(joint[0], *both)
 
         out = out.transpose(1, 2).flatten(2)
         latent, context = out[:, :tokens], out[:, tokens:]
@@ -92,10 +101,10 @@ class UnconditionedAttention(JointAttnProcessor2_0):
         return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
 
 
-def install(transformer: SD3Transformer2DModel) -> None:
+def install(transformer: SD3Transformer2DModel, latent_only: bool = False) -> None:
     """Put the processors into every block of `transformer`. Without a condition it computes what it did before."""
     for index, block in enumerate(transformer.transformer_blocks):
-        block.attn.set_processor(ConditionedJointAttention(index))
+        block.attn.set_processor(ConditionedJointAttention(index, latent_only))
         if block.attn2 is not None:
             block.attn2.set_processor(UnconditionedAttention())
 

@@ -63,8 +63,9 @@ class BranchConfig:
         base: what the condition tokens are before anything is learned: "zero" (the paper), "embed" (the normalised LQ tokens),
             "position" (the backbone's own normalised hidden states of an empty latent: the same for every LQ image),
             "reference" (those of the LQ latent at t = 0: one backbone pass an image).
-        fusion: "concat" joins the condition to the latent tokens' keys and values (the paper); "zero_gated" attends to it separately
-            and adds the result through a gate that starts at 0 (LLaMA-Adapter, arXiv 2303.16199).
+        fusion: "concat" joins the condition to the latent tokens' keys and values (the paper); "concat_latent" too, but the text tokens
+            do not read it, which is cheaper; "zero_gated" attends to it separately and adds the result through a gate that starts at 0
+            (LLaMA-Adapter, arXiv 2303.16199).
         zero_std: standard deviation of the Zero Linear's first weights; 0 is the paper.
     """
 
@@ -80,7 +81,7 @@ class BranchConfig:
     chained: bool = False
     positions: bool = True
     base: Literal["zero", "embed", "position", "reference"] = "zero"
-    fusion: Literal["concat", "zero_gated"] = "concat"
+    fusion: Literal["concat", "concat_latent", "zero_gated"] = "concat"
     zero_std: float = 0.0
 
     def __post_init__(self) -> None:

@@ -154,7 +154,7 @@ class MiMDiT(ConditionedBackbone):
                 f"the branch was made for {mims} blocks of width {outer}, this backbone has {sizes.num_layers} of width {width}: "
                 "use the backbone it was trained on"
             )
-        install(self.backbone)
+        install(self.backbone, latent_only=self.branch.config.fusion == "concat_latent")
 
     def enable_gradient_checkpointing(self) -> None:
         super().enable_gradient_checkpointing()

@@ -109,7 +109,7 @@ def test_cached_conditions_are_recomputed_ones_at_every_step(transformer):
     z_lq, noise = torch.randn(2, 2, 16, 8, 8, generator=torch.Generator().manual_seed(1))
     prompt = Prompt(torch.randn(1, 4, 12), torch.randn(1, 10))
     config, scheduler = SamplingConfig(steps=4, solver="heun"), FlowMatchEulerDiscreteScheduler(shift=3.0)
-    for base, fusion in itertools.product(("zero", "embed", "position", "reference"), ("concat", "zero_gated")):
+    for base, fusion in itertools.product(("zero", "embed", "position", "reference"), ("concat", "concat_latent", "zero_gated")):
         network = MiMDiT(transformer, BranchConfig(width=16, heads=2, window=2, base=base, fusion=fusion, zero_std=0.5), prompt).eval()
         if fusion == "zero_gated":
             torch.nn.init.constant_(network.branch.gates, 0.5)

@@ -53,6 +53,22 @@ def test_attention_equals_concatenate_attend_split(make_transformer, block, qk_n
 
 
 @pytest.mark.parametrize("block", [0, 2], ids=["context", "context_pre_only"])
+def test_with_latent_only_the_text_attends_as_if_there_were_no_condition(transformer, block):
+    attn = transformer.transformer_blocks[block].attn.double()
+    inputs = x, c, text = [random(BATCH, n, WIDTH) for n in (TOKENS, 3, TEXT)]
+    blocks = (None,) * block + (project_condition(attn, c),)
+    ours = ConditionedJointAttention(block, latent_only=True)(attn, x, text, condition=blocks)
+    latent = JointAttnProcessor2_0()(attn, torch.cat([x, c], dim=1), text)[0][:, :TOKENS]
+    bare = JointAttnProcessor2_0()(attn, x, text)
+    for a, b in zip(ours, (latent, bare[1]), strict=True):
+        assert_close(a, b)
+    for a, b in zip(gradients(ours, inputs), gradients((latent, bare[1]), inputs), strict=True):
+        assert_close(a, b)
+    for a, b in zip(ConditionedJointAttention(block, latent_only=True)(attn, x, text), bare, strict=True):
+        assert_close(a, b)
+
+
+@pytest.mark.parametrize("block", [0, 2], ids=["context", "context_pre_only"])
 def test_gated_attention_adds_a_second_attention_behind_tanh(transformer, block):
     attn = transformer.transformer_blocks[block].attn.double()
     x, c, text = (random(BATCH, n, WIDTH) for n in (TOKENS, 3, TEXT))

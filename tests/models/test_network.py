@@ -100,6 +100,19 @@ def test_zero_gated_starts_bitwise_at_the_backbone(build, make_transformer, prom
         assert (network(x_t, t, network.condition(latents())) - network(x_t, t, None)).abs().max() > 1e-3
 
 
+def test_concat_latent_is_concat_but_for_what_the_text_reads(build, make_transformer, prompt):
+    """In the first block the latent tokens get the same; the text differs, and with it what later blocks compute."""
+    results, z_lq, (x_t, t) = {}, latents(), noisy()
+    for fusion in ("concat", "concat_latent"):
+        network, seen = build(fusion=fusion), []
+        for block in network.backbone.transformer_blocks:
+            block.register_forward_hook(lambda _module, _args, output, kept=seen: kept.append(output))
+        results[fusion] = network(x_t, t, network.condition(z_lq)), seen
+    (joint, blocks), (apart, others) = results["concat"], results["concat_latent"]
+    assert_close(blocks[0][1], others[0][1], rtol=1e-5, atol=1e-5)
+    assert (blocks[0][0] - others[0][0]).abs().max() > 1e-3 and (joint - apart).abs().max() > 1e-3
+
+
 def test_concat_of_zero_tokens_knows_nothing_of_the_image_but_is_not_the_backbone(build):
     """A zero token takes its share of every softmax: the paper's start is near the backbone, not at it."""
     network, (x_t, t) = build(zero_std=0.0), noisy()
@@ -192,7 +205,7 @@ def test_routing_is_what_the_routers_decide(build, make_transformer):
 # --- the velocity -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fusion", ["concat", "zero_gated"])
+@pytest.mark.parametrize("fusion", ["concat", "concat_latent", "zero_gated"])
 @pytest.mark.parametrize("base", ["zero", "reference"])
 def test_a_condition_serves_every_step_exactly(build, fusion, base):
     network, z_lq = build(fusion=fusion, base=base), latents()
@@ -204,7 +217,7 @@ def test_a_condition_serves_every_step_exactly(build, fusion, base):
 
 
 @pytest.mark.parametrize("base", ["zero", "embed", "position", "reference"])
-@pytest.mark.parametrize("fusion", ["concat", "zero_gated"])
+@pytest.mark.parametrize("fusion", ["concat", "concat_latent", "zero_gated"])
 def test_a_batch_of_four_is_four_batches_of_one(build, base, fusion):
     network, z_lq, (x_t, t) = build(base=base, fusion=fusion), latents(4), noisy(4)
     if network.branch.gates is not None:
@@ -227,7 +240,7 @@ def test_a_given_prompt_replaces_the_empty_one(build, make_transformer):
 
 
 @pytest.mark.parametrize("base", ["zero", "embed", "position", "reference"])
-@pytest.mark.parametrize("fusion", ["concat", "zero_gated"])
+@pytest.mark.parametrize("fusion", ["concat", "concat_latent", "zero_gated"])
 @pytest.mark.parametrize("branch_dtype", [torch.float32, torch.bfloat16])
 def test_bfloat16_backbone(build, base, fusion, branch_dtype):
     """The prompt and the branch may stay float32 beside a bfloat16 backbone, or follow it."""
@@ -247,7 +260,7 @@ def test_bfloat16_backbone(build, base, fusion, branch_dtype):
 # --- what is trained ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fusion", ["concat", "zero_gated"])
+@pytest.mark.parametrize("fusion", ["concat", "concat_latent", "zero_gated"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_only_the_branch_is_trained_and_all_of_it(build, make_transformer, fusion, checkpointing):
     network = build(fusion=fusion, intra=IntraConfig(3, 1)).train()
