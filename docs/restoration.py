@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--which", type=int, default=1, help="which test pair of each type")
     args = parser.parse_args()
     pairs = require_complete(read_layout("foundir", args.data, meta=args.data / "test.txt"))
-    restorer = load_restorer(None, None, "cpu")
+    restorer = load_restorer(None, None, "cpu", fidelity="package")
     side, label = 256, 18
     sheet = Image.new("RGB", (len(TYPES) * (side + 4), 3 * (side + label)), "white")
     draw = ImageDraw.Draw(sheet)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lit_mimdit.ablation.outputs import CSV, LATEX, MARKDOWN, PLOT, beside_paper, overview, write_results
+from lit_mimdit.ablation.outputs import CSV, CURVES, LATEX, MARKDOWN, PLOT, beside_paper, overview, write_results
 from lit_mimdit.ablation.results import read_runs
 from lit_mimdit.ablation.runs import Run, all_runs, freeze, require_images
 from lit_mimdit.ablation.study import Study, read_study
@@ -58,7 +58,7 @@ def ablate(*, config: Path, output: Path, jobs: int = 1, threads: int = 1, only:
         rows = write_results(study, tested, output, about)
         shown = [beside_paper(study, rows) or overview(study, rows)]
         print("\n\n".join(f"{title}\n\n{markdown(head, body)}" for title, head, body in shown))
-        print(f"\nin {output}: {CSV}, {MARKDOWN}, {LATEX}, {PLOT}.svg, {PLOT}.png")
+        print(f"\nin {output}: {CSV}, {MARKDOWN}, {LATEX}, {PLOT}.svg, {PLOT}.png, {CURVES}.csv, {CURVES}.png")
     return 1 if failed else 0
 
 

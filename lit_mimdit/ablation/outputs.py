@@ -1,9 +1,10 @@
-"""The files of a study's results: results.csv, results.md, results.tex, and a plot."""
+"""The files of a study's results: results.csv, results.md, results.tex, a plot, and how the runs learned."""
 
 import math
 from pathlib import Path
 from typing import Any
 
+from lit_mimdit.ablation.curves import curves, picture
 from lit_mimdit.ablation.picture import forest
 from lit_mimdit.ablation.results import CROSSED, Row, Tested, commits, table
 from lit_mimdit.ablation.study import Study
@@ -14,7 +15,7 @@ from lit_mimdit.evaluation.tables import NONE, latex, markdown
 from lit_mimdit.routing.outputs import as_csv
 from lit_mimdit.routing.pictures import png, svg
 
-CSV, MARKDOWN, LATEX, PLOT = "results.csv", "results.md", "results.tex", "results"
+CSV, MARKDOWN, LATEX, PLOT, CURVES = "results.csv", "results.md", "results.tex", "results", "curves"
 METHOD = (
     "Brackets: 95% intervals of variant - full, paired by seed and image, for other trainings and other images (seeds and images crossed, "
     "both random: Dorfman, Berbaum, Metz 1992, Satterthwaite 1946); of FID a t interval over the seeds, images fixed. Not "
@@ -132,4 +133,7 @@ def write_results(study: Study, tested: list[Tested], folder: Path, about: dict[
     figure = forest(study, rows)
     write_bytes(folder / f"{PLOT}.svg", svg(figure).encode())
     write_bytes(folder / f"{PLOT}.png", png(figure))
+    learned = curves([one.run for one in tested])
+    write_bytes(folder / f"{CURVES}.csv", as_csv(learned).encode())
+    write_bytes(folder / f"{CURVES}.png", png(picture(study, learned)))
     return rows

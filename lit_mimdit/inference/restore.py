@@ -110,7 +110,7 @@ def restore(
     colour: Literal["none", "adain", "wavelet"] | None = None,
     condition_gb: float | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
-    fidelity: str = "none",
+    fidelity: str = "auto",
     fidelity_weight: float = 1.0,
     seed: int = 0,
     device: str = "auto",

@@ -1,5 +1,6 @@
 """`ablate` for real, with everything tiny: what it shares, survives and repeats."""
 
+import csv
 import json
 import os
 import signal
@@ -45,6 +46,13 @@ def done(tiny_settings, write_settings, tmp_path_factory) -> tuple[Path, list[st
 def first_loss(run: Path) -> float:
     events = EventAccumulator(str(next((run / "log").glob("events.*")))).Reload()
     return events.Scalars("train/loss")[0].value
+
+
+def test_learning_curves_of_all_runs_are_written(done):
+    rows = list(csv.DictReader((done[0] / "curves.csv").open(encoding="utf-8")))
+    assert {(row["variant"], row["seed"]) for row in rows} == {(v, s) for v in ("full", "dense", "shared") for s in "01"}
+    assert float(rows[0]["loss"]) == pytest.approx(first_loss(done[0] / "runs/full/seed0"), rel=1e-4)
+    assert (done[0] / "curves.png").stat().st_size > 5000
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_done(done, capsys):

@@ -13,7 +13,7 @@ from lit_mimdit.evaluation.published import ABLATIONS, read_ablation
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "ablations"
-STUDIES = ("nano", "grid", "sd35_medium")
+STUDIES = ("nano", "grid", "learning", "sd35_medium")
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in STUDIES)
 BASES = {"nano": "quickstart.yaml", "sd35": "foundir_sd35_medium.yaml"}
 
@@ -34,7 +34,9 @@ def resolved(capsys, *args: str) -> dict[str, Any]:
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    return {key: other.get(key) for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    """What `other` says of the keys that differ; an empty mapping that is no longer empty shows as its keys."""
+    keys = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    return {key: other.get(key) for key in keys if one.get(key) != {} or key in other}
 
 
 @pytest.fixture(scope="module")
