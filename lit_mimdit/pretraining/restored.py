@@ -27,11 +27,10 @@ class RestoredImages(Dataset):
         crop: side of the crops, pixels.
         random: crops and symmetries drawn; False takes the middle as it is.
         seed: of the draws.
-        swap_channels: red, green and blue of the three images change places at random, with `random`.
     """
 
-    def __init__(self, pairs: list[Pair], restored: Path, crop: int, random: bool, seed: int, swap_channels: bool = False) -> None:
-        self.pairs, self.crop, self.random, self.seed, self.swap_channels = pairs, crop, random, seed, swap_channels
+    def __init__(self, pairs: list[Pair], restored: Path, crop: int, random: bool, seed: int) -> None:
+        self.pairs, self.crop, self.random, self.seed = pairs, crop, random, seed
         files = {pair.id: restored / f"{pair.lq.stem}.png" for pair in pairs}
         missing = [path.name for path in files.values() if not path.is_file()]
         if missing:
@@ -53,9 +52,6 @@ class RestoredImages(Dataset):
         if draw is not None:
             symmetry = draw_symmetry(draw, "dihedral")
             images = [augment_array(image, *symmetry) for image in images]
-            if self.swap_channels:
-                order = draw.permutation(3)
-                images = [image[..., order] for image in images]
         return dict(zip(IMAGES, map(to_tensor, images), strict=True)) | {"degradation": self.pairs[index].degradation}
 
 
@@ -78,7 +74,6 @@ class RestoredPairs(L.LightningDataModule):
         batch_size: training pairs a step and process.
         crop: side of the crops, pixels.
         seed: of order and draws.
-        swap_channels: whether colours change places at random in training, in all three images alike.
     """
 
     def __init__(
@@ -91,16 +86,15 @@ class RestoredPairs(L.LightningDataModule):
         batch_size: int = 16,
         crop: int = 96,
         seed: int = 0,
-        swap_channels: bool = False,
     ) -> None:
         super().__init__()
         self.folders = {"train": (Path(root), Path(restored)), "val": (Path(val_root), Path(val_restored))}
-        self.meta, self.batch_size, self.crop, self.seed, self.swap_channels = meta, batch_size, crop, seed, swap_channels
+        self.meta, self.batch_size, self.crop, self.seed = meta, batch_size, crop, seed
 
     def _loader(self, split: str) -> DataLoader:
         (root, restored), train = self.folders[split], split == "train"
         pairs = require_complete(read_layout("foundir", root, meta=root / self.meta))
-        dataset = RestoredImages(pairs, restored, self.crop, train, self.seed, self.swap_channels)
+        dataset = RestoredImages(pairs, restored, self.crop, train, self.seed)
         cluster = Cluster(self.trainer.world_size, self.trainer.global_rank)
         sampler = EpochSampler(len(pairs), self.batch_size, self.seed, shuffle=train, drop_last=train, cluster=cluster)
         return ResumableLoader(dataset, sampler, collate_fn=collate)

@@ -92,6 +92,18 @@ def test_restore_takes_and_records_it(branch_file, file, tmp_path, monkeypatch):
     assert np.array_equal(run("none", "--fidelity", "none")[0], plain)
 
 
+def test_it_is_the_default_behind_the_branch_of_the_package_alone(branch_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)).save("a.png")
+
+    def used(out, *args):
+        assert cli.main(["restore", "a.png", "-o", out, *args]) == 0
+        return json.loads((tmp_path / out / "restoration.json").read_text())["fidelity"]
+
+    assert used("shipped")["name"] == "fidelity.safetensors" and used("shipped")["weight"] == 1.0
+    assert used("without", "--fidelity", "none") is None and used("own", "--checkpoint", str(branch_file)) is None
+
+
 def test_test_takes_it_too(tiny, file, tmp_path):
     def psnr(*args):
         assert cli.main(["test", "-c", tiny(), *args, "--trainer.default_root_dir", str(tmp_path)]) == 0
