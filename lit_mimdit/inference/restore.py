@@ -104,6 +104,7 @@ def restore(
     overlap: int | None = None,
     tile_batch: int | None = None,
     overview: int | None = None,
+    overview_samples: int | None = None,
     prompt: str | None = None,
     captions: Path | None = None,
     guidance: float | None = None,
@@ -132,6 +133,7 @@ def restore(
         overlap: Pixels that neighbouring tiles share.
         tile_batch: Tiles computed at once.
         overview: Longer side, in pixels, of a small copy of a large photograph that tells its tiles light and colours; 0 does without.
+        overview_samples: How often that copy (or a photograph no larger) is restored, from other noise; light and colours are their mean's.
         prompt: What the backbone is told about the photographs; that of training unless given. Needs a backbone with text encoders.
         captions: A caption a photograph: .csv with the columns id and caption, or .jsonl; the id is the path below the input folder
             without its ending.
@@ -158,6 +160,7 @@ def restore(
         "overlap": overlap,
         "tile_batch": tile_batch,
         "overview": overview,
+        "overview_samples": overview_samples,
         "guidance": guidance,
         "colour": colour,
         "condition_gb": condition_gb,

@@ -93,11 +93,15 @@ class Restorer:
     def evaluations(self, height: int, width: int) -> int:
         """Network evaluations of tiles for one image of this size: what `progress` will count."""
         padded = [-(-n // self.multiple) * self.multiple for n in (height, width)]
-        tiles = len(self._boxes(*padded, self.patch * self.factor)) + self._has_overview(*padded)
-        return evaluations(self.config) * tiles
+        copies = self.config.overview_samples if self._overview_size(*padded) is not None else 0
+        return evaluations(self.config) * (len(self._boxes(*padded, self.patch * self.factor)) + copies)
 
-    def _has_overview(self, height: int, width: int) -> bool:
-        return 0 < self.config.overview < max(height, width) and self.config.tile < max(height, width)
+    def _overview_size(self, height: int, width: int) -> tuple[int, int] | None:
+        """(height, width) of the small copy of an image; None: it has none."""
+        longest, several = self.config.overview, self.config.overview_samples > 1
+        if longest == 0 or not (several or max(longest, self.config.tile) < max(height, width)):
+            return None
+        return overview.small_size(height, width, longest, self.multiple) if longest < max(height, width) else (height, width)
 
     def _boxes(self, height: int, width: int, multiple: int) -> list[tiling.Box]:
         return tiling.boxes(height, width, self.config.tile, self.config.overlap, multiple)
@@ -135,10 +139,10 @@ class Restorer:
                 for row, (image, seed) in enumerate(zip(padded, seeds, strict=True))
             ]
             restored, routing = torch.cat([part for part, _ in parts]), [decisions for _, decisions in parts]
-            if self._has_overview(*padded.shape[-2:]):
-                small = overview.small_size(*padded.shape[-2:], self.config.overview, self.multiple)
-                whole, _ = self._whole(overview.shrink(padded, small).to(self.device), seeds, prompt, progress)
-                restored = overview.anchor(restored, whole)
+        if (size := self._overview_size(*padded.shape[-2:])) is not None:
+            small = overview.shrink(padded, size).to(self.device)
+            samples = (self._whole(small, seeds + number, prompt, progress)[0] for number in range(self.config.overview_samples))
+            restored = overview.anchor(restored, sum(samples) / self.config.overview_samples)
         if self.corrector is not None:
             restored = self.corrector(restored, padded)
         restored = restored[..., : lq.shape[-2], : lq.shape[-1]].cpu()

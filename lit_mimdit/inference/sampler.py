@@ -28,6 +28,8 @@ class SamplingConfig:
         tile_batch: tiles computed at once.
         overview: longer side in pixels of a small copy of an image larger than that, restored in one piece, whose light and colours its
             tiles then take (inference/overview.py); 0 does without.
+        overview_samples: how many times that copy is restored, from other noise; their mean is what the scene's light depends on. With
+            more than 1 an image that is not larger is its own copy.
         guidance: classifier-free guidance: 1 does without; more follows the prompt further than the network would by itself, at two
             evaluations a step. It needs a prompt, and a branch trained with prompt.dropout.
         colour: "none"; or bring the colours back to the degraded image's, by "adain" (mean and deviation of each channel) or "wavelet"
@@ -44,6 +46,7 @@ class SamplingConfig:
     overlap: int = 64
     tile_batch: int = 4
     overview: int = 0
+    overview_samples: int = 1
     guidance: float = 1.0
     colour: Colour = "none"
     condition_gb: float = 1.0
@@ -61,6 +64,8 @@ class SamplingConfig:
             raise ValueError(f"sampling.tile_batch is {self.tile_batch}: at least 1 is needed")
         if self.overview < 0:
             raise ValueError(f"sampling.overview is {self.overview}: it must be 0 or more pixels; 0 does without")
+        if self.overview_samples < 1:
+            raise ValueError(f"sampling.overview_samples is {self.overview_samples}: it must be at least 1")
         if self.colour not in get_args(Colour):
             raise ValueError(f"sampling.colour is {self.colour!r}: choose among {', '.join(get_args(Colour))}")
         if not 0 <= self.condition_gb < float("inf"):

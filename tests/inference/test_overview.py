@@ -32,7 +32,7 @@ def test_tiles_take_the_light_and_keep_the_detail():
     detail = 0.1 * torch.rand(1, 3, 128, 128, generator=generator) - 0.05
     patchwork = 0.5 + detail
     patchwork[..., :64] -= 0.2  # the left tiles think it is darker
-    even = torch.full((1, 3, 32, 32), 0.5)
+    even = torch.full((1, 3, 64, 64), 0.5)
     result = anchor(patchwork, even)
     left, right = result[..., 8:56].mean(), result[..., 72:120].mean()
     assert abs(left - 0.5) < 0.01 and abs(right - 0.5) < 0.01
@@ -66,6 +66,22 @@ def test_the_restorer_anchors_large_images_only(restorer):
     torch.testing.assert_close(found, anchor(plain(lq, seeds)[0], restored_small), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(24, 32), (40, 56), (64, 72)], ids=["smaller than a tile", "in tiles", "larger than the small copy"])
+def test_several_samples_give_the_light_of_their_mean_to_images_of_any_size(restorer, size):
+    config = replace(restorer.config, tile=32, overlap=8)
+    plain, with_it = (
+        Restorer(restorer.network, restorer.vae, restorer.scheduler, c) for c in (config, replace(config, overview=64, overview_samples=3))
+    )
+    lq, seeds, counted = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 7]), []
+    found = with_it(lq, seeds, progress=counted.append)[0]
+    assert sum(counted) == 2 * with_it.evaluations(*size) == 2 * (plain.evaluations(*size) + 3 * config.steps)
+    whole = Restorer(restorer.network, restorer.vae, restorer.scheduler, replace(config, tile=64))
+    small = shrink(lq, small_size(*size, 64, restorer.multiple)) if max(size) > 64 else lq
+    samples = [whole(small, seeds + number)[0] for number in range(3)]
+    assert (samples[0] - samples[1]).abs().max() > 1e-3, "other noise"
+    torch.testing.assert_close(found, anchor(plain(lq, seeds)[0], torch.stack(samples).mean(0)), rtol=0, atol=1e-5)
+
+
 def test_restore_takes_it(branch_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 72, 3), np.uint8)).save("a.png")
@@ -83,6 +99,8 @@ def test_restore_takes_it(branch_file, tmp_path, monkeypatch):
 def test_impossible_sides_are_refused(restorer):
     with pytest.raises(ValueError, match="sampling.overview is -8"):
         SamplingConfig(overview=-8)
+    with pytest.raises(ValueError, match="sampling.overview_samples is 0"):
+        SamplingConfig(overview_samples=0)
     for side in (12, 1024):
         with pytest.raises(ValueError, match=f"sampling.overview is {side} px: this backbone takes multiples of 8 px up to 64 px"):
             Restorer(restorer.network, restorer.vae, restorer.scheduler, replace(restorer.config, overview=side))
