@@ -4,12 +4,13 @@ A worker's k-th batch is asked for when the loader hands out its batch k - p, p 
 batch k, k - p - 1 has been copied out, and its buffer is free: p + 1 buffers in turn are enough, if nothing else keeps them.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.data import get_worker_info
 
 Stack = Callable[[str, list[Tensor]], Tensor]
@@ -43,5 +44,10 @@ class SharedBuffers:
 
 def copied(batches: Iterator[Any]) -> Iterator[Any]:
     """Batches in memory of this process, so that they last. What was pinned has been copied."""
+    mapped, shapes = deque(maxlen=64), None  # torch maps a buffer again each time it comes, unless its last mapping is still held
     for batch in batches:
+        shared = [tensor for tensor in tree_leaves(batch) if isinstance(tensor, Tensor) and tensor.is_shared()]
+        if shapes != (shapes := [tensor.shape for tensor in shared]):
+            mapped.clear()  # these are other buffers
+        mapped.append(shared)
         yield tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor.is_shared() else tensor, batch)
