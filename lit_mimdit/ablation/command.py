@@ -66,11 +66,10 @@ def run_all(runs: list[Run], study: Study, jobs: int, threads: int) -> dict[str,
     """Run them, `jobs` at a time, with one bar; returns what failed, by name, and why."""
     failed: dict[str, str] = {}
     waiting, active = list(runs), {}
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))  # read when torch is loaded, in the server
     context = multiprocessing.get_context("forkserver")  # loads the libraries once, and forks a process a run
     context.set_forkserver_preload(["lit_mimdit.ablation.run"])
     bar = tqdm(total=len(runs), desc="runs", unit="run", disable=not runs, dynamic_ncols=sys.stderr.isatty())
-    with bar, _terminated(active):
+    with bar, _terminated(active), _environment(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))):
         while waiting or active:
             while waiting and len(active) < jobs:
                 run = waiting.pop(0)
@@ -105,6 +104,21 @@ def reason(run: Run, status: int) -> str:
     last = next((line for line in reversed(lines) if "rror: " in line or line == START), START)
     said = f"ended by signal {-status}" if status < 0 else f"exit status {status}" if last == START else last.removeprefix("error: ")
     return f"{said} ({run.folder / LOG})"
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """For processes that are started meanwhile: the server reads how many threads it may use when it loads torch."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ |= values
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

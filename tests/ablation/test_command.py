@@ -39,7 +39,9 @@ def done(tiny_settings, write_settings, tmp_path_factory) -> tuple[Path, list[st
     """A study of 2 seeds with a variant that cannot be built, run to its end."""
     folder = tmp_path_factory.mktemp("ablation")
     command = study(tiny_settings, write_settings, folder, 3, {"full": {}, "dense": DENSE, "shared": SHARED, "bad": BAD})
+    before = dict(os.environ)
     assert cli.main([*command, "--jobs", "2"]) == 1
+    assert dict(os.environ) == before, "what is started later has as many threads as before"
     return folder / "out", command
 
 

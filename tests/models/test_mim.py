@@ -278,7 +278,7 @@ def test_groups_have_weights_of_their_own():
         ({"intra": IntraConfig(router="TopK")}, ["branch.intra.router is 'TopK'", "topk, dense"]),
         ({"inter": InterConfig("top-1")}, ["branch.inter.router is 'top-1'", "dense, top1"]),
         ({"base": "references"}, ["branch.base is 'references'", "zero, embed, position, reference"]),
-        ({"fusion": "gated"}, ["branch.fusion is 'gated'", "concat, zero_gated"]),
+        ({"fusion": "gated"}, ["branch.fusion is 'gated'", "concat, concat_latent, zero_gated"]),
         ({"routers": "one"}, ["branch.routers is 'one'", "block, shared"]),
     ],
     ids=str,
