@@ -34,7 +34,7 @@ from lit_mimdit.data.buffers import SharedBuffers
 from lit_mimdit.data.memory import keep_freed_memory
 from lit_mimdit.data.mixing import training_order
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
-from lit_mimdit.data.pairs import PairDataset, collate, stack_one_kind
+from lit_mimdit.data.pairs import PairDataset, collate
 from lit_mimdit.data.shards.codec import encode
 from lit_mimdit.data.shards.jobs import finish, start
 from lit_mimdit.data.shards.manifest import MANIFEST
@@ -188,7 +188,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     loaders = {
         "folder": DataLoader(plain, **options),
         "shards": ResumableLoader(
-            dataset, sampler, num_workers=args.workers, collate_fn=SharedBuffers(collate, stack_one_kind), worker_init_fn=keep_freed_memory
+            dataset, sampler, num_workers=args.workers, collate_fn=SharedBuffers(collate), worker_init_fn=keep_freed_memory
         ),
         "decode only": DataLoader(DecodeOnly(source, 64, args.pairs), worker_init_fn=keep_freed_memory, **options),
     }

@@ -16,7 +16,7 @@ from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
 from lit_mimdit.baselines.controlnet import ControlNetConfig, ControlNetDiT
-from lit_mimdit.models.injection import ConditionedJointAttention, split_heads
+from lit_mimdit.models.injection import install, split_heads
 from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import MiMDiT, Prompt
 
@@ -237,10 +237,9 @@ def systems(size: Size) -> dict[str, System]:
     for block in mim.branch.mims:
         nn.init.normal_(block.zero_linear.weight, std=0.02)
     processors = dict(transformer.attn_processors)
-    latent_only = {
-        k: ConditionedJointAttention(int(k.split(".")[1]), latent_only=True) if ".attn." in k else processor
-        for k, processor in processors.items()
-    }
+    install(transformer, latent_only=True)
+    latent_only = dict(transformer.attn_processors)
+    install(transformer)
     literal = {k: LiteralConcat(int(k.split(".")[1])) if ".attn." in k else Alone() for k in processors}
 
     def tokens(z_lq: Tensor) -> list[Tensor]:

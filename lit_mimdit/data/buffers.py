@@ -13,30 +13,34 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.data import get_worker_info
 
+PREFETCH = 2  # batches that a worker is ahead: the loader's `prefetch_factor`
 Stack = Callable[[str, list[Tensor]], Tensor]
 
 
+def stacked(name: str, tensors: list[Tensor]) -> Tensor:
+    """Tensors of one dtype, stacked in new memory; `name` tells where else one could put them."""
+    return torch.stack(tensors)
+
+
 class SharedBuffers:
-    """`collate_fn` of a loader whose batches go through `copied`.
+    """`collate_fn` of a loader with `prefetch_factor` PREFETCH whose batches go through `copied`.
 
     Args:
         collate: (samples, stack) -> batch, with `stack(name, tensors)` for what is stacked.
-        stack: what `collate` is given outside a loader's process.
-        prefetch: the loader's `prefetch_factor`.
     """
 
-    def __init__(self, collate: Callable[[list[dict[str, Any]], Stack], dict[str, Any]], stack: Stack, prefetch: int = 2) -> None:
-        self.collate, self.stack, self.count = collate, stack, prefetch + 1
-        self.number, self.buffers = -1, [{} for _ in range(self.count)]
+    def __init__(self, collate: Callable[[list[dict[str, Any]], Stack], dict[str, Any]]) -> None:
+        self.collate, self.number = collate, -1
+        self.buffers: list[dict[str, Tensor]] = [{} for _ in range(PREFETCH + 1)]
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         if get_worker_info() is None:
-            return self.collate(samples, self.stack)
+            return self.collate(samples, stacked)
         self.number += 1
         return self.collate(samples, self._stack_into_buffer)
 
     def _stack_into_buffer(self, name: str, tensors: list[Tensor]) -> Tensor:
-        buffers, shape = self.buffers[self.number % self.count], (len(tensors), *tensors[0].shape)
+        buffers, shape = self.buffers[self.number % len(self.buffers)], (len(tensors), *tensors[0].shape)
         if name not in buffers or buffers[name].shape != shape or buffers[name].dtype != tensors[0].dtype:
             buffers[name] = torch.empty(shape, dtype=tensors[0].dtype).share_memory_()
         return torch.stack(tensors, out=buffers[name])

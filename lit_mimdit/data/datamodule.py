@@ -9,14 +9,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
-from lit_mimdit.data.buffers import SharedBuffers
+from lit_mimdit.data.buffers import PREFETCH, SharedBuffers
 from lit_mimdit.data.faults import Fault
 from lit_mimdit.data.image_io import ImageError, Photo, list_images, read_photo
 from lit_mimdit.data.layouts import DATASETS, Pair, read_layout, require_complete
 from lit_mimdit.data.memory import keep_freed_memory
 from lit_mimdit.data.mixing import Mixing, training_order
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
-from lit_mimdit.data.pairs import Augment, PairDataset, collate, stack_one_kind, with_floats
+from lit_mimdit.data.pairs import Augment, PairDataset, collate, with_floats
 from lit_mimdit.data.quarantine import Quarantine
 from lit_mimdit.data.sample_data import write_sample_data
 from lit_mimdit.data.shards.cache import ShardCache
@@ -197,7 +197,8 @@ class FoundIRDataModule(L.LightningDataModule):
             dataset,
             sampler,
             num_workers=self.workers,
-            collate_fn=SharedBuffers(collate, stack_one_kind),
+            prefetch_factor=PREFETCH if self.workers else None,
+            collate_fn=SharedBuffers(collate),
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=keep_freed_memory,
             persistent_workers=False,  # workers of a resumed epoch must start at its middle

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lit_mimdit.data.buffers import Stack
+from lit_mimdit.data.buffers import Stack, stacked
 from lit_mimdit.data.faults import ATTEMPTS, Fault, stand_in
 from lit_mimdit.data.image_io import ImageError, to_tensor
 from lit_mimdit.data.order import sample_seed
@@ -118,12 +118,7 @@ class PairDataset(Dataset):
         return tensors | {"seed": seed} | names | {"faults": faults + self.source.take_notes()}
 
 
-def stack_one_kind(name: str, tensors: list[Tensor]) -> Tensor:
-    """Tensors of one dtype, stacked."""
-    return torch.stack(tensors)
-
-
-def collate(samples: list[dict[str, Any]], stack: Stack = stack_one_kind) -> dict[str, Any]:
+def collate(samples: list[dict[str, Any]], stack: Stack = stacked) -> dict[str, Any]:
     """A batch of the contract from its samples, tensors stacked by `stack`; images of one batch must have one size."""
     kinds = [name for name in ("lq", "gt", "z_lq", "z_gt") if name in samples[0]]
     sizes = {tuple(sample[kinds[0]].shape) for sample in samples}

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_mimdit.data.buffers import SharedBuffers, copied
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
-from lit_mimdit.data.pairs import collate, stack_one_kind
+from lit_mimdit.data.pairs import collate
 
 PAIRS, BATCH = 48, 4
 
@@ -37,7 +37,7 @@ def pixels(batches) -> list[tuple[list[int], list[int]]]:
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_batches_last_although_their_buffers_are_used_again(workers, wide_from):
     sampler = EpochSampler(PAIRS, BATCH, 0, shuffle=wide_from == PAIRS, drop_last=True, cluster=Cluster())
-    loader = ResumableLoader(Numbered(wide_from), sampler, num_workers=workers, collate_fn=SharedBuffers(collate, stack_one_kind))
+    loader = ResumableLoader(Numbered(wide_from), sampler, num_workers=workers, collate_fn=SharedBuffers(collate))
     for epoch in range(2):
         sampler.set_epoch(epoch)
         kept = list(loader)
@@ -48,7 +48,7 @@ def test_batches_last_although_their_buffers_are_used_again(workers, wide_from):
 
 def test_without_a_copy_they_do_not_last():
     """What the copy is for; and that the buffers are used again at all."""
-    loader = DataLoader(Numbered(), BATCH, num_workers=1, collate_fn=SharedBuffers(collate, stack_one_kind))
+    loader = DataLoader(Numbered(), BATCH, num_workers=1, collate_fn=SharedBuffers(collate))
     found = pixels(list(loader))
     assert sum(numbers != expected for numbers, expected in found) == PAIRS // BATCH - 3, "the last three, of 2 + 1 buffers, are whole"
     found = pixels(list(copied(iter(loader))))
@@ -57,7 +57,7 @@ def test_without_a_copy_they_do_not_last():
 
 def test_a_batch_is_whole_until_the_next_is_asked_for():
     """However long the consumer takes."""
-    loader = DataLoader(Numbered(), BATCH, num_workers=2, collate_fn=SharedBuffers(collate, stack_one_kind))
+    loader = DataLoader(Numbered(), BATCH, num_workers=2, collate_fn=SharedBuffers(collate))
     for batch in loader:
         os.sched_yield()
         torch.zeros(1 << 22).add_(1)  # the workers run ahead as far as they may
