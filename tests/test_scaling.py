@@ -71,6 +71,6 @@ def test_operations_of_the_backbone_by_hand():
     more = operations.step_operations(branch, 128, geometry, checkpointing=True)
     assert {k: more[k] for k in ("branch", "backbone", "VAE")} == {k: counted[k] for k in ("branch", "backbone", "VAE")}
     again = more["backward"] - counted["backward"]
-    assert 0.9 * blocks < again - counted["branch"] <= blocks, "the blocks are computed again, and the branch"
+    assert blocks < again <= blocks + counted["branch"], "the blocks are computed again, and the branch but for its keys and values"
     wider = operations.step_operations(replace(branch, intra=IntraConfig(experts=8, top_k=2)), 128, geometry, checkpointing=False)
     assert wider == counted, "experts that are not chosen cost nothing"
