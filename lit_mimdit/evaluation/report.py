@@ -117,13 +117,14 @@ def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None
 def provenance(summary: dict[str, Any]) -> dict[str, str]:
     """What the numbers come from, as text."""
     made = summary.get("restoration") or {}
-    checkpoint, sampling = made.get("checkpoint") or {}, made.get("sampling") or {}
+    checkpoint, sampling, fidelity = (made.get(key) or {} for key in ("checkpoint", "sampling", "fidelity"))
     about = {
         "images": f"{sum(summary['sizes'].values())} ({', '.join(f'{n} of {size}' for size, n in list(summary['sizes'].items())[:6])})",
         "image rule": summary["image_rule"],
         "checkpoint": f"{checkpoint['name']} (sha256 {checkpoint['sha256'][:16]})" if checkpoint else "not recorded",
         "config hash": made.get("config_hash", "not recorded"),
         "sampling": ", ".join(f"{key} {value}" for key, value in sampling.items()) or "not recorded",
+        "fidelity network": ", ".join(f"{key} {str(value)[:20]}" for key, value in fidelity.items()) or "none recorded",
         "seed": str(made.get("seed", "not recorded")),
         "colour fix": made.get("colour_fix", "not recorded"),
         "restored at commit": str(made.get("commit") or "not recorded"),

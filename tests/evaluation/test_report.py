@@ -21,7 +21,8 @@ def runs(folders, monkeypatch) -> list[str]:
     """Two evaluations: "out" with degraded images and router weights, "plain" without."""
     monkeypatch.setenv("TORCH_HOME", str(folders / "none"))
     monkeypatch.delenv(VARIABLE, raising=False)
-    write_record(Path("restored"), {"format": "lit_mimdit.restoration.1"}, {"05Noise/0005.png": [[0.1, 0.2, 0.3, 0.4], [0.25] * 4]})
+    made = {"format": "lit_mimdit.restoration.1", "sampling": {"steps": 3}, "fidelity": {"name": "f.safetensors", "weight": 0.5}}
+    write_record(Path("restored"), made, {"05Noise/0005.png": [[0.1, 0.2, 0.3, 0.4], [0.25] * 4]})
     common = ["evaluate", "--restored", "restored", "--reference", "reference", "--metrics", "psnr,ssim_y,niqe", "--device", "cpu"]
     assert cli.main([*common, "--degraded", "degraded", "-o", "out", "--name", "one & two"]) == 0
     assert cli.main([*common, "-o", "plain"]) == 0
@@ -35,6 +36,7 @@ def test_the_page_is_whole_in_itself(runs, capsys):
     summary = json.loads(Path("out/summary.json").read_text())
     mean = summary["groups"][-1]["versions"]["restored"]["psnr"]["mean"]
     for text in (html, markdown):
+        assert "steps 3" in text and "fidelity network" in text and "name f.safetensors, weight 0.5" in text
         assert f"{mean:.2f} [" in text and "not computed: weights missing" in text
         assert "Best by PSNR RGB (dB)" in text and "Worst by PSNR RGB (dB)" in text
         assert text.index("01Blur/0000") < text.index("05Noise/0005"), "less noise was added to the first"
