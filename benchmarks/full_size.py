@@ -2,6 +2,7 @@
 
     python benchmarks/full_size.py                              # SD3.5-medium, 512 x 512, batch 1, 2 sampling steps; 10 GiB
     python benchmarks/full_size.py --backbone nano --size 128   # a minute, to try it
+    python benchmarks/full_size.py --accelerator gpu            # peaks are then those of PyTorch's allocator on the GPU
 
 Backbone and VAE have the released models' sizes (lit_mimdit/models/geometries) and random bfloat16 values; the branch is that of the YAML.
 The backbone is built on the meta device and filled in place, so it is in memory once.
@@ -37,6 +38,16 @@ def status(key: str) -> float:
 
 def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak() -> float:
+    """GiB since `reset_peak`, of the GPU if it is used."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() / GIB
+    return status("VmHWM")
 
 
 @torch.no_grad()
@@ -88,13 +99,15 @@ class Clock(L.Callback):
 
 
 def report(what: str, started: float) -> None:
-    print(f"{what:24} {time.perf_counter() - started:8.1f} s   peak {status('VmHWM'):6.2f} GiB", flush=True)
+    used = peak()  # waits for a GPU
+    print(f"{what:24} {time.perf_counter() - started:8.2f} s   peak {used:6.2f} GiB", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="experiments/foundir_sd35_medium.yaml")
     parser.add_argument("--backbone", default="stabilityai/stable-diffusion-3.5-medium")
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--size", type=int, default=512, help="pixels")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2, help="of sampling")
@@ -118,7 +131,9 @@ def main() -> None:
     about = {"degradation": "01Blur", "dataset": "", "id": "0001"}
     samples = [{"lq": lq, "gt": gt, "seed": 7 + row} | about for row, (lq, gt) in enumerate(images)]
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = L.Trainer(accelerator="cpu", max_steps=1, precision="bf16-mixed", gradient_clip_val=1.0, callbacks=[Clock()], **quiet)
+    trainer = L.Trainer(
+        accelerator=args.accelerator, devices=1, max_steps=1, precision="bf16-mixed", gradient_clip_val=1.0, callbacks=[Clock()], **quiet
+    )
     before = {name: p.detach().clone() for name, p in module.network.branch.mims[0].named_parameters()}
     reset_peak()
     started = time.perf_counter()
@@ -132,6 +147,7 @@ def main() -> None:
     del trainer
     reset_peak()
     started = time.perf_counter()
+    module.to("cuda" if args.accelerator == "gpu" else "cpu")
     restored, _ = module.eval().restorer(images[:1, 0], torch.tensor([1]))
     report(f"restoration, {args.steps} steps", started)
     print(f"restored {tuple(restored.shape)}, all finite: {bool(restored.isfinite().all())}")

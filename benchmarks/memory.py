@@ -46,9 +46,10 @@ def settings(checkpointing: int) -> dict:
 
 def step(module: MiMDiTModule, optimizer: torch.optim.Optimizer, batch: int, crop: int, precision: str) -> None:
     """As Lightning orders it: forward, zero_grad, backward, optimizer."""
-    images = {name: torch.rand(batch, 3, crop, crop) for name in ("lq", "gt")}
+    device = module.device
+    images = {name: torch.rand(batch, 3, crop, crop, device=device) for name in ("lq", "gt")}
     data = images | {"seed": torch.arange(batch), "id": [""] * batch, "degradation": [""] * batch}
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         loss = module.training_step(data, 0)["loss"]
     optimizer.zero_grad()
     loss.backward()

@@ -75,10 +75,10 @@ def cut(size: Size, blocks: int | None) -> Size:
 
 
 @torch.no_grad()
-def fill(model: nn.Module) -> nn.Module:
+def fill(model: nn.Module, device: torch.device) -> nn.Module:
     """Random values of variance 1 / fan-in in place of the meta device's nothing; norms 1, biases 0; the positions' own table."""
-    model.to_empty(device="cpu")
-    block = torch.randn(BLOCK, generator=torch.Generator().manual_seed(0))
+    model.to_empty(device=device)
+    block = torch.randn(BLOCK, generator=torch.Generator().manual_seed(0)).to(device)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
             parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
@@ -93,11 +93,11 @@ def fill(model: nn.Module) -> nn.Module:
     return model
 
 
-def random_transformer(size: Size) -> SD3Transformer2DModel:
+def random_transformer(size: Size, device: torch.device) -> SD3Transformer2DModel:
     """Built without values and filled, so that it is in memory once."""
     with torch.device("meta"):
         model = SD3Transformer2DModel(**size.transformer).to(size.dtype)
-    return fill(model).requires_grad_(False).eval()
+    return fill(model, device).requires_grad_(False).eval()
 
 
 def random_prompt(size: Size) -> Prompt:
@@ -223,17 +223,17 @@ def shared_controlnet(transformer: SD3Transformer2DModel, layers: int, prompt: P
     net.load_state_dict({k: v for k, v in transformer.state_dict().items() if k in own}, strict=False, assign=True)
     net.pos_embed.pos_embed = transformer.pos_embed.pos_embed
     for layer in (*net.controlnet_blocks, net.pos_embed_input):
-        layer.to_empty(device="cpu").to(transformer.dtype)
+        layer.to_empty(device=transformer.device).to(transformer.dtype)
         for parameter in layer.parameters():
             nn.init.normal_(parameter, std=0.01)
     return network
 
 
-def systems(size: Size) -> dict[str, System]:
+def systems(size: Size, device: torch.device) -> dict[str, System]:
     """All ways on one backbone, the bare backbone first."""
-    transformer, prompt = random_transformer(size), random_prompt(size)
+    transformer, prompt = random_transformer(size, device), random_prompt(size).to(device)
     torch.manual_seed(0)
-    mim = MiMDiT(transformer, size.branch, prompt).eval()
+    mim = MiMDiT(transformer, size.branch, prompt).to(device).eval()
     for block in mim.branch.mims:
         nn.init.normal_(block.zero_linear.weight, std=0.02)
     processors = dict(transformer.attn_processors)
@@ -269,6 +269,6 @@ def systems(size: Size) -> dict[str, System]:
     for layers in (blocks // 2, blocks - 1):
         network = shared_controlnet(transformer, layers, prompt)
         found[f"ControlNet, {layers} layers"] = System(network.condition, network, network.branch)
-    stream = LQStream(transformer).to(size.dtype)
+    stream = LQStream(transformer).to(device, size.dtype)
     found["LQ stream"] = System(no_preparation, lambda x, t, kept: stream(x, t, kept, prompt), stream)
     return found

@@ -4,20 +4,22 @@
     python benchmarks/sampling.py --size mid --rounds 5
     python benchmarks/sampling.py --size medium --rounds 1                # SD3.5-medium's sizes: 15 CPU minutes a round, 6 GiB
     python benchmarks/sampling.py --size medium --blocks 6 --rounds 2     # a quarter of its blocks, each of full size
+    python benchmarks/sampling.py --size medium --rounds 9 --device cuda
 
-Every round computes every system once: what it does once an image, and one step. Times are seconds of CPU, which other programs on
-the machine disturb less than the clock; with 1 thread they are the wall time of a quiet core. Medians over the rounds; the first is
+Every round computes every system once: what it does once an image, and one step. Times on a CPU are seconds of CPU, which other programs
+on the machine disturb less than the clock; with 1 thread they are the wall time of a quiet core. Medians over the rounds; the first is
 thrown away if there are several; all have run on a small latent before. A whole sampling is once + steps x step. FLOPs are counted
 in the first round.
 """
 
 import argparse
 import statistics
-import time
 from collections import defaultdict
-from pathlib import Path
+from contextlib import nullcontext
 
 import torch
+from clock import name as name_of
+from clock import peak, timed, unit
 from peers import SIZES, cut, systems
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
@@ -37,27 +39,28 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 40], help="sampling steps to state costs for")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--only", nargs="+", help="systems, by the start of their names")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     size = cut(SIZES[args.size], args.blocks)
     generator = torch.Generator().manual_seed(2)
-    x, z_lq = torch.randn(2, size.tiles, 16, size.side, size.side, generator=generator)
-    t = torch.full((size.tiles,), 0.5)
-    chosen = {name: s for name, s in systems(size).items() if not args.only or name.startswith(("bare", *args.only))}
+    x, z_lq = torch.randn(2, size.tiles, 16, size.side, size.side, generator=generator).to(args.device)
+    t = torch.full((size.tiles,), 0.5, device=args.device)
+    chosen = {name: s for name, s in systems(size, args.device).items() if not args.only or name.startswith(("bare", *args.only))}
     seconds, flops = defaultdict(list), {}
     for system in chosen.values():  # on a small latent: touches all weights and loads all kernels
         measure(system, x[:1, :, :16, :16], t[:1], z_lq[:1, :, :16, :16])
     for number in tqdm(range(args.rounds + (args.rounds > 1)), unit="round"):
         for name, system in tqdm(chosen.items(), unit="system", leave=False):
-            once, after, counted = measure(system, x, t, z_lq)
+            once, after, counted = measure(system, x, t, z_lq, count=number == 0)
             flops.setdefault(name, counted)
             if number or args.rounds == 1:
                 seconds[name].append((once, after))
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
     blocks = size.transformer["num_layers"]
-    print(f"{args.size}, {blocks} blocks, {args.threads} thread(s), median of {args.rounds}, peak memory of all together {peak:.1f} GiB")
-    print("| system | trained | once (CPU s) | a step (CPU s) |" + "".join(f" {n} steps | in FLOPs |" for n in args.steps))
+    where, seconds_of = name_of(args.device), unit(args.device)
+    print(f"{args.size}, {blocks} blocks, {where}, median of {args.rounds}, peak memory of all together {peak(args.device):.1f} GiB")
+    print(f"| system | trained | once ({seconds_of}) | a step ({seconds_of}) |" + "".join(f" {n} steps | in FLOPs |" for n in args.steps))
     print("|---|---:|---:|---:|" + "---:|---:|" * len(args.steps))
     costs = {name: tuple(statistics.median(times) for times in zip(*seconds[name], strict=True)) for name in chosen}
     for name, system in chosen.items():
@@ -72,17 +75,14 @@ def whole(cost: tuple[float, float], steps: int) -> float:
     return cost[0] + steps * cost[1]
 
 
-def measure(system, x, t, z_lq) -> tuple[float, float, tuple[int, int]]:
-    """CPU seconds of what is done once and of one step, and FLOPs of both."""
-    counters = [FlopCounterMode(display=False, custom_mapping={FLASH: flash_flops}) for _ in range(2)]
-    start = time.process_time()
+def measure(system, x, t, z_lq, count: bool = False) -> tuple[float, float, tuple[int, ...]]:
+    """Seconds of what is done once and of one step, and, where they are counted, FLOPs of both."""
+    counters = [FlopCounterMode(display=False, custom_mapping={FLASH: flash_flops}) if count else nullcontext() for _ in range(2)]
     with counters[0]:
-        kept = system.prepare(z_lq)
-    middle = time.process_time()
+        once, kept = timed(x.device, lambda: system.prepare(z_lq))
     with counters[1]:
-        system.step(x, t, kept)
-    end = time.process_time()
-    return middle - start, end - middle, tuple(counter.get_total_flops() for counter in counters)
+        step, _ = timed(x.device, lambda: system.step(x, t, kept))
+    return once, step, tuple(counter.get_total_flops() for counter in counters) if count else ()
 
 
 if __name__ == "__main__":

@@ -2,26 +2,26 @@
 
     python benchmarks/sparse.py                     # the width of experiments/foundir_sd35_medium.yaml at 512 x 512 pixels
     python benchmarks/sparse.py --batch 16 --compile
+    python benchmarks/sparse.py --batch 16 --rounds 30 --device cuda
 
-Both sides have the same weights and inputs and alternate in one process; medians of CPU seconds. The last row is a whole MiM, with its
-projections and feed-forward layer, which are the same on both sides.
+Both sides have the same weights and inputs and alternate in one process; medians of CPU seconds, or of seconds on a GPU. The last row is
+a whole MiM, with its projections and feed-forward layer, which are the same on both sides.
 """
 
 import argparse
 import statistics
-import time
 from dataclasses import replace
 
 import torch
+from clock import name as name_of
+from clock import timed, unit
 from torch import nn
 
 from lit_mimdit.models.mim import GROUPS, BranchConfig, IntraConfig, MiM
 
 
-def timed(mim: nn.Module, x: torch.Tensor, side: int) -> float:
-    start = time.process_time()
-    mim(x, (side, side))[0].square().mean().backward()
-    return time.process_time() - start
+def seconds_of(mim: nn.Module, x: torch.Tensor, side: int) -> float:
+    return timed(x.device, lambda: mim(x, (side, side))[0].square().mean().backward())[0]
 
 
 def main() -> None:
@@ -33,12 +33,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--compile", action="store_true", help="both sides by torch.compile")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     x = torch.randn(args.batch, args.side**2, args.outer) + torch.randn(args.batch, 1, args.outer)
-    print(f"width {args.width}, {args.side**2} tokens, batch {args.batch}, {args.threads} thread(s), compiled: {args.compile}")
-    print("| groups | top-2 of 4 (CPU s) | all 4 | ratio | images an expert works on, first group |\n|---|---:|---:|---:|---|")
+    x = x.to(args.device)
+    print(f"width {args.width}, {args.side**2} tokens, batch {args.batch}, {name_of(args.device)}, compiled: {args.compile}")
+    print(
+        f"| groups | top-2 of 4 ({unit(args.device)}) | all 4 | ratio | images an expert works on, first group |\n|---|---:|---:|---:|---|"
+    )
     for groups in ([kind] for kind in GROUPS):
         compare(args, BranchConfig(width=args.width, heads=args.heads, groups=groups), x, inner=True)
     compare(args, BranchConfig(width=args.width, heads=args.heads), x, inner=False)
@@ -66,7 +70,7 @@ def compare(args: argparse.Namespace, config: BranchConfig, x: torch.Tensor, inn
     for top_k in (4, 2):
         torch.manual_seed(0)  # the same weights
         mim = MiM(args.outer, replace(config, intra=IntraConfig(4, top_k), zero_std=0.02), shifted=True)
-        sides[top_k] = Inner(mim) if inner else mim
+        sides[top_k] = (Inner(mim) if inner else mim).to(args.device)
     x = x[..., : args.width] if inner else x
     with torch.no_grad():
         load = sides[2](x, (args.side, args.side))[2].intra[0].load
@@ -74,12 +78,12 @@ def compare(args: argparse.Namespace, config: BranchConfig, x: torch.Tensor, inn
     seconds: dict[int, list[float]] = {top_k: [] for top_k in sides}
     for number in range(args.rounds + 1):
         for top_k, side in run.items():
-            taken = timed(side, x, args.side)
+            taken = seconds_of(side, x, args.side)
             if number:
                 seconds[top_k].append(taken)
     sparse, dense = statistics.median(seconds[2]), statistics.median(seconds[4])
     name = f"{config.groups[0]} alone" if inner else "whole MiM, all four"
-    print(f"| {name} | {sparse:.3f} | {dense:.3f} | {sparse / dense:.2f} | {(load * len(x)).int().tolist()} |", flush=True)
+    print(f"| {name} | {sparse:.4f} | {dense:.4f} | {sparse / dense:.2f} | {(load * len(x)).int().tolist()} |", flush=True)
 
 
 if __name__ == "__main__":

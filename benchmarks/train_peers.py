@@ -4,10 +4,11 @@
     python benchmarks/train_peers.py --size mid --rounds 3
     python benchmarks/train_peers.py --size mid --checkpointing
     python benchmarks/train_peers.py --size mid --blocks 4 --rounds 1
+    python benchmarks/train_peers.py --size medium --checkpointing --device cuda
 
 A step is: condition, velocity, loss, backward, Adam, all on random latents, the trained weights in float32 under bfloat16 autocast if the
 backbone is bfloat16. Every system runs in a process of its own, so that its peak (VmHWM) is its own; what the bare process and the backbone
-need is in it. Times are CPU seconds, medians after a first step that is thrown away.
+need is in it; on a GPU the peak is what PyTorch allocated. Times on a CPU are CPU seconds; medians after a first step that is thrown away.
 """
 
 import argparse
@@ -15,10 +16,10 @@ import json
 import statistics
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import torch
+from clock import name as name_of
+from clock import peak, timed, unit
 from peers import SIZES, Size, cut, random_prompt, random_transformer
 from torch import nn
 from tqdm import tqdm
@@ -28,9 +29,9 @@ from lit_mimdit.models.network import ConditionedBackbone, MiMDiT
 from lit_mimdit.training.flow import interpolate, velocity
 
 
-def build(name: str, size: Size) -> ConditionedBackbone:
+def build(name: str, size: Size, device: torch.device) -> ConditionedBackbone:
     torch.manual_seed(0)
-    transformer, prompt = random_transformer(size), random_prompt(size)
+    transformer, prompt = random_transformer(size, device), random_prompt(size).to(device)
     if name == "MiM-DiT":
         network: ConditionedBackbone = MiMDiT(transformer, size.branch, prompt)
         for block in network.branch.mims:
@@ -45,25 +46,27 @@ def build(name: str, size: Size) -> ConditionedBackbone:
 
 def one(name: str, size: Size, args: argparse.Namespace) -> dict:
     """Times and peak of one system, in this process."""
-    network = build(name, size)
+    device = args.device
+    network = build(name, size, device).to(device)
     if args.checkpointing:
         network.enable_gradient_checkpointing()
     optimizer = torch.optim.Adam(network.branch.parameters(), lr=1e-5)
     generator = torch.Generator().manual_seed(2)
-    z_gt, z_lq, noise = torch.randn(3, size.tiles, 16, size.side, size.side, generator=generator)
-    t = torch.full((size.tiles,), 0.5)
+    z_gt, z_lq, noise = torch.randn(3, size.tiles, 16, size.side, size.side, generator=generator).to(device)
+    t = torch.full((size.tiles,), 0.5, device=device)
     seconds = []
-    for _ in range(args.rounds + 1):
-        start = time.process_time()
-        with torch.autocast("cpu", torch.bfloat16, enabled=size.dtype == torch.bfloat16):
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=size.dtype == torch.bfloat16):
             predicted = network(interpolate(z_gt, noise, t), t, network.condition(z_lq))
         (predicted - velocity(z_gt, noise)).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append(time.process_time() - start)
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
+
+    for _ in range(args.rounds + 1):
+        seconds.append(timed(device, step)[0])
     trained = sum(p.numel() for p in network.branch.parameters()) / 1e6
-    return {"seconds": statistics.median(seconds[1:]), "peak": peak, "trained": trained}
+    return {"seconds": statistics.median(seconds[1:]), "peak": peak(device), "trained": trained}
 
 
 def main() -> None:
@@ -72,6 +75,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, help="of the backbone, if not all of the size's")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -86,8 +90,8 @@ def main() -> None:
     for name in tqdm(names, unit="system"):
         command = [sys.executable, *sys.argv, "--alone", name]
         found[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
-    print(f"{args.size}, {blocks} blocks, {args.threads} thread(s), checkpointing: {args.checkpointing}, median of {args.rounds}")
-    print("| system | trained | a step (CPU s) | to MiM-DiT | peak (GiB) |\n|---|---:|---:|---:|---:|")
+    print(f"{args.size}, {blocks} blocks, {name_of(args.device)}, checkpointing: {args.checkpointing}, median of {args.rounds}")
+    print(f"| system | trained | a step ({unit(args.device)}) | to MiM-DiT | peak (GiB) |\n|---|---:|---:|---:|---:|")
     for name, row in found.items():
         share = row["seconds"] / found["MiM-DiT"]["seconds"]
         print(f"| {name} | {row['trained']:.1f} M | {row['seconds']:.2f} | {share:.2f} | {row['peak']:.2f} |")

@@ -15,12 +15,31 @@ from lit_mimdit.inference import tiling
 from lit_mimdit.inference.restorer import pad_to_multiple
 from lit_mimdit.models.fidelity import Correction
 from lit_mimdit.pretraining.fidelity import FidelityTraining
+from lit_mimdit.training.optim import OptimizerConfig
 
 TILE, OVERLAP = 512, 64  # pixels
 
 
 class Regression(FidelityTraining):
-    """Trains by the same loss and data modules as the systems it is compared with; `predict` restores folders, for `evaluate`."""
+    """Trains by the same loss and data modules as the systems it is compared with; `predict` restores folders, for `evaluate`.
+
+    Args:
+        optimizer: see OptimizerConfig.
+        output: file of the finished network (.safetensors).
+        widths: see Correction.
+        blocks: see Correction.
+        gradient_weight: weight of the L1 on horizontal and vertical differences.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerConfig,
+        output: str,
+        widths: tuple[int, ...] = (48, 92, 140),
+        blocks: int = 2,
+        gradient_weight: float = 0.0,
+    ) -> None:
+        super().__init__(optimizer, output, branch=None, widths=widths, blocks=blocks, gradient_weight=gradient_weight)
 
     def build(self, widths: tuple[int, ...], blocks: int) -> nn.Module:
         """A U-Net that sees one image."""

@@ -93,7 +93,8 @@ class Restorer:
     def evaluations(self, height: int, width: int) -> int:
         """Network evaluations of tiles for one image of this size: what `progress` will count."""
         padded = [-(-n // self.multiple) * self.multiple for n in (height, width)]
-        copies = self.config.overview_samples if self._overview_size(*padded) is not None else 0
+        size = self._overview_size(*padded)
+        copies = 0 if size is None else self.config.overview_samples - self._is_sample(size, *padded)
         return evaluations(self.config) * (len(self._boxes(*padded, self.patch * self.factor)) + copies)
 
     def _overview_size(self, height: int, width: int) -> tuple[int, int] | None:
@@ -102,6 +103,10 @@ class Restorer:
         if longest == 0 or not (several or max(longest, self.config.tile) < max(height, width)):
             return None
         return overview.small_size(height, width, longest, self.multiple) if longest < max(height, width) else (height, width)
+
+    def _is_sample(self, size: tuple[int, int], height: int, width: int) -> bool:
+        """Whether an image restored in one piece is its own small copy, and so the first of that copy's samples."""
+        return size == (height, width) and max(size) <= self.config.tile
 
     def _boxes(self, height: int, width: int, multiple: int) -> list[tiling.Box]:
         return tiling.boxes(height, width, self.config.tile, self.config.overlap, multiple)
@@ -131,18 +136,23 @@ class Restorer:
         """
         padded = pad_to_multiple(lq, self.multiple)
         prompt = (self.prompts.of(ids) if self.prompts is not None else self.network.prompt).to(self.device)
+        size = self._overview_size(*padded.shape[-2:])
+        draws = [seeds + number for number in range(self.config.overview_samples)]
+        same = size is not None and self._is_sample(size, *padded.shape[-2:])
+        copies: list[Tensor] = []
         if max(padded.shape[-2:]) <= self.config.tile:
-            restored, routing = self._whole(padded.to(self.device), seeds, prompt, progress)
+            copies, routing = self._whole(padded.to(self.device), draws if same else draws[:1], prompt, progress)
+            restored = copies[0]
         else:
             parts = [
                 self._tiled(image[None].to(self.device), seed[None], prompt.row(row), progress)
                 for row, (image, seed) in enumerate(zip(padded, seeds, strict=True))
             ]
             restored, routing = torch.cat([part for part, _ in parts]), [decisions for _, decisions in parts]
-        if (size := self._overview_size(*padded.shape[-2:])) is not None:
-            small = overview.shrink(padded, size).to(self.device)
-            samples = (self._whole(small, seeds + number, prompt, progress)[0] for number in range(self.config.overview_samples))
-            restored = overview.anchor(restored, sum(samples) / self.config.overview_samples)
+        if size is not None:
+            if not same:
+                copies, _ = self._whole(overview.shrink(padded, size).to(self.device), draws, prompt, progress)
+            restored = overview.anchor(restored, sum(copies) / len(copies))
         if self.corrector is not None:
             restored = self.corrector(restored, padded)
         restored = restored[..., : lq.shape[-2], : lq.shape[-1]].cpu()
@@ -183,9 +193,11 @@ class Restorer:
         pixels, overlap = self._vae_boxes(*(n * self.factor for n in latent.shape[-2:]))
         return tiling.blend(latent, self._latent_boxes(pixels), pixels, overlap, 1, lambda tiles, _: decode(self.vae, tiles))
 
-    def _whole(self, images: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None) -> tuple[Tensor, list[Decisions]]:
+    def _whole(
+        self, images: Tensor, draws: list[Tensor], prompt: Prompt, progress: Progress | None
+    ) -> tuple[list[Tensor], list[Decisions]]:
+        """Images in one piece, once for each of `draws`, the seeds (B,) of their noise; the branch looks at them once."""
         z_lq = require_finite(encode(self.vae, images), "the degraded image")
-        noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
         ask = conditioned(self.network, z_lq, prompt, self.config.guidance)
 
         def velocity(x: Tensor, t: float) -> Tensor:
@@ -194,8 +206,12 @@ class Restorer:
                 progress(len(x))
             return result
 
-        latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
-        return decode(self.vae, require_finite(latent, "the restored image")), [rows_of(ask.routing, row) for row in range(len(images))]
+        found = []
+        for seeds in draws:
+            noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
+            latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
+            found.append(decode(self.vae, require_finite(latent, "the restored image")))
+        return found, [rows_of(ask.routing, row) for row in range(len(images))]
 
     def _cut(self, image: Tensor) -> tuple[Tensor, list[list[tiling.Box]]]:
         """The latent of a large image (1, 3, H, W), and its tiles, `tile_batch` at once."""

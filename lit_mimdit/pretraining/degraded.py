@@ -13,6 +13,13 @@ from lit_mimdit.data.pairs import augment_array, to_planes
 from lit_mimdit.pretraining.photos import level_weights, read_levels
 
 MARGIN = 16  # pixels around a crop that its degradation may look at
+DIM_SCALE, DIM_POWER = (0.4, 1.0), (1.0, 2.2)
+
+
+# y = s x^g
+def dimmed(image: np.ndarray, scale: float, power: float) -> np.ndarray:
+    """A scene of less light, (H, W, 3) uint8: dusk, shadow, a dark room. Black stays; white becomes `scale`, in (0, 1]."""
+    return to_uint8(scale * (np.float32(image) / np.float32(255)) ** np.float32(power))
 
 
 class DegradedCrops(Dataset):
@@ -24,10 +31,11 @@ class DegradedCrops(Dataset):
         types: FoundIR type folders to draw from, all alike.
         samples: samples an epoch.
         seed: of everything.
+        dim: share of the crops that are dimmed before they are degraded, see `dimmed`.
     """
 
-    def __init__(self, levels: list[np.ndarray], crop: int, types: list[str], samples: int, seed: int) -> None:
-        self.levels, self.crop, self.types, self.samples, self.seed = levels, crop, types, samples, seed
+    def __init__(self, levels: list[np.ndarray], crop: int, types: list[str], samples: int, seed: int, dim: float = 0.0) -> None:
+        self.levels, self.crop, self.types, self.samples, self.seed, self.dim = levels, crop, types, samples, seed, dim
         self.weights = level_weights(levels)
 
     def __len__(self) -> int:
@@ -41,6 +49,8 @@ class DegradedCrops(Dataset):
         side = min(self.crop + 2 * MARGIN, *level.shape[:2])
         top, left = (int(draw.integers(0, n - side + 1)) for n in level.shape[:2])
         clean = augment_array(level[top : top + side, left : left + side], bool(draw.integers(2)), int(draw.integers(4)))
+        if self.dim and draw.random() < self.dim:
+            clean = dimmed(clean, draw.uniform(*DIM_SCALE), draw.uniform(*DIM_POWER))
         kind, severity = self.types[draw.integers(len(self.types))], str(draw.choice(get_args(Severity)))
         degraded = to_uint8(degrade(np.float32(clean) / np.float32(255), FOUNDIR_TYPES[kind], severity, draw))
         start = (side - self.crop) // 2
@@ -56,16 +66,19 @@ class DegradedPhotos(FoundIRDataModule):
         types: FoundIR types to draw from, such as 05Noise.
         samples: training samples an epoch.
         longest: photographs are first reduced to this many pixels on their longer side.
+        dim: share of the crops that become dark scenes before they are degraded: dark is then not always what is to be mended.
     """
 
-    def __init__(self, photos: str, types: list[str], samples: int = 10000, longest: int = 1536, **kwargs: Any) -> None:
+    def __init__(self, photos: str, types: list[str], samples: int = 10000, longest: int = 1536, dim: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         unknown = [kind for kind in types if kind not in FOUNDIR_TYPES]
         if unknown or not types:
             raise ValueError(f"data.types holds {unknown or 'nothing'}: choose among {', '.join(FOUNDIR_TYPES)}")
-        self.photos, self.types, self.samples, self.longest = photos, types, samples, longest
+        if not 0 <= dim <= 1:
+            raise ValueError(f"data.dim is {dim}: it is a share, from 0 to 1")
+        self.photos, self.types, self.samples, self.longest, self.dim = photos, types, samples, longest, dim
 
     def train_dataloader(self) -> DataLoader:
         levels = read_levels(self.photos, self.longest, self.crop, "data.photos")
         sampler = EpochSampler(self.samples, self.per_step(), self.seed, shuffle=True, drop_last=True, cluster=self.cluster)
-        return self._loader(DegradedCrops(levels, self.crop, self.types, self.samples, self.seed), sampler)
+        return self._loader(DegradedCrops(levels, self.crop, self.types, self.samples, self.seed, self.dim), sampler)

@@ -1,5 +1,6 @@
-"""Training of the fidelity network behind a finished branch."""
+"""Training of the fidelity network behind a finished branch, on what that branch makes of pairs while they come."""
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,16 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from lit_mimdit.inference.corrector import save_fidelity
+from lit_mimdit.inference.corrector import PACKAGE, load_corrector, save_fidelity
+from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.training.ema import EMA
 from lit_mimdit.training.optim import OptimizerConfig, configure
 
 EPSILON = 1e-3  # a quarter of an 8-bit step, below which an error does not count
+KEPT = 16  # restored batches that steps are drawn from where each is used several times
+IMAGES = ("lq", "gt", "restored")
 
 
 # e = mean |x - y| + w (mean |dx (x - y)| + mean |dy (x - y)|)
@@ -34,9 +39,15 @@ class FidelityTraining(L.LightningModule):
     Of the error itself dark images, whose light is guessed, would make up nearly all; the logarithm counts a tenth less error alike in
     an image that was nearly clean.
 
+    Restoring a batch costs far more than learning from it. So each is used in `reuse` steps, in the company of others: those steps' images
+    are drawn from the last KEPT batches.
+
     Args:
         optimizer: see OptimizerConfig.
         output: file of the finished network (.safetensors).
+        branch: finished branch that restores the batches, a file or "package", as it would restore photographs; None: nothing restores.
+        init: file of a network to start from, or "package"; None: a new one.
+        reuse: gradient steps an optimizer step of the trainer, one restored batch each time.
         widths: see Correction.
         blocks: see Correction.
         gradient_weight: weight of the L1 on horizontal and vertical differences.
@@ -46,28 +57,67 @@ class FidelityTraining(L.LightningModule):
         self,
         optimizer: OptimizerConfig,
         output: str,
+        branch: str | None = PACKAGE,
+        init: str | None = None,
+        reuse: int = 1,
         widths: tuple[int, ...] = (20, 36, 54),
         blocks: int = 2,
         gradient_weight: float = 0.5,
     ) -> None:
         super().__init__()
+        if reuse < 1:
+            raise ValueError(f"model.reuse is {reuse}: a batch is used at least once")
         self.optimizer_config, self.output, self.gradient_weight = optimizer, output, gradient_weight
+        self.branch, self.init, self.reuse = branch, init, reuse
         self.network = self.build(tuple(widths), blocks)
+        self.restorer: Restorer | None = None
+        self.kept: deque[dict[str, Tensor]] = deque(maxlen=KEPT if reuse > 1 else 1)
+
+    def setup(self, stage: str) -> None:
+        if self.restorer is None and self.branch is not None:
+            checkpoint = None if self.branch == PACKAGE else self.branch
+            self.restorer = load_restorer(checkpoint, None, self.trainer.strategy.root_device)
 
     def build(self, widths: tuple[int, ...], blocks: int) -> nn.Module:
         """The network that trains."""
-        return Fidelity(widths, blocks)
+        start = load_corrector(self.init)
+        return start.network.train() if start is not None else Fidelity(widths, blocks)
 
     def correct(self, batch: dict[str, Any]) -> Tensor:
         """Corrected images (B, 3, H, W) of a batch, not clamped."""
         return self.network(batch["restored"], batch["lq"])
 
+    def restored(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with what the branch makes of it."""
+        if self.restorer is None:
+            return batch
+        restored, _ = self.restorer(batch["lq"], batch["seed"], ids=batch["id"])
+        return batch | {"restored": restored.to(batch["lq"])}
+
+    def on_train_batch_start(self, batch: dict[str, Any], index: int) -> None:
+        batch = self.restored(batch)
+        self.kept.append({name: batch[name] for name in IMAGES if name in batch})
+
+    def drawn(self) -> dict[str, Tensor]:
+        """As many images as a batch has, of all that are kept; a batch as it is where each is used once."""
+        if len(self.kept) == 1:
+            return self.kept[0]
+        sizes = [len(batch["lq"]) for batch in self.kept]
+        rows = torch.randperm(sum(sizes))[: sizes[-1]].to(self.device)
+        return {name: torch.cat([batch[name] for batch in self.kept])[rows] for name in self.kept[-1]}
+
+    def optimizer_step(self, epoch: int, index: int, optimizer: Any, closure: Any = None) -> None:
+        for _ in range(self.reuse):
+            optimizer.step(closure=closure)
+
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        batch = self.drawn()
         error = error_per_image(self.correct(batch), batch["gt"], self.gradient_weight)
         self.log("train/error", error.mean(), prog_bar=True, batch_size=len(error))
         return (error + EPSILON).log().mean()
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        batch = self.restored(batch)
         images = {"degraded": batch["lq"], "corrected": self.correct(batch)} | (
             {"restored": batch["restored"]} if "restored" in batch else {}
         )

@@ -10,42 +10,54 @@ from safetensors.torch import load_file
 from skimage.metrics import peak_signal_noise_ratio
 
 from lit_mimdit.cli import main
-from lit_mimdit.data.layouts import read_layout
+from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.models.backbone import nano_folder
 from lit_mimdit.models.fidelity import Fidelity
-from lit_mimdit.pretraining.fidelity import error_per_image, psnr
-from lit_mimdit.pretraining.restored import RestoredImages
+from lit_mimdit.pretraining.fidelity import KEPT, FidelityTraining, error_per_image, psnr
+from lit_mimdit.training.optim import OptimizerConfig
+
+YAML = Path(__file__).parents[2] / "experiments" / "nano" / "fidelity.yaml"
 
 
-@pytest.fixture(scope="module")
-def pairs(data_root):
-    return read_layout("foundir", data_root, meta=data_root / "train.txt").pairs
+class Brighter:
+    """In a restorer's place: adds each image's seed, so that what became of a batch can be told."""
+
+    def __call__(self, lq, seeds, ids):
+        return lq + seeds[:, None, None, None], None
 
 
-@pytest.fixture(scope="module")
-def restored(pairs, tmp_path_factory) -> Path:
-    """In a restorer's place: the mean of LQ and GT, so that where a crop came from can be told."""
-    folder = tmp_path_factory.mktemp("restored")
-    for pair in pairs:
-        lq, gt = (np.asarray(Image.open(path).convert("RGB"), np.uint16) for path in (pair.lq, pair.gt))
-        Image.fromarray(np.uint8((lq + gt) // 2)).save(folder / f"{pair.lq.stem}.png")
-    return folder
+def training(reuse: int) -> FidelityTraining:
+    module = FidelityTraining(OptimizerConfig(lr=1e-3), "f.safetensors", branch=None, reuse=reuse, widths=(4, 4), blocks=1)
+    module.restorer = Brighter()
+    return module
 
 
-def test_the_three_images_are_cut_and_turned_alike(pairs, restored):
-    data = RestoredImages(pairs, restored, crop=32, random=True, seed=0)
-    samples = [data[(epoch, index)] for epoch in range(4) for index in range(len(pairs))]
-    for sample in samples:
-        mean = (sample["lq"] + sample["gt"]) / 2
-        assert sample["restored"].shape == (3, 32, 32) and (sample["restored"] - mean).abs().max() < 0.5 / 255 + 1e-6
-    assert not torch.equal(samples[0]["gt"], samples[len(pairs)]["gt"])  # other epochs, other crops
-    assert torch.equal(data[(1, 0)]["gt"], samples[len(pairs)]["gt"])
+def batch(seed: int) -> dict:
+    lq = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return {"lq": lq, "gt": -lq, "seed": torch.arange(3) + 10 * seed, "id": ["a", "b", "c"]}
 
 
-def test_missing_restored_images_and_small_ones_are_named(pairs, restored, tmp_path):
-    with pytest.raises(ValueError, match=f"{len(pairs)} pairs have no image in .*restore them all"):
-        RestoredImages(pairs, tmp_path, 32, True, 0)
-    with pytest.raises(ValueError, match="smaller than data.crop"):
-        RestoredImages(pairs, restored, 64, True, 0)
+def test_a_batch_is_restored_once_and_drawn_whole_with_its_own_images():
+    module = training(reuse=3)
+    for seed in range(KEPT + 4):
+        module.on_train_batch_start(batch(seed), seed)
+    seen = set()
+    for _ in range(60):
+        drawn = module.drawn()
+        assert drawn["lq"].shape == (3, 3, 16, 16) and torch.equal(drawn["gt"], -drawn["lq"])
+        added = (drawn["restored"] - drawn["lq"]).mean((1, 2, 3))
+        assert torch.equal((drawn["restored"] - drawn["lq"]).round(), added.round()[:, None, None, None].expand(3, 3, 16, 16))
+        seen |= {round(float(value)) // 10 for value in added}
+    assert seen == set(range(4, KEPT + 4)), "the last batches, and all of them"
+
+
+def test_used_once_batches_come_as_they_are():
+    module = training(reuse=1)
+    for seed in (1, 2):
+        module.on_train_batch_start(batch(seed), seed)
+    assert torch.equal(module.drawn()["lq"], batch(2)["lq"])
+    with pytest.raises(ValueError, match="model.reuse is 0"):
+        training(reuse=0)
 
 
 def test_the_error_of_each_image_by_hand():
@@ -61,15 +73,44 @@ def test_psnr_equals_scikit_image():
     torch.testing.assert_close(psnr(a, b), torch.tensor(expected, dtype=torch.float32))
 
 
-def test_fit_writes_the_averaged_network(data_root, restored, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yaml = Path(__file__).parents[2] / "experiments" / "nano" / "fidelity.yaml"
-    data = {"root": data_root, "val_root": data_root, "restored": restored, "val_restored": restored, "meta": "train.txt"}
-    args = [word for key, value in data.items() for word in (f"--data.init_args.{key}", str(value))]
-    args += ["--data.init_args.crop", "32", "--data.init_args.batch_size", "2"]
-    args += ["--model.init_args.widths", "[4,4]", "--model.init_args.blocks", "1", "--trainer.val_check_interval", "2"]
-    assert main(["fit", "-c", str(yaml), *args, "--trainer.max_steps", "4", "--model.init_args.output", "out/f.safetensors"]) == 0
-    tensors = load_file(tmp_path / "out" / "f.safetensors")
+def fit(folder: Path, monkeypatch, data_root: Path, photos: Path, backbone_branch: Path, *more: str) -> dict[str, torch.Tensor]:
+    monkeypatch.chdir(folder)
+    args = ["--data.init_args.photos", str(photos), "--data.init_args.root", str(data_root), "--data.init_args.crop", "32"]
+    args += ["--data.init_args.batch_size", "2", "--data.init_args.eval_crop", "32", "--data.init_args.eval_batch_size", "2"]
+    args += ["--trainer.val_check_interval", "2", "--trainer.max_steps", "4", "--model.init_args.output", "out/f.safetensors"]
+    assert main(["fit", "-c", str(YAML), *args, "--model.init_args.branch", str(backbone_branch), *more]) == 0
+    return load_file(folder / "out" / "f.safetensors")
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)).save(folder / "a.png")
+    return folder
+
+
+def test_fit_restores_by_the_branch_and_writes_the_averaged_network(data_root, photos, branch_file, tmp_path, monkeypatch):
+    small = ["--model.init_args.widths", "[4,4]", "--model.init_args.blocks", "1"]
+    calls = []
+    monkeypatch.setattr(Restorer, "__call__", watched(Restorer.__call__, calls))
+    tensors = fit(tmp_path, monkeypatch, data_root, photos, branch_file, *small)
+    assert calls == [2] * (4 + 3), "four training batches, each once; validation twice, and at the end"
     assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
     assert any(tensor.abs().max() > 0 for name, tensor in tensors.items() if "leave" in name)
     Fidelity((4, 4), 1).load_state_dict(tensors)
+
+
+def watched(call, calls: list[int]):
+    def restore(self, lq, *args, **options):
+        calls.append(len(lq))
+        return call(self, lq, *args, **options)
+
+    return restore
+
+
+def test_it_can_start_from_a_finished_network(data_root, photos, branch_file, tmp_path, monkeypatch):
+    tensors = fit(tmp_path, monkeypatch, data_root, photos, branch_file, "--model.init_args.init", "package", "--trainer.max_steps", "1")
+    shipped = load_file(nano_folder() / "fidelity.safetensors")
+    apart = max((tensors[name].float() - shipped[name].float()).abs().max() for name in shipped)
+    assert 0 < apart < 0.01, "near the start"

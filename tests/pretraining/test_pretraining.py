@@ -12,7 +12,7 @@ from lit_mimdit.data.pairs import collate
 from lit_mimdit.data.photographs import load
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.latents import encode
-from lit_mimdit.pretraining.degraded import DegradedCrops
+from lit_mimdit.pretraining.degraded import DegradedCrops, DegradedPhotos, dimmed
 from lit_mimdit.pretraining.hints import COLOURS, hints, positions
 from lit_mimdit.pretraining.photos import CropBatches, level_weights, pyramid
 from lit_mimdit.pretraining.vae import latent_statistics
@@ -139,3 +139,15 @@ def test_the_branch_trains_on_photographs_degraded_on_the_spot(backbone_folder, 
     root = pytest.importorskip("lit_mimdit").__path__[0] + "/../experiments/nano"
     assert main(["fit", "-c", f"{root}/branch.yaml", *model, *data, "--trainer.max_steps", "2"]) == 0
     assert any((tmp_path / "runs" / "nano").rglob("events*"))
+
+
+def test_dimmed_scenes_are_the_target_too():
+    image = np.uint8([[[0, 51, 255]]])
+    assert dimmed(image, 0.5, 2.0).tolist() == [[[0, round(255 * 0.5 * 0.2**2), 128]]]
+    plain, dim = (DegradedCrops([load("coffee")], 32, ["05Noise"], 8, seed=5, dim=share) for share in (0.0, 1.0))
+    for index in range(8):
+        light, dark = plain[(0, index)], dim[(0, index)]
+        assert dark["gt"].float().mean() < light["gt"].float().mean()
+        assert abs(dark["lq"].float().mean() - dark["gt"].float().mean()) < 8, "noise alone was added"
+    with pytest.raises(ValueError, match="data.dim is 2"):
+        DegradedPhotos("photos", ["05Noise"], dim=2, root="data", batch_size=2, crop=32)
