@@ -108,11 +108,15 @@ def random_prompt(size: Size) -> Prompt:
 
 @dataclass
 class System:
-    """One way. prepare: LQ latent -> what is kept of it over the steps. step: (x_t, t, kept) -> velocity. trained: its parameters."""
+    """One way. prepare: LQ latent -> what is kept of it over the steps. step: (x_t, t, kept) -> velocity. trained: its parameters.
+
+    setup: what must be done to the shared backbone before it prepares (False) and steps (True), and is no part of its cost.
+    """
 
     prepare: Callable[[Tensor], Any]
     step: Callable[[Tensor, Tensor, Any], Tensor]
     trained: nn.Module | None = None
+    setup: Callable[[bool], None] = lambda steps: None
 
 
 class LiteralConcat:
@@ -247,28 +251,25 @@ def systems(size: Size, device: torch.device) -> dict[str, System]:
         bases, made = mim._base(z_lq.to(size.dtype), x, prompt), mim._ask(x, mim.grid(z_lq))[0]
         return [(c if base is None else base + c).to(size.dtype) for base, c in zip(bases, made, strict=True)]
 
-    def under(other: dict[str, Any], compute: Callable[[], Tensor]) -> Tensor:
-        """With other attention processors."""
-        transformer.set_attn_processor(dict(other))
-        try:
-            return compute()
-        finally:
-            transformer.set_attn_processor(dict(processors))
+    def attend(other: dict[str, Any]) -> Callable[[bool], None]:
+        """Other attention processors for the steps, in place of the last system's."""
+        return lambda steps: transformer.set_attn_processor(dict(other if steps else processors))
 
     def concat(x: Tensor, t: Tensor, kept: list[Tensor]) -> Tensor:
-        return under(literal, lambda: mim._velocity(x, t, prompt, joint_attention_kwargs={"tokens": kept}))
+        return mim._velocity(x, t, prompt, joint_attention_kwargs={"tokens": kept})
 
+    usual = attend(processors)
     found = {
-        "bare backbone": System(no_preparation, lambda x, t, kept: mim(x, t, None)),
-        "MiM-DiT": System(mim.condition, mim, mim.branch),
-        "MiM-DiT, concat_latent": System(mim.condition, lambda x, t, kept: under(latent_only, lambda: mim(x, t, kept)), mim.branch),
-        "MiM-DiT, no cache": System(no_preparation, lambda x, t, kept: mim(x, t, mim.condition(kept)), mim.branch),
-        "literal concat": System(tokens, concat, mim.branch),
+        "bare backbone": System(no_preparation, lambda x, t, kept: mim(x, t, None), None, usual),
+        "MiM-DiT": System(mim.condition, mim, mim.branch, usual),
+        "MiM-DiT, concat_latent": System(mim.condition, mim, mim.branch, attend(latent_only)),
+        "MiM-DiT, no cache": System(no_preparation, lambda x, t, kept: mim(x, t, mim.condition(kept)), mim.branch, usual),
+        "literal concat": System(tokens, concat, mim.branch, attend(literal)),
     }
     blocks = len(transformer.transformer_blocks)
     for layers in (blocks // 2, blocks - 1):
         network = shared_controlnet(transformer, layers, prompt)
-        found[f"ControlNet, {layers} layers"] = System(network.condition, network, network.branch)
+        found[f"ControlNet, {layers} layers"] = System(network.condition, network, network.branch, usual)
     stream = LQStream(transformer).to(device, size.dtype)
-    found["LQ stream"] = System(no_preparation, lambda x, t, kept: stream(x, t, kept, prompt), stream)
+    found["LQ stream"] = System(no_preparation, lambda x, t, kept: stream(x, t, kept, prompt), stream, usual)
     return found

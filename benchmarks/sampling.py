@@ -1,4 +1,4 @@
-"""What conditioning costs when sampling: one frozen backbone, conditioned in several ways, 512 x 512 pixels, batch 1.
+"""What conditioning costs when sampling: one frozen backbone, conditioned in several ways, 512 x 512 pixels.
 
     python benchmarks/sampling.py --size nano --rounds 5
     python benchmarks/sampling.py --size mid --rounds 5
@@ -39,14 +39,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, nargs="+", default=[2, 40], help="sampling steps to state costs for")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=1, help="images at once")
     parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--only", nargs="+", help="systems, by the start of their names")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     size = cut(SIZES[args.size], args.blocks)
     generator = torch.Generator().manual_seed(2)
-    x, z_lq = torch.randn(2, size.tiles, 16, size.side, size.side, generator=generator).to(args.device)
-    t = torch.full((size.tiles,), 0.5, device=args.device)
+    count = args.batch * size.tiles
+    x, z_lq = torch.randn(2, count, 16, size.side, size.side, generator=generator).to(args.device)
+    t = torch.full((count,), 0.5, device=args.device)
     chosen = {name: s for name, s in systems(size, args.device).items() if not args.only or name.startswith(("bare", *args.only))}
     seconds, flops = defaultdict(list), {}
     for system in chosen.values():  # on a small latent: touches all weights and loads all kernels
@@ -59,7 +61,9 @@ def main() -> None:
                 seconds[name].append((once, after))
     blocks = size.transformer["num_layers"]
     where, seconds_of = name_of(args.device), unit(args.device)
-    print(f"{args.size}, {blocks} blocks, {where}, median of {args.rounds}, peak memory of all together {peak(args.device):.1f} GiB")
+    print(
+        f"{args.size}, {blocks} blocks, batch {args.batch}, {where}, median of {args.rounds}, peak memory of all together {peak(args.device):.1f} GiB"
+    )
     print(f"| system | trained | once ({seconds_of}) | a step ({seconds_of}) |" + "".join(f" {n} steps | in FLOPs |" for n in args.steps))
     print("|---|---:|---:|---:|" + "---:|---:|" * len(args.steps))
     costs = {name: tuple(statistics.median(times) for times in zip(*seconds[name], strict=True)) for name in chosen}
@@ -78,8 +82,10 @@ def whole(cost: tuple[float, float], steps: int) -> float:
 def measure(system, x, t, z_lq, count: bool = False) -> tuple[float, float, tuple[int, ...]]:
     """Seconds of what is done once and of one step, and, where they are counted, FLOPs of both."""
     counters = [FlopCounterMode(display=False, custom_mapping={FLASH: flash_flops}) if count else nullcontext() for _ in range(2)]
+    system.setup(False)
     with counters[0]:
         once, kept = timed(x.device, lambda: system.prepare(z_lq))
+    system.setup(True)
     with counters[1]:
         step, _ = timed(x.device, lambda: system.step(x, t, kept))
     return once, step, tuple(counter.get_total_flops() for counter in counters) if count else ()
