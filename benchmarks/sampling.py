@@ -61,9 +61,8 @@ def main() -> None:
                 seconds[name].append((once, after))
     blocks = size.transformer["num_layers"]
     where, seconds_of = name_of(args.device), unit(args.device)
-    print(
-        f"{args.size}, {blocks} blocks, batch {args.batch}, {where}, median of {args.rounds}, peak memory of all together {peak(args.device):.1f} GiB"
-    )
+    print(f"{args.size}, {blocks} blocks, batch {args.batch}, {where}, median of {args.rounds}")
+    print(f"peak memory of all together {peak(args.device):.1f} GiB")
     print(f"| system | trained | once ({seconds_of}) | a step ({seconds_of}) |" + "".join(f" {n} steps | in FLOPs |" for n in args.steps))
     print("|---|---:|---:|---:|" + "---:|---:|" * len(args.steps))
     costs = {name: tuple(statistics.median(times) for times in zip(*seconds[name], strict=True)) for name in chosen}
