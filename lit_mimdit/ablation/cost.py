@@ -18,12 +18,16 @@ def cost(restorer: Restorer, crop: int) -> dict[str, Any]:
     """
     network, side = restorer.network, crop // restorer.factor
     z = torch.randn(1, network.backbone.config.in_channels, side, side, generator=torch.Generator().manual_seed(0)).to(restorer.device)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    network.requires_grad_(False)  # the counter's hooks cannot take a parameter that is an output, such as a gate
     with sdpa_kernel(SDPBackend.MATH):  # the counter knows its matrix products, not the CPU's flash kernel
         branch, whole = FlopCounterMode(display=False), FlopCounterMode(display=False)
         with branch:
             network.decide(z)
         with whole:
             network(z, torch.full((1,), 0.5, device=z.device), network.condition(z))
+    for parameter in trained:
+        parameter.requires_grad_(True)
     parameters = sum(parameter.numel() for parameter in network.branch.parameters())
     return {
         "trained_parameters": parameters,

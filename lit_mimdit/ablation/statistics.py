@@ -12,6 +12,7 @@ from lit_mimdit.routing.statistics import LEVEL
 #   var(d..) = (MS_S + MS_I - MS_E) / (S I), or MS_S / (S I) if MS_I < MS_E
 # as for readers and cases (Dorfman, Berbaum, Metz, Investigative Radiology 27, 1992); degrees of freedom of such a sum c_k MS_k
 #   (sum c_k MS_k)^2 / sum((c_k MS_k)^2 / f_k)                                    (Satterthwaite, Biometrics Bulletin 2, 1946)
+# and never fewer than the least f_k: where the subtracted MS_E leaves nearly nothing, the formula goes to 0, and the interval to infinity.
 def crossed_interval(d_SI: np.ndarray, level: float = LEVEL) -> tuple[float, float, float]:
     """Mean of paired differences (S, I), the same images for every seed, and the ends of its interval.
 
@@ -33,6 +34,6 @@ def crossed_interval(d_SI: np.ndarray, level: float = LEVEL) -> tuple[float, flo
     spread = sum(square for square, _ in parts)
     if spread == 0.0:
         return mean, mean, mean
-    freedom = spread**2 / sum(square**2 / free for square, free in parts)
+    freedom = max(spread**2 / sum(square**2 / free for square, free in parts), min(free for _, free in parts))
     reach = float(stats.t.ppf((1 + level) / 2, freedom) * math.sqrt(spread / (seeds * images)))
     return mean, mean - reach, mean + reach

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from torch import nn
 from lit_mimdit import cli
 from lit_mimdit.ablation.cost import cost
 from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.models.network import MiMDiT
 from lit_mimdit.training.checkpoint import load_branch
 
 DENSE = {"lines": {"model": {"init_args": {"branch": {"intra": {"router": "dense"}}}}}}
@@ -95,6 +97,14 @@ def test_only_what_training_changes_is_scored_again(done, tiny, capsys):
     assert summary["versions"] == ["restored"]
     assert cli.main(["test", "-c", tiny(**{"model.init_args.versions": ["degraded"]})]) == 2
     assert "restored must be among them" in capsys.readouterr().err
+
+
+def test_gates_are_no_hindrance_to_the_counter(done):
+    """Parameters that a module gives out as they are."""
+    restorer = load_restorer(done[0] / "runs/full/seed0/checkpoints/last.ckpt", None, torch.device("cpu"))
+    network = restorer.network
+    restorer.network = MiMDiT(network.backbone, replace(network.branch.config, fusion="zero_gated"), network.prompt)
+    assert cost(restorer, 32)["branch_flops"] > 0 and all(p.requires_grad for p in restorer.network.branch.parameters())
 
 
 def test_costs_are_those_of_the_trained_network(done):

@@ -51,3 +51,15 @@ def test_one_seed_or_one_image_proves_nothing():
         mean, low, high = crossed_interval(np.ones(shape))
         assert mean == 1 and math.isnan(low) and math.isnan(high)
     assert crossed_interval(np.zeros((3, 4))) == (0, 0, 0)
+
+
+def test_a_spread_that_nearly_vanishes_leaves_the_degrees_of_freedom_of_the_seeds():
+    """Seeds that agree better than the rest lets one expect: MS_S + MS_I - MS_E is small, and so are Satterthwaite's degrees."""
+    noise = np.random.default_rng(0).normal(size=(3, 12))
+    d = noise - noise.mean(1, keepdims=True) + 0.001 * np.arange(3)[:, None]
+    d += (1.01 - 1.0) * d.mean(0)
+    rest = d - d.mean(1, keepdims=True) - d.mean(0) + d.mean()
+    scale = np.sqrt(np.square(rest).sum() / 22 / (3 * np.square(d.mean(0) - d.mean()).sum() / 11))
+    d = d + (1.001 * scale - 1) * (d.mean(0) - d.mean())  # MS_I just above MS_E
+    mean, low, high = crossed_interval(d)
+    assert np.isfinite([mean, low, high]).all() and high - low < 1.0
