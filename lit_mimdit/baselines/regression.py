@@ -14,32 +14,13 @@ from lit_mimdit.data.image_io import ImageError
 from lit_mimdit.inference import tiling
 from lit_mimdit.inference.restorer import pad_to_multiple
 from lit_mimdit.models.fidelity import Correction
-from lit_mimdit.pretraining.fidelity import FidelityTraining
-from lit_mimdit.training.optim import OptimizerConfig
+from lit_mimdit.pretraining.fidelity import CorrectionTraining
 
 TILE, OVERLAP = 512, 64  # pixels
 
 
-class Regression(FidelityTraining):
-    """Trains by the same loss and data modules as the systems it is compared with; `predict` restores folders, for `evaluate`.
-
-    Args:
-        optimizer: see OptimizerConfig.
-        output: file of the finished network (.safetensors).
-        widths: see Correction.
-        blocks: see Correction.
-        gradient_weight: weight of the L1 on horizontal and vertical differences.
-    """
-
-    def __init__(
-        self,
-        optimizer: OptimizerConfig,
-        output: str,
-        widths: tuple[int, ...] = (48, 92, 140),
-        blocks: int = 2,
-        gradient_weight: float = 0.0,
-    ) -> None:
-        super().__init__(optimizer, output, branch=None, widths=widths, blocks=blocks, gradient_weight=gradient_weight)
+class Regression(CorrectionTraining):
+    """Trains by the same loss and data modules as the systems it is compared with; `predict` restores folders, for `evaluate`."""
 
     def build(self, widths: tuple[int, ...], blocks: int) -> nn.Module:
         """A U-Net that sees one image."""

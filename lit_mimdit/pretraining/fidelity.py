@@ -33,21 +33,15 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
     return -10.0 * torch.log10((image.clamp(0, 1) - reference).square().mean((1, 2, 3)))
 
 
-class FidelityTraining(L.LightningModule):
+class CorrectionTraining(L.LightningModule):
     """Mean over images of log(e + EPSILON), e the error above.
 
     Of the error itself dark images, whose light is guessed, would make up nearly all; the logarithm counts a tenth less error alike in
     an image that was nearly clean.
 
-    Restoring a batch costs far more than learning from it. So each is used in `reuse` steps, in the company of others: those steps' images
-    are drawn from the last KEPT batches.
-
     Args:
         optimizer: see OptimizerConfig.
         output: file of the finished network (.safetensors).
-        branch: finished branch that restores the batches, a file or "package", as it would restore photographs; None: nothing restores.
-        init: file of a network to start from, or "package"; None: a new one.
-        reuse: gradient steps an optimizer step of the trainer, one restored batch each time.
         widths: see Correction.
         blocks: see Correction.
         gradient_weight: weight of the L1 on horizontal and vertical differences.
@@ -57,70 +51,35 @@ class FidelityTraining(L.LightningModule):
         self,
         optimizer: OptimizerConfig,
         output: str,
-        branch: str | None = PACKAGE,
-        init: str | None = None,
-        reuse: int = 1,
         widths: tuple[int, ...] = (20, 36, 54),
         blocks: int = 2,
         gradient_weight: float = 0.5,
     ) -> None:
         super().__init__()
-        if reuse < 1:
-            raise ValueError(f"model.reuse is {reuse}: a batch is used at least once")
         self.optimizer_config, self.output, self.gradient_weight = optimizer, output, gradient_weight
-        self.branch, self.init, self.reuse = branch, init, reuse
         self.network = self.build(tuple(widths), blocks)
-        self.restorer: Restorer | None = None
-        self.kept: deque[dict[str, Tensor]] = deque(maxlen=KEPT if reuse > 1 else 1)
-
-    def setup(self, stage: str) -> None:
-        if self.restorer is None and self.branch is not None:
-            checkpoint = None if self.branch == PACKAGE else self.branch
-            self.restorer = load_restorer(checkpoint, None, self.trainer.strategy.root_device)
 
     def build(self, widths: tuple[int, ...], blocks: int) -> nn.Module:
         """The network that trains."""
-        start = load_corrector(self.init)
-        return start.network.train() if start is not None else Fidelity(widths, blocks)
+        raise NotImplementedError
 
     def correct(self, batch: dict[str, Any]) -> Tensor:
         """Corrected images (B, 3, H, W) of a batch, not clamped."""
-        return self.network(batch["restored"], batch["lq"])
+        raise NotImplementedError
 
-    def restored(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with what the branch makes of it."""
-        if self.restorer is None:
-            return batch
-        restored, _ = self.restorer(batch["lq"], batch["seed"], ids=batch["id"])
-        return batch | {"restored": restored.to(batch["lq"])}
-
-    def on_train_batch_start(self, batch: dict[str, Any], index: int) -> None:
-        batch = self.restored(batch)
-        self.kept.append({name: batch[name] for name in IMAGES if name in batch})
-
-    def drawn(self) -> dict[str, Tensor]:
-        """As many images as a batch has, of all that are kept; a batch as it is where each is used once."""
-        if len(self.kept) == 1:
-            return self.kept[0]
-        sizes = [len(batch["lq"]) for batch in self.kept]
-        rows = torch.randperm(sum(sizes))[: sizes[-1]].to(self.device)
-        return {name: torch.cat([batch[name] for batch in self.kept])[rows] for name in self.kept[-1]}
-
-    def optimizer_step(self, epoch: int, index: int, optimizer: Any, closure: Any = None) -> None:
-        for _ in range(self.reuse):
-            optimizer.step(closure=closure)
+    def write(self, path: Path) -> None:
+        """The finished network's file."""
+        raise NotImplementedError
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        batch = self.drawn()
         error = error_per_image(self.correct(batch), batch["gt"], self.gradient_weight)
         self.log("train/error", error.mean(), prog_bar=True, batch_size=len(error))
         return (error + EPSILON).log().mean()
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
-        batch = self.restored(batch)
-        images = {"degraded": batch["lq"], "corrected": self.correct(batch)} | (
-            {"restored": batch["restored"]} if "restored" in batch else {}
-        )
+        images = {"degraded": batch["lq"], "corrected": self.correct(batch)}
+        if "restored" in batch:
+            images["restored"] = batch["restored"]
         for name, image in images.items():
             values = psnr(image, batch["gt"])
             self.log(f"val/psnr_{name}", values.mean(), prog_bar=name == "corrected", batch_size=len(values), sync_dist=True)
@@ -136,6 +95,69 @@ class FidelityTraining(L.LightningModule):
                 callback.copy_to(self)
         self.write(Path(self.output))
 
+
+class FidelityTraining(CorrectionTraining):
+    """Of the fidelity network, behind a branch that restores each batch as it would restore photographs.
+
+    Restoring a batch costs far more than learning from it. So each is used in `reuse` steps, in the company of others: those steps' images
+    are drawn from the last KEPT batches.
+
+    Args:
+        branch: finished branch, a file or "package".
+        init: file of a network to start from, of the same `widths` and `blocks`, or "package"; None: a new one.
+        reuse: gradient steps an optimizer step of the trainer, one restored batch each time.
+    """
+
+    def __init__(self, branch: str = PACKAGE, init: str | None = None, reuse: int = 1, **kwargs: Any) -> None:
+        if reuse < 1:
+            raise ValueError(f"model.reuse is {reuse}: a batch is used at least once")
+        super().__init__(**kwargs)
+        self.branch, self.reuse = branch, reuse
+        if (start := load_corrector(init)) is not None:
+            found, wanted = ((network.widths, network.blocks) for network in (start.network, self.network))
+            if found != wanted:
+                raise ValueError(f"model.init {init} has (widths, blocks) {found}, and the YAML says {wanted}: make them the same")
+            self.network.load_state_dict(start.network.state_dict())
+        self.restorer: Restorer | None = None
+        self.kept: deque[dict[str, Tensor]] = deque(maxlen=KEPT if reuse > 1 else 1)
+
+    def setup(self, stage: str) -> None:
+        if self.restorer is None:
+            checkpoint = None if self.branch == PACKAGE else self.branch
+            self.restorer = load_restorer(checkpoint, None, self.trainer.strategy.root_device)
+
+    def build(self, widths: tuple[int, ...], blocks: int) -> Fidelity:
+        return Fidelity(widths, blocks)
+
+    def correct(self, batch: dict[str, Any]) -> Tensor:
+        return self.network(batch["restored"], batch["lq"])
+
     def write(self, path: Path) -> None:
-        """The finished network's file."""
         save_fidelity(path, self.network)
+
+    def restored(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with what the branch makes of it."""
+        restored, _ = self.restorer(batch["lq"], batch["seed"], ids=batch["id"])
+        return batch | {"restored": restored.to(batch["lq"])}
+
+    def on_train_batch_start(self, batch: dict[str, Any], index: int) -> None:
+        batch = self.restored(batch)
+        self.kept.append({name: batch[name] for name in IMAGES})
+
+    def drawn(self) -> dict[str, Tensor]:
+        """As many images as a batch has, of all that are kept; a batch as it is where each is used once."""
+        if len(self.kept) == 1:
+            return self.kept[0]
+        sizes = [len(batch["lq"]) for batch in self.kept]
+        rows = torch.randperm(sum(sizes))[: sizes[-1]].to(self.device)
+        return {name: torch.cat([batch[name] for batch in self.kept])[rows] for name in IMAGES}
+
+    def optimizer_step(self, epoch: int, index: int, optimizer: Any, closure: Any = None) -> None:
+        for _ in range(self.reuse):
+            optimizer.step(closure=closure)
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        return super().training_step(self.drawn(), index)
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        super().validation_step(self.restored(batch), index)

@@ -27,7 +27,7 @@ class Brighter:
 
 
 def training(reuse: int) -> FidelityTraining:
-    module = FidelityTraining(OptimizerConfig(lr=1e-3), "f.safetensors", branch=None, reuse=reuse, widths=(4, 4), blocks=1)
+    module = FidelityTraining(reuse=reuse, optimizer=OptimizerConfig(lr=1e-3), output="f.safetensors", widths=(4, 4), blocks=1)
     module.restorer = Brighter()
     return module
 
@@ -114,3 +114,5 @@ def test_it_can_start_from_a_finished_network(data_root, photos, branch_file, tm
     shipped = load_file(nano_folder() / "fidelity.safetensors")
     apart = max((tensors[name].float() - shipped[name].float()).abs().max() for name in shipped)
     assert 0 < apart < 0.01, "near the start"
+    with pytest.raises(ValueError, match=r"model.init package has .widths, blocks. .* make them the same"):
+        FidelityTraining(init="package", optimizer=OptimizerConfig(lr=1e-3), output="f.safetensors", widths=(4, 4))
