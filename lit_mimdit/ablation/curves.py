@@ -41,14 +41,20 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def mean_curve(rows: list[dict[str, Any]], variant: str, full: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and loss of a variant, means over its seeds; with `full` divided by that one's loss of the same seed and step."""
-    found: dict[int, list[float]] = {}
+    """Steps and loss of a variant, means over its seeds; with `full` divided by that one's loss of the same seed and step.
+
+    A step that a seed passed without logging it is left out: a run that goes on after a kill may log one of its own, and the mean would
+    jump there.
+    """
+    found: dict[int, dict[int, float]] = {}  # by seed, by step
     other = {(row["seed"], row["step"]): row["loss"] for row in rows if row["variant"] == full}
     for row in rows:
         if row["variant"] == variant and (full is None or (row["seed"], row["step"]) in other):
-            found.setdefault(row["step"], []).append(row["loss"] / (1 if full is None else other[row["seed"], row["step"]]))
-    steps = sorted(found)
-    return np.array(steps), np.array([np.mean(found[step]) for step in steps])
+            found.setdefault(row["seed"], {})[row["step"]] = row["loss"] / (1 if full is None else other[row["seed"], row["step"]])
+    logged = sorted(set().union(*found.values()))
+    steps = [step for step in logged if all(step in seed or step > max(seed) for seed in found.values())]
+    values = [np.mean([seed[step] for seed in found.values() if step in seed]) for step in steps]
+    return np.array(steps), np.array(values)
 
 
 @mpl.rc_context(STYLE)

@@ -32,6 +32,12 @@ def test_rows_and_means_by_hand(runs, tmp_path):
     assert losses(Run("none", 0, tmp_path)) == {}
 
 
+def test_a_step_that_only_a_resumed_run_logged_is_left_out(runs):
+    rows = [*curves(runs), {"variant": "full", "seed": 1, "step": 22, "loss": 100.0}]
+    steps, values = mean_curve(rows, "full")
+    assert steps.tolist() == [9, 19, 29] and values.tolist() == [6.0, 3.0, 1.5]
+
+
 def test_smoothing_by_hand():
     np.testing.assert_allclose(smooth(np.array([1.0, 3.0, 5.0, 1.0]), 2), [2, 4, 3])
 
