@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from skimage.metrics import peak_signal_noise_ratio
+from torch.optim import Adam
 
 from lit_mimdit.cli import main
 from lit_mimdit.inference.restorer import Restorer
@@ -93,12 +94,23 @@ def photos(tmp_path) -> Path:
 def test_fit_restores_by_the_branch_and_writes_the_averaged_network(data_root, photos, branch_file, tmp_path, monkeypatch):
     small = ["--model.init_args.widths", "[4,4]", "--model.init_args.blocks", "1"]
     calls = []
+    steps = []
     monkeypatch.setattr(Restorer, "__call__", watched(Restorer.__call__, calls))
+    monkeypatch.setattr(Adam, "step", watched_step(Adam.step, steps))
     tensors = fit(tmp_path, monkeypatch, data_root, photos, branch_file, *small)
     assert calls == [2] * (4 + 3), "four training batches, each once; validation twice, and at the end"
+    assert len(steps) == 4 * 4, "model.reuse steps of Adam for each"
     assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
     assert any(tensor.abs().max() > 0 for name, tensor in tensors.items() if "leave" in name)
     Fidelity((4, 4), 1).load_state_dict(tensors)
+
+
+def watched_step(call, steps: list[int]):
+    def step(self, *args, **options):
+        steps.append(1)
+        return call(self, *args, **options)
+
+    return step
 
 
 def watched(call, calls: list[int]):
