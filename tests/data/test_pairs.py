@@ -1,5 +1,6 @@
 """Samples of the contract: both images cut, mirrored and turned alike, and nothing random in evaluation."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from lit_mimdit.data.image_io import ImageError, read_rgb, to_tensor, write_photo
 from lit_mimdit.data.layouts import Pair
-from lit_mimdit.data.pairs import PairDataset, augment_array, collate, to_floats, with_floats
+from lit_mimdit.data.pairs import STRIP, PairDataset, augment_array, collate, to_floats, to_planes, with_floats
 from lit_mimdit.data.sources import FolderSource, crop_box
 
 HEIGHT, WIDTH = 40, 56
@@ -66,6 +67,15 @@ def test_augmentations_are_these_symmetries(pair, augment, choices):
     assert len(corners) == choices
     image = np.arange(12).reshape(2, 2, 3)
     assert len({augment_array(image, flip, turns).tobytes() for flip in (False, True) for turns in range(4)}) == 8
+
+
+def test_planes_of_every_symmetry_hold_the_pixels_at_their_places():
+    image = np.random.default_rng(0).integers(0, 256, (STRIP + 7, 2 * STRIP + 3, 3), np.uint8)
+    for flip, turns in product((False, True), range(4)):
+        pixels = augment_array(image, flip, turns)
+        planes = to_planes(pixels)
+        assert planes.is_contiguous() and planes.dtype == torch.uint8
+        assert planes.tolist() == [pixels[..., channel].tolist() for channel in range(3)]
 
 
 def test_training_changes_with_epoch_and_seed_and_is_repeatable(pair):
