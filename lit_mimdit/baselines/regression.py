@@ -1,6 +1,6 @@
 """Plain regression: the same kind of network as models/fidelity.py, from the degraded image alone, without any prior.
 
-x = x_lq + F(x_lq)
+x = x_lq + F(x_lq), trained on L1 as restoration networks are; by the logarithm that fidelity takes it left darkness and haze as they are.
 """
 
 from pathlib import Path
@@ -20,11 +20,11 @@ TILE, OVERLAP = 512, 64  # pixels
 
 
 class Regression(CorrectionTraining):
-    """Trains by the same loss and data modules as the systems it is compared with; `predict` restores folders, for `evaluate`."""
+    """Trains on the data modules of the systems it is compared with; `predict` restores folders, for `evaluate`."""
 
     def build(self, widths: tuple[int, ...], blocks: int) -> nn.Module:
-        """A U-Net that sees one image."""
-        return Correction(1, 3, widths, blocks)
+        """A U-Net that sees one image, and its statistics."""
+        return Correction(1, 3, widths, blocks, scene=True)
 
     def correct(self, batch: dict[str, Any]) -> Tensor:
         """Corrected images (B, 3, H, W) of a batch, not clamped."""

@@ -11,7 +11,7 @@ Lightning is not imported.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,8 +29,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lit_mimdit.data.image_io import to_tensor, write_bytes
+from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import Branch, MiMDiT, Prompt
 from lit_mimdit.models.prompts import PromptConfig
@@ -80,6 +82,26 @@ class BranchModel(ModelMixin, ConfigMixin):
         return Prompt(self.told_embeds, self.told_pooled)
 
 
+class FidelityModel(ModelMixin, ConfigMixin):
+    """The fidelity network as a component of a pipeline.
+
+    Args:
+        widths, blocks: see Fidelity.
+    """
+
+    @register_to_config
+    def __init__(self, widths: list[int], blocks: int) -> None:
+        super().__init__()
+        self.inner = Fidelity(tuple(widths), blocks)
+
+    @classmethod
+    def of(cls, network: Fidelity) -> "FidelityModel":
+        """A component that holds `network` itself."""
+        model = cls(list(network.widths), network.blocks)
+        model.inner = network
+        return model
+
+
 @dataclass
 class FixedPrompt:
     """One prompt for all images, in the place of Prompts: its embeddings are in the folder, so no text encoder is."""
@@ -100,10 +122,14 @@ class MiMDiTPipeline(DiffusionPipeline):
         vae: of the same backbone.
         scheduler: gives the sampling times.
         branch: what was trained.
+        fidelity: network that corrects by the pixels of the input (models/fidelity.py); None: the branch alone.
+        fidelity_weight: of its correction, from 0 to 1: the default of a call.
         sampling: SamplingConfig as plain values: the defaults of a call.
         backbone: Identity of the backbone as plain values, for the record.
         prompt: the text whose embeddings `branch` holds as `told`.
     """
+
+    _optional_components: ClassVar[list[str]] = ["fidelity"]  # of diffusers: may be missing in a folder
 
     def __init__(
         self,
@@ -111,13 +137,16 @@ class MiMDiTPipeline(DiffusionPipeline):
         vae: AutoencoderKL,
         scheduler: FlowMatchEulerDiscreteScheduler,
         branch: BranchModel,
+        fidelity: FidelityModel | None = None,
+        fidelity_weight: float = 1.0,
         sampling: dict[str, Any] | None = None,  # diffusers takes what has no default for a component
         backbone: dict[str, Any] | None = None,
         prompt: str = "",
     ) -> None:
         super().__init__()
-        self.register_modules(transformer=transformer, vae=vae, scheduler=scheduler, branch=branch)
-        self.register_to_config(sampling=sampling or asdict(SamplingConfig()), backbone=backbone, prompt=prompt)
+        self.register_modules(transformer=transformer, vae=vae, scheduler=scheduler, branch=branch, fidelity=fidelity)
+        sampling = sampling or asdict(SamplingConfig())
+        self.register_to_config(fidelity_weight=fidelity_weight, sampling=sampling, backbone=backbone, prompt=prompt)
 
     @classmethod
     def of(cls, restorer: Restorer) -> "MiMDiTPipeline":
@@ -131,11 +160,12 @@ class MiMDiTPipeline(DiffusionPipeline):
         identity = None if restorer.identity is None else asdict(restorer.identity)
         if identity is not None and Path(identity["name"]).is_absolute():
             identity["name"] = Path(identity["name"]).name  # where it lay is nobody's business
-        text = "" if told is None else told.config.text
-        return cls(network.backbone, restorer.vae, restorer.scheduler, branch, asdict(restorer.config), identity, text)
+        text, corrector = "" if told is None else told.config.text, restorer.corrector
+        behind = (None, 1.0) if corrector is None else (FidelityModel.of(corrector.network), corrector.weight)
+        return cls(network.backbone, restorer.vae, restorer.scheduler, branch, *behind, asdict(restorer.config), identity, text)
 
-    def restorer(self, **sampling: Any) -> Restorer:
-        """What restores, on the pipeline's device; `sampling` overrides the defaults. ValueError for impossible values."""
+    def restorer(self, fidelity_weight: float | None = None, **sampling: Any) -> Restorer:
+        """What restores, on the pipeline's device; what is given overrides the defaults. ValueError for impossible values."""
         known = asdict(SamplingConfig())
         unknown = sorted(sampling.keys() - known.keys())
         if unknown:
@@ -143,7 +173,12 @@ class MiMDiTPipeline(DiffusionPipeline):
         config = replace(build(SamplingConfig, dict(self.config.sampling)), **sampling)
         network = MiMDiT(self.transformer, self.branch.inner, self.branch.empty).eval()
         prompts = FixedPrompt(PromptConfig(self.config.prompt), self.branch.told)
-        return Restorer(network, self.vae, self.scheduler, config, None, prompts)
+        weight, corrector = self.config.fidelity_weight if fidelity_weight is None else fidelity_weight, None
+        if self.fidelity is not None:
+            corrector = Corrector(self.fidelity.inner, weight)
+        elif fidelity_weight is not None:
+            raise ValueError(f"fidelity_weight is {weight}: this pipeline holds no fidelity network (export --pipeline --fidelity)")
+        return Restorer(network, self.vae, self.scheduler, config, None, prompts, corrector)
 
     @torch.no_grad()
     def __call__(
@@ -153,6 +188,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        fidelity_weight: float | None = None,
         **sampling: Any,
     ) -> ImagePipelineOutput | tuple:
         """Restore one or several photographs of any sizes.
@@ -164,6 +200,7 @@ class MiMDiTPipeline(DiffusionPipeline):
             generator: draws the noise's seeds, one an image; or one generator an image. None: seed 0, as the restore command.
             output_type: "pil", "np" (H, W, 3 in [0, 1]) or "pt" (3, H, W in [0, 1]).
             return_dict: False gives a tuple.
+            fidelity_weight: of the fidelity network's correction, from 0 to 1; None: as exported.
             sampling: solver, start, strength, tile, overlap, tile_batch, guidance: see SamplingConfig.
 
         Returns:
@@ -174,7 +211,8 @@ class MiMDiTPipeline(DiffusionPipeline):
         one = isinstance(image, Image.Image) or (isinstance(image, (np.ndarray, Tensor)) and image.ndim == 3)
         photos = [_tensor(picture) for picture in ([image] if one else image)]
         seeds = _seeds(generator, len(photos))
-        restorer = self.restorer(**({} if num_inference_steps is None else {"steps": num_inference_steps}), **sampling)
+        steps = {} if num_inference_steps is None else {"steps": num_inference_steps}
+        restorer = self.restorer(fidelity_weight, **steps, **sampling)
         restored = []
         with self.progress_bar(total=sum(restorer.evaluations(*photo.shape[-2:]) for photo in photos)) as bar:
             for photo, seed in zip(photos, seeds, strict=True):
@@ -217,6 +255,7 @@ Needs `lit_mimdit` installed; Lightning is not imported. Without a generator the
 |---|---|
 | branch | width {branch.width}, {", ".join(branch.groups)}, {branch.intra.experts} sub-experts each, {branch.base}, {branch.fusion} |
 | sampling | {sampling["steps"]} steps, {sampling["solver"]}, from {sampling["start"]}, tiles of {sampling["tile"]} px |
+| fidelity network | {"none" if self.fidelity is None else f"weight {self.config.fidelity_weight}"} |
 | prompt | {self.config.prompt or "empty"} |
 | licence | {licence} |
 

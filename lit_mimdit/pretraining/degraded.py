@@ -12,6 +12,7 @@ from lit_mimdit.data.order import EpochSampler, sample_seed
 from lit_mimdit.data.pairs import augment_array, to_planes
 from lit_mimdit.pretraining.photos import level_weights, read_levels
 
+LOW_LIGHT = "low_light"
 MARGIN = 16  # pixels around a crop that its degradation may look at
 DIM_SCALE, DIM_POWER = (0.4, 1.0), (1.0, 2.2)
 
@@ -31,7 +32,7 @@ class DegradedCrops(Dataset):
         types: FoundIR type folders to draw from, all alike.
         samples: samples an epoch.
         seed: of everything.
-        dim: share of the crops that are dimmed before they are degraded, see `dimmed`.
+        dim: share of the crops that are dimmed before they are degraded, see `dimmed`; not of those in low light, whose scene is bright.
     """
 
     def __init__(self, levels: list[np.ndarray], crop: int, types: list[str], samples: int, seed: int, dim: float = 0.0) -> None:
@@ -49,9 +50,9 @@ class DegradedCrops(Dataset):
         side = min(self.crop + 2 * MARGIN, *level.shape[:2])
         top, left = (int(draw.integers(0, n - side + 1)) for n in level.shape[:2])
         clean = augment_array(level[top : top + side, left : left + side], bool(draw.integers(2)), int(draw.integers(4)))
-        if self.dim and draw.random() < self.dim:
-            clean = dimmed(clean, draw.uniform(*DIM_SCALE), draw.uniform(*DIM_POWER))
         kind, severity = self.types[draw.integers(len(self.types))], str(draw.choice(get_args(Severity)))
+        if self.dim and LOW_LIGHT not in FOUNDIR_TYPES[kind] and draw.random() < self.dim:
+            clean = dimmed(clean, draw.uniform(*DIM_SCALE), draw.uniform(*DIM_POWER))
         degraded = to_uint8(degrade(np.float32(clean) / np.float32(255), FOUNDIR_TYPES[kind], severity, draw))
         start = (side - self.crop) // 2
         lq, gt = (to_planes(image[start : start + self.crop, start : start + self.crop]) for image in (degraded, clean))
@@ -66,7 +67,8 @@ class DegradedPhotos(FoundIRDataModule):
         types: FoundIR types to draw from, such as 05Noise.
         samples: training samples an epoch.
         longest: photographs are first reduced to this many pixels on their longer side.
-        dim: share of the crops that become dark scenes before they are degraded: dark is then not always what is to be mended.
+        dim: share of the crops that become dark scenes before they are degraded: dark is then not always what is to be mended. Crops in
+            low light stay as they are, so that its own darkness is all of it.
     """
 
     def __init__(self, photos: str, types: list[str], samples: int = 10000, longest: int = 1536, dim: float = 0.0, **kwargs: Any) -> None:

@@ -34,10 +34,7 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
 
 
 class CorrectionTraining(L.LightningModule):
-    """Mean over images of log(e + EPSILON), e the error above.
-
-    Of the error itself dark images, whose light is guessed, would make up nearly all; the logarithm counts a tenth less error alike in
-    an image that was nearly clean.
+    """Of networks that correct images by the mean of the error above.
 
     Args:
         optimizer: see OptimizerConfig.
@@ -57,7 +54,7 @@ class CorrectionTraining(L.LightningModule):
     ) -> None:
         super().__init__()
         self.optimizer_config, self.output, self.gradient_weight = optimizer, output, gradient_weight
-        self.network = self.build(tuple(widths), blocks)
+        self.network = self.build(tuple(widths), blocks).to(memory_format=torch.channels_last)  # a third faster on a CPU
 
     def build(self, widths: tuple[int, ...], blocks: int) -> nn.Module:
         """The network that trains."""
@@ -71,10 +68,14 @@ class CorrectionTraining(L.LightningModule):
         """The finished network's file."""
         raise NotImplementedError
 
+    def loss(self, error: Tensor) -> Tensor:
+        """Of the error (B,) of each image."""
+        return error.mean()
+
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         error = error_per_image(self.correct(batch), batch["gt"], self.gradient_weight)
         self.log("train/error", error.mean(), prog_bar=True, batch_size=len(error))
-        return (error + EPSILON).log().mean()
+        return self.loss(error)
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         images = {"degraded": batch["lq"], "corrected": self.correct(batch)}
@@ -97,7 +98,10 @@ class CorrectionTraining(L.LightningModule):
 
 
 class FidelityTraining(CorrectionTraining):
-    """Of the fidelity network, behind a branch that restores each batch as it would restore photographs.
+    """Of the fidelity network, behind a branch that restores each batch as it would restore photographs: mean of log(e + EPSILON).
+
+    Of the error e itself dark images, whose light is guessed, would make up nearly all; the logarithm counts a tenth less error alike in
+    an image that was nearly clean.
 
     Restoring a batch costs far more than learning from it. So each is used in `reuse` steps, in the company of others: those steps' images
     are drawn from the last KEPT batches.
@@ -135,9 +139,13 @@ class FidelityTraining(CorrectionTraining):
     def write(self, path: Path) -> None:
         save_fidelity(path, self.network)
 
+    def loss(self, error: Tensor) -> Tensor:
+        return (error + EPSILON).log().mean()
+
     def restored(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with what the branch makes of it."""
-        restored, _ = self.restorer(batch["lq"], batch["seed"], ids=batch["id"])
+        """The batch with what the branch makes of it, in float32 whatever the small network's precision."""
+        with torch.autocast(self.device.type, enabled=False):
+            restored, _ = self.restorer(batch["lq"], batch["seed"], ids=batch["id"])
         return batch | {"restored": restored.to(batch["lq"])}
 
     def on_train_batch_start(self, batch: dict[str, Any], index: int) -> None:

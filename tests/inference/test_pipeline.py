@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from PIL import Image
 
 from lit_mimdit import cli
 from lit_mimdit.baselines.controlnet import ControlNetConfig, ControlNetDiT
+from lit_mimdit.inference.corrector import save_fidelity
 from lit_mimdit.inference.pipeline import MiMDiTPipeline
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import Branch, MiMDiT
 
@@ -107,9 +110,51 @@ def test_the_folder_holds_everything_and_no_code(folder, branch_file):
     assert card.startswith("---\nlibrary_name: diffusers") and "from_pretrained" in card and "2 steps, euler" in card and "/tmp" not in card
 
 
+@pytest.fixture(scope="module")
+def corrected(branch_file, tmp_path_factory) -> tuple[Restorer, MiMDiTPipeline, Path]:
+    """A restorer with a fidelity network of weight 0.5, the pipeline that was written of the same files, and its folder."""
+    path = tmp_path_factory.mktemp("fidelity")
+    network = Fidelity((4, 4), 1)
+    torch.nn.init.normal_(network.correction.leave.weight, generator=torch.Generator().manual_seed(0))
+    save_fidelity(path / "f.safetensors", network)
+    options = ["--pipeline", "--fidelity", str(path / "f.safetensors"), "--fidelity_weight", "0.5"]
+    assert cli.main(["export", str(branch_file), "-o", str(path / "new"), *options]) == 0
+    restorer = load_restorer(branch_file, None, torch.device("cpu"), fidelity=str(path / "f.safetensors"), fidelity_weight=0.5)
+    return restorer, MiMDiTPipeline.from_pretrained(path / "new"), path / "new"
+
+
+@pytest.mark.parametrize("size", [(24, 32), (50, 70)])
+def test_with_a_fidelity_network_it_corrects_as_the_restorer_does(corrected, pipeline, size):
+    restorer, written, folder = corrected
+    pixels = photo(*size)
+    expected = restorer(as_tensor(pixels)[None], torch.tensor([0]))[0][0]
+    found = written(pixels, output_type="pt").images[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    without = written(pixels, output_type="pt", fidelity_weight=0.0).images[0]
+    torch.testing.assert_close(without, pipeline(pixels, output_type="pt").images[0], rtol=0, atol=1e-5)
+    assert (found - without).abs().max() > 0.01
+    assert (folder / "fidelity" / "diffusion_pytorch_model.safetensors").is_file()
+    assert "| fidelity network | weight 0.5 |" in (folder / "README.md").read_text()
+    with pytest.raises(ValueError, match="fidelity_weight is 2.0: it must lie in"):
+        written(pixels, fidelity_weight=2.0)
+    with pytest.raises(ValueError, match="this pipeline holds no fidelity network"):
+        pipeline(pixels, fidelity_weight=0.5)
+
+
+def test_the_packages_own_branch_is_exported_with_its_fidelity_network(tmp_path):
+    assert cli.main(["export", "package", "-o", str(tmp_path / "new"), "--pipeline"]) == 0
+    pixels = photo(32, 48)
+    expected = load_restorer(None, None, torch.device("cpu"), fidelity="package")(as_tensor(pixels)[None], torch.tensor([0]))[0][0]
+    found = MiMDiTPipeline.from_pretrained(tmp_path / "new")(pixels, output_type="pt").images[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert cli.main(["export", "package", "-o", str(tmp_path / "bare"), "--pipeline", "--fidelity", "none"]) == 0
+    assert not (tmp_path / "bare" / "fidelity").exists()
+
+
 SCRIPT = """
 import sys
 from PIL import Image
+from lit_mimdit.inference.corrector import save_fidelity
 from lit_mimdit.inference.pipeline import MiMDiTPipeline
 pipeline = MiMDiTPipeline.from_pretrained(sys.argv[1])
 pipeline(Image.open(sys.argv[2])).images[0].save(sys.argv[3])
@@ -135,6 +180,8 @@ def test_what_cannot_be_a_pipeline_is_refused_in_one_line(branch_file, restorer,
         (["-o", str(folder), "--pipeline"], "a pipeline is written into a new or empty folder"),
         (["-o", str(tmp_path / "x"), "--pipeline", "--dtype", "float16"], "a pipeline keeps the branch in float32"),
         (["-o", str(tmp_path / "x.safetensors"), "--backbone", "nano"], "backbone is 'nano'"),
+        (["-o", str(tmp_path / "x.safetensors"), "--fidelity", "package"], "fidelity is 'package'"),
+        (["-o", str(tmp_path / "x.safetensors"), "--fidelity_weight", "0.5"], "fidelity_weight is 0.5"),
     ):
         assert cli.main(["export", str(branch_file), *options]) == 2
         assert message in capsys.readouterr().err

@@ -144,10 +144,13 @@ def test_the_branch_trains_on_photographs_degraded_on_the_spot(backbone_folder, 
 def test_dimmed_scenes_are_the_target_too():
     image = np.uint8([[[0, 51, 255]]])
     assert dimmed(image, 0.5, 2.0).tolist() == [[[0, round(255 * 0.5 * 0.2**2), 128]]]
-    plain, dim = (DegradedCrops([load("coffee")], 32, ["05Noise"], 8, seed=5, dim=share) for share in (0.0, 1.0))
+    plain, dim = (DegradedCrops([load("coffee")], 32, ["06JPEG"], 8, seed=5, dim=share) for share in (0.0, 1.0))
     for index in range(8):
         light, dark = plain[(0, index)], dim[(0, index)]
         assert dark["gt"].float().mean() < light["gt"].float().mean()
-        assert abs(dark["lq"].float().mean() - dark["gt"].float().mean()) < 8, "noise alone was added"
+        assert abs(dark["lq"].float().mean() - dark["gt"].float().mean()) < 8, "it is dark before its degradation, and not mended"
+    for kind in ("12NightRain", "17Lowlight_JPEG"):  # its darkness is what is to be mended
+        plain, dim = (DegradedCrops([load("coffee")], 32, [kind], 8, seed=5, dim=share) for share in (0.0, 1.0))
+        assert all(torch.equal(plain[(0, index)]["gt"], dim[(0, index)]["gt"]) for index in range(8))
     with pytest.raises(ValueError, match="data.dim is 2"):
         DegradedPhotos("photos", ["05Noise"], dim=2, root="data", batch_size=2, crop=32)
