@@ -1,11 +1,11 @@
 """Pairs read from shards by index: only the bytes of one tile, or of the tiles that a region needs."""
 
+import zlib
 from collections import OrderedDict
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from isal import isal_zlib
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
@@ -233,7 +233,7 @@ class ShardSource:
             if data is None:
                 continue
             parts = [data[offset - start : offset - start + length] for offset, length in spans.tolist()]
-            if all(isal_zlib.crc32(part) == crc for part, crc in zip(parts, held.crc[tile][members].tolist(), strict=True)):
+            if all(zlib.crc32(part) == crc for part, crc in zip(parts, held.crc[tile][members].tolist(), strict=True)):
                 return parts
             if source == self._cached:
                 self.cache.drop(self.cache.folder / f"{shard.sha256[:16]}-{shard.name}")

@@ -5,13 +5,13 @@ import json
 import os
 import secrets
 import tarfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from isal import isal_zlib
 
 from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.data.shards.manifest import Index, Shard, sha256
@@ -47,7 +47,7 @@ class ShardWriter:
         for box, members in tiles:
             key = f"{len(self.ids):06d}/{len(self.boxes) - self.first[-1]:04d}"
             self._writer.write({"__key__": key, "json": about | {"box": box}} | dict(members))
-            self._crc |= {f"{key}.{extension}": isal_zlib.crc32(data) for extension, data in members}
+            self._crc |= {f"{key}.{extension}": zlib.crc32(data) for extension, data in members}
             self._keys.append([f"{key}.{extension}" for extension, _ in members])
             self.boxes.append(box)
         self.ids.append(pair.id)
