@@ -51,3 +51,22 @@ def test_it_sees_the_degraded_image_alone():
     lq, other = torch.rand(2, 1, 3, 16, 16)
     first = module.correct({"lq": lq, "restored": lq})
     assert torch.equal(first, module.correct({"lq": lq, "restored": other})) and not torch.equal(first, lq)
+
+
+def test_it_sees_the_scene_as_a_whole():
+    module = Regression(OptimizerConfig(lr=1.0), "unused", (4,), 1)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(parameter.numel()))
+    lq = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    darker = lq.clone()
+    darker[..., :32, :] *= 0.2  # further away than the convolutions of one level see
+    change = (module.correct({"lq": darker}) - module.correct({"lq": lq}))[..., -8:, :]
+    assert change.abs().max() > 1e-4
+
+
+def test_its_loss_is_the_mean_error_of_the_images():
+    module = Regression(OptimizerConfig(lr=1.0), "unused", (4,), 1, gradient_weight=0.0)
+    lq = torch.full((2, 3, 16, 16), 0.5)
+    gt = torch.stack([torch.full((3, 16, 16), value) for value in (0.4, 0.1)])  # untrained it gives its input: errors 0.1 and 0.4
+    module.log = lambda *args, **options: None
+    torch.testing.assert_close(module.training_step({"lq": lq, "gt": gt}, 0), torch.tensor(0.25))

@@ -1,5 +1,6 @@
 """The fidelity network's training: triples cut alike, a file at the end."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,11 @@ def test_the_error_of_each_image_by_hand():
     image = reference.clone()
     image[0, :, 0, 0] = 0.4  # one of four pixels; of two differences a direction, one is 0.4
     torch.testing.assert_close(error_per_image(image, reference, 0.5), torch.tensor([0.1 + 0.5 * (0.2 + 0.2), 0.0]))
+
+
+def test_the_loss_is_the_mean_logarithm_of_the_errors():
+    error = torch.tensor([0.1, 0.4])
+    torch.testing.assert_close(training(reuse=1).loss(error), torch.tensor(math.log(0.101 * 0.401) / 2))
 
 
 def test_psnr_equals_scikit_image():
