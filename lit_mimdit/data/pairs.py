@@ -29,7 +29,6 @@ from lit_mimdit.data.order import sample_seed
 from lit_mimdit.data.sources import About, Source
 
 Augment = Literal["none", "flip", "dihedral"]
-STRIP = 64  # pixels
 SYMMETRIES = {"none": 1, "flip": 2, "dihedral": 8}  # how many there are; number 4 * flip + turns of dihedral, flip of flip
 
 
@@ -52,15 +51,7 @@ def variant(flip: bool, turns: int, augment: Augment) -> int:
 
 def to_planes(image: np.ndarray) -> Tensor:
     """Pixels (H, W, 3) as a tensor of the contract, (3, H, W): uint8 stays uint8, uint16 becomes float32 in [0, 1]."""
-    if image.dtype != np.uint8:
-        return to_tensor(image)
-    pixels = image.transpose(2, 0, 1)
-    if abs(image.strides[0]) >= abs(image.strides[1]):
-        return torch.from_numpy(np.array(pixels, order="C"))
-    planes = np.empty(pixels.shape, np.uint8)  # turned by 90 degrees: strips fit a cache, at half of the time
-    for left in range(0, image.shape[1], STRIP):
-        planes[:, :, left : left + STRIP] = pixels[:, :, left : left + STRIP]
-    return torch.from_numpy(planes)
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")) if image.dtype == np.uint8 else to_tensor(image)
 
 
 def to_floats(images: Tensor) -> Tensor:

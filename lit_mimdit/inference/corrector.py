@@ -69,6 +69,11 @@ def save_fidelity(path: Path, network: Fidelity) -> None:
     write_bytes(path, save(tensors, {KEY: json.dumps({"format": FORMAT, "widths": network.widths, "blocks": network.blocks})}))
 
 
+def choose_fidelity(fidelity: str, own_branch: bool) -> str | None:
+    """What `load_corrector` takes, for a command's value: auto is the package's behind the package's own branch, and none behind others."""
+    return {"auto": PACKAGE if own_branch else None, "none": None}.get(fidelity, fidelity)
+
+
 def load_corrector(fidelity: str | None, weight: float = 1.0) -> Corrector | None:
     """The corrector of a file, of "package", or None for none. ValueError if it is no such file."""
     if fidelity is None:

@@ -173,11 +173,10 @@ class MiMDiTPipeline(DiffusionPipeline):
         config = replace(build(SamplingConfig, dict(self.config.sampling)), **sampling)
         network = MiMDiT(self.transformer, self.branch.inner, self.branch.empty).eval()
         prompts = FixedPrompt(PromptConfig(self.config.prompt), self.branch.told)
-        weight, corrector = self.config.fidelity_weight if fidelity_weight is None else fidelity_weight, None
-        if self.fidelity is not None:
-            corrector = Corrector(self.fidelity.inner, weight)
-        elif fidelity_weight is not None:
-            raise ValueError(f"fidelity_weight is {weight}: this pipeline holds no fidelity network (export --pipeline --fidelity)")
+        if self.fidelity is None and fidelity_weight is not None:
+            raise ValueError(f"fidelity_weight is {fidelity_weight}: this pipeline holds no fidelity network (export --fidelity)")
+        weight = self.config.fidelity_weight if fidelity_weight is None else fidelity_weight
+        corrector = None if self.fidelity is None else Corrector(self.fidelity.inner, weight)
         return Restorer(network, self.vae, self.scheduler, config, None, prompts, corrector)
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from lit_mimdit.baselines.networks import build_network
 from lit_mimdit.data.image_io import IMAGE_EXTENSIONS, ImageError, list_images, output_format, read_photo, write_photo
-from lit_mimdit.inference.corrector import PACKAGE, load_corrector
+from lit_mimdit.inference.corrector import choose_fidelity, load_corrector
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run, inter_weights, write_record
@@ -165,8 +165,7 @@ def restore(
         "colour": colour,
         "condition_gb": condition_gb,
     }
-    behind = {"auto": None if checkpoint is not None else PACKAGE, "none": None}.get(fidelity, fidelity)
-    corrector = {"fidelity": behind, "fidelity_weight": fidelity_weight}
+    corrector = {"fidelity": choose_fidelity(fidelity, own_branch=checkpoint is None), "fidelity_weight": fidelity_weight}
     restorer = load_restorer(checkpoint, backbone, choose_device(device), prompt, captions, dtype, **corrector, **options)
     run = describe_run(restorer, checkpoint_path(checkpoint), seed)
     routing: dict[str, list[list[float]]] = {}

@@ -12,7 +12,6 @@ from lit_mimdit.data.order import EpochSampler, sample_seed
 from lit_mimdit.data.pairs import augment_array, to_planes
 from lit_mimdit.pretraining.photos import level_weights, read_levels
 
-LOW_LIGHT = "low_light"
 MARGIN = 16  # pixels around a crop that its degradation may look at
 DIM_SCALE, DIM_POWER = (0.4, 1.0), (1.0, 2.2)
 
@@ -51,7 +50,7 @@ class DegradedCrops(Dataset):
         top, left = (int(draw.integers(0, n - side + 1)) for n in level.shape[:2])
         clean = augment_array(level[top : top + side, left : left + side], bool(draw.integers(2)), int(draw.integers(4)))
         kind, severity = self.types[draw.integers(len(self.types))], str(draw.choice(get_args(Severity)))
-        if self.dim and LOW_LIGHT not in FOUNDIR_TYPES[kind] and draw.random() < self.dim:
+        if self.dim and "low_light" not in FOUNDIR_TYPES[kind] and draw.random() < self.dim:
             clean = dimmed(clean, draw.uniform(*DIM_SCALE), draw.uniform(*DIM_POWER))
         degraded = to_uint8(degrade(np.float32(clean) / np.float32(255), FOUNDIR_TYPES[kind], severity, draw))
         start = (side - self.crop) // 2

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from lit_mimdit.inference.corrector import PACKAGE
+from lit_mimdit.inference.corrector import PACKAGE, choose_fidelity
 from lit_mimdit.inference.restore import checkpoint_path, load_restorer
 from lit_mimdit.training.checkpoint import load_branch, save_branch
 
@@ -37,7 +37,7 @@ def export(
     """
     source = None if str(checkpoint) == PACKAGE else checkpoint
     if pipeline:
-        behind = {"auto": PACKAGE if source is None else None, "none": None}.get(fidelity, fidelity)
+        behind = choose_fidelity(fidelity, own_branch=source is None)
         return export_pipeline(source, output, backbone, dtype, behind, fidelity_weight)
     for key, value, default in (("backbone", backbone, None), ("fidelity", fidelity, "auto"), ("fidelity_weight", fidelity_weight, 1.0)):
         if value != default:

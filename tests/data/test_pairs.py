@@ -10,7 +10,7 @@ from PIL import Image
 
 from lit_mimdit.data.image_io import ImageError, read_rgb, to_tensor, write_photo
 from lit_mimdit.data.layouts import Pair
-from lit_mimdit.data.pairs import STRIP, PairDataset, augment_array, collate, to_floats, to_planes, with_floats
+from lit_mimdit.data.pairs import PairDataset, augment_array, collate, to_floats, to_planes, with_floats
 from lit_mimdit.data.sources import FolderSource, crop_box
 
 HEIGHT, WIDTH = 40, 56
@@ -70,7 +70,7 @@ def test_augmentations_are_these_symmetries(pair, augment, choices):
 
 
 def test_planes_of_every_symmetry_hold_the_pixels_at_their_places():
-    image = np.random.default_rng(0).integers(0, 256, (STRIP + 7, 2 * STRIP + 3, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (71, 131, 3), np.uint8)
     for flip, turns in product((False, True), range(4)):
         pixels = augment_array(image, flip, turns)
         planes = to_planes(pixels)

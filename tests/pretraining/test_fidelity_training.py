@@ -62,6 +62,14 @@ def test_used_once_batches_come_as_they_are():
         training(reuse=0)
 
 
+def test_the_branch_restores_in_float32_under_any_precision():
+    module, seen = training(reuse=1), []
+    module.restorer = lambda lq, seeds, ids: (seen.append(torch.is_autocast_enabled("cpu")) or lq, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        module.restored(batch(0))
+    assert seen == [False]
+
+
 def test_the_error_of_each_image_by_hand():
     reference = torch.zeros(2, 3, 2, 2)
     image = reference.clone()
