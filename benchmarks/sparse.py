@@ -2,7 +2,7 @@
 
     python benchmarks/sparse.py                     # the width of experiments/foundir_sd35_medium.yaml at 512 x 512 pixels
     python benchmarks/sparse.py --batch 16 --compile
-    python benchmarks/sparse.py --batch 16 --rounds 30 --device cuda
+    python benchmarks/sparse.py --batch 16 --rounds 30 --device cuda --autocast
 
 Both sides have the same weights and inputs and alternate in one process; medians of CPU seconds, or of seconds on a GPU. The last row is
 a whole MiM, with its projections and feed-forward layer, which are the same on both sides.
@@ -20,8 +20,13 @@ from torch import nn
 from lit_mimdit.models.mim import GROUPS, BranchConfig, IntraConfig, MiM
 
 
-def seconds_of(mim: nn.Module, x: torch.Tensor, side: int) -> float:
-    return timed(x.device, lambda: mim(x, (side, side))[0].square().mean().backward())[0]
+def seconds_of(mim: nn.Module, x: torch.Tensor, side: int, autocast: bool) -> float:
+    def step() -> None:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+            output = mim(x, (side, side))[0]
+        output.float().square().mean().backward()
+
+    return timed(x.device, step)[0]
 
 
 def main() -> None:
@@ -34,12 +39,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", type=torch.device, default="cpu")
+    parser.add_argument("--autocast", action="store_true", help="products in bfloat16, as a GPU trains")
     parser.add_argument("--compile", action="store_true", help="both sides by torch.compile")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     x = torch.randn(args.batch, args.side**2, args.outer) + torch.randn(args.batch, 1, args.outer)
     x = x.to(args.device)
-    print(f"width {args.width}, {args.side**2} tokens, batch {args.batch}, {name_of(args.device)}, compiled: {args.compile}")
+    how = f"autocast: {args.autocast}, compiled: {args.compile}"
+    print(f"width {args.width}, {args.side**2} tokens, batch {args.batch}, {name_of(args.device)}, {how}")
     print(
         f"| groups | top-2 of 4 ({unit(args.device)}) | all 4 | ratio | images an expert works on, first group |\n|---|---:|---:|---:|---|"
     )
@@ -78,7 +85,7 @@ def compare(args: argparse.Namespace, config: BranchConfig, x: torch.Tensor, inn
     seconds: dict[int, list[float]] = {top_k: [] for top_k in sides}
     for number in range(args.rounds + 1):
         for top_k, side in run.items():
-            taken = seconds_of(side, x, args.side)
+            taken = seconds_of(side, x, args.side, args.autocast)
             if number:
                 seconds[top_k].append(taken)
     sparse, dense = statistics.median(seconds[2]), statistics.median(seconds[4])

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from lit_mimdit import cli
 from lit_mimdit.inference.restore import load_restorer
-from lit_mimdit.models.mim import BranchConfig, MiM
+from lit_mimdit.models.mim import BranchConfig, InterConfig, MiM
 from lit_mimdit.training.checkpoint import load_branch
 from lit_mimdit.training.memory import meta_module, simulate, sizes_of, static
 
@@ -55,21 +55,28 @@ def gradients(mim, x: torch.Tensor) -> list[torch.Tensor]:
     return [loss.detach(), *found]
 
 
-def test_sparse_experts_compute_as_on_a_cpu_and_the_host_waits_once():
-    cpu, cuda = mims()
-    x = torch.randn(6, 64, 64) + 2 * torch.randn(6, 1, 64)
-    for a, b in zip(gradients(cpu, x), gradients(cuda, x.to(CUDA)), strict=True):
-        assert_close(b.cpu(), a, rtol=1e-3, atol=1e-4)
-    x = x.to(CUDA)
+def waits(run) -> list[str]:
+    """When the host waited for the device."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            cuda(x, (8, 8))[0].square().sum().backward()
+            run()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    waits = [str(w.message) for w in seen if "synchroniz" in str(w.message)]
-    assert len(waits) == 1, waits
+    return [str(w.message) for w in seen if "synchroniz" in str(w.message)]
+
+
+@pytest.mark.parametrize("inter,expected", [("dense", 0), ("top1", 1)])
+def test_sparse_experts_compute_as_on_a_cpu_and_the_host_does_not_wait(inter, expected):
+    """But where images leave out whole groups: once, to know which."""
+    cpu, cuda = mims(inter=InterConfig(inter))
+    x = torch.randn(6, 64, 64) + 2 * torch.randn(6, 1, 64)
+    for a, b in zip(gradients(cpu, x), gradients(cuda, x.to(CUDA)), strict=True):
+        assert_close(b.cpu(), a, rtol=1e-3, atol=1e-3)
+    x = x.to(CUDA)
+    found = waits(lambda: cuda(x, (8, 8))[0].square().sum().backward())
+    assert len(found) == expected, found
 
 
 def test_compiled_for_the_device_it_computes_the_same():

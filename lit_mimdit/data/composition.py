@@ -81,7 +81,12 @@ def compose(names: Sequence[str], severity: Severity, generator: np.random.Gener
 
 
 def degrade(
-    image: np.ndarray, names: Sequence[str], severity: Severity, generator: np.random.Generator, depth: np.ndarray | None = None
+    image: np.ndarray,
+    names: Sequence[str],
+    severity: Severity,
+    generator: np.random.Generator,
+    depth: np.ndarray | None = None,
+    grain: float = 1.0,
 ) -> np.ndarray:
     """Apply the steps of `compose`.
 
@@ -91,13 +96,14 @@ def degrade(
         severity: light, medium or heavy.
         generator: source of every random draw.
         depth: (H, W), 1 the farthest point, for haze; None draws one.
+        grain: share of its own noise that low light shows, see `low_light`.
 
     Returns:
         (H, W, 3) float32 in [0, 1]; a copy of the image for no names.
     """
     check(image, severity)
     output = image.astype(np.float32)
+    extras = {"haze": {"depth": depth}, "low_light": {"grain": grain}}
     for step in compose(names, severity, generator):
-        extra = {"depth": depth} if step.name == "haze" else {}
-        output = DEGRADATIONS[step.name](output, step.severity, step.generator, **extra)
+        output = DEGRADATIONS[step.name](output, step.severity, step.generator, **extras.get(step.name, {}))
     return output

@@ -172,20 +172,30 @@ def noise(image: np.ndarray, severity: Severity, generator: np.random.Generator)
     return (sensor_noise if generator.random() < 0.5 else gaussian_noise)(image, severity, generator)
 
 
-def low_light(image: np.ndarray, severity: Severity, generator: np.random.Generator) -> np.ndarray:
+def low_light(image: np.ndarray, severity: Severity, generator: np.random.Generator, grain: float = 1.0) -> np.ndarray:
     """Too short an exposure: y = srgb(noise(k x))^gamma, x in linear light, k the exposure, noise as in `sensor_noise`.
 
     Sources: exposure ratio in linear light, Chen et al., "Learning to see in the dark", CVPR 2018; gamma for the darker tone curve,
     Lv, Li and Lu, "Attention guided low-light image enhancement with a large scale low-light simulation dataset", IJCV 129, 2021.
     1/k is 3-5, 8-13, 22-34 (FoundIR's published low-light example: 31); gamma 1-1.2; a 1e-4, 2e-4, 4e-4 full scales an electron;
     sqrt(b) 0.0005, 0.0008, 0.0012 full scales.
+
+    Args:
+        image: (H, W, 3) in [0, 1].
+        severity: light, medium or heavy.
+        generator: source of every random draw.
+        grain: share of the noise, in [0, 1], that the camera's own noise reduction leaves; one that spares every edge is assumed.
     """
     check(image, severity)
     ratio = _draw({"light": (3, 5), "medium": (8, 13), "heavy": (22, 34)}, severity, generator)
     gamma = generator.uniform(1, 1.2)
     a = {"light": 1e-4, "medium": 2e-4, "heavy": 4e-4}[severity]
     read = {"light": 0.0005, "medium": 0.0008, "heavy": 0.0012}[severity]
-    return linear_to_srgb(poissonian_gaussian(srgb_to_linear(image) / ratio, a, read**2, generator)) ** np.float32(gamma)
+    light = srgb_to_linear(image) / ratio
+    noisy = poissonian_gaussian(light, a, read**2, generator)
+    if grain < 1:
+        noisy = light + np.float32(grain) * (noisy - light)
+    return linear_to_srgb(noisy) ** np.float32(gamma)
 
 
 # Scene and lens -------------------------------------------------------------------------------------------------------------------

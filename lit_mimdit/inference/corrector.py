@@ -15,7 +15,7 @@ from lit_mimdit.inference import tiling
 from lit_mimdit.models.backbone import nano_folder
 from lit_mimdit.models.fidelity import Fidelity
 
-FORMAT = "lit_mimdit.fidelity.2"
+FORMAT = "lit_mimdit.fidelity.3"
 KEY = "lit_mimdit"
 PACKAGE = "package"  # the one that was trained behind the branch that comes with the package
 TILE, OVERLAP = 512, 64  # pixels

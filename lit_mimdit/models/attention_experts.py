@@ -1,7 +1,12 @@
 """The four kinds of attention an expert can be. All take tokens and their grid, and return tokens.
 
 B = batch, N = h * w tokens in row-major order, d = width, H = heads. Any h and w.
+
+Each is written for one set of weights, and for one set an image: `Selected` stands for the expert there, its weights the images' own.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +18,37 @@ Grid = tuple[int, int]
 def _check_heads(width: int, heads: int) -> None:
     if heads < 1 or width % heads:
         raise ValueError(f"branch.width is {width} and branch.heads {heads}: the width must be a multiple of the heads")
+
+
+class Selected:
+    """An expert whose weights differ from image to image: image i has those of `experts[chosen[i]]`, all of one kind and size.
+
+    `type(expert).forward(Selected(experts, chosen), x, grid)` computes all images at once: each product becomes a batched one, each
+    depth-wise convolution one over more channels. Shapes do not depend on what was chosen, so the host need not know it.
+
+    Args:
+        experts: the E experts.
+        chosen: (B,) int64, ids.
+    """
+
+    def __init__(self, experts: Sequence[nn.Module], chosen: Tensor) -> None:
+        self.experts, self.chosen = experts, chosen
+
+    def __getattr__(self, name: str) -> Any:
+        parts = [getattr(expert, name) for expert in self.experts]
+        match parts[0]:
+            case nn.Linear():
+                weight, bias = self._of_images(parts, "weight"), self._of_images(parts, "bias")
+                return lambda x: torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+            case nn.Conv2d(padding=padding):
+                weight, bias = (self._of_images(parts, kind).flatten(0, 1) for kind in ("weight", "bias"))
+                return lambda x: F.conv2d(x.reshape(1, -1, *x.shape[2:]), weight, bias, padding=padding, groups=len(weight)).view_as(x)
+            case nn.Parameter():
+                return self._of_images(self.experts, name)
+        return parts[0]  # a size, or a buffer that all have in common
+
+    def _of_images(self, modules: Sequence[nn.Module], name: str) -> Tensor:
+        return torch.stack([getattr(module, name) for module in modules]).index_select(0, self.chosen)
 
 
 class SpatialAttention(nn.Module):
@@ -112,16 +148,20 @@ class SwinAttention(nn.Module):
         x = F.pad(x_BNd.unflatten(1, grid), (0, 0, 0, padded[1] - grid[1], 0, padded[0] - grid[0]))
         x = x.roll((-shift[0], -shift[1]), (1, 2))
         rows, cols = padded[0] // window, padded[1] // window
-        x = x.view(batch, rows, window, cols, window, width).transpose(2, 3).reshape(batch * rows * cols, window * window, width)
+        x = x.view(batch, rows, window, cols, window, width).transpose(2, 3).reshape(batch, -1, width)  # window by window
 
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B*windows, H, window^2, d/H)
-        bias = self.bias_table[self.bias_index].permute(2, 0, 1).to(q.dtype).unsqueeze(0)  # (1, H, window^2, window^2)
+        windows = self.qkv(x).view(batch * rows * cols, window * window, 3, self.heads, -1)
+        q, k, v = windows.permute(2, 0, 3, 1, 4)  # each (B*windows, H, window^2, d/H)
+        bias = self.bias_table[..., self.bias_index, :].movedim(-1, -3).to(q.dtype)  # (H, window^2, window^2), of each image or of all
         if any(shift) or padded != grid:
-            mask = window_mask(grid, padded, window, shift, x.device)
-            bias = bias.masked_fill(~mask.unsqueeze(1), float("-inf")).repeat(batch, 1, 1, 1)
-        x = self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2))
+            mask = window_mask(grid, padded, window, shift, x.device)[:, None]
+            bias = bias.unsqueeze(-4).masked_fill(~mask, float("-inf"))  # of each window, too
+            bias = bias.expand(batch, -1, -1, -1, -1).flatten(0, 1)
+        elif bias.ndim == 4:
+            bias = bias.repeat_interleave(rows * cols, 0)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).reshape(batch, -1, width)
 
-        x = x.view(batch, rows, cols, window, window, width).transpose(2, 3).reshape(batch, *padded, width)
+        x = self.out(x).view(batch, rows, cols, window, window, width).transpose(2, 3).reshape(batch, *padded, width)
         x = x.roll(shift, (1, 2))[:, : grid[0], : grid[1]]
         return x.flatten(1, 2)
 

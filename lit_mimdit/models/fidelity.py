@@ -5,11 +5,13 @@ image is the worse of the two. CodeFormer (arXiv 2206.11253) and StableSR (arXiv
 into the decoder, with a weight w. Here the same is done behind the decoder, so that the VAE stays as it is:
 
     d = x_lq - x_hat = l + h                           light and colours l, means of 8 x 8 pixels; detail h, the rest
-    a, b, r = F([x_hat ; x_lq])                        shares a, b in (0, 1) for each pixel, and a residual r
+    a, b, r = F([x_hat ; x_lq ; grain(x_lq)])          shares a, b in (0, 1) for each pixel, and a residual r
     x = x_hat + w (a l + b h + r)
 
 Clean input is kept by a = b = 1; noise is no reason to doubt the light (a = 1, b = 0), and darkness none to doubt detail. Which of these
-an image needs is a matter of the whole scene: F sees its statistics on the coarsest level. The paper has no such part: w = 0.
+an image needs is a matter of the whole scene: F sees its statistics on the coarsest level. A dark scene and a scene in the dark differ
+in their grain, which too short an exposure has and blur has not; it is a hundredth of the range, and so shown enlarged. The paper has no
+such part: w = 0.
 """
 
 import math
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 SHUFFLE = 2  # pixels a side that become channels before the first convolution
 CELL = 8  # pixels a side whose mean is light and colour, and no detail
+GRAIN = 50.0  # 1 / 50 of the range, 5 steps of 8 bits, becomes tanh(1)
 
 
 class ResidualBlock(nn.Module):
@@ -108,6 +111,12 @@ def light(image: Tensor) -> Tensor:
     return F.interpolate(F.avg_pool2d(image, CELL), scale_factor=CELL, mode="bilinear", align_corners=False)
 
 
+# g = tanh(GRAIN (x - mean of the 3 x 3 pixels around x))
+def grain(image: Tensor) -> Tensor:
+    """Finest detail of (B, C, H, W), enlarged, in (-1, 1); the border's pixels are repeated."""
+    return torch.tanh(GRAIN * (image - F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)))
+
+
 class Fidelity(nn.Module):
     """x_hat + w (a l + b h + r) for images in [0, 1]; at first a = b = 1/2 and r = 0.
 
@@ -119,7 +128,7 @@ class Fidelity(nn.Module):
     def __init__(self, widths: tuple[int, ...] = (20, 36, 54), blocks: int = 2) -> None:
         super().__init__()
         self.widths, self.blocks = tuple(widths), blocks
-        self.correction = Correction(2, 5, self.widths, blocks, scene=True)
+        self.correction = Correction(3, 5, self.widths, blocks, scene=True)
 
     @property
     def multiple(self) -> int:
@@ -127,17 +136,17 @@ class Fidelity(nn.Module):
         return math.lcm(self.correction.multiple, CELL)
 
     @staticmethod
-    def _both(restored: Tensor, lq: Tensor) -> Tensor:
+    def _seen(restored: Tensor, lq: Tensor) -> Tensor:
         # around a mid-grey, so that a convolution's padding with 0 is no black frame
-        return torch.cat([restored, lq], dim=1) - 0.5
+        return torch.cat([restored - 0.5, lq - 0.5, grain(lq)], dim=1)
 
     def statistics(self, restored: Tensor, lq: Tensor) -> Tensor:
         """What `forward` takes for tiles of a large scene, (B, 2 C): its mean over the tiles."""
-        return self.correction.statistics(self._both(restored, lq))
+        return self.correction.statistics(self._seen(restored, lq))
 
     def forward(self, restored: Tensor, lq: Tensor, weight: float = 1.0, statistics: Tensor | None = None) -> Tensor:
         """(B, 3, H, W), not clamped; `weight` from 0, the restored image as it is, to 1."""
-        planes = self.correction(self._both(restored, lq), statistics)
+        planes = self.correction(self._seen(restored, lq), statistics)
         apart = lq - restored
         low = light(apart)
         shares = planes[:, :2].sigmoid()

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from lit_mimdit.models.attention_experts import ChannelAttention, Grid, SEAttention, SpatialAttention, SwinAttention
+from lit_mimdit.models.attention_experts import ChannelAttention, Grid, SEAttention, Selected, SpatialAttention, SwinAttention
 from lit_mimdit.models.routers import Router, Routing
 
 GROUPS = ("spatial", "channel", "swin", "se")
@@ -114,9 +114,10 @@ class MiMRouting(NamedTuple):
 Decisions = tuple[MiMRouting, ...]  # of all MiMs, a row an image or tile
 
 
-def rows_of(decisions: Decisions, row: int) -> Decisions:
-    """The decisions about one image of a batch; a batch of 1."""
-    return tree_map(lambda tensor: tensor[row : row + 1], decisions)
+def rows_of(decisions: Decisions) -> list[Decisions]:
+    """The decisions about each image of a batch, batches of 1."""
+    leaves, spec = tree_flatten(decisions)
+    return [tree_unflatten(row, spec) for row in zip(*(leaf.split(1) for leaf in leaves), strict=True)]
 
 
 def join_rows(parts: list[Decisions]) -> Decisions:
@@ -185,6 +186,16 @@ class IntraMoE(nn.Module):
                 y_BNd = y_BNd + (0.0 * expert(x_BNd[:1, :1], (1, 1)).sum() * gates_BE11[0, index]).to(y_BNd.dtype)
         return y_BNd
 
+    def at_once(self, x_BNd: Tensor, grid: Grid, routing: Routing) -> Tensor:
+        """What `forward` gives, in one computation of B K images with weights of their own: the host need not know whose.
+
+        So it does not wait for the device, and shapes do not depend on what was chosen. It moves more memory.
+        """
+        batch, selected = routing.selected.shape
+        experts = Selected(self.experts, routing.selected.flatten())
+        output = type(self.experts[0]).forward(experts, x_BNd.repeat_interleave(selected, dim=0), grid).unflatten(0, (batch, selected))
+        return (output * routing.weights.gather(1, routing.selected)[:, :, None, None].to(output.dtype)).sum(1)
+
 
 def share_routers(mims: nn.ModuleList) -> None:
     """All MiMs ask the routers of the first: one Inter router, and one Intra router a group."""
@@ -231,11 +242,23 @@ class MiM(nn.Module):
         normed_BNd = self.norm(u_BNd)
         inter = self.router(normed_BNd)
         intra = tuple(group.router(normed_BNd) for group in self.groups)
-        for index, (group, routing, rows) in enumerate(zip(self.groups, intra, self._rows(inter, intra), strict=True)):
-            output_BNd = group(normed_BNd, grid, routing, rows)
+        if self._at_once(normed_BNd, inter):
+            outputs = [group.at_once(normed_BNd, grid, routing) for group, routing in zip(self.groups, intra, strict=True)]
+        else:
+            plan = zip(self.groups, intra, self._rows(inter, intra), strict=True)
+            outputs = [group(normed_BNd, grid, routing, rows) for group, routing, rows in plan]
+        for index, output_BNd in enumerate(outputs):
             u_BNd = u_BNd + output_BNd * inter.weights[:, index, None, None].to(output_BNd.dtype)
         u_BNd = u_BNd + self.feed_forward(u_BNd)
         return self.zero_linear(u_BNd), u_BNd, MiMRouting(inter, intra)
+
+    def _at_once(self, x_BNd: Tensor, inter: Routing) -> bool:
+        """On a GPU, whose many small kernels and waiting host cost more than the memory moved; a CPU is slower by it.
+
+        Not where images leave out whole groups, and not where DeepSpeed (ZeRO-3) collects weights module by module.
+        """
+        dense = inter.selected.shape[1] == len(self.groups)
+        return x_BNd.is_cuda and dense and not hasattr(self.norm.weight, "ds_id")
 
     def _rows(self, inter: Routing, intra: tuple[Routing, ...]) -> list[Rows]:
         """Of every group; a group that an image did not choose (Inter top-1) computes nothing for it, though its router is asked."""

@@ -8,6 +8,7 @@
 B = batch, C = latent channels, N = h * w tokens, D = backbone width, d = branch width.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -181,7 +182,11 @@ class MiMDiT(ConditionedBackbone):
         return embed(z_lq) if self.branch.config.positions else embed.proj(z_lq).flatten(2).transpose(1, 2)
 
     def _ask(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], Decisions]:
-        return self.branch(x_BND.to(self.branch.mims[0].project.weight.dtype), grid)
+        """The branch on LQ tokens; when it is not trained, in the backbone's precision, which its tokens will have anyway."""
+        own, dtype = self.branch.mims[0].project.weight.dtype, self.backbone.dtype
+        low = not self.training and dtype in (torch.bfloat16, torch.float16)
+        with torch.autocast(x_BND.device.type, dtype) if low else nullcontext():
+            return self.branch(x_BND.to(own), grid)
 
     def decide(self, z_lq: Tensor) -> Decisions:
         """What the routers decide about the LQ latents (B, C, H, W): those of `condition`, without its keys and values."""

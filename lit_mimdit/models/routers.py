@@ -52,7 +52,7 @@ class Router(nn.Module):
 
     def forward(self, x_BNd: Tensor) -> Routing:
         with torch.autocast(x_BNd.device.type, enabled=False):  # a rounded softmax would flip close decisions
-            logits_BE = F.linear(x_BNd.float().mean(1), self.project.weight.float(), self.project.bias.float())
+            logits_BE = F.linear(x_BNd.mean(1, dtype=torch.float32), self.project.weight.float(), self.project.bias.float())
             gates_BE = logits_BE.softmax(-1)
         top_BK, selected_BK = gates_BE.topk(self.top_k, dim=-1)
         if self.renormalise:

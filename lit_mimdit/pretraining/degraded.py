@@ -32,10 +32,14 @@ class DegradedCrops(Dataset):
         samples: samples an epoch.
         seed: of everything.
         dim: share of the crops that are dimmed before they are degraded, see `dimmed`; not of those in low light, whose scene is bright.
+        smooth: share of the crops in low light that have lost noise to their camera, most of it more often than little.
     """
 
-    def __init__(self, levels: list[np.ndarray], crop: int, types: list[str], samples: int, seed: int, dim: float = 0.0) -> None:
-        self.levels, self.crop, self.types, self.samples, self.seed, self.dim = levels, crop, types, samples, seed, dim
+    def __init__(
+        self, levels: list[np.ndarray], crop: int, types: list[str], samples: int, seed: int, dim: float = 0.0, smooth: float = 0.0
+    ) -> None:
+        self.levels, self.crop, self.types, self.samples, self.seed = levels, crop, types, samples, seed
+        self.dim, self.smooth = dim, smooth
         self.weights = level_weights(levels)
 
     def __len__(self) -> int:
@@ -50,9 +54,12 @@ class DegradedCrops(Dataset):
         top, left = (int(draw.integers(0, n - side + 1)) for n in level.shape[:2])
         clean = augment_array(level[top : top + side, left : left + side], bool(draw.integers(2)), int(draw.integers(4)))
         kind, severity = self.types[draw.integers(len(self.types))], str(draw.choice(get_args(Severity)))
-        if self.dim and "low_light" not in FOUNDIR_TYPES[kind] and draw.random() < self.dim:
+        dark, grain = "low_light" in FOUNDIR_TYPES[kind], 1.0
+        if self.dim and not dark and draw.random() < self.dim:
             clean = dimmed(clean, draw.uniform(*DIM_SCALE), draw.uniform(*DIM_POWER))
-        degraded = to_uint8(degrade(np.float32(clean) / np.float32(255), FOUNDIR_TYPES[kind], severity, draw))
+        if self.smooth and dark and draw.random() < self.smooth:
+            grain = draw.random() ** 2
+        degraded = to_uint8(degrade(np.float32(clean) / np.float32(255), FOUNDIR_TYPES[kind], severity, draw, grain=grain))
         start = (side - self.crop) // 2
         lq, gt = (to_planes(image[start : start + self.crop, start : start + self.crop]) for image in (degraded, clean))
         return {"lq": lq, "gt": gt, "dataset": "degraded", "degradation": kind, "id": f"{kind}/{severity}/{epoch}-{index}", "seed": seed}
@@ -68,18 +75,23 @@ class DegradedPhotos(FoundIRDataModule):
         longest: photographs are first reduced to this many pixels on their longer side.
         dim: share of the crops that become dark scenes before they are degraded: dark is then not always what is to be mended. Crops in
             low light stay as they are, so that its own darkness is all of it.
+        smooth: share of the crops in low light whose camera has removed noise, most of it more often than little: else grain would be all
+            that tells low light from a dark scene.
     """
 
-    def __init__(self, photos: str, types: list[str], samples: int = 10000, longest: int = 1536, dim: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, photos: str, types: list[str], samples: int = 10000, longest: int = 1536, dim: float = 0.0, smooth: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         unknown = [kind for kind in types if kind not in FOUNDIR_TYPES]
         if unknown or not types:
             raise ValueError(f"data.types holds {unknown or 'nothing'}: choose among {', '.join(FOUNDIR_TYPES)}")
-        if not 0 <= dim <= 1:
-            raise ValueError(f"data.dim is {dim}: it is a share, from 0 to 1")
-        self.photos, self.types, self.samples, self.longest, self.dim = photos, types, samples, longest, dim
+        for key, share in (("dim", dim), ("smooth", smooth)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"data.{key} is {share}: it is a share, from 0 to 1")
+        self.photos, self.types, self.samples, self.longest, self.dim, self.smooth = photos, types, samples, longest, dim, smooth
 
     def train_dataloader(self) -> DataLoader:
         levels = read_levels(self.photos, self.longest, self.crop, "data.photos")
         sampler = EpochSampler(self.samples, self.per_step(), self.seed, shuffle=True, drop_last=True, cluster=self.cluster)
-        return self._loader(DegradedCrops(levels, self.crop, self.types, self.samples, self.seed, self.dim), sampler)
+        return self._loader(DegradedCrops(levels, self.crop, self.types, self.samples, self.seed, self.dim, self.smooth), sampler)

@@ -159,6 +159,17 @@ def test_low_light_divides_the_light():
         assert decode_srgb(dark ** (1 / 1.2)) > decode_srgb(0.8) / high * 0.98
 
 
+def test_low_light_with_less_grain():
+    """Of a flat scene all deviation is noise, which the tone curve leaves nearly in proportion; the exposure is the same."""
+    grey = np.full((128, 128, 3), 0.8, np.float32)
+    full, half, none = (degradations.low_light(grey, "light", rng(2), grain) for grain in (1.0, 0.5, 0.0))
+    assert half.std() == pytest.approx(full.std() / 2, rel=0.02) and none.std() < 1e-6
+    assert full.mean() == pytest.approx(none.mean(), abs=1e-3)
+    assert np.array_equal(full, degradations.low_light(grey, "light", rng(2)))
+    dark = [degrade(grey, ("low_light", "noise"), "light", rng(2), grain=grain) for grain in (1.0, 0.0)]
+    assert dark[0].std() > dark[1].std() > 0.01, "other noise stays"
+
+
 # Scene, lens, encoder -------------------------------------------------------------------------------------------------------------
 
 

@@ -48,7 +48,7 @@ def test_large_images_go_through_in_tiles_without_seams(monkeypatch):
     apart = (tiled - whole).abs()
     monkeypatch.setattr(corrector, "OVERLAP", 0)
     hard = (network(restored, lq) - whole).abs()
-    assert apart.mean() < 4e-3 and apart.max() < 0.4 * hard.max()
+    assert apart.mean() < 5e-3 and apart.max() < 0.4 * hard.max()
 
 
 def test_all_tiles_share_the_statistics_of_the_scene(monkeypatch):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lit_mimdit.models.fidelity import Correction, Fidelity, ResidualBlock, light
+from lit_mimdit.models.fidelity import GRAIN, Correction, Fidelity, ResidualBlock, grain, light
 
 
 @pytest.fixture
@@ -44,11 +44,21 @@ def test_light_is_the_mean_of_cells_and_straight_between_their_centres():
     torch.testing.assert_close(light(image)[0, 0], expected.expand(8, 16))
 
 
+def test_grain_is_what_a_pixel_differs_from_its_surroundings_enlarged():
+    image = torch.full((1, 1, 4, 5), 0.3)
+    image[..., 1, 2] += 0.009
+    apart = torch.zeros(4, 5)
+    apart[:3, 1:4] = -0.001
+    apart[1, 2] = 0.008
+    torch.testing.assert_close(grain(image)[0, 0], torch.tanh(GRAIN * apart), rtol=0, atol=1e-5)
+    assert GRAIN / 255 < 0.25, "a step of 8 bits stays far from saturation"
+
+
 def test_statistics_of_the_scene_by_hand_and_in_place_of_a_tiles_own(images):
     network = _trained(Fidelity(widths=(4,), blocks=1))
-    both = torch.cat(images, dim=1) - 0.5
+    seen = torch.cat([*(image - 0.5 for image in images), grain(images[1])], dim=1)
     correction = network.correction
-    coarse = correction.before[0](correction.enter(torch.nn.functional.pixel_unshuffle(both, 2)))
+    coarse = correction.before[0](correction.enter(torch.nn.functional.pixel_unshuffle(seen, 2)))
     flat = coarse.flatten(2)
     own = torch.cat([flat.mean(-1), flat.std(-1, correction=0)], dim=1)
     torch.testing.assert_close(network.statistics(*images), own, rtol=1e-3, atol=1e-4)

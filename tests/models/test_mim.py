@@ -1,6 +1,7 @@
 """The two levels of routing: what is computed for whom. Double precision unless said otherwise."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +100,32 @@ def test_output_is_the_sum_over_all_experts_with_masked_gates(kind, top_k, renor
     assert_close(output, dense, **close)
     for a, b in zip(gradients(output, [x, *moe.parameters()]), gradients(dense, [x, *moe.parameters()]), strict=True):
         assert_close(a, b, **close)
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+@pytest.mark.parametrize("grid", [(3, 5), (4, 4), (2, 2)])
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_all_images_at_once_give_what_expert_by_expert_gives(kind, grid, shifted, top_k):
+    """A GPU computes them so, each with the weights of its own sub-experts."""
+    moe = decisive(IntraMoE(kind, config(width=12, heads=3, intra=IntraConfig(3, top_k)), shifted))
+    x = tokens(width=12)[:, : grid[0] * grid[1]].detach()
+    x = torch.cat([x, x], dim=1)[:, : grid[0] * grid[1]].requires_grad_()
+    routing = moe.router(x)
+    left = moe(x, grid, routing, rows_of_experts(choosing(routing)[None])[0])
+    right = moe.at_once(x, grid, moe.router(x))
+    assert_close(right, left)
+    assert_all_close(gradients(right, [x, *moe.parameters()]), gradients(left, [x, *moe.parameters()]))
+
+
+@pytest.mark.parametrize("inter,expected", [("dense", True), ("top1", False)])
+def test_all_at_once_on_a_gpu_alone_and_where_no_group_is_left_out(inter, expected):
+    mim = MiM(OUTER, config(inter=InterConfig(inter)), shifted=False)
+    routing = mim.router(torch.randn(2, 4, WIDTH))
+    on_gpu = SimpleNamespace(is_cuda=True)
+    assert mim._at_once(on_gpu, routing) is expected and not mim._at_once(torch.zeros(1), routing)
+    mim.norm.weight.ds_id = 0  # DeepSpeed's mark of a parameter that lies in pieces on several processes
+    assert not mim._at_once(on_gpu, routing)
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -1,10 +1,11 @@
-"""Sparse computation is the same computation under torch.compile and gradient checkpointing, and the host waits once a MiM."""
+"""Sparse computation is the same computation under torch.compile and gradient checkpointing, and the host waits once a MiM at most."""
 
 import copy
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 
 from lit_mimdit.models.mim import BranchConfig, InterConfig, IntraConfig, MiM
@@ -55,6 +56,19 @@ def test_compiled_it_computes_the_same_for_every_choice_of_experts():
     assert {0, 1} <= seen and len(seen) > 3
 
 
+def test_all_images_at_once_are_one_graph_for_every_choice_of_experts(monkeypatch):
+    monkeypatch.setattr(MiM, "_at_once", lambda *_: True)
+    torch._dynamo.reset()
+    mim = sharp(MiM(OUTER, config(), shifted=True))
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled, parameters = torch.compile(mim, backend=counter, fullgraph=True), list(mim.parameters())
+    for seed in (0, 2, 3):
+        x = tokens(seed, 5)
+        for a, b in zip(results(compiled, x, parameters), results(mim, x, parameters), strict=True):
+            assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert counter.frame_count == 1
+
+
 @pytest.mark.parametrize("chained", [False, True])
 def test_gradient_checkpointing_recomputes_the_same(chained):
     plain = sharp(Branch(config(chained=chained), OUTER, 2, blocks=3))
@@ -78,17 +92,19 @@ WAITS = ("tolist", "item", "nonzero", "cpu", "numpy", "__bool__", "__int__", "__
 
 
 @pytest.mark.parametrize(
-    "changes, waits",
+    "changes, at_once, waits",
     [
-        ({}, ["tolist"]),
-        ({"inter": InterConfig("top1")}, ["tolist"]),
-        ({"intra": IntraConfig(4, 4)}, []),
-        ({"intra": IntraConfig(1, 1)}, []),
+        ({}, False, ["tolist"]),
+        ({"inter": InterConfig("top1")}, False, ["tolist"]),
+        ({"intra": IntraConfig(4, 4)}, False, []),
+        ({"intra": IntraConfig(1, 1)}, False, []),
+        ({}, True, []),
     ],
-    ids=["sparse", "top1", "dense", "one expert"],
+    ids=["sparse", "top1", "dense", "one expert", "sparse, all images at once"],
 )
-def test_the_host_waits_for_the_device_once_a_mim_at_most(monkeypatch, changes, waits):
+def test_the_host_waits_for_the_device_once_a_mim_at_most(monkeypatch, changes, at_once, waits):
     mim, found = sharp(MiM(OUTER, config(**changes), shifted=True)), []
+    monkeypatch.setattr(MiM, "_at_once", lambda *_: at_once)
     for name in WAITS:
         original = getattr(Tensor, name)
 

@@ -91,7 +91,7 @@ def test_psnr_equals_scikit_image():
 def fit(folder: Path, monkeypatch, data_root: Path, photos: Path, backbone_branch: Path, *more: str) -> dict[str, torch.Tensor]:
     monkeypatch.chdir(folder)
     args = ["--data.init_args.photos", str(photos), "--data.init_args.root", str(data_root), "--data.init_args.crop", "32"]
-    args += ["--data.init_args.batch_size", "2", "--data.init_args.eval_crop", "32", "--data.init_args.eval_batch_size", "2"]
+    args += ["--data.init_args.batch_size", "2", "--data.init_args.eval_crop", "32", "--data.init_args.eval_batch_size", "2", "--data.init_args.workers", "0"]
     args += ["--trainer.val_check_interval", "2", "--trainer.max_steps", "4", "--model.init_args.output", "out/f.safetensors"]
     assert main(["fit", "-c", str(YAML), *args, "--model.init_args.branch", str(backbone_branch), *more]) == 0
     return load_file(folder / "out" / "f.safetensors")
@@ -113,7 +113,7 @@ def test_fit_restores_by_the_branch_and_writes_the_averaged_network(data_root, p
     monkeypatch.setattr(Adam, "step", watched_step(Adam.step, steps))
     tensors = fit(tmp_path, monkeypatch, data_root, photos, branch_file, *small)
     assert calls == [2] * (4 + 3), "four training batches, each once; validation twice, and at the end"
-    assert len(steps) == 4 * 4, "model.reuse steps of Adam for each"
+    assert len(steps) == 4 * 3, "model.reuse steps of Adam for each"
     assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
     assert any(tensor.abs().max() > 0 for name, tensor in tensors.items() if "leave" in name)
     Fidelity((4, 4), 1).load_state_dict(tensors)

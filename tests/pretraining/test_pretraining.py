@@ -154,3 +154,22 @@ def test_dimmed_scenes_are_the_target_too():
         assert all(torch.equal(plain[(0, index)]["gt"], dim[(0, index)]["gt"]) for index in range(8))
     with pytest.raises(ValueError, match="data.dim is 2"):
         DegradedPhotos("photos", ["05Noise"], dim=2, root="data", batch_size=2, crop=32)
+
+
+def test_low_light_may_have_lost_its_grain():
+    """The scene and all that is drawn for it stay; the mean of the range is what clipped noise leaves of it."""
+
+    def crops(kind: str, share: float) -> list[dict]:
+        made = DegradedCrops([load("coffee")], 32, [kind], 24, seed=5, smooth=share)
+        return [made[(0, index)] for index in range(24)]
+
+    def roughness(samples: list[dict]) -> float:
+        return sum(sample["lq"].float().diff(dim=-1).abs().mean().item() for sample in samples)
+
+    plain, half, smooth = (crops("14Lowlight", share) for share in (0.0, 0.5, 1.0))
+    assert roughness(plain) > 1.1 * roughness(half) > 1.15 * roughness(smooth)
+    for a, b in zip(plain, smooth, strict=True):
+        assert a["id"] == b["id"] and torch.equal(a["gt"], b["gt"])
+    assert all(torch.equal(a["lq"], b["lq"]) for a, b in zip(crops("05Noise", 0.0), crops("05Noise", 1.0), strict=True))
+    with pytest.raises(ValueError, match="data.smooth is -1"):
+        DegradedPhotos("photos", ["05Noise"], smooth=-1, root="data", batch_size=2, crop=32)
