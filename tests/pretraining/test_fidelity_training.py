@@ -91,7 +91,8 @@ def test_psnr_equals_scikit_image():
 def fit(folder: Path, monkeypatch, data_root: Path, photos: Path, backbone_branch: Path, *more: str) -> dict[str, torch.Tensor]:
     monkeypatch.chdir(folder)
     args = ["--data.init_args.photos", str(photos), "--data.init_args.root", str(data_root), "--data.init_args.crop", "32"]
-    args += ["--data.init_args.batch_size", "2", "--data.init_args.eval_crop", "32", "--data.init_args.eval_batch_size", "2", "--data.init_args.workers", "0"]
+    args += ["--data.init_args.batch_size", "2", "--data.init_args.eval_crop", "32", "--data.init_args.eval_batch_size", "2"]
+    args += ["--data.init_args.workers", "0"]
     args += ["--trainer.val_check_interval", "2", "--trainer.max_steps", "4", "--model.init_args.output", "out/f.safetensors"]
     assert main(["fit", "-c", str(YAML), *args, "--model.init_args.branch", str(backbone_branch), *more]) == 0
     return load_file(folder / "out" / "f.safetensors")
