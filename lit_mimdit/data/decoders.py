@@ -37,7 +37,7 @@ class ImageInfo(NamedTuple):
 
 
 def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
-    """Upright pixels with the channels of the file: (H, W, C), C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha.
+    """Upright pixels with the channels of the file: (H, W, C), C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha; perhaps read-only.
 
     With `data`, the bytes of a file that lies elsewhere (in a shard), `path` is only what errors call it.
     """
@@ -119,7 +119,7 @@ def _pil_pixels(image: Image.Image) -> np.ndarray:
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if image.has_transparency_data:
         mode = {"L": "LA", "RGB": "RGBA"}[mode]
-    pixels = np.array(image if image.mode == mode else image.convert(mode))  # converting to the same mode copies
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))  # converting to the same mode copies, and so does np.array
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 

@@ -1,4 +1,4 @@
-"""Freed memory stays with a loader process.
+"""Freed memory stays with a process that loads, and with one that is handed batches.
 
 glibc gives the blocks of a decoded image back to the system as soon as they are freed, and the next image pays for mapping every page of
 them again: 3 of 15 ms of CPU time a pair of tiles of 512 px (experiments/LOG.md).

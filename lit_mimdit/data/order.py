@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from lit_mimdit.data.buffers import copied
+from lit_mimdit.data.memory import keep_freed_memory
 from lit_mimdit.data.mixing import Order
 
 
@@ -110,6 +111,8 @@ class ResumableLoader(DataLoader):
         # a checkpoint made when the epoch's last batch was out continues with the next epoch, from its first batch
         self.order.start = resume["samples"] if resume and resume["epoch"] == self.order.epoch else 0
         self.seen = self.order.start
+        if self.num_workers:
+            keep_freed_memory()  # batches are copied in this process, and let go
         for batch in copied(super().__iter__()):
             self.seen += self.order.share
             yield batch

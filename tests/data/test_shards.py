@@ -273,5 +273,5 @@ class _Fake:
     def get(self, name: str) -> bytes:
         return self.index
 
-    def range(self, *args) -> bytes:
-        return self.store.range(*args)
+    def parts(self, *args) -> list[bytes]:
+        return self.store.parts(*args)

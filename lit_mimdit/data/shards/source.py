@@ -14,7 +14,7 @@ from lit_mimdit.data.faults import Fault
 from lit_mimdit.data.image_io import ImageError, read_rgb
 from lit_mimdit.data.mixing import Table
 from lit_mimdit.data.pairs import Augment, draw_symmetry, variant
-from lit_mimdit.data.shards.cache import CacheError, ShardCache, read_part
+from lit_mimdit.data.shards.cache import CacheError, ShardCache, read_parts
 from lit_mimdit.data.shards.manifest import MANIFEST, Index, Manifest
 from lit_mimdit.data.shards.store import open_store
 from lit_mimdit.data.sources import place_crop
@@ -225,27 +225,25 @@ class ShardSource:
         return images[0], images[1]
 
     def _members(self, number: int, held: Index, tile: int, members: list[int]) -> list[bytes]:
-        """The bytes of members of a tile, in one read, with their checksums checked."""
-        spans, shard = held.spans[tile][members], self.manifest.shards[number]
-        start, end = int(spans[:, 0].min()), int(spans.sum(1).max())
-        for source in (self._cached, self.store.range) if self.cache is not None else (self.store.range,):
-            data = source(number, start, end - start) if source == self._cached else source(shard.name, start, end - start)
-            if data is None:
+        """The bytes of members of a tile, with their checksums checked."""
+        spans, shard = [tuple(span) for span in held.spans[tile][members].tolist()], self.manifest.shards[number]
+        for cached in (True, False) if self.cache is not None else (False,):
+            parts = self._cached(number, spans) if cached else self.store.parts(shard.name, spans)
+            if parts is None:
                 continue
-            parts = [data[offset - start : offset - start + length] for offset, length in spans.tolist()]
             if all(zlib.crc32(part) == crc for part, crc in zip(parts, held.crc[tile][members].tolist(), strict=True)):
                 return parts
-            if source == self._cached:
+            if cached:
                 self.cache.drop(self.cache.folder / f"{shard.sha256[:16]}-{shard.name}")
         raise ImageError(f"{self.place}/{shard.name}: the checksum of tile {tile} differs from the index's; copy this shard again")
 
-    def _cached(self, number: int, offset: int, length: int) -> bytes | None:
-        """Bytes of the local copy of a shard; None, with a note, if the cache cannot give them."""
+    def _cached(self, number: int, spans: list[tuple[int, int]]) -> list[bytes] | None:
+        """Parts of the local copy of a shard; None, with a note, if the cache cannot give them."""
         shard = self.manifest.shards[number]
         try:
             for _ in range(2):
                 try:
-                    return read_part(self.cache.path(shard, self.store), offset, length)
+                    return read_parts(self.cache.path(shard, self.store), spans)
                 except FileNotFoundError:
                     continue  # another process made room of it just now
         except CacheError as error:

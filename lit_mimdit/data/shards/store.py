@@ -19,7 +19,8 @@ class Store(Protocol):
 
     def get(self, name: str) -> bytes: ...
 
-    def range(self, name: str, offset: int, length: int) -> bytes: ...
+    def parts(self, name: str, spans: list[tuple[int, int]]) -> list[bytes]:
+        """Parts of a file that lie side by side: (offset, length) of each."""
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """A whole file, piece by piece."""
@@ -61,12 +62,14 @@ class FolderStore:
     def get(self, name: str) -> bytes:
         return b"".join(self.blocks(name))
 
-    def range(self, name: str, offset: int, length: int) -> bytes:
+    def parts(self, name: str, spans: list[tuple[int, int]]) -> list[bytes]:
+        where, read = os.path.join(self.place, name), []
         try:
-            data = os.pread(self._open(name), length, offset)
+            for offset, length in spans:  # of one read for all, each would be a copy
+                read.append(_whole(os.pread(self._open(name), length, offset), length, where))
         except OSError as error:
             raise self._failed(name, error) from error
-        return _whole(data, length, os.path.join(self.place, name))
+        return read
 
     def blocks(self, name: str) -> Iterator[bytes]:
         try:
@@ -140,8 +143,10 @@ class S3Store:
     def get(self, name: str) -> bytes:
         return b"".join(self.blocks(name))
 
-    def range(self, name: str, offset: int, length: int) -> bytes:
-        return _whole(b"".join(self._pieces(name, offset, offset + length, length)), length, f"{self.place}/{name}")
+    def parts(self, name: str, spans: list[tuple[int, int]]) -> list[bytes]:
+        start, end = min(offset for offset, _ in spans), max(offset + length for offset, length in spans)
+        data = _whole(b"".join(self._pieces(name, start, end, end - start)), end - start, f"{self.place}/{name}")  # in one request
+        return [data[offset - start : offset - start + length] for offset, length in spans]
 
     def blocks(self, name: str) -> Iterator[bytes]:
         return self._pieces(name, 0, None, _BLOCK)
