@@ -170,7 +170,7 @@ class Restorer:
         """
         padded = pad_to_multiple(lq, self.multiple)
         if max(padded.shape[-2:]) <= self.config.tile:
-            return rows_of(self.network.decide(encode(self.vae, padded.to(self.device))))
+            return rows_of(self.network.decide(encode(self.vae, padded.to(self.device))), len(lq))
         found = []
         for image in padded:
             z_lq, groups = self._cut(image[None].to(self.device))
@@ -210,7 +210,7 @@ class Restorer:
             noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
             latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
             found.append(decode(self.vae, require_finite(latent, "the restored image")))
-        return found, rows_of(ask.routing)
+        return found, rows_of(ask.routing, len(images))
 
     def _cut(self, image: Tensor) -> tuple[Tensor, list[list[tiling.Box]]]:
         """The latent of a large image (1, 3, H, W), and its tiles, `tile_batch` at once."""

@@ -114,10 +114,11 @@ class MiMRouting(NamedTuple):
 Decisions = tuple[MiMRouting, ...]  # of all MiMs, a row an image or tile
 
 
-def rows_of(decisions: Decisions) -> list[Decisions]:
-    """The decisions about each image of a batch, batches of 1."""
+def rows_of(decisions: Decisions, batch: int) -> list[Decisions]:
+    """The decisions about each image of a batch, batches of 1; empty ones of a network without routers."""
     leaves, spec = tree_flatten(decisions)
-    return [tree_unflatten(row, spec) for row in zip(*(leaf.split(1) for leaf in leaves), strict=True)]
+    columns = [leaf.split(1) for leaf in leaves]
+    return [tree_unflatten([column[row] for column in columns], spec) for row in range(batch)]
 
 
 def join_rows(parts: list[Decisions]) -> Decisions:

@@ -8,7 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lit_mimdit.models.mim import GROUPS, BranchConfig, InterConfig, IntraConfig, IntraMoE, MiM, choosing, rows_of_experts
+from lit_mimdit.models.mim import (
+    GROUPS,
+    BranchConfig,
+    InterConfig,
+    IntraConfig,
+    IntraMoE,
+    MiM,
+    choosing,
+    join_rows,
+    rows_of,
+    rows_of_experts,
+)
 from lit_mimdit.models.network import Branch
 from lit_mimdit.models.routers import Routing
 
@@ -116,6 +127,15 @@ def test_all_images_at_once_give_what_expert_by_expert_gives(kind, grid, shifted
     right = moe.at_once(x, grid, moe.router(x))
     assert_close(right, left)
     assert_all_close(gradients(right, [x, *moe.parameters()]), gradients(left, [x, *moe.parameters()]))
+
+
+def test_decisions_about_each_image_and_of_all_again():
+    mim = decisive(MiM(OUTER, config(), shifted=False))
+    decisions = (mim(tokens(batch=3), GRID)[2],)
+    rows = rows_of(decisions, 3)
+    assert [row[0].intra[1].selected.tolist() for row in rows] == [[ids] for ids in decisions[0].intra[1].selected.tolist()]
+    assert torch.equal(join_rows(rows)[0].inter.weights, decisions[0].inter.weights)
+    assert rows_of((), 2) == [(), ()], "a ControlNet has no routers"
 
 
 @pytest.mark.parametrize("inter,expected", [("dense", True), ("top1", False)])
