@@ -39,7 +39,7 @@ class SharedBuffers:
             return self.collate(samples, stacked)
         self.number += 1
         batch = self.collate(samples, self._stack_into_buffer)
-        # an array travels in the message itself, a tensor in shared memory of its own, whose descriptor takes 0.5 ms to hand over
+        # an array travels in the message itself, a tensor in shared memory of its own: 0.3 ms on each side to hand over its descriptor
         return tree_map_only(Tensor, lambda tensor: tensor if tensor.is_shared() else tensor.numpy(), batch)
 
     def _stack_into_buffer(self, name: str, tensors: list[Tensor]) -> Tensor:

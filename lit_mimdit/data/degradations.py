@@ -187,6 +187,8 @@ def low_light(image: np.ndarray, severity: Severity, generator: np.random.Genera
         grain: share of the noise, in [0, 1], that the camera's own noise reduction leaves; one that spares every edge is assumed.
     """
     check(image, severity)
+    if not 0 <= grain <= 1:
+        raise ValueError(f"grain is {grain}: it is a share, from 0 to 1")
     ratio = _draw({"light": (3, 5), "medium": (8, 13), "heavy": (22, 34)}, severity, generator)
     gamma = generator.uniform(1, 1.2)
     a = {"light": 1e-4, "medium": 2e-4, "heavy": 4e-4}[severity]

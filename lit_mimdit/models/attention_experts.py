@@ -159,6 +159,8 @@ class SwinAttention(nn.Module):
             bias = bias.expand(batch, -1, -1, -1, -1).flatten(0, 1)
         elif bias.ndim == 4:
             bias = bias.repeat_interleave(rows * cols, 0)
+        else:
+            bias = bias.unsqueeze(0)  # the CPU's flash kernel takes no mask of 3 dimensions
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).reshape(batch, -1, width)
 
         x = self.out(x).view(batch, rows, cols, window, window, width).transpose(2, 3).reshape(batch, *padded, width)

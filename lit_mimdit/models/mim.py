@@ -256,10 +256,10 @@ class MiM(nn.Module):
     def _at_once(self, x_BNd: Tensor, inter: Routing) -> bool:
         """On a GPU, whose many small kernels and waiting host cost more than the memory moved; a CPU is slower by it.
 
-        Not where images leave out whole groups, and not where DeepSpeed (ZeRO-3) collects weights module by module.
+        Not where nothing is chosen or whole groups are left out, and not where DeepSpeed (ZeRO-3) collects weights module by module.
         """
-        dense = inter.selected.shape[1] == len(self.groups)
-        return x_BNd.is_cuda and dense and not hasattr(self.norm.weight, "ds_id")
+        dense, several = inter.selected.shape[1] == len(self.groups), len(self.groups[0].experts) > 1
+        return x_BNd.is_cuda and dense and several and not hasattr(self.norm.weight, "ds_id")
 
     def _rows(self, inter: Routing, intra: tuple[Routing, ...]) -> list[Rows]:
         """Of every group; a group that an image did not choose (Inter top-1) computes nothing for it, though its router is asked."""

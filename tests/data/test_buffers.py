@@ -43,6 +43,7 @@ def test_batches_last_although_their_buffers_are_used_again(workers, wide_from):
         kept = list(loader)
         assert len(kept) == PAIRS // BATCH and all(found == expected for found, expected in pixels(kept))
         assert all(torch.equal(batch["gt"], 255 - batch["lq"]) for batch in kept)
+        assert all(torch.equal(batch["seed"], torch.tensor([int(name) for name in batch["id"]])) for batch in kept)
         assert not any(batch["lq"].is_shared() for batch in kept)
 
 

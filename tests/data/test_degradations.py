@@ -168,6 +168,8 @@ def test_low_light_with_less_grain():
     assert np.array_equal(full, degradations.low_light(grey, "light", rng(2)))
     dark = [degrade(grey, ("low_light", "noise"), "light", rng(2), grain=grain) for grain in (1.0, 0.0)]
     assert dark[0].std() > dark[1].std() > 0.01, "other noise stays"
+    with pytest.raises(ValueError, match="grain is 1.5"):
+        degradations.low_light(grey, "light", rng(2), 1.5)
 
 
 # Scene, lens, encoder -------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torchvision.models.swin_transformer import ShiftedWindowAttention
@@ -229,3 +230,14 @@ def test_impossible_settings_name_the_key_and_the_limit(build, names):
         build()
     for name in names:
         assert name in str(error.value)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_swin_hands_over_a_mask_that_the_flash_kernel_takes(monkeypatch, shifted):
+    """PyTorch's CPU kernel takes masks of 2 or 4 dimensions; others fall back to the slower math."""
+    seen, attend = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *parts, attn_mask: seen.append(attn_mask.ndim) or attend(*parts, attn_mask)
+    )
+    SwinAttention(8, 2, 2, shifted)(torch.randn(3, 16, 8), (4, 4))
+    assert seen == [4]

@@ -157,7 +157,7 @@ def test_dimmed_scenes_are_the_target_too():
 
 
 def test_low_light_may_have_lost_its_grain():
-    """The scene and all that is drawn for it stay; the mean of the range is what clipped noise leaves of it."""
+    """The scene stays."""
 
     def crops(kind: str, share: float) -> list[dict]:
         made = DegradedCrops([load("coffee")], 32, [kind], 24, seed=5, smooth=share)
