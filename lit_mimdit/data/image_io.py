@@ -57,7 +57,7 @@ class Photo(NamedTuple):
 
 
 def read_rgb(path: str | Path, data: bytes | None = None) -> np.ndarray:
-    """Pixels of an image file, upright: (H, W, 3) uint8, or uint16 where the file stores 16 bits.
+    """Pixels of an image file, upright: (H, W, 3) uint8, or uint16 where the file stores 16 bits; perhaps read-only.
 
     Grayscale gives three equal channels, alpha is dropped (colours of transparent pixels stay as stored), CMYK is converted.
     With `data`, the bytes of a file that lies elsewhere (in a shard), `path` is only what errors call it. Raises `ImageError`.

@@ -12,7 +12,7 @@ _KEPT, _FROM_HEAP = 256 << 20, 32 << 20  # bytes: free memory that is kept, and 
 
 
 def keep_freed_memory(worker: int = 0) -> None:
-    """For `worker_init_fn` of a DataLoader. Does nothing where there is no glibc."""
+    """For this process, or as `worker_init_fn` of a DataLoader. Does nothing where there is no glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _FROM_HEAP)

@@ -152,15 +152,12 @@ class SwinAttention(nn.Module):
 
         windows = self.qkv(x).view(batch * rows * cols, window * window, 3, self.heads, -1)
         q, k, v = windows.permute(2, 0, 3, 1, 4)  # each (B*windows, H, window^2, d/H)
-        bias = self.bias_table[..., self.bias_index, :].movedim(-1, -3).to(q.dtype)  # (H, window^2, window^2), of each image or of all
+        bias = self.bias_table[..., self.bias_index, :].movedim(-1, -3).unsqueeze(-4).to(q.dtype)  # ([B,] 1, H, window^2, window^2)
         if any(shift) or padded != grid:
             mask = window_mask(grid, padded, window, shift, x.device)[:, None]
-            bias = bias.unsqueeze(-4).masked_fill(~mask, float("-inf"))  # of each window, too
-            bias = bias.expand(batch, -1, -1, -1, -1).flatten(0, 1)
-        elif bias.ndim == 4:
-            bias = bias.repeat_interleave(rows * cols, 0)
-        else:
-            bias = bias.unsqueeze(0)  # the CPU's flash kernel takes no mask of 3 dimensions
+            bias = bias.masked_fill(~mask, float("-inf"))  # ([B,] windows, H, ...)
+        if bias.shape[:-3] != (1,):  # not the same for all windows of all images
+            bias = bias.expand(batch, rows * cols, -1, -1, -1).flatten(0, 1)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).reshape(batch, -1, width)
 
         x = self.out(x).view(batch, rows, cols, window, window, width).transpose(2, 3).reshape(batch, *padded, width)

@@ -195,7 +195,7 @@ class IntraMoE(nn.Module):
         batch, selected = routing.selected.shape
         experts = Selected(self.experts, routing.selected.flatten())
         output = type(self.experts[0]).forward(experts, x_BNd.repeat_interleave(selected, dim=0), grid).unflatten(0, (batch, selected))
-        return (output * routing.weights.gather(1, routing.selected)[:, :, None, None].to(output.dtype)).sum(1)
+        return (output * routing.weights.gather(1, routing.selected)[:, :, None, None]).sum(1).to(x_BNd.dtype)
 
 
 def share_routers(mims: nn.ModuleList) -> None:

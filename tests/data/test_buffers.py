@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lit_mimdit.data import order
 from lit_mimdit.data.buffers import SharedBuffers, copied
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
 from lit_mimdit.data.pairs import collate
@@ -45,6 +46,15 @@ def test_batches_last_although_their_buffers_are_used_again(workers, wide_from):
         assert all(torch.equal(batch["gt"], 255 - batch["lq"]) for batch in kept)
         assert all(torch.equal(batch["seed"], torch.tensor([int(name) for name in batch["id"]])) for batch in kept)
         assert not any(batch["lq"].is_shared() for batch in kept)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_process_that_copies_batches_keeps_freed_memory(monkeypatch, workers):
+    calls = []
+    monkeypatch.setattr(order, "keep_freed_memory", lambda: calls.append(True))
+    sampler = EpochSampler(PAIRS, BATCH, 0, shuffle=False, drop_last=True, cluster=Cluster())
+    next(iter(ResumableLoader(Numbered(), sampler, num_workers=workers, collate_fn=SharedBuffers(collate))))
+    assert len(calls) == workers
 
 
 def test_without_a_copy_they_do_not_last():

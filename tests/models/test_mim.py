@@ -129,6 +129,21 @@ def test_all_images_at_once_give_what_expert_by_expert_gives(kind, grid, shifted
     assert_all_close(gradients(right, [x, *moe.parameters()]), gradients(left, [x, *moe.parameters()]))
 
 
+@pytest.mark.parametrize("kind", GROUPS)
+def test_at_once_gates_stay_exact_in_mixed_precision(kind):
+    """Without a rounding of their own: equal outputs of sub-experts come out as expert by expert."""
+    moe = decisive(IntraMoE(kind, config(), shifted=False)).float()
+    x = tokens(width=WIDTH).float().detach()
+    routing = moe.router(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        left = moe(x, GRID, routing, rows_of_experts(choosing(routing)[None])[0])
+        right = moe.at_once(x, GRID, routing)
+    assert left.dtype == right.dtype == torch.float32
+    assert_close(right, left, rtol=1e-2, atol=1e-2)
+    fine = [output - output.bfloat16() for output in (left, right)]
+    assert all(part.any() for part in fine), "a sum that was rounded to bfloat16 would have no finer part"
+
+
 def test_decisions_about_each_image_and_of_all_again():
     mim = decisive(MiM(OUTER, config(), shifted=False))
     decisions = (mim(tokens(batch=3), GRID)[2],)

@@ -239,16 +239,16 @@ def test_a_given_prompt_replaces_the_empty_one(build, make_transformer):
     assert torch.equal(network(x_t, t, None, other), bare(make_transformer(), x_t, t, other))
 
 
-@pytest.mark.parametrize("low,training", [(False, False), (True, False), (True, True)])
-def test_a_branch_that_restores_computes_in_the_backbones_precision(build, low, training):
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_branch_that_restores_computes_in_the_backbones_precision(build, dtype, training):
     """In training the trainer's precision rules. Its weights stay, and so does what its routers compute in."""
     network = build().train(training)
-    if low:
-        network.backbone.bfloat16()
+    network.backbone.to(dtype)
     dtypes = []
     network.branch.mims[0].feed_forward[1].register_forward_hook(lambda _module, _inputs, output: dtypes.append(output.dtype))
     condition = network.condition(latents())
-    assert dtypes == [torch.bfloat16 if low and not training else torch.float32]
+    assert dtypes == [torch.float32 if training else dtype]
     assert {p.dtype for p in network.branch.parameters()} == {torch.float32}
     assert {r.logits.dtype for mim in condition.routing for r in (mim.inter, *mim.intra)} == {torch.float32}
 

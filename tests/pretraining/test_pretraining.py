@@ -12,6 +12,7 @@ from lit_mimdit.data.pairs import collate
 from lit_mimdit.data.photographs import load
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.latents import encode
+from lit_mimdit.pretraining import degraded
 from lit_mimdit.pretraining.degraded import DegradedCrops, DegradedPhotos, dimmed
 from lit_mimdit.pretraining.hints import COLOURS, hints, positions
 from lit_mimdit.pretraining.photos import CropBatches, level_weights, pyramid
@@ -141,6 +142,13 @@ def test_the_branch_trains_on_photographs_degraded_on_the_spot(backbone_folder, 
     assert any((tmp_path / "runs" / "nano").rglob("events*"))
 
 
+def test_the_data_module_hands_its_settings_to_the_crops(tmp_path):
+    Image.fromarray(load("coffee")[:100, :140]).save(tmp_path / "coffee.png")
+    settings = {"types": ["05Noise", "14Lowlight"], "samples": 6, "dim": 0.25, "smooth": 0.75}
+    crops = DegradedPhotos(str(tmp_path), **settings, root="data", batch_size=2, crop=32, seed=3).train_dataloader().dataset
+    assert {name: getattr(crops, name) for name in settings} == settings and (crops.crop, crops.seed) == (32, 3)
+
+
 def test_dimmed_scenes_are_the_target_too():
     image = np.uint8([[[0, 51, 255]]])
     assert dimmed(image, 0.5, 2.0).tolist() == [[[0, round(255 * 0.5 * 0.2**2), 128]]]
@@ -156,7 +164,7 @@ def test_dimmed_scenes_are_the_target_too():
         DegradedPhotos("photos", ["05Noise"], dim=2, root="data", batch_size=2, crop=32)
 
 
-def test_low_light_may_have_lost_its_grain():
+def test_low_light_may_have_lost_its_grain(monkeypatch):
     """The scene stays."""
 
     def crops(kind: str, share: float) -> list[dict]:
@@ -171,5 +179,10 @@ def test_low_light_may_have_lost_its_grain():
     for a, b in zip(plain, smooth, strict=True):
         assert a["id"] == b["id"] and torch.equal(a["gt"], b["gt"])
     assert all(torch.equal(a["lq"], b["lq"]) for a, b in zip(crops("05Noise", 0.0), crops("05Noise", 1.0), strict=True))
+    drawn = []
+    monkeypatch.setattr(degraded, "degrade", lambda image, *_, grain: drawn.append(grain) or image)
+    crops("14Lowlight", 1.0)
+    assert len(set(drawn)) == 24 and min(drawn) >= 0 and max(drawn) <= 1
+    assert np.mean(np.square(drawn) < 0.0625) > 0.35, "of u^2 half lie below 1/4, of u a quarter"
     with pytest.raises(ValueError, match="data.smooth is -1"):
         DegradedPhotos("photos", ["05Noise"], smooth=-1, root="data", batch_size=2, crop=32)
