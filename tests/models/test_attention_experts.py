@@ -232,12 +232,15 @@ def test_impossible_settings_name_the_key_and_the_limit(build, names):
         assert name in str(error.value)
 
 
-@pytest.mark.parametrize("shifted", [False, True])
-def test_swin_hands_over_a_mask_that_the_flash_kernel_takes(monkeypatch, shifted):
-    """PyTorch's CPU kernel takes masks of 2 or 4 dimensions; others fall back to the slower math."""
+@pytest.mark.parametrize("shifted,count", [(False, 1), (True, 12)])
+def test_swin_hands_over_a_mask_that_the_flash_kernel_takes(monkeypatch, shifted, count):
+    """PyTorch's CPU kernel takes masks of 2 or 4 dimensions; others fall back to the slower math. One mask is enough for equal windows."""
     seen, attend = [], F.scaled_dot_product_attention
-    monkeypatch.setattr(
-        F, "scaled_dot_product_attention", lambda *parts, attn_mask: seen.append(attn_mask.ndim) or attend(*parts, attn_mask)
-    )
+
+    def attention(*parts, attn_mask):
+        seen.append(tuple(attn_mask.shape))
+        return attend(*parts, attn_mask)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
     SwinAttention(8, 2, 2, shifted)(torch.randn(3, 16, 8), (4, 4))
-    assert seen == [4]
+    assert seen == [(count, 2, 4, 4)]
