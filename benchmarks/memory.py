@@ -2,6 +2,7 @@
 
     python benchmarks/memory.py                                          # all cases below, 2 minutes
     python benchmarks/memory.py --batch 4 --crop 64 --checkpointing 1    # one
+    python benchmarks/memory.py --batch 4 --gpu 1                        # sub-experts computed here in the way of a GPU
 
 Each case is a process of its own: real weights of nano, two real steps with Adam in Lightning's order. Measured is what PyTorch's
 allocator held at the peak of the second step, by its own profiler: parameters, gradients, Adam's state and activations. The estimate
@@ -21,17 +22,21 @@ import yaml
 from torch.profiler import ProfilerActivity, profile
 
 from lit_mimdit.models.geometry import read_geometry
+from lit_mimdit.models.mim import MiM
 from lit_mimdit.training.memory import meta_module, simulate, sizes_of, static
 from lit_mimdit.training.module import MiMDiTModule
 from lit_mimdit.training.settings import build
 
 MIB = 2**20
-CASES = [  # pairs, pixels, gradient checkpointing, precision
-    (16, 64, 0, "32-true"),
-    (16, 64, 1, "32-true"),
-    (8, 128, 0, "32-true"),
-    (8, 128, 1, "32-true"),
-    (8, 128, 1, "bf16-mixed"),
+CASES = [  # pairs, pixels, gradient checkpointing, precision, sub-experts as a GPU computes them
+    (16, 64, 0, "32-true", 0),
+    (16, 64, 1, "32-true", 0),
+    (8, 128, 0, "32-true", 0),
+    (8, 128, 1, "32-true", 0),
+    (8, 128, 1, "bf16-mixed", 0),
+    (16, 64, 0, "32-true", 1),
+    (16, 64, 1, "32-true", 1),
+    (8, 128, 0, "bf16-mixed", 1),
 ]
 
 
@@ -56,8 +61,9 @@ def step(module: MiMDiTModule, optimizer: torch.optim.Optimizer, batch: int, cro
     optimizer.step()
 
 
-def measure(batch: int, crop: int, checkpointing: int, precision: str) -> int:
+def measure(batch: int, crop: int, checkpointing: int, precision: str, gpu: int) -> int:
     """Bytes at the peak of the second step, model included."""
+    MiM.as_on_gpu = bool(gpu)
     module = MiMDiTModule(**settings(checkpointing))
     module.log = module.log_dict = lambda *args, **options: None
     module.configure_model()
@@ -75,10 +81,10 @@ def measure(batch: int, crop: int, checkpointing: int, precision: str) -> int:
     return live + max(accumulate(changes))
 
 
-def estimate(batch: int, crop: int, checkpointing: int, precision: str) -> tuple[int, int]:
+def estimate(batch: int, crop: int, checkpointing: int, precision: str, gpu: int) -> tuple[int, int]:
     """(activations, all) in bytes."""
     arguments, geometry = settings(checkpointing), read_geometry("nano")
-    step = simulate(arguments, geometry, batch=batch, crop=crop, precision=precision, sharded=False)
+    step = simulate(arguments, geometry, batch=batch, crop=crop, precision=precision, gpu=bool(gpu))
     kept = static(sizes_of(meta_module(arguments, geometry)), stage=0, offload=False, world=1, precision=precision, average=False)
     return step.activations, kept.total + step.activations
 
@@ -89,23 +95,25 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--checkpointing", type=int, default=0)
     parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
+    parser.add_argument("--gpu", type=int, default=0, help="1: sub-experts as a GPU computes them")
     parser.add_argument("--measure", action="store_true", help="print the bytes of this case alone; what the others run in a process")
     args = parser.parse_args()
-    case = (args.batch, args.crop, args.checkpointing, args.precision)
+    case = (args.batch, args.crop, args.checkpointing, args.precision, args.gpu)
     if args.measure:
         print(json.dumps(measure(*case)))
         return
-    print(f"{'pairs':>5} {'px':>4} {'checkpointing':>13} {'precision':>10} {'activations':>12} {'estimated':>10} {'measured':>9}  MiB")
-    for batch, crop, checkpointing, precision in CASES if args.batch is None else [case]:
-        options = ["--batch", batch, "--crop", crop, "--checkpointing", checkpointing, "--precision", precision, "--measure"]
+    print(f"{'pairs':>5} {'px':>4} {'checkpointing':>13} {'precision':>10} {'gpu':>3} {'activations':>12} {'estimated':>10} {'measured':>9}  MiB")
+    for chosen in CASES if args.batch is None else [case]:
+        batch, crop, checkpointing, precision, gpu = chosen
+        options = ["--batch", batch, "--crop", crop, "--checkpointing", checkpointing, "--precision", precision, "--gpu", gpu, "--measure"]
         command = [sys.executable, __file__, *map(str, options)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr)
         measured = json.loads(done.stdout)
-        activations, total = estimate(batch, crop, checkpointing, precision)
+        activations, total = estimate(*chosen)
         sizes = f"{activations / MIB:12.1f} {total / MIB:10.1f} {measured / MIB:9.1f}"
-        print(f"{batch:5} {crop:4} {checkpointing:13} {precision:>10} {sizes}  {total / measured - 1:+.0%}", flush=True)
+        print(f"{batch:5} {crop:4} {checkpointing:13} {precision:>10} {gpu:3} {sizes}  {total / measured - 1:+.0%}", flush=True)
 
 
 if __name__ == "__main__":

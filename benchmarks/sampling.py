@@ -3,6 +3,7 @@
     python benchmarks/sampling.py --size nano --rounds 5
     python benchmarks/sampling.py --size mid --rounds 5
     python benchmarks/sampling.py --size medium --rounds 1                # SD3.5-medium's sizes: 15 CPU minutes a round, 6 GiB
+    python benchmarks/sampling.py --size medium --rounds 1 --dtype float32    # 9 GiB
     python benchmarks/sampling.py --size medium --blocks 6 --rounds 2     # a quarter of its blocks, each of full size
     python benchmarks/sampling.py --size medium --rounds 9 --device cuda
 
@@ -16,6 +17,7 @@ import argparse
 import statistics
 from collections import defaultdict
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from clock import name as name_of
@@ -41,10 +43,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1, help="images at once")
     parser.add_argument("--device", type=torch.device, default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of the backbone, if not the size's own")
     parser.add_argument("--only", nargs="+", help="systems, by the start of their names")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     size = cut(SIZES[args.size], args.blocks)
+    size = replace(size, dtype=getattr(torch, args.dtype)) if args.dtype else size
     generator = torch.Generator().manual_seed(2)
     count = args.batch * size.tiles
     x, z_lq = torch.randn(2, count, 16, size.side, size.side, generator=generator).to(args.device)
@@ -61,7 +65,7 @@ def main() -> None:
                 seconds[name].append((once, after))
     blocks = size.transformer["num_layers"]
     where, seconds_of = name_of(args.device), unit(args.device)
-    print(f"{args.size}, {blocks} blocks, batch {args.batch}, {where}, median of {args.rounds}")
+    print(f"{args.size}, {blocks} blocks, {str(size.dtype)[6:]}, batch {args.batch}, {where}, median of {args.rounds}")
     print(f"peak memory of all together {peak(args.device):.1f} GiB")
     print(f"| system | trained | once ({seconds_of}) | a step ({seconds_of}) |" + "".join(f" {n} steps | in FLOPs |" for n in args.steps))
     print("|---|---:|---:|---:|" + "---:|---:|" * len(args.steps))

@@ -162,7 +162,7 @@ def test_the_dry_run_foretells_the_memory_of_the_device(checkpointing):
     torch.cuda.reset_peak_memory_stats()
     step(module, optimizer, batch, crop, "32-true")
     measured = torch.cuda.max_memory_allocated()
-    found = simulate(arguments, geometry, batch=batch, crop=crop, precision="32-true", sharded=False)
+    found = simulate(arguments, geometry, batch=batch, crop=crop, precision="32-true", gpu=True)
     kept = static(sizes_of(meta_module(arguments, geometry)), stage=0, offload=False, world=1, precision="32-true", average=False)
     assert (kept.total + found.activations) / measured == pytest.approx(1, abs=0.2)
 

@@ -220,6 +220,8 @@ class MiM(nn.Module):
         shifted: whether the Swin experts use shifted windows.
     """
 
+    as_on_gpu: bool | None = None  # None: where the tokens are; the dry run, whose tokens are nowhere, says it
+
     def __init__(self, outer_width: int, config: BranchConfig, shifted: bool) -> None:
         super().__init__()
         width, hidden = config.width, round(config.width * config.ff_ratio)
@@ -259,7 +261,8 @@ class MiM(nn.Module):
         Not where nothing is chosen or whole groups are left out, and not where DeepSpeed (ZeRO-3) collects weights module by module.
         """
         dense, several = inter.selected.shape[1] == len(self.groups), len(self.groups[0].experts) > 1
-        return x_BNd.is_cuda and dense and several and not hasattr(self.norm.weight, "ds_id")
+        on_gpu = x_BNd.is_cuda if self.as_on_gpu is None else self.as_on_gpu
+        return on_gpu and dense and several and not hasattr(self.norm.weight, "ds_id")
 
     def _rows(self, inter: Routing, intra: tuple[Routing, ...]) -> list[Rows]:
         """Of every group; a group that an image did not choose (Inter top-1) computes nothing for it, though its router is asked."""

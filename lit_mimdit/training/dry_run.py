@@ -1,6 +1,7 @@
 """`fit --dry-run`: what a run would train and how much memory it would take on each device, without weights, data or devices."""
 
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import torch
@@ -44,6 +45,12 @@ def stage_of(strategy: Any) -> tuple[str, int, bool]:
     raise ValueError(f"--dry-run: the memory of trainer.strategy {strategy!r} is not known; it knows {', '.join(STRATEGIES)}")
 
 
+def on_gpu(accelerator: str, strategy: Any) -> bool:
+    """Whether a run is meant for GPUs. "auto" is, also on a machine without: a dry run is for planning."""
+    own = strategy["class_path"] if isinstance(strategy, dict) else strategy
+    return accelerator in ("auto", "gpu", "cuda") and not own.endswith(("_cpu", "OnCPU"))
+
+
 def _module_arguments(config: dict[str, Any]) -> dict[str, Any]:
     """Arguments of MiMDiTModule, typed."""
     if config["class_path"] != f"{MiMDiTModule.__module__}.{MiMDiTModule.__name__}":
@@ -74,21 +81,25 @@ def dry_run(config: dict[str, Any]) -> None:
     sizes = sizes_of(module)
     print(f"\ntrained {sizes.trained / 1e6:,.2f} M, frozen {sizes.frozen / 1e6:,.2f} M parameters\n")
 
-    options = {"batch": batch, "crop": data["crop"], "precision": precision}
-    steps = {
-        checkpointing: simulate(arguments | {"gradient_checkpointing": checkpointing}, geometry, **options, sharded=stage > 0)
-        for checkpointing in (True, False)
-    }
-    print(f"GiB on each device ({world} of them), {batch} pairs of {data['crop']} px at once, {name}, {precision}")
+    gpu, configured = on_gpu(trainer["accelerator"], trainer["strategy"]), arguments.get("gradient_checkpointing", False)
+
+    @cache
+    def step(checkpointing: bool, stage: int) -> Step:
+        own = arguments | {"gradient_checkpointing": checkpointing}
+        return simulate(own, geometry, batch=batch, crop=data["crop"], precision=precision, stage=stage, gpu=gpu)
+
+    device = "GPU" if gpu else "CPU"
+    print(f"GiB on each {device} ({world} of them), {batch} pairs of {data['crop']} px at once, {name}, {precision}")
     kept = static(sizes, stage=stage, offload=offload, world=world, precision=precision, average=average)
-    for line in table(kept, steps, arguments.get("gradient_checkpointing", False)):
+    for line in table(kept, {checkpointing: step(checkpointing, stage) for checkpointing in (True, False)}, configured):
         print(line)
-    print(f"\nof all strategies, with the {world} devices and gradient checkpointing as configured:")
-    activations = steps[arguments.get("gradient_checkpointing", False)].activations
+    print(f"\nof all strategies, with the {world} {device}s and gradient checkpointing as configured:")
     for other, (number, off) in STRATEGIES.items():
         found = static(sizes, stage=number, offload=off, world=world, precision=precision, average=average)
+        alike = stage if {number, stage} == {1, 2} else number  # they differ in what is kept, not in the step
         host = f", and {found.host / GIB:.2f} on the host" if found.host else ""
-        print(f"  {other:16}{(found.total + activations) / GIB:8.2f}{host}{'   <- this run' * (other == name)}")
+        total = found.total + step(configured, alike).activations
+        print(f"  {other:16}{total / GIB:8.2f}{host}{'   <- this run' * (other == name)}")
     print("\nNot in it: the context of CUDA, the allocator's gaps, and the pictures of validation.")
 
 

@@ -98,10 +98,16 @@ class Step:
     flops: int
 
 
+def collects(config: BranchConfig, gpu: bool, stage: int) -> bool:
+    """Whether each image's sub-experts' weights are collected and all images computed at once, see MiM."""
+    return gpu and stage < 3 and config.inter.router == "dense" and config.intra.experts > 1
+
+
 def as_computed(config: BranchConfig) -> BranchConfig:
     """The branch with as many sub-experts as an image chooses, all of them computed: which they are is not known without values.
 
-    Nor is which group an Inter router of one group takes: all groups are computed, and the step is an upper bound.
+    Nor is which group an Inter router of one group takes: all groups are computed, and the step is an upper bound. Where weights are
+    collected, all of this is known.
     """
     config, intra = replace(config, inter=replace(config.inter, router="dense")), config.intra
     if intra.router == "dense":
@@ -129,7 +135,9 @@ def imagine(module: nn.Module) -> None:
                 part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
-def simulate(settings: dict[str, Any], geometry: Geometry, *, batch: int, crop: int, precision: str, sharded: bool) -> Step:
+def simulate(
+    settings: dict[str, Any], geometry: Geometry, *, batch: int, crop: int, precision: str, stage: int = 0, gpu: bool = False
+) -> Step:
     """Run `MiMDiTModule.training_step` and its backward pass without values.
 
     Args:
@@ -138,11 +146,15 @@ def simulate(settings: dict[str, Any], geometry: Geometry, *, batch: int, crop: 
         batch: pairs that a device takes at once.
         crop: side of the crops in pixels.
         precision: of the trainer.
-        sharded: whether DeepSpeed trains, which keeps the branch itself in the trainer's 16 bits in place of autocast.
+        stage: of ZeRO, or 0. DeepSpeed keeps the branch itself in the trainer's 16 bits in place of autocast.
+        gpu: whether the device is one, which computes sub-experts in another way than a CPU.
     """
     low = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-mixed": torch.float16, "16-true": torch.float16}.get(precision)
-    seeds = torch.arange(batch)
-    module = meta_module(settings | {"branch": as_computed(settings["branch"])}, geometry)
+    seeds, sharded, branch = torch.arange(batch), stage > 0, settings["branch"]
+    at_once = collects(branch, gpu, stage)
+    module = meta_module(settings | {"branch": branch if at_once else as_computed(branch)}, geometry)
+    for mim in module.network.branch.mims:
+        mim.as_on_gpu = at_once
     if low is not None and (sharded or precision.endswith("true")):
         module.network.branch.to(low)
     with FakeTensorMode(allow_non_fake_inputs=True):

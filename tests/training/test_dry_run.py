@@ -12,8 +12,8 @@ import torch
 from lit_mimdit import cli
 from lit_mimdit.models.geometry import KNOWN, meta_backbone, read_geometry
 from lit_mimdit.models.mim import BranchConfig, InterConfig, IntraConfig
-from lit_mimdit.training.dry_run import processes, stage_of
-from lit_mimdit.training.memory import Alive, Sizes, as_computed, static
+from lit_mimdit.training.dry_run import on_gpu, processes, stage_of
+from lit_mimdit.training.memory import Alive, Sizes, as_computed, collects, static
 
 ROOT = Path(__file__).parents[2]
 MILLION = 10**6
@@ -45,7 +45,7 @@ def test_it_prints_modules_parameters_and_memory_and_makes_nothing(tiny, tmp_pat
         "network.backbone.transformer_blocks",
         "network.branch",
         "vae",
-        "GiB on each device (8 of them), 2 pairs of 32 px at once, zero2",
+        "GiB on each GPU (8 of them), 2 pairs of 32 px at once, zero2",
     ):
         assert word in said
     for row in ("frozen parameters", "trained parameters", "their gradients", "optimizer states", "activations", "TFLOP"):
@@ -120,11 +120,24 @@ def test_new_storages_are_added_up_while_they_live_and_views_are_none():
     assert len(product) == 1
 
 
+def test_a_gpu_collects_the_weights_of_each_image_unless_groups_are_left_out_or_zero3_collects_them():
+    sparse = BranchConfig(width=16, heads=2, intra=IntraConfig(experts=4, top_k=2))
+    assert collects(sparse, gpu=True, stage=2) and not collects(sparse, gpu=True, stage=3) and not collects(sparse, gpu=False, stage=0)
+    assert not collects(replace(sparse, inter=InterConfig(router="top1")), gpu=True, stage=0)
+    assert not collects(replace(sparse, intra=IntraConfig(experts=1, top_k=1)), gpu=True, stage=0)
+
+
+def test_what_is_meant_for_gpus():
+    zero = "lit_mimdit.training.strategies.ZeRO"
+    found = [on_gpu(*pair) for pair in (("auto", "auto"), ("gpu", {"class_path": zero}), ("cpu", "ddp"), ("auto", "zero2_cpu"))]
+    assert found == [True, True, False, False] and not on_gpu("auto", {"class_path": f"{zero}OnCPU"})
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [0, 1])
-def test_the_estimate_is_within_a_tenth_of_what_a_step_takes(checkpointing):
-    """A process that really trains; the same script that gives the README's figures."""
-    options = ["--batch", "16", "--crop", "64", "--checkpointing", str(checkpointing)]
+@pytest.mark.parametrize("checkpointing, gpu", [(0, 0), (1, 0), (0, 1)])
+def test_the_estimate_is_within_a_tenth_of_what_a_step_takes(checkpointing, gpu):
+    """A process that really trains, also in the way of a GPU; the same script that gives the README's figures."""
+    options = ["--batch", "16", "--crop", "64", "--checkpointing", str(checkpointing), "--gpu", str(gpu)]
     done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "memory.py"), *options], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     *_, activations, estimated, measured, off = done.stdout.splitlines()[-1].split()
