@@ -110,18 +110,24 @@ class FidelityTraining(CorrectionTraining):
         branch: finished branch, a file or "package".
         init: file of a network to start from, of the same `widths` and `blocks`, or "package"; None: a new one.
         reuse: gradient steps an optimizer step of the trainer, one restored batch each time.
+        blend: share of the trained weights in the finished network's, in (0, 1]; the rest is those of `init`. Between the two ends of a
+            short training lie networks that keep more of what it did not teach (WiSE-FT, Wortsman et al., arXiv 2109.01903).
     """
 
-    def __init__(self, branch: str = PACKAGE, init: str | None = None, reuse: int = 1, **kwargs: Any) -> None:
+    def __init__(self, branch: str = PACKAGE, init: str | None = None, reuse: int = 1, blend: float = 1.0, **kwargs: Any) -> None:
         if reuse < 1:
             raise ValueError(f"model.reuse is {reuse}: a batch is used at least once")
+        if not 0 < blend <= 1 or (blend < 1 and init is None):
+            raise ValueError(f"model.blend is {blend} and model.init {init}: give a share in (0, 1], and below 1 the network to blend with")
         super().__init__(**kwargs)
-        self.branch, self.reuse = branch, reuse
+        self.branch, self.reuse, self.blend = branch, reuse, blend
+        self.start: dict[str, Tensor] = {}
         if (start := load_corrector(init)) is not None:
             found, wanted = ((network.widths, network.blocks) for network in (start.network, self.network))
             if found != wanted:
                 raise ValueError(f"model.init {init} has (widths, blocks) {found}, and the YAML says {wanted}: make them the same")
-            self.network.load_state_dict(start.network.state_dict())
+            self.start = start.network.state_dict()
+            self.network.load_state_dict(self.start)
         self.restorer: Restorer | None = None
         self.kept: deque[dict[str, Tensor]] = deque(maxlen=KEPT if reuse > 1 else 1)
 
@@ -136,7 +142,13 @@ class FidelityTraining(CorrectionTraining):
     def correct(self, batch: dict[str, Any]) -> Tensor:
         return self.network(batch["restored"], batch["lq"])
 
+    # w = (1 - b) w_init + b w_trained
     def write(self, path: Path) -> None:
+        if self.blend < 1:
+            trained = self.network.state_dict()
+            self.network.load_state_dict(
+                {name: start.to(trained[name]).lerp(trained[name], self.blend) for name, start in self.start.items()}
+            )
         save_fidelity(path, self.network)
 
     def loss(self, error: Tensor) -> Tensor:

@@ -143,3 +143,19 @@ def test_it_can_start_from_a_finished_network(data_root, photos, branch_file, tm
     assert 0 < apart < 0.01, "near the start"
     with pytest.raises(ValueError, match=r"model.init package has .widths, blocks. .* make them the same"):
         FidelityTraining(init="package", optimizer=OptimizerConfig(lr=1e-3), output="f.safetensors", widths=(4, 4))
+
+
+def test_the_finished_network_lies_between_the_start_and_what_was_trained(tmp_path):
+    """A quarter of the way."""
+    options = {"optimizer": OptimizerConfig(lr=1e-3), "output": "f.safetensors", "init": "package"}
+    module = FidelityTraining(blend=0.25, **options)
+    with torch.no_grad():
+        for parameter in module.network.parameters():
+            parameter.add_(1.0)
+    module.write(tmp_path / "f.safetensors")
+    found, shipped = load_file(tmp_path / "f.safetensors"), load_file(nano_folder() / "fidelity.safetensors")
+    for name, tensor in shipped.items():
+        torch.testing.assert_close(found[name].float(), tensor.float() + 0.25, rtol=0, atol=2e-3)
+    for blend, init in ((0.0, "package"), (1.5, "package"), (0.5, None)):
+        with pytest.raises(ValueError, match=rf"model.blend is {blend} and model.init {init}: give a share in"):
+            FidelityTraining(blend=blend, **(options | {"init": init}))
