@@ -102,9 +102,8 @@ def main() -> None:
     if args.measure:
         print(json.dumps(measure(*case)))
         return
-    print(
-        f"{'pairs':>5} {'px':>4} {'checkpointing':>13} {'precision':>10} {'gpu':>3} {'activations':>12} {'estimated':>10} {'measured':>9}  MiB"
-    )
+    columns = f"{'pairs':>5} {'px':>4} {'checkpointing':>13} {'precision':>10} {'gpu':>3}"
+    print(f"{columns} {'activations':>12} {'estimated':>10} {'measured':>9}  MiB")
     for chosen in CASES if args.batch is None else [case]:
         batch, crop, checkpointing, precision, gpu = chosen
         options = ["--batch", batch, "--crop", crop, "--checkpointing", checkpointing, "--precision", precision, "--gpu", gpu, "--measure"]

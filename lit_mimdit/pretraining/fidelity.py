@@ -145,10 +145,9 @@ class FidelityTraining(CorrectionTraining):
     # w = (1 - b) w_init + b w_trained
     def write(self, path: Path) -> None:
         if self.blend < 1:
-            trained = self.network.state_dict()
-            self.network.load_state_dict(
-                {name: start.to(trained[name]).lerp(trained[name], self.blend) for name, start in self.start.items()}
-            )
+            with torch.no_grad():
+                for name, trained in self.network.state_dict().items():
+                    trained.copy_(self.start[name].to(trained).lerp(trained, self.blend))
         save_fidelity(path, self.network)
 
     def loss(self, error: Tensor) -> Tensor:
