@@ -12,8 +12,9 @@ import torch
 from lit_mimdit import cli
 from lit_mimdit.models.geometry import KNOWN, meta_backbone, read_geometry
 from lit_mimdit.models.mim import BranchConfig, InterConfig, IntraConfig
-from lit_mimdit.training.dry_run import on_gpu, processes, stage_of
-from lit_mimdit.training.memory import Alive, Sizes, as_computed, collects, static
+from lit_mimdit.training import dry_run
+from lit_mimdit.training.dry_run import GIB, on_gpu, processes, stage_of
+from lit_mimdit.training.memory import Alive, Sizes, Step, as_computed, collects, static
 
 ROOT = Path(__file__).parents[2]
 MILLION = 10**6
@@ -52,6 +53,22 @@ def test_it_prints_modules_parameters_and_memory_and_makes_nothing(tiny, tmp_pat
         assert row in said
     assert "<- this run" in said and "zero3_offload" in said
     assert [path.name for path in tmp_path.rglob("*")] == ["tiny.yaml"], "neither weights, data, logs nor checkpoints"
+
+
+def test_the_step_is_that_of_each_strategy_on_its_kind_of_device(tiny, capsys, monkeypatch):
+    """ZeRO-1 and -2 take the same step; ZeRO-3 and plain DDP another."""
+    asked = []
+
+    def simulated(arguments, geometry, *, stage, gpu, **_):
+        asked.append((stage, gpu))
+        return Step(100 * stage * GIB, 0)
+
+    monkeypatch.setattr(dry_run, "simulate", simulated)
+    assert cli.main(["fit", "-c", tiny(), "--trainer.strategy", "zero2", "--trainer.accelerator", "gpu", "--dry-run"]) == 0
+    rows = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith("  zero") or line.startswith("  ddp"))
+    found = {name: round(float(size.rstrip(",")) / 100) for name, size in rows.items()}
+    assert found == {"ddp": 0, "zero1": 2, "zero1_offload": 2, "zero2": 2, "zero2_offload": 2, "zero3": 3, "zero3_offload": 3}
+    assert sorted(set(asked)) == [(0, True), (2, True), (3, True)] and len(asked) == 4, "with and without checkpointing for its own"
 
 
 @pytest.mark.parametrize(
