@@ -93,7 +93,7 @@ def dry_run(config: dict[str, Any]) -> None:
     kept = static(sizes, stage=stage, offload=offload, world=world, precision=precision, average=average)
     for line in table(kept, {checkpointing: step(checkpointing, stage) for checkpointing in (True, False)}, configured):
         print(line)
-    print(f"\nof all strategies, with the {world} {device}s and gradient checkpointing as configured:")
+    print(f"\nof all strategies, with {world} {device}{'s' * (world > 1)} and gradient checkpointing as configured:")
     for other, (number, off) in STRATEGIES.items():
         found = static(sizes, stage=number, offload=off, world=world, precision=precision, average=average)
         alike = stage if {number, stage} == {1, 2} else number  # they differ in what is kept, not in the step
