@@ -18,8 +18,9 @@ def unit(device: torch.device) -> str:
 def timed(device: torch.device, compute: Callable[[], Result]) -> tuple[float, Result]:
     """Seconds and result of `compute`.
 
-    Of a CPU the process's own seconds, which other programs disturb less than the clock. Of a GPU the time from an idle device to an
-    idle device, waiting for the host included: that is what a user waits.
+    Of a CPU the process's own seconds, which other programs disturb less than the clock. Of a GPU
+    the time from an idle device to an idle device, waiting for the host included: that is what a
+    user waits.
     """
     if device.type != "cuda":
         start = time.process_time()
@@ -33,11 +34,18 @@ def timed(device: torch.device, compute: Callable[[], Result]) -> tuple[float, R
 
 
 def peak(device: torch.device) -> float:
-    """GiB: on a GPU the most that PyTorch had allocated, else the most resident memory of the process."""
+    """GiB:
+
+    on a GPU the most that PyTorch had allocated, else the most resident memory of the process.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
 
 
 def name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU thread(s)"
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} CPU thread(s)"
+    )

@@ -1,11 +1,15 @@
-"""One optimizer step and one restoration at Stable Diffusion 3.5's full size, with random weights: time and peak memory.
+"""One optimizer step and one restoration at Stable Diffusion 3.5's full size, with random weights:
+time and peak memory.
 
-    python benchmarks/full_size.py                              # SD3.5-medium, 512 x 512, batch 1, 2 sampling steps; 10 GiB
+    python benchmarks/full_size.py                              # SD3.5-medium, 512 x 512, batch 1,
+    2 sampling steps; 10 GiB
     python benchmarks/full_size.py --backbone nano --size 128   # a minute, to try it
-    python benchmarks/full_size.py --accelerator gpu            # peaks are then those of PyTorch's allocator on the GPU
+    python benchmarks/full_size.py --accelerator gpu            # peaks are then those of PyTorch's
+    allocator on the GPU
 
-Backbone and VAE have the released models' sizes (lit_mimdit/models/geometries) and random bfloat16 values; the branch is that of the YAML.
-The backbone is built on the meta device and filled in place, so it is in memory once.
+Backbone and VAE have the released models' sizes (lit_mimdit/models/geometries) and random bfloat16
+values; the branch is that of the YAML. The backbone is built on the meta device and filled in
+place, so it is in memory once.
 """
 
 import argparse
@@ -31,7 +35,10 @@ BLOCK = 1048573  # random numbers that fill all weights over and over; a prime, 
 
 
 def status(key: str) -> float:
-    """A line of /proc/self/status in GiB: VmHWM is the peak of the resident memory, VmRSS what it is now."""
+    """A line of /proc/self/status in GiB:
+
+    VmHWM is the peak of the resident memory, VmRSS what it is now.
+    """
     text = Path("/proc/self/status").read_text()
     return int(text.split(f"{key}:")[1].split()[0]) * 1024 / GIB
 
@@ -52,7 +59,9 @@ def peak() -> float:
 
 @torch.no_grad()
 def fill(model: nn.Module) -> None:
-    """Random values of variance 1 / fan-in in place of the meta device's nothing; norms 1, biases 0."""
+    """Random values of variance 1 / fan-in in place of the meta device's nothing; norms 1, biases
+    0.
+    """
     model.to_empty(device="cpu")
     block = torch.randn(BLOCK, generator=torch.Generator().manual_seed(0))
     for name, parameter in model.named_parameters():
@@ -72,10 +81,17 @@ def random_backbone(source: str) -> Backbone:
     sizes = loaded.transformer.config
     width = sizes.num_attention_heads * sizes.attention_head_dim
     table = PatchEmbed(
-        sizes.sample_size, sizes.sample_size, sizes.patch_size, sizes.in_channels, width, pos_embed_max_size=sizes.pos_embed_max_size
+        sizes.sample_size,
+        sizes.sample_size,
+        sizes.patch_size,
+        sizes.in_channels,
+        width,
+        pos_embed_max_size=sizes.pos_embed_max_size,
     )
     loaded.transformer.pos_embed.pos_embed.copy_(table.pos_embed)
-    loaded.prompt = Prompt(*(torch.randn(tensor.shape, dtype=torch.bfloat16) for tensor in loaded.prompt))
+    loaded.prompt = Prompt(
+        *(torch.randn(tensor.shape, dtype=torch.bfloat16) for tensor in loaded.prompt)
+    )
     loaded.identity = identify(source, loaded.transformer)
     return loaded
 
@@ -114,15 +130,26 @@ def main() -> None:
     args = parser.parse_args()
     with open(args.config) as file:
         settings = yaml.safe_load(file)["model"]["init_args"]
-    settings |= {"backbone": args.backbone, "backbone_dtype": "bfloat16", "gradient_checkpointing": True}
+    settings |= {
+        "backbone": args.backbone,
+        "backbone_dtype": "bfloat16",
+        "gradient_checkpointing": True,
+    }
     settings["sampling"] |= {"steps": args.steps, "tile": args.size, "overlap": 0}
     torch.manual_seed(0)
-    print(f"{args.backbone}, {args.size} px, batch {args.batch}, {torch.get_num_threads()} threads; before: {status('VmRSS'):.2f} GiB")
+    print(
+        f"{args.backbone}, {args.size} px, batch {args.batch}, {torch.get_num_threads()} threads;"
+        f" before: {status('VmRSS'):.2f} GiB"
+    )
 
     started = time.perf_counter()
     module = build(MiMDiTModule, settings)
     module.assemble(random_backbone(args.backbone))
-    parts = {"backbone": module.network.backbone, "VAE": module.vae, "branch (trained)": module.network.branch}
+    parts = {
+        "backbone": module.network.backbone,
+        "VAE": module.vae,
+        "branch (trained)": module.network.branch,
+    }
     sizes = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in parts.items()}
     print(", ".join(f"{name} {size:,.2f} M" for name, size in sizes.items()))
     report("build and fill", started)
@@ -130,17 +157,37 @@ def main() -> None:
     images = torch.rand(args.batch, 2, 3, args.size, args.size)
     about = {"degradation": "01Blur", "dataset": "", "id": "0001"}
     samples = [{"lq": lq, "gt": gt, "seed": 7 + row} | about for row, (lq, gt) in enumerate(images)]
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = L.Trainer(
-        accelerator=args.accelerator, devices=1, max_steps=1, precision="bf16-mixed", gradient_clip_val=1.0, callbacks=[Clock()], **quiet
+        accelerator=args.accelerator,
+        devices=1,
+        max_steps=1,
+        precision="bf16-mixed",
+        gradient_clip_val=1.0,
+        callbacks=[Clock()],
+        **quiet,
     )
-    before = {name: p.detach().clone() for name, p in module.network.branch.mims[0].named_parameters()}
+    before = {
+        name: p.detach().clone() for name, p in module.network.branch.mims[0].named_parameters()
+    }
     reset_peak()
     started = time.perf_counter()
     trainer.fit(module, DataLoader(samples, batch_size=args.batch, collate_fn=collate))
     report("one optimizer step", started)
-    moved = [name for name, p in module.network.branch.mims[0].named_parameters() if not torch.equal(p, before[name])]
-    print(f"loss {float(trainer.callback_metrics['train/loss']):.4f}; of the first MiM's {len(before)} parameters {len(moved)} moved")
+    moved = [
+        name
+        for name, p in module.network.branch.mims[0].named_parameters()
+        if not torch.equal(p, before[name])
+    ]
+    print(
+        f"loss {float(trainer.callback_metrics['train/loss']):.4f}; of the first MiM's"
+        f" {len(before)} parameters {len(moved)} moved"
+    )
 
     trainer.strategy.teardown()
     module.network.branch.zero_grad()

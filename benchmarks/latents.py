@@ -1,10 +1,12 @@
-"""What stored latents save: a training step on shards of images and on shards of their latents, in turn, in one run.
+"""What stored latents save: a training step on shards of images and on shards of their latents, in
+turn, in one run.
 
     python benchmarks/latents.py --config experiments/quickstart.yaml --steps 12
 
-The first training pairs of the configuration's data set are cut into tiles of its crop, sharded, and encoded (`data shard`,
-`data latents`), not mirrored or turned. A step is the data, the loss, its gradients and the optimizer's step, in one process. Wall-clock
-and CPU time; medians over the steps after a warm-up, and of the ratios of neighbouring steps, which another load hits alike.
+The first training pairs of the configuration's data set are cut into tiles of its crop, sharded,
+and encoded (`data shard`, `data latents`), not mirrored or turned. A step is the data, the loss,
+its gradients and the optimizer's step, in one process. Wall-clock and CPU time; medians over the
+steps after a warm-up, and of the ratios of neighbouring steps, which another load hits alike.
 """
 
 import argparse
@@ -22,7 +24,13 @@ from torch.utils.data import DataLoader
 from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.pairs import with_floats
 from lit_mimdit.data.shards.write import shard
-from lit_mimdit.training.flow import interpolate, loss_per_sample, sample_noise, sample_times, velocity
+from lit_mimdit.training.flow import (
+    interpolate,
+    loss_per_sample,
+    sample_noise,
+    sample_times,
+    velocity,
+)
 from lit_mimdit.training.latents import latents
 from lit_mimdit.training.module import MiMDiTModule
 from lit_mimdit.training.settings import build
@@ -62,18 +70,37 @@ def main() -> None:
     losses: dict[str, list[float]] = {}
     taken: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        lines = Path(settings["root"], data.meta["train"]).read_text().splitlines(keepends=True)[: args.pairs]
+        lines = (
+            Path(settings["root"], data.meta["train"])
+            .read_text()
+            .splitlines(keepends=True)[: args.pairs]
+        )
         Path(folder, "pairs.txt").write_text("".join(lines))
-        shard(Path(settings["root"]), Path(folder, "images"), meta=Path(folder, "pairs.txt"), tile=data.crop, workers=1)
-        latents(Path(folder, "images"), Path(folder, "latents"), backbone=config["model"]["init_args"]["backbone"], dtype="float32")
+        shard(
+            Path(settings["root"]),
+            Path(folder, "images"),
+            meta=Path(folder, "pairs.txt"),
+            tile=data.crop,
+            workers=1,
+        )
+        latents(
+            Path(folder, "images"),
+            Path(folder, "latents"),
+            backbone=config["model"]["init_args"]["backbone"],
+            dtype="float32",
+        )
         sides = {}
         for name in ("images", "latents"):
             torch.manual_seed(0)
             module = build(MiMDiTModule, config["model"]["init_args"])
             module.configure_model()
             module.train()
-            optimizer = torch.optim.Adam(module.network.branch.parameters(), lr=module.optimizer_config.lr)
-            loader = build(FoundIRDataModule, settings | {"train": str(Path(folder, name))}).train_dataloader()
+            optimizer = torch.optim.Adam(
+                module.network.branch.parameters(), lr=module.optimizer_config.lr
+            )
+            loader = build(
+                FoundIRDataModule, settings | {"train": str(Path(folder, name))}
+            ).train_dataloader()
             sides[name] = module, optimizer, endless(loader)
         with sdpa_kernel(module.kernels):
             for index in range(args.warmup + args.steps):
@@ -85,12 +112,22 @@ def main() -> None:
                         taken.setdefault(name, []).append(spent)
     for name, times in taken.items():
         wall, cpu = (1000 * statistics.median(part) for part in zip(*times))
-        print(f"{name:8} {wall:7.1f} ms a step, {cpu:7.1f} ms of CPU time, batch {data.batch_size}, crop {data.crop}")
+        print(
+            f"{name:8} {wall:7.1f} ms a step, {cpu:7.1f} ms of CPU time, batch {data.batch_size},"
+            f" crop {data.crop}"
+        )
     for unit, part in (("wall-clock time", 0), ("CPU time", 1)):
         ratios = [one[part] / other[part] for one, other in zip(taken["images"], taken["latents"])]
-        print(f"images / latents, {unit}: {statistics.median(ratios):.2f} (steps {min(ratios):.2f} to {max(ratios):.2f})")
-    difference = max(abs(one / other - 1) for one, other in zip(losses["images"], losses["latents"]))
-    print(f"largest difference of the loss: {difference:.1e} of it, {args.warmup + args.steps} steps")
+        print(
+            f"images / latents, {unit}: {statistics.median(ratios):.2f} (steps {min(ratios):.2f} to"
+            f" {max(ratios):.2f})"
+        )
+    difference = max(
+        abs(one / other - 1) for one, other in zip(losses["images"], losses["latents"])
+    )
+    print(
+        f"largest difference of the loss: {difference:.1e} of it, {args.warmup + args.steps} steps"
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """The dry run's estimate of memory against what training steps really take, on CPUs.
 
-    python benchmarks/memory.py                                          # all cases below, 2 minutes
+    python benchmarks/memory.py                                          # all cases below, 2
+    minutes
     python benchmarks/memory.py --batch 4 --crop 64 --checkpointing 1    # one
-    python benchmarks/memory.py --batch 4 --gpu 1                        # sub-experts computed here in the way of a GPU
+    python benchmarks/memory.py --batch 4 --gpu 1                        # sub-experts computed here
+    in the way of a GPU
 
-Each case is a process of its own: real weights of nano, two real steps with Adam in Lightning's order. Measured is what PyTorch's
-allocator held at the peak of the second step, by its own profiler: parameters, gradients, Adam's state and activations. The estimate
-never sees any of it. The resident memory of the process says less: it keeps freed blocks, and maps files.
+Each case is a process of its own: real weights of nano, two real steps with Adam in Lightning's
+order. Measured is what PyTorch's allocator held at the peak of the second step, by its own
+profiler: parameters, gradients, Adam's state and activations. The estimate never sees any of it.
+The resident memory of the process says less: it keeps freed blocks, and maps files.
 """
 
 import argparse
@@ -46,10 +49,16 @@ def settings(checkpointing: int) -> dict:
     module = build(MiMDiTModule, yaml.safe_load(path.read_text())["model"]["init_args"])
     parts = {"optimizer": module.optimizer_config, "flow": module.flow, "sampling": module.sampling}
     branch = replace(module.branch_config, base="zero", chained=False)
-    return {"backbone": "nano", "branch": branch, "gradient_checkpointing": bool(checkpointing)} | parts
+    return {
+        "backbone": "nano",
+        "branch": branch,
+        "gradient_checkpointing": bool(checkpointing),
+    } | parts
 
 
-def step(module: MiMDiTModule, optimizer: torch.optim.Optimizer, batch: int, crop: int, precision: str) -> None:
+def step(
+    module: MiMDiTModule, optimizer: torch.optim.Optimizer, batch: int, crop: int, precision: str
+) -> None:
     """As Lightning orders it: forward, zero_grad, backward, optimizer."""
     device = module.device
     images = {name: torch.rand(batch, 3, crop, crop, device=device) for name in ("lq", "gt")}
@@ -72,20 +81,33 @@ def measure(batch: int, crop: int, checkpointing: int, precision: str, gpu: int)
     step(module, optimizer, batch, crop, precision)
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     state = [value for values in optimizer.state.values() for value in values.values()]
-    live = sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers(), *gradients, *state])
+    live = sum(
+        tensor.nbytes for tensor in [*module.parameters(), *module.buffers(), *gradients, *state]
+    )
     del gradients
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         step(module, optimizer, batch, crop, precision)
-    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [
+        event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
     changes = (event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
     return live + max(accumulate(changes))
 
 
-def estimate(batch: int, crop: int, checkpointing: int, precision: str, gpu: int) -> tuple[int, int]:
+def estimate(
+    batch: int, crop: int, checkpointing: int, precision: str, gpu: int
+) -> tuple[int, int]:
     """(activations, all) in bytes."""
     arguments, geometry = settings(checkpointing), read_geometry("nano")
     step = simulate(arguments, geometry, batch=batch, crop=crop, precision=precision, gpu=bool(gpu))
-    kept = static(sizes_of(meta_module(arguments, geometry)), stage=0, offload=False, world=1, precision=precision, average=False)
+    kept = static(
+        sizes_of(meta_module(arguments, geometry)),
+        stage=0,
+        offload=False,
+        world=1,
+        precision=precision,
+        average=False,
+    )
     return step.activations, kept.total + step.activations
 
 
@@ -96,7 +118,11 @@ def main() -> None:
     parser.add_argument("--checkpointing", type=int, default=0)
     parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
     parser.add_argument("--gpu", type=int, default=0, help="1: sub-experts as a GPU computes them")
-    parser.add_argument("--measure", action="store_true", help="print the bytes of this case alone; what the others run in a process")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="print the bytes of this case alone; what the others run in a process",
+    )
     args = parser.parse_args()
     case = (args.batch, args.crop, args.checkpointing, args.precision, args.gpu)
     if args.measure:
@@ -106,7 +132,19 @@ def main() -> None:
     print(f"{columns} {'activations':>12} {'estimated':>10} {'measured':>9}  MiB")
     for chosen in CASES if args.batch is None else [case]:
         batch, crop, checkpointing, precision, gpu = chosen
-        options = ["--batch", batch, "--crop", crop, "--checkpointing", checkpointing, "--precision", precision, "--gpu", gpu, "--measure"]
+        options = [
+            "--batch",
+            batch,
+            "--crop",
+            crop,
+            "--checkpointing",
+            checkpointing,
+            "--precision",
+            precision,
+            "--gpu",
+            gpu,
+            "--measure",
+        ]
         command = [sys.executable, __file__, *map(str, options)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -114,7 +152,11 @@ def main() -> None:
         measured = json.loads(done.stdout)
         activations, total = estimate(*chosen)
         sizes = f"{activations / MIB:12.1f} {total / MIB:10.1f} {measured / MIB:9.1f}"
-        print(f"{batch:5} {crop:4} {checkpointing:13} {precision:>10} {gpu:3} {sizes}  {total / measured - 1:+.0%}", flush=True)
+        print(
+            f"{batch:5} {crop:4} {checkpointing:13} {precision:>10} {gpu:3} {sizes} "
+            f" {total / measured - 1:+.0%}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

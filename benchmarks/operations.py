@@ -1,4 +1,6 @@
-"""Floating-point operations and parameters of a training step at a backbone's full size, without its weights."""
+"""Floating-point operations and parameters of a training step at a backbone's full size, without
+its weights.
+"""
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -19,17 +21,30 @@ def network(branch: BranchConfig, geometry: Geometry) -> MiMDiT:
 
 
 def selected_only(branch: BranchConfig) -> BranchConfig:
-    """As many experts as an image uses, all of them used: the same operations without a choice, which needs numbers."""
-    values = {**vars(branch), "intra": type(branch.intra)(experts=branch.intra.top_k, router="dense")}
+    """As many experts as an image uses, all of them used:
+
+    the same operations without a choice, which needs numbers.
+    """
+    values = {
+        **vars(branch),
+        "intra": type(branch.intra)(experts=branch.intra.top_k, router="dense"),
+    }
     return BranchConfig(**values)
 
 
-def step_operations(branch: BranchConfig, crop: int, geometry: Geometry, checkpointing: bool = True) -> dict[str, float]:
-    """Operations (a multiply and an add are two) for one image of `crop` pixels: branch and condition, backbone forward, and backward
-    with what gradient checkpointing computes again; encoding a pair with the VAE."""
+def step_operations(
+    branch: BranchConfig, crop: int, geometry: Geometry, checkpointing: bool = True
+) -> dict[str, float]:
+    """Operations (a multiply and an add are two) for one image of `crop` pixels: branch and
+    condition, backbone forward, and backward with what gradient checkpointing computes again;
+    encoding a pair with the VAE."""
     counted = {}
-    model, vae = network(selected_only(branch), geometry).train(), meta_backbone("", geometry, torch.float32).vae
-    # fake tensors: autocast knows no meta device. Attention as matrix products, which the counter knows on every device
+    model, vae = (
+        network(selected_only(branch), geometry).train(),
+        meta_backbone("", geometry, torch.float32).vae,
+    )
+    # fake tensors: autocast knows no meta device. Attention as matrix products, which the counter
+    # knows on every device
     with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH):
         model, vae = model.to_empty(device="cpu"), vae.to_empty(device="cpu")
         if checkpointing:

@@ -1,4 +1,5 @@
-"""Ways to condition one frozen SD3 transformer on an LQ latent, for the benchmarks: what each does once an image and at every step.
+"""Ways to condition one frozen SD3 transformer on an LQ latent, for the benchmarks: what each does
+once an image and at every step.
 
 Only the cost of the last two is meant: their weights are random and nothing was trained with them.
 """
@@ -26,7 +27,10 @@ BLOCK = 1048573  # random numbers that fill all weights over and over; a prime, 
 
 @dataclass(frozen=True)
 class Size:
-    """A backbone and the branch for it. transformer: arguments of the model. tiles, side: what 512 x 512 pixels are to it."""
+    """A backbone and the branch for it.
+
+    transformer: arguments of the model. tiles, side: what 512 x 512 pixels are to it.
+    """
 
     transformer: dict[str, Any]
     branch: BranchConfig
@@ -55,13 +59,33 @@ def _sizes(blocks: int, heads: int, head: int, dual: int, **changes: Any) -> dic
     return sizes | changes
 
 
-NANO = _sizes(6, 6, 32, 3, joint_attention_dim=64, pooled_projection_dim=64, pos_embed_max_size=32, sample_size=64)
+NANO = _sizes(
+    6,
+    6,
+    32,
+    3,
+    joint_attention_dim=64,
+    pooled_projection_dim=64,
+    pos_embed_max_size=32,
+    sample_size=64,
+)
 SIZES = {
     # nano as it is shipped; its positions reach 256 pixels, so 512 x 512 are four tiles
-    "nano": Size(NANO, BranchConfig(width=80, heads=4, window=4, chained=True, base="reference"), torch.float32, 4, 4, 64),
-    "mid": Size(_sizes(12, 12, 64, 6), BranchConfig(width=192, heads=3), torch.bfloat16, TEXT_TOKENS, 1, 64),
+    "nano": Size(
+        NANO,
+        BranchConfig(width=80, heads=4, window=4, chained=True, base="reference"),
+        torch.float32,
+        4,
+        4,
+        64,
+    ),
+    "mid": Size(
+        _sizes(12, 12, 64, 6), BranchConfig(width=192, heads=3), torch.bfloat16, TEXT_TOKENS, 1, 64
+    ),
     # SD3.5-medium's transformer/config.json and the branch of experiments/foundir_sd35_medium.yaml
-    "medium": Size(_sizes(24, 24, 64, 13), BranchConfig(width=384, heads=6), torch.bfloat16, TEXT_TOKENS, 1, 64),
+    "medium": Size(
+        _sizes(24, 24, 64, 13), BranchConfig(width=384, heads=6), torch.bfloat16, TEXT_TOKENS, 1, 64
+    ),
 }
 
 
@@ -71,12 +95,17 @@ def cut(size: Size, blocks: int | None) -> Size:
         return size
     sizes = size.transformer
     dual = round(len(sizes["dual_attention_layers"]) * blocks / sizes["num_layers"])
-    return replace(size, transformer=sizes | {"num_layers": blocks, "dual_attention_layers": tuple(range(dual))})
+    return replace(
+        size,
+        transformer=sizes | {"num_layers": blocks, "dual_attention_layers": tuple(range(dual))},
+    )
 
 
 @torch.no_grad()
 def fill(model: nn.Module, device: torch.device) -> nn.Module:
-    """Random values of variance 1 / fan-in in place of the meta device's nothing; norms 1, biases 0; the positions' own table."""
+    """Random values of variance 1 / fan-in in place of the meta device's nothing; norms 1, biases
+    0; the positions' own table.
+    """
     model.to_empty(device=device)
     block = torch.randn(BLOCK, generator=torch.Generator().manual_seed(0)).to(device)
     for name, parameter in model.named_parameters():
@@ -88,7 +117,14 @@ def fill(model: nn.Module, device: torch.device) -> nn.Module:
             part.copy_(values[: len(part)])
     sizes = model.config
     side, limit = sizes.sample_size, sizes.pos_embed_max_size
-    table = PatchEmbed(side, side, sizes.patch_size, in_channels=1, embed_dim=model.inner_dim, pos_embed_max_size=limit)
+    table = PatchEmbed(
+        side,
+        side,
+        sizes.patch_size,
+        in_channels=1,
+        embed_dim=model.inner_dim,
+        pos_embed_max_size=limit,
+    )
     model.pos_embed.pos_embed.copy_(table.pos_embed)
     return model
 
@@ -103,14 +139,21 @@ def random_transformer(size: Size, device: torch.device) -> SD3Transformer2DMode
 def random_prompt(size: Size) -> Prompt:
     generator = torch.Generator().manual_seed(1)
     embeds = torch.randn(1, size.text, size.transformer["joint_attention_dim"], generator=generator)
-    return Prompt(embeds.to(size.dtype), torch.randn(1, size.transformer["pooled_projection_dim"], generator=generator).to(size.dtype))
+    return Prompt(
+        embeds.to(size.dtype),
+        torch.randn(1, size.transformer["pooled_projection_dim"], generator=generator).to(
+            size.dtype
+        ),
+    )
 
 
 @dataclass
 class System:
-    """One way. prepare: LQ latent -> what is kept of it over the steps. step: (x_t, t, kept) -> velocity. trained: its parameters.
+    """One way. prepare: LQ latent -> what is kept of it over the steps. step: (x_t, t, kept) ->
+    velocity. trained: its parameters.
 
-    setup: what must be done to the shared backbone before it prepares (False) and steps (True), and is no part of its cost.
+    setup: what must be done to the shared backbone before it prepares (False) and steps (True), and
+        is no part of its cost.
     """
 
     prepare: Callable[[Tensor], Any]
@@ -120,45 +163,69 @@ class System:
 
 
 class LiteralConcat:
-    """Attention of [latent ; condition ; text] as the paper writes it: condition tokens are queries too, their outputs are dropped."""
+    """Attention of [latent ; condition ; text] as the paper writes it:
+
+    condition tokens are queries too, their outputs are dropped.
+    """
 
     def __init__(self, block: int) -> None:
         self.block = block
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states, attention_mask=None, tokens=None):
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states, attention_mask=None, tokens=None
+    ):
         latent = hidden_states.shape[1]
         x = torch.cat([hidden_states, tokens[self.block]], dim=1)
-        query, key, value = (split_heads(attn, layer(x)) for layer in (attn.to_q, attn.to_k, attn.to_v))
-        text = [split_heads(attn, layer(encoder_hidden_states)) for layer in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)]
+        query, key, value = (
+            split_heads(attn, layer(x)) for layer in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        text = [
+            split_heads(attn, layer(encoder_hidden_states))
+            for layer in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+        ]
         query, key = attn.norm_q(query), attn.norm_k(key)
         text[0], text[1] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
-        query, key, value = (torch.cat([own, other], dim=2) for own, other in zip((query, key, value), text, strict=True))
+        query, key, value = (
+            torch.cat([own, other], dim=2)
+            for own, other in zip((query, key, value), text, strict=True)
+        )
         out = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         context = out[:, x.shape[1] :]
-        return attn.to_out[1](attn.to_out[0](out[:, :latent])), context if attn.context_pre_only else attn.to_add_out(context)
+        return attn.to_out[1](attn.to_out[0](out[:, :latent])), (
+            context if attn.context_pre_only else attn.to_add_out(context)
+        )
 
 
 class Alone(JointAttnProcessor2_0):
     """The second attention of dual blocks, told to expect the tokens and leave them alone."""
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, tokens=None):
+    def __call__(
+        self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, tokens=None
+    ):
         return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
 
 
 class LQStream(nn.Module):
-    """A second stream of LQ tokens through every block (DiT4SR, arXiv 2503.23580), re-implemented for its cost.
+    """A second stream of LQ tokens through every block (DiT4SR, arXiv 2503.23580), re-implemented
+    for its cost.
 
-    The streams share the frozen weights and attend to each other in one joint attention; trained are zero-initialised linears on the
-    queries, keys and values of the LQ stream, and a depth-wise 3x3 convolution from its hidden MLP features to the latent's.
-    Where the paper leaves a choice, the cheaper one is taken: the second attention of dual blocks is the latent's alone.
+    The streams share the frozen weights and attend to each other in one joint attention; trained
+    are zero-initialised linears on the queries, keys and values of the LQ stream, and a depth-wise
+    3x3 convolution from its hidden MLP features to the latent's. Where the paper leaves a choice,
+    the cheaper one is taken: the second attention of dual blocks is the latent's alone.
     """
 
     def __init__(self, transformer: SD3Transformer2DModel) -> None:
         super().__init__()
         width = transformer.inner_dim
         self.frozen = [transformer]  # in a list: not a part of this module
-        self.qkv = nn.ModuleList(nn.Linear(width, 3 * width) for _ in transformer.transformer_blocks)
-        self.cross = nn.ModuleList(nn.Conv2d(4 * width, 4 * width, 3, padding=1, groups=4 * width) for _ in transformer.transformer_blocks)
+        self.qkv = nn.ModuleList(
+            nn.Linear(width, 3 * width) for _ in transformer.transformer_blocks
+        )
+        self.cross = nn.ModuleList(
+            nn.Conv2d(4 * width, 4 * width, 3, padding=1, groups=4 * width)
+            for _ in transformer.transformer_blocks
+        )
         for layer in (*self.qkv, *self.cross):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -173,7 +240,11 @@ class LQStream(nn.Module):
         text = net.context_embedder(embeds)
         for block, qkv, cross in zip(net.transformer_blocks, self.qkv, self.cross, strict=True):
             x, lq, text = self._block(block, qkv, cross, x, lq, text, temb, grid)
-        x = net.proj_out(net.norm_out(x, temb)).unflatten(1, grid).unflatten(-1, (net.config.patch_size, net.config.patch_size, -1))
+        x = (
+            net.proj_out(net.norm_out(x, temb))
+            .unflatten(1, grid)
+            .unflatten(-1, (net.config.patch_size, net.config.patch_size, -1))
+        )
         return torch.einsum("bhwpqc->bchpwq", x).reshape(batch, -1, height, width).float()
 
     @staticmethod
@@ -188,13 +259,20 @@ class LQStream(nn.Module):
         added = qkv(lq_normed.to(qkv.weight.dtype)).to(lq.dtype).chunk(3, dim=-1)
         parts = []
         for layer, text_layer, more in zip(
-            (attn.to_q, attn.to_k, attn.to_v), (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj), added, strict=True
+            (attn.to_q, attn.to_k, attn.to_v),
+            (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj),
+            added,
+            strict=True,
         ):
             images = torch.cat([layer(normed), layer(lq_normed) + more], dim=1)
             parts.append((split_heads(attn, images), split_heads(attn, text_layer(text_normed))))
         query = torch.cat([attn.norm_q(parts[0][0]), attn.norm_added_q(parts[0][1])], dim=2)
         key = torch.cat([attn.norm_k(parts[1][0]), attn.norm_added_k(parts[1][1])], dim=2)
-        out = F.scaled_dot_product_attention(query, key, torch.cat(parts[2], dim=2)).transpose(1, 2).flatten(2)
+        out = (
+            F.scaled_dot_product_attention(query, key, torch.cat(parts[2], dim=2))
+            .transpose(1, 2)
+            .flatten(2)
+        )
         latent = x.shape[1]
         images = attn.to_out[0](out[:, : 2 * latent])
         x, lq = x + gate[:, None] * images[:, :latent], lq + lq_gate[:, None] * images[:, latent:]
@@ -209,7 +287,9 @@ class LQStream(nn.Module):
         if text_ff is not None:
             shift, scale, gate = text_ff
             text = text + text_gate[:, None] * attn.to_add_out(out[:, 2 * latent :])
-            text = text + gate[:, None] * block.ff_context(block.norm2_context(text) * (1 + scale[:, None]) + shift[:, None])
+            text = text + gate[:, None] * block.ff_context(
+                block.norm2_context(text) * (1 + scale[:, None]) + shift[:, None]
+            )
         return x, lq, text
 
 
@@ -217,14 +297,23 @@ def no_preparation(z_lq: Tensor) -> Tensor:
     return z_lq
 
 
-def shared_controlnet(transformer: SD3Transformer2DModel, layers: int, prompt: Prompt) -> ControlNetDiT:
-    """A ControlNet whose blocks are the backbone's own tensors, as at its start: its cost without its memory."""
+def shared_controlnet(
+    transformer: SD3Transformer2DModel, layers: int, prompt: Prompt
+) -> ControlNetDiT:
+    """A ControlNet whose blocks are the backbone's own tensors, as at its start:
+
+    its cost without its memory.
+    """
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # values that are copied to the meta device get lost, which is meant here
+        warnings.simplefilter(
+            "ignore"
+        )  # values that are copied to the meta device get lost, which is meant here
         network = ControlNetDiT(transformer, ControlNetConfig(layers), prompt)
     net = network.branch.net.to(transformer.dtype)
     own = net.state_dict()
-    net.load_state_dict({k: v for k, v in transformer.state_dict().items() if k in own}, strict=False, assign=True)
+    net.load_state_dict(
+        {k: v for k, v in transformer.state_dict().items() if k in own}, strict=False, assign=True
+    )
     net.pos_embed.pos_embed = transformer.pos_embed.pos_embed
     for layer in (*net.controlnet_blocks, net.pos_embed_input):
         layer.to_empty(device=transformer.device).to(transformer.dtype)
@@ -244,12 +333,17 @@ def systems(size: Size, device: torch.device) -> dict[str, System]:
     install(transformer, latent_only=True)
     latent_only = dict(transformer.attn_processors)
     install(transformer)
-    literal = {k: LiteralConcat(int(k.split(".")[1])) if ".attn." in k else Alone() for k in processors}
+    literal = {
+        k: LiteralConcat(int(k.split(".")[1])) if ".attn." in k else Alone() for k in processors
+    }
 
     def tokens(z_lq: Tensor) -> list[Tensor]:
         x = mim._embed(z_lq.to(size.dtype))
         bases, made = mim._base(z_lq.to(size.dtype), x, prompt), mim._ask(x, mim.grid(z_lq))[0]
-        return [(c if base is None else base + c).to(size.dtype) for base, c in zip(bases, made, strict=True)]
+        return [
+            (c if base is None else base + c).to(size.dtype)
+            for base, c in zip(bases, made, strict=True)
+        ]
 
     def attend(other: dict[str, Any]) -> Callable[[bool], None]:
         """Other attention processors for the steps, in place of the last system's."""
@@ -263,13 +357,19 @@ def systems(size: Size, device: torch.device) -> dict[str, System]:
         "bare backbone": System(no_preparation, lambda x, t, kept: mim(x, t, None), None, usual),
         "MiM-DiT": System(mim.condition, mim, mim.branch, usual),
         "MiM-DiT, concat_latent": System(mim.condition, mim, mim.branch, attend(latent_only)),
-        "MiM-DiT, no cache": System(no_preparation, lambda x, t, kept: mim(x, t, mim.condition(kept)), mim.branch, usual),
+        "MiM-DiT, no cache": System(
+            no_preparation, lambda x, t, kept: mim(x, t, mim.condition(kept)), mim.branch, usual
+        ),
         "literal concat": System(tokens, concat, mim.branch, attend(literal)),
     }
     blocks = len(transformer.transformer_blocks)
     for layers in (blocks // 2, blocks - 1):
         network = shared_controlnet(transformer, layers, prompt)
-        found[f"ControlNet, {layers} layers"] = System(network.condition, network, network.branch, usual)
+        found[f"ControlNet, {layers} layers"] = System(
+            network.condition, network, network.branch, usual
+        )
     stream = LQStream(transformer).to(device, size.dtype)
-    found["LQ stream"] = System(no_preparation, lambda x, t, kept: stream(x, t, kept, prompt), stream, usual)
+    found["LQ stream"] = System(
+        no_preparation, lambda x, t, kept: stream(x, t, kept, prompt), stream, usual
+    )
     return found

@@ -2,8 +2,9 @@
 
     python benchmarks/routing_callbacks.py --config experiments/quickstart.yaml
 
-In one process, alternately: a real training step (forward, backward, optimizer), and what every routing callback of the YAML does after
-it; then, on a whole interval's images, what each writes. Medians, and the sum of both at the YAML's intervals over the time of a step.
+In one process, alternately: a real training step (forward, backward, optimizer), and what every
+routing callback of the YAML does after it; then, on a whole interval's images, what each writes.
+Medians, and the sum of both at the YAML's intervals over the time of a step.
 """
 
 import argparse
@@ -22,7 +23,13 @@ from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.pairs import with_floats
 from lit_mimdit.models.latents import encode
 from lit_mimdit.training.callbacks.window import RoutingCallback
-from lit_mimdit.training.flow import interpolate, loss_per_sample, sample_noise, sample_times, velocity
+from lit_mimdit.training.flow import (
+    interpolate,
+    loss_per_sample,
+    sample_noise,
+    sample_times,
+    velocity,
+)
 from lit_mimdit.training.module import MiMDiTModule
 from lit_mimdit.training.settings import build
 
@@ -33,7 +40,9 @@ def seconds(function, *args) -> float:
     return time.perf_counter() - start
 
 
-def step(module: MiMDiTModule, optimizer: torch.optim.Optimizer, batch: dict, outputs: dict) -> None:
+def step(
+    module: MiMDiTModule, optimizer: torch.optim.Optimizer, batch: dict, outputs: dict
+) -> None:
     """What MiMDiTModule.training_step and Lightning do, and the outputs that callbacks get."""
     z_gt, z_lq = encode(module.vae, batch["gt"]), encode(module.vae, batch["lq"])
     noise, normal = sample_noise(batch["seed"], tuple(z_gt.shape[1:]))
@@ -70,21 +79,34 @@ def main() -> None:
         if isinstance(kind, type) and issubclass(kind, RoutingCallback):
             looking.append(kind(**entry.get("init_args", {})))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = SimpleNamespace(global_step=1, loggers=[TensorBoardLogger(folder)], is_global_zero=True, sanity_checking=False)
+        trainer = SimpleNamespace(
+            global_step=1,
+            loggers=[TensorBoardLogger(folder)],
+            is_global_zero=True,
+            sanity_checking=False,
+        )
         steps, collecting = [], {callback: [] for callback in looking}
         seen = []
         for index, batch in enumerate(batches):
             outputs: dict = {}
             trainer.global_step = 1  # no look is due
             taken = seconds(step, module, optimizer, batch, outputs)
-            each = {callback: seconds(callback.on_train_batch_end, trainer, module, outputs, batch, index) for callback in looking}
+            each = {
+                callback: seconds(
+                    callback.on_train_batch_end, trainer, module, outputs, batch, index
+                )
+                for callback in looking
+            }
             if index >= args.warmup:
                 steps.append(taken)
                 seen.append((batch, outputs))
                 for callback, value in each.items():
                     collecting[callback].append(value)
         whole = statistics.median(steps)
-        print(f"{'step':20} {1000 * whole:8.1f} ms, batch {data.batch_size}, {torch.get_num_threads()} threads")
+        print(
+            f"{'step':20} {1000 * whole:8.1f} ms, batch {data.batch_size},"
+            f" {torch.get_num_threads()} threads"
+        )
         total = 0.0
         for callback in looking:
             writing = []
@@ -92,18 +114,22 @@ def main() -> None:
                 callback._seen["train"], interval = [], callback.every_n_steps
                 for number in range(interval - 1):
                     batch, outputs = seen[number % len(seen)]
-                    batch = batch | {"seed": batch["seed"] + number // len(seen)}  # as many different samples as there would be
+                    batch = batch | {
+                        "seed": batch["seed"] + number // len(seen)
+                    }  # as many different samples as there would be
                     callback.on_train_batch_end(trainer, module, outputs, batch, number)
                 trainer.global_step = interval * (look + 1)
                 batch, outputs = seen[0]
-                writing.append(seconds(callback.on_train_batch_end, trainer, module, outputs, batch, interval))
+                writing.append(
+                    seconds(callback.on_train_batch_end, trainer, module, outputs, batch, interval)
+                )
                 trainer.global_step = interval * (look + 1) + 1
             each, write = statistics.median(collecting[callback]), statistics.median(writing)
             cost = each + write / callback.every_n_steps
             total += cost
             print(
-                f"{type(callback).__name__:20} {1000 * each:8.2f} ms a step, {1000 * write:8.1f} ms every {callback.every_n_steps} steps: "
-                f"{100 * cost / whole:5.2f} % of a step"
+                f"{type(callback).__name__:20} {1000 * each:8.2f} ms a step, {1000 * write:8.1f} ms"
+                f" every {callback.every_n_steps} steps: {100 * cost / whole:5.2f} % of a step"
             )
         trainer.loggers[0].finalize("success")  # its thread still writes into the folder
         print(f"{'together':20} {100 * total / whole:5.2f} % of a step")

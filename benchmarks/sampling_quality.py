@@ -1,4 +1,5 @@
-"""Quality against network evaluations: steps, solver, and where sampling starts, on held-out pairs; one CSV and one plot.
+"""Quality against network evaluations: steps, solver, and where sampling starts, on held-out pairs;
+one CSV and one plot.
 
     python -m lit_mimdit sample-data data/heldout --photos PHOTOS --test_crops 108 --size 128 \
         --types 01Blur 05Noise 08Haze 10Rain 14Lowlight
@@ -27,14 +28,33 @@ from lit_mimdit.evaluation.summary import mean_of
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.sampler import SamplingConfig, evaluations
 
-COLUMNS = ("start", "strength", "solver", "steps", "evaluations", "metric", "degradation", "mean", "low", "high", "n")
+COLUMNS = (
+    "start",
+    "strength",
+    "solver",
+    "steps",
+    "evaluations",
+    "metric",
+    "degradation",
+    "mean",
+    "low",
+    "high",
+    "n",
+)
 
 
 def settings(base: SamplingConfig) -> list[SamplingConfig]:
     """From noise with both solvers; from the degraded latent at several times."""
-    euler = [replace(base, start="noise", strength=1.0, solver="euler", steps=n) for n in (1, 2, 4, 8, 20, 40)]
+    euler = [
+        replace(base, start="noise", strength=1.0, solver="euler", steps=n)
+        for n in (1, 2, 4, 8, 20, 40)
+    ]
     heun = [replace(base, start="noise", strength=1.0, solver="heun", steps=n) for n in (2, 4, 10)]
-    lq = [replace(base, start="lq", strength=s, solver="euler", steps=n) for s in (0.3, 0.6, 0.9) for n in (2, 4)]
+    lq = [
+        replace(base, start="lq", strength=s, solver="euler", steps=n)
+        for s in (0.3, 0.6, 0.9)
+        for n in (2, 4)
+    ]
     return euler + heun + lq
 
 
@@ -51,14 +71,20 @@ def main() -> None:
     for pair in require_complete(read_layout("foundir", args.data, meta=args.data / "test.txt")):
         by_type[pair.degradation].append(pair)
     pairs = [pair for some in by_type.values() for pair in some[: args.count]]
-    lq, gt = (torch.stack([to_tensor(read_rgb(getattr(pair, side))) for pair in pairs]) for side in ("lq", "gt"))
+    lq, gt = (
+        torch.stack([to_tensor(read_rgb(getattr(pair, side))) for pair in pairs])
+        for side in ("lq", "gt")
+    )
     restorer = load_restorer(args.checkpoint, None, torch.device("cpu"), tile=args.tile)
     scorer = Scorer(["psnr", "ssim_y", "lpips"])
     rows = table(None, "degraded", lq, gt, pairs, scorer)
     for config in tqdm(settings(restorer.config), unit="setting"):
         restorer.config = config
         parts = [
-            restorer(lq[start : start + args.batch], torch.arange(start, min(start + args.batch, len(lq))))[0]
+            restorer(
+                lq[start : start + args.batch],
+                torch.arange(start, min(start + args.batch, len(lq))),
+            )[0]
             for start in range(0, len(lq), args.batch)
         ]
         rows += table(config, config.start, torch.cat(parts), gt, pairs, scorer)
@@ -70,20 +96,45 @@ def main() -> None:
     draw(rows, [metric.key for metric in scorer.ready], args.output / "sampling.png")
     for row in rows:
         if row["degradation"] == "all":
-            print(*(f"{row[key]:.4g}" if isinstance(row[key], float) else row[key] for key in COLUMNS), sep="\t")
+            print(
+                *(
+                    f"{row[key]:.4g}" if isinstance(row[key], float) else row[key]
+                    for key in COLUMNS
+                ),
+                sep="\t",
+            )
 
 
-def table(config: SamplingConfig | None, start: str, images, gt, pairs, scorer: Scorer) -> list[dict]:
+def table(
+    config: SamplingConfig | None, start: str, images, gt, pairs, scorer: Scorer
+) -> list[dict]:
     """Means with intervals of one setting, by degradation and over all."""
-    scores = [score.scores for first in range(0, len(gt), 32) for score in scorer.score(images[first : first + 32], gt[first : first + 32])]
+    scores = [
+        score.scores
+        for first in range(0, len(gt), 32)
+        for score in scorer.score(images[first : first + 32], gt[first : first + 32])
+    ]
     how = {"start": start, "strength": "", "solver": "", "steps": 0, "evaluations": 0}
     if config is not None:
-        how |= {"strength": config.strength, "solver": config.solver, "steps": config.steps, "evaluations": evaluations(config)}
+        how |= {
+            "strength": config.strength,
+            "solver": config.solver,
+            "steps": config.steps,
+            "evaluations": evaluations(config),
+        }
     rows = []
     for degradation in [*dict.fromkeys(pair.degradation for pair in pairs), "all"]:
-        own = [score for pair, score in zip(pairs, scores, strict=True) if degradation in ("all", pair.degradation)]
+        own = [
+            score
+            for pair, score in zip(pairs, scores, strict=True)
+            if degradation in ("all", pair.degradation)
+        ]
         for metric in scorer.ready:
-            rows.append(how | {"metric": metric.key, "degradation": degradation} | mean_of([score[metric.key] for score in own], seed=0))
+            rows.append(
+                how
+                | {"metric": metric.key, "degradation": degradation}
+                | mean_of([score[metric.key] for score in own], seed=0)
+            )
     return rows
 
 
@@ -98,7 +149,9 @@ def draw(rows: list[dict], metrics: list[str], path: Path) -> None:
                     axis.axhline(row["mean"], color="grey", linestyle="--", label="degraded input")
                 else:
                     name = (
-                        f"from noise, {row['solver']}" if row["start"] == "noise" else f"from the degraded latent at t = {row['strength']}"
+                        f"from noise, {row['solver']}"
+                        if row["start"] == "noise"
+                        else f"from the degraded latent at t = {row['strength']}"
                     )
                     lines[name].append((row["evaluations"], row["mean"]))
         for name, points in lines.items():

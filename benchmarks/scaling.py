@@ -1,10 +1,12 @@
-"""A model, not a measurement: how a training step divides from 8 to 1,024 GPUs, and what becomes the limit first.
+"""A model, not a measurement: how a training step divides from 8 to 1,024 GPUs, and what becomes
+the limit first.
 
     python benchmarks/scaling.py        # writes benchmarks/scaling.md
 
-Counted: the floating-point operations of a step (PyTorch's FlopCounterMode over the real network at full size, with shapes for
-tensors: forward, recomputation and backward) and the bytes of branch and checkpoints. Published: the GPUs' and the network's rates,
-and how often GPUs fail. Assumed: named in ASSUMED. Nothing here was run on GPUs.
+Counted: the floating-point operations of a step (PyTorch's FlopCounterMode over the real network at
+full size, with shapes for tensors: forward, recomputation and backward) and the bytes of branch and
+checkpoints. Published: the GPUs' and the network's rates, and how often GPUs fail. Assumed: named
+in ASSUMED. Nothing here was run on GPUs.
 """
 
 import argparse
@@ -27,7 +29,8 @@ GPUS_A_NODE = 8
 class Machine:
     """A node of 8 GPUs, all rates in units a second and one direction.
 
-    peak: dense bfloat16 operations of a GPU. nvlink: bytes of a GPU inside its node. network: bytes of a GPU between nodes.
+    peak: dense bfloat16 operations of a GPU. nvlink: bytes of a GPU inside its node. network: bytes
+        of a GPU between nodes.
     """
 
     name: str
@@ -52,15 +55,17 @@ class Assumed:
     mfu: float = 0.4  # share of the peak that a step reaches
     network_share: float = 0.8  # share of a link's rate that a collective reaches
     hop: float = 10e-6  # s, latency of one hop of a collective between nodes
-    pair_bytes: float = 2 * 3 * 512 * 512 * 0.6  # an LQ and GT tile of 512 px, lossless: 60% of the raw bytes
+    pair_bytes: float = (
+        2 * 3 * 512 * 512 * 0.6
+    )  # an LQ and GT tile of 512 px, lossless: 60% of the raw bytes
     latent_bytes: float = 2 * 16 * 64 * 64 * 2.0  # the same as bf16 latents of shards
     store_read: float = 10e9  # bytes/s that the shared store (NFS, S3) gives to all nodes together
     store_write: float = 1e9  # bytes/s that one process writes to it
-    decode: float = (
-        0.014  # s of one CPU core a pair: decoding, stacking, checksum, floats (experiments/LOG.md: 9 + 2.2 + 0.6 + 1.3 ms, rounded up)
-    )
+    decode: float = 0.014  # s of one CPU core a pair: decoding, stacking, checksum, floats (experiments/LOG.md: 9 + 2.2 + 0.6 + 1.3 ms, rounded up)
     cores: float = 12.0  # CPU cores a GPU
-    restart: float = 300.0  # s from a failure to the first new step: queue, imports, loading, the first batch
+    restart: float = (
+        300.0  # s from a failure to the first new step: queue, imports, loading, the first batch
+    )
     gpu_hours: float = 16384 * 54 * 24 / 419  # between failures of one GPU
     every_steps: int = 1000  # steps between checkpoints, as in the YAML
 
@@ -77,35 +82,58 @@ def compute_time(operations: float, images: float, machine: Machine, mfu: float)
 
 
 def all_reduce_time(size: float, gpus: int, machine: Machine, share: float, hop: float) -> float:
-    """Time of adding up `size` bytes over all GPUs, by rings in the node and a ring between nodes on each of its 8 network cards.
+    """Time of adding up `size` bytes over all GPUs, by rings in the node and a ring between nodes
+    on each of its 8 network cards.
 
-    Every GPU sends and receives 2 (n - 1) / n of its bytes (Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 2009): inside the node all
-    of them over NVLink; between M nodes each GPU an eighth of them over its own card, with 2 (M - 1) hops.
+    Every GPU sends and receives 2 (n - 1) / n of its bytes (Patarasuk and Yuan, J. Parallel
+    Distrib. Comput. 69, 2009): inside the node all of them over NVLink; between M nodes each GPU an
+    eighth of them over its own card, with 2 (M - 1) hops.
     """
     local = min(gpus, GPUS_A_NODE)
     time = 2 * (local - 1) / local * size / (share * machine.nvlink)
     nodes = gpus // local
-    return time + 2 * (nodes - 1) / nodes * (size / local) / (share * machine.network) + 2 * (nodes - 1) * hop
+    return (
+        time
+        + 2 * (nodes - 1) / nodes * (size / local) / (share * machine.network)
+        + 2 * (nodes - 1) * hop
+    )
 
 
-def data_time(images: float, gpus: int, pair_bytes: float, assumed: Assumed = ASSUMED, decode: float | None = None) -> float:
-    """Time in which the store gives, or the CPUs decode, a step's images (`images` a GPU), whichever is longer."""
+def data_time(
+    images: float,
+    gpus: int,
+    pair_bytes: float,
+    assumed: Assumed = ASSUMED,
+    decode: float | None = None,
+) -> float:
+    """Time in which the store gives, or the CPUs decode, a step's images (`images` a GPU),
+    whichever is longer.
+    """
     decode = assumed.decode if decode is None else decode
     return max(images * gpus * pair_bytes / assumed.store_read, images * decode / assumed.cores)
 
 
-def store_limit(operations: float, machine: Machine, pair_bytes: float, assumed: Assumed = ASSUMED) -> float:
+def store_limit(
+    operations: float, machine: Machine, pair_bytes: float, assumed: Assumed = ASSUMED
+) -> float:
     """GPUs that the store can just feed: from here on data are the limit, whatever the batch."""
     return assumed.store_read / (pair_bytes / compute_time(operations, 1, machine, assumed.mfu))
 
 
 def checkpoint_time(parameters: int, assumed: Assumed = ASSUMED) -> float:
-    """Time of one checkpoint: parameters, average and two moments, 4 bytes each, written by the first process while the others wait."""
+    """Time of one checkpoint:
+
+    parameters, average and two moments, 4 bytes each, written by the first process while the others
+    wait.
+    """
     return 16 * parameters / assumed.store_write
 
 
 def lost_share(interval: float, restart: float, between_failures: float) -> float:
-    """Share of the time that failures cost: each loses half an interval between checkpoints, and a restart."""
+    """Share of the time that failures cost:
+
+    each loses half an interval between checkpoints, and a restart.
+    """
     return (interval / 2 + restart) / between_failures
 
 
@@ -131,31 +159,57 @@ class Row:
 
     @property
     def step(self) -> float:
-        """Gradients travel and data arrive while the GPUs compute: what exceeds that is waited for, and so are checkpoints."""
+        """Gradients travel and data arrive while the GPUs compute:
+
+        what exceeds that is waited for, and so are checkpoints.
+        """
         return max(self.compute, self.reduce, self.data) + self.checkpoint + self.failures
 
     @property
     def limit(self) -> str:
-        """What makes the step longer than its computation by most; what is hidden behind it costs nothing."""
+        """What makes the step longer than its computation by most; what is hidden behind it costs
+        nothing.
+        """
         waits = {"gradients": self.reduce - self.compute, "data": self.data - self.compute}
         losses = waits | {"checkpoints": self.checkpoint, "restarts": self.failures}
         return max(losses, key=losses.get)
 
 
 def row(
-    machine: Machine, gpus: int, images: float, operations: float, parameters: int, pair_bytes: float, assumed: Assumed = ASSUMED
+    machine: Machine,
+    gpus: int,
+    images: float,
+    operations: float,
+    parameters: int,
+    pair_bytes: float,
+    assumed: Assumed = ASSUMED,
 ) -> Row:
     """The model of one cluster with `images` a GPU and step."""
     compute = compute_time(operations, images, machine, assumed.mfu)
-    reduce = all_reduce_time(2 * parameters, gpus, machine, assumed.network_share, assumed.hop)  # bf16 under ZeRO
-    decode = assumed.decode * pair_bytes / assumed.pair_bytes  # latents are bytes to be copied, not images
+    reduce = all_reduce_time(
+        2 * parameters, gpus, machine, assumed.network_share, assumed.hop
+    )  # bf16 under ZeRO
+    decode = (
+        assumed.decode * pair_bytes / assumed.pair_bytes
+    )  # latents are bytes to be copied, not images
     data = data_time(images, gpus, pair_bytes, assumed, decode)
     checkpoint = checkpoint_time(parameters, assumed)
     step = max(compute, reduce, data) + checkpoint / assumed.every_steps
     between = assumed.gpu_hours * 3600 / gpus
     failures = step * lost_share(assumed.every_steps * step, assumed.restart, between)
     best = best_interval(checkpoint, between) / step
-    return Row(machine, gpus, images, compute, reduce, data, checkpoint / assumed.every_steps, failures, between, best)
+    return Row(
+        machine,
+        gpus,
+        images,
+        compute,
+        reduce,
+        data,
+        checkpoint / assumed.every_steps,
+        failures,
+        between,
+        best,
+    )
 
 
 # -- the page
@@ -181,7 +235,11 @@ def table(rows: list[Row]) -> str:
     first = rows[0].images / rows[0].step
     for r in rows:
         times = [1e3 * x for x in (r.compute, r.reduce, r.data, r.checkpoint, r.failures, r.step)]
-        cells = [f"{r.gpus:,}", f"{r.images:g}", *(f"{x:,.0f}" if x >= 10 else f"{x:.2g}" for x in times)]
+        cells = [
+            f"{r.gpus:,}",
+            f"{r.images:g}",
+            *(f"{x:,.0f}" if x >= 10 else f"{x:.2g}" for x in times),
+        ]
         cells += [f"{r.gpus * r.images / r.step:,.0f}", f"{r.images / r.step / first:.0%}", r.limit]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -200,12 +258,18 @@ def page(config: dict) -> str:
     out = [
         "# Scaling on paper",
         "",
-        "**A model, not a measurement.** `python benchmarks/scaling.py` writes this page; nothing in it was run on GPUs. Experiment: "
-        f"`experiments/foundir_sd35_medium.yaml` (SD3.5-medium, {data['crop']} px, gradient checkpointing, ZeRO-2 in bf16).",
+        (
+            "**A model, not a measurement.** `python benchmarks/scaling.py` writes this page;"
+            " nothing in it was run on GPUs. Experiment: `experiments/foundir_sd35_medium.yaml`"
+            f" (SD3.5-medium, {data['crop']} px, gradient checkpointing, ZeRO-2 in bf16)."
+        ),
         "",
         "## What is counted",
         "",
-        "Operations an image, by PyTorch's FlopCounterMode over the real network without numbers (fake tensors):",
+        (
+            "Operations an image, by PyTorch's FlopCounterMode over the real network without"
+            " numbers (fake tensors):"
+        ),
         "",
         "| part | TFLOP |",
         "|---|---:|",
@@ -216,17 +280,25 @@ def page(config: dict) -> str:
         f"| all | {whole / 1e12:.2f} |",
         f"| from latent shards (no VAE) | {latents / 1e12:.2f} |",
         "",
-        f"Trained: {parameters / 1e6:.1f} M parameters: {2 * parameters / 1e9:.2f} GB of bf16 gradients a step, "
-        f"{16 * parameters / 1e9:.2f} GB a checkpoint (parameters, average, two moments; the frozen backbone is not in it).",
+        (
+            f"Trained: {parameters / 1e6:.1f} M parameters: {2 * parameters / 1e9:.2f} GB of bf16"
+            f" gradients a step, {16 * parameters / 1e9:.2f} GB a checkpoint (parameters, average,"
+            " two moments; the frozen backbone is not in it)."
+        ),
         "",
         "## What is assumed, and what was published",
         "",
-        f"MFU {ASSUMED.mfu:.0%}; collectives reach {ASSUMED.network_share:.0%} of a link, {ASSUMED.hop * 1e6:.0f} µs a hop; a pair is "
-        f"{ASSUMED.pair_bytes / 1e6:.2f} MB (lossless tiles), its latents {ASSUMED.latent_bytes / 1e6:.2f} MB; the shared store gives "
-        f"{ASSUMED.store_read / 1e9:.0f} GB/s to all nodes together, and takes {ASSUMED.store_write / 1e9:.0f} GB/s from one process; "
-        f"{ASSUMED.decode * 1e3:.0f} ms of a CPU core a pair, {ASSUMED.cores:.0f} cores a GPU; {ASSUMED.restart:.0f} s a restart; a "
-        f"checkpoint every {ASSUMED.every_steps:,} steps. Gradients and data travel while the GPUs compute. The MFU is that of large "
-        "batches: with one image a GPU it will be lower.",
+        (
+            f"MFU {ASSUMED.mfu:.0%}; collectives reach {ASSUMED.network_share:.0%} of a link,"
+            f" {ASSUMED.hop * 1e6:.0f} µs a hop; a pair is {ASSUMED.pair_bytes / 1e6:.2f} MB"
+            f" (lossless tiles), its latents {ASSUMED.latent_bytes / 1e6:.2f} MB; the shared store"
+            f" gives {ASSUMED.store_read / 1e9:.0f} GB/s to all nodes together, and takes"
+            f" {ASSUMED.store_write / 1e9:.0f} GB/s from one process; {ASSUMED.decode * 1e3:.0f} ms"
+            f" of a CPU core a pair, {ASSUMED.cores:.0f} cores a GPU; {ASSUMED.restart:.0f} s a"
+            f" restart; a checkpoint every {ASSUMED.every_steps:,} steps. Gradients and data travel"
+            " while the GPUs compute. The MFU is that of large batches: with one image a GPU it"
+            " will be lower."
+        ),
         "",
         SOURCES,
         "",
@@ -234,7 +306,9 @@ def page(config: dict) -> str:
     for machine in MACHINES:
         fixed = [row(machine, n, batch / n, whole, parameters, ASSUMED.pair_bytes) for n in strong]
         grown = [row(machine, n, 16, whole, parameters, ASSUMED.pair_bytes) for n in weak]
-        from_latents = [row(machine, n, 16, latents, parameters, ASSUMED.latent_bytes) for n in weak]
+        from_latents = [
+            row(machine, n, 16, latents, parameters, ASSUMED.latent_bytes) for n in weak
+        ]
         out += [
             f"## {machine.name}: ms a step",
             "",
@@ -247,9 +321,13 @@ def page(config: dict) -> str:
         out += ["The same from latent shards:", "", table(from_latents), ""]
         last = grown[-1]
         out += [
-            f"The store feeds {store_limit(whole, machine, ASSUMED.pair_bytes):,.0f} GPUs with images, or "
-            f"{store_limit(latents, machine, ASSUMED.latent_bytes):,.0f} with latents. At {last.gpus:,} GPUs something fails every "
-            f"{last.between_failures / 3600:.0f} h; the interval between checkpoints that loses least is {last.best_steps:,.0f} steps.",
+            (
+                f"The store feeds {store_limit(whole, machine, ASSUMED.pair_bytes):,.0f} GPUs with"
+                f" images, or {store_limit(latents, machine, ASSUMED.latent_bytes):,.0f} with"
+                f" latents. At {last.gpus:,} GPUs something fails every"
+                f" {last.between_failures / 3600:.0f} h; the interval between checkpoints that"
+                f" loses least is {last.best_steps:,.0f} steps."
+            ),
             "",
         ]
     return "\n".join([*out, LIMITS])
@@ -273,10 +351,14 @@ LIMITS = """\
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, default=ROOT / "experiments" / "foundir_sd35_medium.yaml")
+    parser.add_argument(
+        "--config", type=Path, default=ROOT / "experiments" / "foundir_sd35_medium.yaml"
+    )
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
-    args.output.write_text(page(yaml.safe_load(args.config.read_text(encoding="utf-8"))), encoding="utf-8")
+    args.output.write_text(
+        page(yaml.safe_load(args.config.read_text(encoding="utf-8"))), encoding="utf-8"
+    )
     print(f"wrote {args.output}")
 
 

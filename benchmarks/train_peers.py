@@ -1,4 +1,5 @@
-"""A training step of a MiM branch against one of a ControlNet on the same frozen backbone, 512 x 512 pixels: time and peak memory.
+"""A training step of a MiM branch against one of a ControlNet on the same frozen backbone, 512 x
+512 pixels: time and peak memory.
 
     python benchmarks/train_peers.py --size nano
     python benchmarks/train_peers.py --size mid --rounds 3
@@ -6,9 +7,11 @@
     python benchmarks/train_peers.py --size mid --blocks 4 --rounds 1
     python benchmarks/train_peers.py --size medium --checkpointing --device cuda
 
-A step is: condition, velocity, loss, backward, Adam, all on random latents, the trained weights in float32 under bfloat16 autocast if the
-backbone is bfloat16. Every system runs in a process of its own, so that its peak (VmHWM) is its own; what the bare process and the backbone
-need is in it; on a GPU the peak is what PyTorch allocated. Times on a CPU are CPU seconds; medians after a first step that is thrown away.
+A step is: condition, velocity, loss, backward, Adam, all on random latents, the trained weights in
+float32 under bfloat16 autocast if the backbone is bfloat16. Every system runs in a process of its
+own, so that its peak (VmHWM) is its own; what the bare process and the backbone need is in it; on a
+GPU the peak is what PyTorch allocated. Times on a CPU are CPU seconds; medians after a first step
+that is thrown away.
 """
 
 import argparse
@@ -52,7 +55,9 @@ def one(name: str, size: Size, args: argparse.Namespace) -> dict:
         network.enable_gradient_checkpointing()
     optimizer = torch.optim.Adam(network.branch.parameters(), lr=1e-5)
     generator = torch.Generator().manual_seed(2)
-    z_gt, z_lq, noise = torch.randn(3, size.tiles, 16, size.side, size.side, generator=generator).to(device)
+    z_gt, z_lq, noise = torch.randn(
+        3, size.tiles, 16, size.side, size.side, generator=generator
+    ).to(device)
     t = torch.full((size.tiles,), 0.5, device=device)
     seconds = []
 
@@ -70,13 +75,17 @@ def one(name: str, size: Size, args: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--size", choices=SIZES, default="mid")
     parser.add_argument("--blocks", type=int, help="of the backbone, if not all of the size's")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", type=torch.device, default="cpu")
-    parser.add_argument("--checkpointing", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="recompute activations in the backward pass"
+    )
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -89,12 +98,25 @@ def main() -> None:
     found = {}
     for name in tqdm(names, unit="system"):
         command = [sys.executable, *sys.argv, "--alone", name]
-        found[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
-    print(f"{args.size}, {blocks} blocks, {name_of(args.device)}, checkpointing: {args.checkpointing}, median of {args.rounds}")
-    print(f"| system | trained | a step ({unit(args.device)}) | to MiM-DiT | peak (GiB) |\n|---|---:|---:|---:|---:|")
+        found[name] = json.loads(
+            subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout.splitlines()[-1]
+        )
+    print(
+        f"{args.size}, {blocks} blocks, {name_of(args.device)}, checkpointing:"
+        f" {args.checkpointing}, median of {args.rounds}"
+    )
+    print(
+        f"| system | trained | a step ({unit(args.device)}) | to MiM-DiT | peak (GiB)"
+        " |\n|---|---:|---:|---:|---:|"
+    )
     for name, row in found.items():
         share = row["seconds"] / found["MiM-DiT"]["seconds"]
-        print(f"| {name} | {row['trained']:.1f} M | {row['seconds']:.2f} | {share:.2f} | {row['peak']:.2f} |")
+        print(
+            f"| {name} | {row['trained']:.1f} M | {row['seconds']:.2f} | {share:.2f} |"
+            f" {row['peak']:.2f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python benchmarks/train_step.py --config experiments/quickstart.yaml --steps 12
 
-Medians over the steps, after a warm-up, in one process. The backward pass is cut at the keys and values that join branch and backbone,
-which changes no number: first from the loss to them (backbone), then from them to the parameters (branch).
+Medians over the steps, after a warm-up, in one process. The backward pass is cut at the keys and
+values that join branch and backbone, which changes no number: first from the loss to them
+(backbone), then from them to the parameters (branch).
 """
 
 import argparse
@@ -20,7 +21,13 @@ from lit_mimdit.data.pairs import with_floats
 from lit_mimdit.models.injection import BlockCondition
 from lit_mimdit.models.latents import encode
 from lit_mimdit.models.network import Condition
-from lit_mimdit.training.flow import interpolate, loss_per_sample, sample_noise, sample_times, velocity
+from lit_mimdit.training.flow import (
+    interpolate,
+    loss_per_sample,
+    sample_noise,
+    sample_times,
+    velocity,
+)
 from lit_mimdit.training.module import MiMDiTModule
 from lit_mimdit.training.settings import build
 
@@ -52,7 +59,11 @@ def step(module: MiMDiTModule, optimizer: torch.optim.Optimizer, batches, clock:
     condition = module.network.condition(z_lq)
     clock("branch")
     cut = Condition(
-        tuple(BlockCondition(*(x.detach().requires_grad_() for x in b[:2]), b.gate) for b in condition.blocks), condition.routing
+        tuple(
+            BlockCondition(*(x.detach().requires_grad_() for x in b[:2]), b.gate)
+            for b in condition.blocks
+        ),
+        condition.routing,
     )
     predicted = module.network(interpolate(z_gt, noise, t), t, cut)
     loss_per_sample(predicted, velocity(z_gt, noise), t, module.flow.weighting).mean().backward()
@@ -93,7 +104,10 @@ def main() -> None:
     for part, seconds in sorted(medians.items(), key=lambda item: -item[1]):
         print(f"{part:10} {1000 * seconds:8.1f} ms  {100 * seconds / total:5.1f} %")
     size = data.batch_size
-    print(f"{'step':10} {1000 * total:8.1f} ms  {size / total:.1f} images/s, batch {size}, {torch.get_num_threads()} threads")
+    print(
+        f"{'step':10} {1000 * total:8.1f} ms  {size / total:.1f} images/s, batch {size},"
+        f" {torch.get_num_threads()} threads"
+    )
 
 
 if __name__ == "__main__":

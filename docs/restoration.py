@@ -1,4 +1,5 @@
-"""Draws docs/restoration.png: degraded, restored and clean test photographs of the sample set, with the shipped branch.
+"""Draws docs/restoration.png: degraded, restored and clean test photographs of the sample set, with
+the shipped branch.
 
 python docs/restoration.py --data data/sample --output docs/restoration.png
 """
@@ -32,7 +33,11 @@ def main() -> None:
         pair = [p for p in pairs if p.degradation == kind][args.which]
         lq, gt = to_tensor(read_rgb(pair.lq)), to_tensor(read_rgb(pair.gt))
         restored = restorer(lq[None], torch.tensor([0]))[0][0]
-        texts = [f"{kind}  {score(lq, gt)['psnr']:.1f} dB", f"restored  {score(restored, gt)['psnr']:.1f} dB", "clean"]
+        texts = [
+            f"{kind}  {score(lq, gt)['psnr']:.1f} dB",
+            f"restored  {score(restored, gt)['psnr']:.1f} dB",
+            "clean",
+        ]
         for row, (image, text) in enumerate(zip((lq, restored, gt), texts, strict=True)):
             pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
             x, y = column * (side + 4), row * (side + label)

@@ -1,6 +1,8 @@
-"""Looks at a run in TensorBoard with a real browser: opens its pages, lists the tags they show, takes screenshots.
+"""Looks at a run in TensorBoard with a real browser: opens its pages, lists the tags they show,
+takes screenshots.
 
-    python docs/tensorboard.py --logdir runs/quickstart --page custom_scalars --output docs/tensorboard.png
+    python docs/tensorboard.py --logdir runs/quickstart --page custom_scalars --output
+    docs/tensorboard.png
 
 Needs Debian's chromium and chromium-driver, and `pip install selenium`.
 """
@@ -23,7 +25,10 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
+    " --disable-background-networking --disable-component-update"
+)
 FLAGS += " --disable-sync --disable-dev-shm-usage --hide-scrollbars"
 # all text of the page, inside shadow roots too
 TEXT = """
@@ -53,16 +58,34 @@ def serving(logdir: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen([*command, "--load_fast=false"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(logdir),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(
+        [*command, "--load_fast=false"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(240):
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                if b"{}" not in urllib.request.urlopen(f"{address}/data/runs", timeout=10).read()[:2] and process.poll() is None:
+                if (
+                    b"{}"
+                    not in urllib.request.urlopen(f"{address}/data/runs", timeout=10).read()[:2]
+                    and process.poll() is None
+                ):
                     break
             if process.poll() is not None:
-                raise RuntimeError(f"TensorBoard ended with status {process.returncode}: {' '.join(command)}")
+                raise RuntimeError(
+                    f"TensorBoard ended with status {process.returncode}: {' '.join(command)}"
+                )
             time.sleep(0.5)
         yield address
     finally:
@@ -76,7 +99,11 @@ def browser(width: int = 1500, height: int = 1000) -> Iterator[webdriver.Chrome]
     with tempfile.TemporaryDirectory() as profile:
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
-        for flag in [*FLAGS.split(), f"--user-data-dir={profile}", f"--window-size={width},{height}"]:
+        for flag in [
+            *FLAGS.split(),
+            f"--user-data-dir={profile}",
+            f"--window-size={width},{height}",
+        ]:
             options.add_argument(flag)
         driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
         driver.set_page_load_timeout(120)
@@ -86,10 +113,13 @@ def browser(width: int = 1500, height: int = 1000) -> Iterator[webdriver.Chrome]
             driver.quit()
 
 
-def look(driver: webdriver.Chrome, address: str, page: str, wanted: list[str], seconds: float = 90.0) -> str:
+def look(
+    driver: webdriver.Chrome, address: str, page: str, wanted: list[str], seconds: float = 90.0
+) -> str:
     """The text of a page as soon as it has all `wanted`, or after some seconds.
 
-    Pages are histograms, images, custom_scalars, hparams, ...; "images&tagFilter=table_6" shows the tags that match.
+    Pages are histograms, images, custom_scalars, hparams, ...; "images&tagFilter=table_6" shows the
+    tags that match.
     """
     driver.get(f"{address}/#{page}")
     driver.refresh()
@@ -113,9 +143,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--logdir", type=Path, required=True)
     parser.add_argument(
-        "--page", default="custom_scalars", help="histograms, images, custom_scalars, hparams; images&tagFilter=REGEX shows some tags only"
+        "--page",
+        default="custom_scalars",
+        help=(
+            "histograms, images, custom_scalars, hparams; images&tagFilter=REGEX shows some tags"
+            " only"
+        ),
     )
-    parser.add_argument("--wait_for", nargs="*", default=[], help="texts that the page must show first")
+    parser.add_argument(
+        "--wait_for", nargs="*", default=[], help="texts that the page must show first"
+    )
     parser.add_argument("--output", type=Path, default=Path("docs/tensorboard.png"))
     parser.add_argument("--height", type=int, default=1000)
     args = parser.parse_args()

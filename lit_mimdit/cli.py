@@ -1,7 +1,7 @@
 """The command line: the only place where configuration meets code.
 
-`fit`, `validate`, `test` and `predict` are LightningCLI's, driven by one YAML; every other command is a plain function
-whose signature is its parser and whose docstring is its help.
+`fit`, `validate`, `test` and `predict` are LightningCLI's, driven by one YAML; every other command
+is a plain function whose signature is its parser and whose docstring is its help.
 """
 
 import inspect
@@ -21,28 +21,75 @@ TRAINER_COMMANDS = {
     "test": "evaluate a checkpoint on the test split and print its table",
     "predict": "restore the images a YAML names",
 }
-# command -> (module, function, one line of help); imported on use: `restore --help` must not wait for everything
+# command -> (module, function, one line of help); imported on use: `restore --help` must not wait
+# for everything
 COMMANDS = {
     "restore": ("lit_mimdit.inference.restore", "restore", "restore photographs of any size"),
-    "classical": ("lit_mimdit.baselines.classical", "classical", "restore with a classical tool, to compare with"),
-    "export": ("lit_mimdit.training.export", "export", "write a checkpoint's trained branch as safetensors"),
-    "sample-data": ("lit_mimdit.data.sample_data", "write_sample_data", "write a small FoundIR-layout data set"),
-    "data check": ("lit_mimdit.data.check", "check", "check a data set: pairs, sizes, problems, a contact sheet"),
-    "data shard": ("lit_mimdit.data.shards.write", "shard", "write a data set as shards, to stream from a network disk or S3"),
-    "data latents": ("lit_mimdit.training.latents", "latents", "encode shards with the VAE, for training that skips it"),
-    "evaluate": ("lit_mimdit.evaluation.evaluate", "evaluate", "score any method's restored images against their references"),
-    "ablate": ("lit_mimdit.ablation.command", "ablate", "train variants with several seeds, and test each claim with an interval"),
-    "report": ("lit_mimdit.evaluation.report", "report", "one page of finished evaluations: tables, plots, best and worst cases"),
-    "routing": ("lit_mimdit.routing.command", "routing", "what each expert does for each degradation, beside the paper's table 6"),
-    "metrics": ("lit_mimdit.evaluation.listing", "metrics", "list the metrics, their weights, and which can run here"),
+    "classical": (
+        "lit_mimdit.baselines.classical",
+        "classical",
+        "restore with a classical tool, to compare with",
+    ),
+    "export": (
+        "lit_mimdit.training.export",
+        "export",
+        "write a checkpoint's trained branch as safetensors",
+    ),
+    "sample-data": (
+        "lit_mimdit.data.sample_data",
+        "write_sample_data",
+        "write a small FoundIR-layout data set",
+    ),
+    "data check": (
+        "lit_mimdit.data.check",
+        "check",
+        "check a data set: pairs, sizes, problems, a contact sheet",
+    ),
+    "data shard": (
+        "lit_mimdit.data.shards.write",
+        "shard",
+        "write a data set as shards, to stream from a network disk or S3",
+    ),
+    "data latents": (
+        "lit_mimdit.training.latents",
+        "latents",
+        "encode shards with the VAE, for training that skips it",
+    ),
+    "evaluate": (
+        "lit_mimdit.evaluation.evaluate",
+        "evaluate",
+        "score any method's restored images against their references",
+    ),
+    "ablate": (
+        "lit_mimdit.ablation.command",
+        "ablate",
+        "train variants with several seeds, and test each claim with an interval",
+    ),
+    "report": (
+        "lit_mimdit.evaluation.report",
+        "report",
+        "one page of finished evaluations: tables, plots, best and worst cases",
+    ),
+    "routing": (
+        "lit_mimdit.routing.command",
+        "routing",
+        "what each expert does for each degradation, beside the paper's table 6",
+    ),
+    "metrics": (
+        "lit_mimdit.evaluation.listing",
+        "metrics",
+        "list the metrics, their weights, and which can run here",
+    ),
 }
 RESUME = (
-    "auto: fit goes on from the newest whole checkpoint in the folder of the ModelCheckpoint, and starts anew (or from --ckpt_path) if "
-    "there is none; never: it starts anew, or from --ckpt_path; or the checkpoint to go on from"
+    "auto: fit goes on from the newest whole checkpoint in the folder of the ModelCheckpoint, and"
+    " starts anew (or from --ckpt_path) if there is none; never: it starts anew, or from"
+    " --ckpt_path; or the checkpoint to go on from"
 )
 DRY_RUN = (
-    "fit --dry-run: print the modules, the trained and frozen parameters and an estimate of the memory on each device, and do no more; it "
-    "needs neither weights nor data nor GPUs. Say for how many: --trainer.devices 8 --trainer.num_nodes 2"
+    "fit --dry-run: print the modules, the trained and frozen parameters and an estimate of the"
+    " memory on each device, and do no more; it needs neither weights nor data nor GPUs. Say for"
+    " how many: --trainer.devices 8 --trainer.num_nodes 2"
 )
 TRACEBACK = "LIT_MIMDIT_TRACEBACK"
 
@@ -55,7 +102,9 @@ def usage() -> str:
         "With a YAML (-c experiments/NAME.yaml):",
     ]
     lines += [f"  {name:12} {text}" for name, text in TRAINER_COMMANDS.items()]
-    lines += ["", "By themselves:"] + [f"  {name:12} {text}" for name, (_, _, text) in COMMANDS.items()]
+    lines += ["", "By themselves:"] + [
+        f"  {name:12} {text}" for name, (_, _, text) in COMMANDS.items()
+    ]
     lines += ["", f"Errors are one line; set {TRACEBACK}=1 for the whole traceback."]
     return "\n".join(lines)
 
@@ -70,19 +119,32 @@ def run_trainer(args: list[str]) -> None:
     from lit_mimdit.training.resume import SameStart, checkpoint_to_resume
 
     class CLI(LightningCLI):
-        """Model and data are given by class_path; YAML and command line always beat what a checkpoint remembers."""
+        """Model and data are given by class_path; YAML and command line always beat what a
+        checkpoint remembers.
+        """
 
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             choices = Literal["highest", "high", "medium"]
-            parser.add_argument("--matmul_precision", type=choices, default="highest", help="torch.set_float32_matmul_precision")
+            parser.add_argument(
+                "--matmul_precision",
+                type=choices,
+                default="highest",
+                help="torch.set_float32_matmul_precision",
+            )
             parser.add_argument("--resume", type=str, default="never", help=RESUME)
             parser.add_argument("--dry_run", type=bool, default=False, help=DRY_RUN)
 
         def _parse_ckpt_path(self) -> None:
-            """Nothing: otherwise the checkpoint's hyper-parameters silently win over YAML and command line."""
+            """Nothing:
+
+            otherwise the checkpoint's hyper-parameters silently win over YAML and command line.
+            """
 
         def instantiate_classes(self) -> None:
-            """Nothing, for a dry run: a logger would open its folder, and a strategy ask for its GPUs."""
+            """Nothing, for a dry run:
+
+            a logger would open its folder, and a strategy ask for its GPUs.
+            """
             if not self.config[self.subcommand].dry_run:
                 super().instantiate_classes()
 
@@ -101,15 +163,22 @@ def run_trainer(args: list[str]) -> None:
             fit = self.config_init.fit
             if fit.resume == "never":
                 return
-            path = checkpoint_to_resume(fit.resume, [getattr(c, "dirpath", None) for c in self.trainer.checkpoint_callbacks])
+            path = checkpoint_to_resume(
+                fit.resume, [getattr(c, "dirpath", None) for c in self.trainer.checkpoint_callbacks]
+            )
             self.trainer.callbacks.insert(0, SameStart(path))
             if path is not None:
-                rank_zero_info(f"resume: going on from {path}" + (f", not from --ckpt_path {fit.ckpt_path}" if fit.ckpt_path else ""))
+                rank_zero_info(
+                    f"resume: going on from {path}"
+                    + (f", not from --ckpt_path {fit.ckpt_path}" if fit.ckpt_path else "")
+                )
                 fit.ckpt_path = str(path)
 
         def after_fit(self) -> None:
             """The final weights' table, unless the run was cut short."""
-            stopped = any(getattr(callback, "requested", False) for callback in self.trainer.callbacks)
+            stopped = any(
+                getattr(callback, "requested", False) for callback in self.trainer.callbacks
+            )
             if not (stopped or self.trainer.fast_dev_run or self.trainer.limit_val_batches == 0):
                 self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
@@ -124,7 +193,11 @@ def run_trainer(args: list[str]) -> None:
     args = ["--dry_run" if a == "--dry-run" else a for a in args]
     # bare flags mean true, as in Lightning's own documentation
     flags = ("--trainer.fast_dev_run", "--dry_run")
-    bare = [i for i, a in enumerate(args) if a in flags and (i + 1 == len(args) or args[i + 1].startswith("-"))]
+    bare = [
+        i
+        for i, a in enumerate(args)
+        if a in flags and (i + 1 == len(args) or args[i + 1].startswith("-"))
+    ]
     args = [f"{a}=true" if i in bare else a for i, a in enumerate(args)]
     sys.argv = [f"{sys.argv[0]}", *args]
     options = {"parser_mode": "omegaconf+", "exit_on_error": False}
@@ -133,16 +206,21 @@ def run_trainer(args: list[str]) -> None:
         subclass_mode_data=True,
         auto_configure_optimizers=False,  # the module's own configuration is the only one
         seed_everything_default=0,
-        parser_kwargs={"prog": "python -m lit_mimdit", **options, **dict.fromkeys(TRAINER_COMMANDS, options)},
+        parser_kwargs={
+            "prog": "python -m lit_mimdit",
+            **options,
+            **dict.fromkeys(TRAINER_COMMANDS, options),
+        },
         save_config_kwargs={"overwrite": True},
     )
 
 
 def run_function(name: str, function: Callable, args: list[str]) -> int:
-    """Parse `args` by the function's signature and call it; it exits with 1 if it returns a number that is not 0.
+    """Parse `args` by the function's signature and call it; it exits with 1 if it returns a number
+    that is not 0.
 
-    What the function takes by position is positional here too (as many as one likes, if it is a list); `output` also answers to -o,
-    `config` to -c.
+    What the function takes by position is positional here too (as many as one likes, if it is a
+    list); `output` also answers to -o, `config` to -c.
     """
     from docstring_parser import parse
     from jsonargparse import ArgumentParser
@@ -150,9 +228,13 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
     signature = inspect.signature(function, eval_str=True)
     text = parse(function.__doc__ or "")
     help_of = {p.arg_name: p.description for p in text.params}
-    positional = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    positional = [
+        p for p in signature.parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY
+    ]
     description = f"{text.short_description}\n\n{text.long_description or ''}"
-    parser = ArgumentParser(prog=f"python -m lit_mimdit {name}", description=description, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"python -m lit_mimdit {name}", description=description, exit_on_error=False
+    )
     short = {"output": "-o", "config": "-c"}
     by_hand = {p.name for p in positional} | (short.keys() & signature.parameters.keys())
     for p in positional:
@@ -163,12 +245,29 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
         parameter = signature.parameters[option]
         required = parameter.default is inspect.Parameter.empty
         extra = {"required": True} if required else {"default": parameter.default}
-        parser.add_argument(short[option], f"--{option}", type=parameter.annotation, help=help_of[option], **extra)
+        parser.add_argument(
+            short[option], f"--{option}", type=parameter.annotation, help=help_of[option], **extra
+        )
     parser.add_function_arguments(function, skip=by_hand)
-    flags = {f"--{name}" for name, parameter in signature.parameters.items() if parameter.annotation is bool}
-    bare = [i for i, a in enumerate(args) if a in flags and args[i + 1 : i + 2] not in (["true"], ["false"])]  # a bare flag means true
+    flags = {
+        f"--{name}"
+        for name, parameter in signature.parameters.items()
+        if parameter.annotation is bool
+    }
+    bare = [
+        i
+        for i, a in enumerate(args)
+        if a in flags and args[i + 1 : i + 2] not in (["true"], ["false"])
+    ]  # a bare flag means true
     args = [f"{a}=true" if i in bare else a for i, a in enumerate(args)]
-    args = join_lists(args, {f"--{name}" for name, parameter in signature.parameters.items() if _is_list(parameter.annotation)})
+    args = join_lists(
+        args,
+        {
+            f"--{name}"
+            for name, parameter in signature.parameters.items()
+            if _is_list(parameter.annotation)
+        },
+    )
     values = vars(parser.instantiate(parser.parse_args(args)))
     given = [values.pop(p.name) for p in positional]
     result = function(*given, **values)
@@ -177,15 +276,22 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
 
 def _is_list(annotation: Any) -> bool:
     """Whether an annotation is a list, or a list or None."""
-    return get_origin(annotation) is list or any(get_origin(part) is list for part in get_args(annotation))
+    return get_origin(annotation) is list or any(
+        get_origin(part) is list for part in get_args(annotation)
+    )
 
 
 def join_lists(args: list[str], flags: set[str]) -> list[str]:
-    """`--checkpoint a b` as jsonargparse takes it: `--checkpoint ["a", "b"]`. A value that is a list already, or null, stays."""
+    """`--checkpoint a b` as jsonargparse takes it:
+
+    `--checkpoint ["a", "b"]`. A value that is a list already, or null, stays.
+    """
     joined: list[str] = []
     while args:
         flag, *args = args
-        values = list(takewhile(lambda value: not value.startswith("-"), args)) if flag in flags else []
+        values = (
+            list(takewhile(lambda value: not value.startswith("-"), args)) if flag in flags else []
+        )
         args = args[len(values) :]
         plain = len(values) != 1 or values[0] != "null" and not values[0].startswith("[")
         joined += [flag, json.dumps(values)] if values and plain else [flag, *values]
@@ -193,17 +299,23 @@ def join_lists(args: list[str], flags: set[str]) -> list[str]:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks: of an error in a loader's process its last line, of jsonargparse's account why each
-    type of a union does not fit the first reason."""
+    """The message of an error without line breaks: of an error in a loader's process its last line,
+    of jsonargparse's account why each type of a union does not fit the first reason."""
     text = str(error).strip() or type(error).__name__
     if "\nOriginal Traceback" in text:
         text = text.splitlines()[-1].split(": ", 1)[-1]
-    while found := re.search(r"Does not validate against any of the Union subtypes.*?Errors:\n( *)- ", text, re.DOTALL):
+    while found := re.search(
+        r"Does not validate against any of the Union subtypes.*?Errors:\n( *)- ", text, re.DOTALL
+    ):
         first = re.split(rf"\n{found[1]}- |\n *Given value", text[found.end() :])[0]
         text = text[: found.start()] + first
     text = " ".join(text.split())
     unknown = re.search("unrecognized arguments|does not accept option", text)
-    return f"{text}; see the keys there are with --help, or --print_config behind a command that works" if unknown else text
+    return (
+        f"{text}; see the keys there are with --help, or --print_config behind a command that works"
+        if unknown
+        else text
+    )
 
 
 def user_errors() -> tuple[type[Exception], ...]:
@@ -235,7 +347,9 @@ def main(argv: list[str] | None = None) -> int:
             run_trainer(args)
             return 0
         module, function, _ = COMMANDS[name]
-        return run_function(name, getattr(import_module(module), function), args[len(name.split()) :])
+        return run_function(
+            name, getattr(import_module(module), function), args[len(name.split()) :]
+        )
     except user_errors() as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()

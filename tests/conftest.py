@@ -1,4 +1,7 @@
-"""Small real diffusers models with random weights: every residual branch, gate and norm of them does something."""
+"""Small real diffusers models with random weights:
+
+every residual branch, gate and norm of them does something.
+"""
 
 import copy
 from collections.abc import Callable
@@ -16,7 +19,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def _randomise(model: nn.Module, seed: int) -> nn.Module:
-    """Non-zero weights everywhere: adaLN gates that a fresh model leaves near zero would hide what happens inside its blocks."""
+    """Non-zero weights everywhere:
+
+    adaLN gates that a fresh model leaves near zero would hide what happens inside its blocks.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -24,7 +30,9 @@ def _randomise(model: nn.Module, seed: int) -> nn.Module:
             if parameter.ndim > 1:
                 parameter.copy_(noise / parameter[0].numel() ** 0.5)
             else:
-                parameter.copy_(0.3 * noise + (1.0 if name.endswith("weight") else 0.0))  # scales of norms, and biases
+                parameter.copy_(
+                    0.3 * noise + (1.0 if name.endswith("weight") else 0.0)
+                )  # scales of norms, and biases
     return model.eval()
 
 
@@ -65,7 +73,10 @@ def _vae() -> AutoencoderKL:
 
 @pytest.fixture
 def make_transformer() -> Callable[..., SD3Transformer2DModel]:
-    """Builds an SD3.5-like transformer: width 16, 2 heads, 3 blocks, the first with dual attention; always the same weights."""
+    """Builds an SD3.5-like transformer:
+
+    width 16, 2 heads, 3 blocks, the first with dual attention; always the same weights.
+    """
     return _transformer
 
 
@@ -76,17 +87,27 @@ def transformer() -> SD3Transformer2DModel:
 
 @pytest.fixture
 def vae() -> AutoencoderKL:
-    """An SD3.5-like autoencoder: 16 latent channels, 3 levels (factor 4), a scaling and a shift factor, no quantisation convolutions."""
+    """An SD3.5-like autoencoder:
+
+    16 latent channels, 3 levels (factor 4), a scaling and a shift factor, no quantisation
+    convolutions.
+    """
     return _vae()
 
 
 def write_backbone(folder: Path, **changes) -> Path:
-    """The transformer and the VAE above as a folder in SD3.5's format: images of at most 64 px, in multiples of 8."""
+    """The transformer and the VAE above as a folder in SD3.5's format:
+
+    images of at most 64 px, in multiples of 8.
+    """
     _transformer(**changes).save_pretrained(folder / "transformer")
     _vae().save_pretrained(folder / "vae")
     FlowMatchEulerDiscreteScheduler(shift=1.0).save_pretrained(folder / "scheduler")
     generator = torch.Generator().manual_seed(2)
-    prompt = {"embeds": torch.randn(1, 4, 12, generator=generator), "pooled": torch.randn(1, 10, generator=generator)}
+    prompt = {
+        "embeds": torch.randn(1, 4, 12, generator=generator),
+        "pooled": torch.randn(1, 10, generator=generator),
+    }
     save_file(prompt, folder / "null_prompt.safetensors")
     return folder
 
@@ -103,11 +124,18 @@ def backbone_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def pipeline_folder(tmp_path_factory) -> Path:
-    """A complete small Stable Diffusion 3.5 of the sizes above, with text encoders and tokenizers, its transformer in several files."""
+    """A complete small Stable Diffusion 3.5 of the sizes above, with text encoders and tokenizers,
+    its transformer in several files.
+    """
     from sd3_folder import write_pipeline
 
     transformer = _transformer(joint_attention_dim=32, pooled_projection_dim=12)
-    return write_pipeline(tmp_path_factory.mktemp("sd3") / "pipeline", transformer, _vae(), tmp_path_factory.mktemp("tokenizers"))
+    return write_pipeline(
+        tmp_path_factory.mktemp("sd3") / "pipeline",
+        transformer,
+        _vae(),
+        tmp_path_factory.mktemp("tokenizers"),
+    )
 
 
 @pytest.fixture
@@ -123,7 +151,9 @@ def data_root(tmp_path_factory) -> Path:
     from lit_mimdit.data.sample_data import write_sample_data
 
     folder = tmp_path_factory.mktemp("sample") / "data"
-    return write_sample_data(folder, size=48, train_crops=5, val_crops=1, test_crops=1, types=["01Blur", "05Noise"])
+    return write_sample_data(
+        folder, size=48, train_crops=5, val_crops=1, test_crops=1, types=["01Blur", "05Noise"]
+    )
 
 
 @pytest.fixture(scope="session")
@@ -140,19 +170,52 @@ def shard_root(data_root, tmp_path_factory) -> Path:
 def tiny_settings(backbone_folder, data_root) -> dict:
     """quickstart.yaml with everything small: 6 steps of 4 crops of 32 px, 2 batches an epoch.
 
-    What quickstart.yaml may choose anew without anything being wrong is pinned, so that the known losses stay known.
+    What quickstart.yaml may choose anew without anything being wrong is pinned, so that the known
+    losses stay known.
     """
-    settings = yaml.safe_load((ROOT / "experiments" / "quickstart.yaml").read_text(encoding="utf-8"))
-    model, data, trainer = settings["model"]["init_args"], settings["data"]["init_args"], settings["trainer"]
+    settings = yaml.safe_load(
+        (ROOT / "experiments" / "quickstart.yaml").read_text(encoding="utf-8")
+    )
+    model, data, trainer = (
+        settings["model"]["init_args"],
+        settings["data"]["init_args"],
+        settings["trainer"],
+    )
     model |= {"backbone": str(backbone_folder)}
-    model["branch"] |= {"width": 16, "heads": 2, "window": 2, "intra": {"experts": 2, "top_k": 1}, "base": "position", "chained": True}
+    model["branch"] |= {
+        "width": 16,
+        "heads": 2,
+        "window": 2,
+        "intra": {"experts": 2, "top_k": 1},
+        "base": "position",
+        "chained": True,
+    }
     model["flow"] = {"time_mean": 0.0, "time_std": 1.0, "time_shift": 1.0, "weighting": "velocity"}
-    model["optimizer"] |= {"lr": 1e-3, "betas": [0.9, 0.99], "warmup_steps": 2, "schedule": "cosine"}
+    model["optimizer"] |= {
+        "lr": 1e-3,
+        "betas": [0.9, 0.99],
+        "warmup_steps": 2,
+        "schedule": "cosine",
+    }
     model["sampling"] |= {"steps": 2, "tile": 32, "overlap": 8, "overview": 0}
-    data |= {"root": str(data_root), "batch_size": 4, "crop": 32, "eval_batch_size": 2, "eval_crop": 32}
-    trainer |= {"max_steps": 6, "val_check_interval": 3, "accelerator": "cpu", "log_every_n_steps": 1}
+    data |= {
+        "root": str(data_root),
+        "batch_size": 4,
+        "crop": 32,
+        "eval_batch_size": 2,
+        "eval_crop": 32,
+    }
+    trainer |= {
+        "max_steps": 6,
+        "val_check_interval": 3,
+        "accelerator": "cpu",
+        "log_every_n_steps": 1,
+    }
     for callback in trainer["callbacks"]:
-        name, options = callback["class_path"].rsplit(".", 1)[-1], callback.setdefault("init_args", {})
+        name, options = (
+            callback["class_path"].rsplit(".", 1)[-1],
+            callback.setdefault("init_args", {}),
+        )
         if name == "ModelCheckpoint":
             options |= {"every_n_train_steps": 3, "save_top_k": -1}
         elif name in ("LossByTime", "RoutingHistograms", "RoutingScalars", "RoutingPictures"):
@@ -167,7 +230,9 @@ def write_settings() -> Callable[..., str]:
 
 @pytest.fixture
 def tiny(tiny_settings, tmp_path, monkeypatch) -> Callable[..., str]:
-    """Writes a YAML of `tiny_settings` with changes ("data.init_args.crop": 16) into the test's folder, where the test then runs."""
+    """Writes a YAML of `tiny_settings` with changes ("data.init_args.crop": 16) into the test's
+    folder, where the test then runs.
+    """
     monkeypatch.chdir(tmp_path)
     return lambda **changes: write_yaml(tmp_path / "tiny.yaml", tiny_settings, **changes)
 
@@ -194,7 +259,9 @@ def branch_file(backbone_folder, tmp_path_factory) -> Path:
     from lit_mimdit.training.checkpoint import BranchFile, save_branch
 
     loaded = load_backbone(str(backbone_folder))
-    config = BranchConfig(width=16, heads=2, window=2, intra=IntraConfig(experts=2, top_k=1), zero_std=0.5)
+    config = BranchConfig(
+        width=16, heads=2, window=2, intra=IntraConfig(experts=2, top_k=1), zero_std=0.5
+    )
     torch.manual_seed(3)
     branch = MiMDiT(loaded.transformer, config, loaded.prompt).branch
     path = tmp_path_factory.mktemp("branch") / "branch.safetensors"

@@ -1,4 +1,7 @@
-"""The command line: its commands, its help, its errors of one line, and what YAML and options mean."""
+"""The command line:
+
+its commands, its help, its errors of one line, and what YAML and options mean.
+"""
 
 import os
 import re
@@ -14,11 +17,15 @@ import yaml
 from lit_mimdit import __version__, cli
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = sorted(p for p in (ROOT / "experiments").rglob("*.yaml") if p.parent.name != "ablations")  # those: tests/ablation
+EXPERIMENTS = sorted(
+    p for p in (ROOT / "experiments").rglob("*.yaml") if p.parent.name != "ablations"
+)  # those: tests/ablation
 
 
 def run(*args: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "lit_mimdit", *args], capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "lit_mimdit", *args], capture_output=True, text=True, timeout=300
+    )
 
 
 def test_the_list_of_commands_is_known():
@@ -44,13 +51,24 @@ def test_help_and_version(capsys):
     for args in ([], ["-h"], ["--help"]):
         assert cli.main(args) == 0
         text = capsys.readouterr().out
-        assert all(f"  {name} " in text for name in (*cli.TRAINER_COMMANDS, *cli.COMMANDS)) and cli.TRACEBACK in text
+        assert (
+            all(f"  {name} " in text for name in (*cli.TRAINER_COMMANDS, *cli.COMMANDS))
+            and cli.TRACEBACK in text
+        )
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
 TAUGHT = {
-    "fit": ["--config", "--trainer.max_steps", "--ckpt_path", "--matmul_precision", "--print_config", "--seed_everything", "--dry_run"],
+    "fit": [
+        "--config",
+        "--trainer.max_steps",
+        "--ckpt_path",
+        "--matmul_precision",
+        "--print_config",
+        "--seed_everything",
+        "--dry_run",
+    ],
     "validate": ["--config", "--ckpt_path"],
     "test": ["--config", "--ckpt_path"],
     "predict": ["--config", "--ckpt_path"],
@@ -75,12 +93,30 @@ TAUGHT = {
     "ablate": ["-c", "--config", "--output", "--jobs", "--threads", "--only", "results.csv"],
     "sample-data": ["--size", "--train_crops", "--types", "--overwrite"],
     "data check": ["--layout"],
-    "data shard": ["source", "destination", "--tile", "--overlap", "--codec", "--quality", "--workers", "--max_broken"],
+    "data shard": [
+        "source",
+        "destination",
+        "--tile",
+        "--overlap",
+        "--codec",
+        "--quality",
+        "--workers",
+        "--max_broken",
+    ],
     "data latents": ["source", "destination", "--backbone", "--augment", "--dtype"],
     "evaluate": ["--output", "--restored", "--reference", "--metrics", "--layout"],
     "metrics": ["--only", "--weights"],
     "report": ["--output", "--by", "--cases", "--side"],
-    "routing": ["--output", "--data", "--checkpoint", "--limit", "--crop", "--severity", "--permutations", "11Raindrop"],
+    "routing": [
+        "--output",
+        "--data",
+        "--checkpoint",
+        "--limit",
+        "--crop",
+        "--severity",
+        "--permutations",
+        "11Raindrop",
+    ],
 }
 
 
@@ -89,9 +125,13 @@ def test_help_of_every_command_teaches_its_options(name, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main([*name.split(), "--help"])
     text = capsys.readouterr().out
-    assert left.value.code == 0 and re.search(rf"usage: python -m lit_mimdit (\[options\] )?{name}\s", text)
+    assert left.value.code == 0 and re.search(
+        rf"usage: python -m lit_mimdit (\[options\] )?{name}\s", text
+    )
     assert [option for option in TAUGHT[name] if option not in text] == []
-    assert "--optimizer" not in text and "--lr_scheduler" not in text, "the module's configuration is the only one"
+    assert "--optimizer" not in text and "--lr_scheduler" not in text, (
+        "the module's configuration is the only one"
+    )
 
 
 def test_every_command_has_its_help_tested():
@@ -125,7 +165,12 @@ def printed_config(capsys, *args: str) -> dict:
 
 def test_interpolation_follows_overrides(tiny, capsys, tmp_path):
     """`${...}` across model and data; a command-line value and a second YAML propagate."""
-    config = tiny(**{"data.init_args.eval_crop": "${data.init_args.crop}", "model.init_args.sampling.tile": "${data.init_args.crop}"})
+    config = tiny(
+        **{
+            "data.init_args.eval_crop": "${data.init_args.crop}",
+            "model.init_args.sampling.tile": "${data.init_args.crop}",
+        }
+    )
 
     def values(*args: str) -> tuple[int, int]:
         found = printed_config(capsys, "-c", config, *args)
@@ -133,7 +178,9 @@ def test_interpolation_follows_overrides(tiny, capsys, tmp_path):
         def resolve(value):
             return found["data"]["init_args"]["crop"] if isinstance(value, str) else value
 
-        return resolve(found["data"]["init_args"]["eval_crop"]), resolve(found["model"]["init_args"]["sampling"]["tile"])
+        return resolve(found["data"]["init_args"]["eval_crop"]), resolve(
+            found["model"]["init_args"]["sampling"]["tile"]
+        )
 
     assert values() == (32, 32)
     assert values("--data.init_args.crop", "24") == (24, 24)
@@ -142,22 +189,47 @@ def test_interpolation_follows_overrides(tiny, capsys, tmp_path):
 
 
 def test_interpolated_values_reach_the_run(tiny, capsys):
-    """An override reaches what refers to it when the objects are made, not only when they are printed."""
-    config = tiny(**{"data.init_args.eval_crop": "${data.init_args.crop}", "data.init_args.batch_size": "${oc.env:SIZE_OF_BATCH,4}"})
-    assert cli.main(["fit", "-c", config, "--data.init_args.crop", "16", "--trainer.max_steps", "1"]) == 0
+    """An override reaches what refers to it when the objects are made, not only when they are
+    printed.
+    """
+    config = tiny(
+        **{
+            "data.init_args.eval_crop": "${data.init_args.crop}",
+            "data.init_args.batch_size": "${oc.env:SIZE_OF_BATCH,4}",
+        }
+    )
+    assert (
+        cli.main(["fit", "-c", config, "--data.init_args.crop", "16", "--trainer.max_steps", "1"])
+        == 0
+    )
     saved = yaml.safe_load(next(Path("runs").rglob("config.yaml")).read_text())
-    assert saved["data"]["init_args"]["crop"] == 16 and saved["data"]["init_args"]["eval_crop"] in (16, "${data.init_args.crop}")
+    assert saved["data"]["init_args"]["crop"] == 16 and saved["data"]["init_args"]["eval_crop"] in (
+        16,
+        "${data.init_args.crop}",
+    )
     log = next(Path("runs").rglob("val_scores.csv"))
     assert len(log.read_text().splitlines()) == 3
 
 
 IMPOSSIBLE = {
-    "model.init_args.branch.intra.top_k": (3, "branch.intra.top_k is 3 with branch.intra.experts 2: choose 1 to 2"),
-    "model.init_args.branch.heads": (3, "branch.width is 16 and branch.heads 3: the width must be a multiple of the heads"),
+    "model.init_args.branch.intra.top_k": (
+        3,
+        "branch.intra.top_k is 3 with branch.intra.experts 2: choose 1 to 2",
+    ),
+    "model.init_args.branch.heads": (
+        3,
+        "branch.width is 16 and branch.heads 3: the width must be a multiple of the heads",
+    ),
     "model.init_args.branch.window": (0, "branch.window is 0"),
-    "model.init_args.branch.groups": (["spatial", "fourier"], "branch.groups holds ['fourier']: choose among spatial"),
+    "model.init_args.branch.groups": (
+        ["spatial", "fourier"],
+        "branch.groups holds ['fourier']: choose among spatial",
+    ),
     "model.init_args.sampling.steps": (0, "sampling.steps is 0: at least 1 is needed"),
-    "model.init_args.sampling.tile": (36, "sampling.tile is 36 px: this backbone takes multiples of 8 px up to 64 px"),
+    "model.init_args.sampling.tile": (
+        36,
+        "sampling.tile is 36 px: this backbone takes multiples of 8 px up to 64 px",
+    ),
     "model.init_args.optimizer.lr": (-1.0, "optimizer.lr is -1.0: it must be positive"),
     "model.init_args.optimizer.lr_scale": ({"routr": 2.0}, "optimizer.lr_scale names ['routr']"),
     "model.init_args.flow.time_std": (0.0, "flow.time_std is 0.0"),
@@ -169,7 +241,10 @@ IMPOSSIBLE = {
     "model.init_args.branch.widht": (3, "widht'; see the keys there are with --help"),
     "model.class_path": ("lit_mimdit.training.module.MimDit", "MimDit"),
     "data.init_args.batch_size": (0, "data.batch_size is 0: it must be at least 1"),
-    "data.init_args.micro_batch": (3, "data.batch_size is 4, but 1 processes x 1 accumulated batches x 3 pairs make 3"),
+    "data.init_args.micro_batch": (
+        3,
+        "data.batch_size is 4, but 1 processes x 1 accumulated batches x 3 pairs make 3",
+    ),
     "data.init_args.crop": ("big", "Got value: big"),
     "data.init_args.eval_crop": (None, "data.eval_batch_size is 2"),
     "data.init_args.train": ("gone.txt", "gone.txt"),
@@ -210,7 +285,10 @@ def test_wrong_commands_and_options_are_one_line(args, message, tiny, capsys):
     assert cli.main(args) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") or error.count("\nerror: ") == 1
-    assert message in next(line for line in error.splitlines() if line.startswith("error: ")) and "Traceback" not in error
+    assert (
+        message in next(line for line in error.splitlines() if line.startswith("error: "))
+        and "Traceback" not in error
+    )
 
 
 def test_errors_of_loader_processes_are_one_line_too(tiny, data_root, tmp_path, capsys):
@@ -218,7 +296,12 @@ def test_errors_of_loader_processes_are_one_line_too(tiny, data_root, tmp_path, 
     root = shutil.copytree(data_root, tmp_path / "copy")
     for path in (root / "train" / "01Blur" / "LQ").iterdir():
         path.write_bytes(path.read_bytes()[:300])
-    assert cli.main(["fit", "-c", tiny(**{"data.init_args.root": str(root), "data.init_args.workers": 1})]) == 2
+    assert (
+        cli.main(
+            ["fit", "-c", tiny(**{"data.init_args.root": str(root), "data.init_args.workers": 1})]
+        )
+        == 2
+    )
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ") and "01Blur/LQ/" in last and "Traceback" not in last
 
@@ -227,7 +310,10 @@ def test_the_traceback_comes_when_asked_for(capsys, monkeypatch):
     monkeypatch.setenv(cli.TRACEBACK, "1")
     assert cli.main(["export", "a.ckpt", "-o", "b.safetensors"]) == 2
     error = capsys.readouterr().err
-    assert "Traceback (most recent call last)" in error and error.splitlines()[-1] == "error: checkpoint a.ckpt: no such file"
+    assert (
+        "Traceback (most recent call last)" in error
+        and error.splitlines()[-1] == "error: checkpoint a.ckpt: no such file"
+    )
 
 
 def test_a_defect_is_not_dressed_up_as_a_user_error(monkeypatch):
@@ -250,26 +336,72 @@ def test_the_program_from_outside():
     found = run("--help")
     assert found.returncode == 0 and "restore" in found.stdout
     found = run("restore", "gone.png", "-o", "out")
-    assert found.returncode == 2 and found.stderr.strip().splitlines()[-1] == "error: gone.png: no such file or folder"
+    assert (
+        found.returncode == 2
+        and found.stderr.strip().splitlines()[-1] == "error: gone.png: no such file or folder"
+    )
     assert os.path.exists("out") is False
 
 
 def test_yaml_and_options_beat_what_a_checkpoint_remembers(tiny):
-    """Lightning would parse the hyper-parameters stored in the checkpoint over the YAML's and the command line's."""
-    assert cli.main(["fit", "-c", tiny(**{"trainer.max_steps": 2, "trainer.limit_val_batches": 0})]) == 0
+    """Lightning would parse the hyper-parameters stored in the checkpoint over the YAML's and the
+    command line's.
+    """
+    assert (
+        cli.main(["fit", "-c", tiny(**{"trainer.max_steps": 2, "trainer.limit_val_batches": 0})])
+        == 0
+    )
     last = Path("runs/quickstart/checkpoints/last.ckpt")
     checkpoint = torch.load(last, weights_only=True)
-    remembered = {"sampling": {"steps": 9}, "_instantiator": "lightning.pytorch.cli.instantiate_module"}
+    remembered = {
+        "sampling": {"steps": 9},
+        "_instantiator": "lightning.pytorch.cli.instantiate_module",
+    }
     torch.save(checkpoint | {"hyper_parameters": remembered}, "remembers.ckpt")
-    config = tiny(**{"trainer.max_steps": 3, "model.init_args.sampling.steps": 1, "model.init_args.optimizer.lr": 0.5})
-    assert cli.main(["fit", "-c", config, "--ckpt_path", "remembers.ckpt", "--model.init_args.sampling.overlap", "16"]) == 0
+    config = tiny(
+        **{
+            "trainer.max_steps": 3,
+            "model.init_args.sampling.steps": 1,
+            "model.init_args.optimizer.lr": 0.5,
+        }
+    )
+    assert (
+        cli.main(
+            [
+                "fit",
+                "-c",
+                config,
+                "--ckpt_path",
+                "remembers.ckpt",
+                "--model.init_args.sampling.overlap",
+                "16",
+            ]
+        )
+        == 0
+    )
     kept = torch.load(last, weights_only=True)["lit_mimdit"]
     assert kept["sampling"]["steps"] == 1 and kept["sampling"]["overlap"] == 16
 
 
 def test_lists_are_given_as_words_or_as_json():
     flags = {"--checkpoint", "--types"}
-    assert cli.join_lists(["--checkpoint", "a", "b", "-o", "out"], flags) == ["--checkpoint", '["a", "b"]', "-o", "out"]
-    assert cli.join_lists(["x", "--types", "01Blur", "--size", "3"], flags) == ["x", "--types", '["01Blur"]', "--size", "3"]
-    for untouched in (["--types", '["01Blur"]'], ["--types", "null"], ["--types"], ["--size", "3", "4"]):
+    assert cli.join_lists(["--checkpoint", "a", "b", "-o", "out"], flags) == [
+        "--checkpoint",
+        '["a", "b"]',
+        "-o",
+        "out",
+    ]
+    assert cli.join_lists(["x", "--types", "01Blur", "--size", "3"], flags) == [
+        "x",
+        "--types",
+        '["01Blur"]',
+        "--size",
+        "3",
+    ]
+    for untouched in (
+        ["--types", '["01Blur"]'],
+        ["--types", "null"],
+        ["--types"],
+        ["--size", "3", "4"],
+    ):
         assert cli.join_lists(untouched, flags) == untouched

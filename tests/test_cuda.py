@@ -38,7 +38,10 @@ def full_precision():
 def test_a_photograph_comes_out_as_on_a_cpu(size):
     """With the shipped weights, whole and in tiles, overview and fidelity network included."""
     lq = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    found = [load_restorer(None, None, device, fidelity="package")(lq, torch.tensor([3]))[0] for device in (torch.device("cpu"), CUDA)]
+    found = [
+        load_restorer(None, None, device, fidelity="package")(lq, torch.tensor([3]))[0]
+        for device in (torch.device("cpu"), CUDA)
+    ]
     assert_close(found[0], found[1], rtol=0, atol=2e-3)
 
 
@@ -91,7 +94,12 @@ def test_compiled_for_the_device_it_computes_the_same():
 
 def settings(**trainer) -> dict:
     values = copy.deepcopy(QUICKSTART)
-    values["trainer"] |= {"max_steps": 3, "accelerator": "gpu", "val_check_interval": 3, "limit_val_batches": 1} | trainer
+    values["trainer"] |= {
+        "max_steps": 3,
+        "accelerator": "gpu",
+        "val_check_interval": 3,
+        "limit_val_batches": 1,
+    } | trainer
     values["data"]["init_args"] |= {"batch_size": 4, "workers": 2}
     return values
 
@@ -118,31 +126,58 @@ def test_training_follows_that_on_a_cpu(tmp_path, monkeypatch):
     last = next(Path("runs").rglob("last.ckpt"))
     assert load_branch(last).branch.width == 80
     assert cli.main(["export", str(last), "-o", "branch.safetensors"]) == 0
-    assert load_restorer("branch.safetensors", None, CUDA)(torch.rand(1, 3, 64, 64), torch.tensor([0]))[0].isfinite().all()
+    assert (
+        load_restorer("branch.safetensors", None, CUDA)(
+            torch.rand(1, 3, 64, 64), torch.tensor([0])
+        )[0]
+        .isfinite()
+        .all()
+    )
 
 
 def test_training_in_mixed_precision_and_a_restoration_from_the_command_line(tmp_path, monkeypatch):
     losses = fit(tmp_path, monkeypatch, settings(precision="bf16-mixed", log_every_n_steps=1))
     assert all(map(math.isfinite, losses))
     photo = next(Path("data/sample").rglob("*.png"))
-    assert cli.main(["restore", str(photo), "-o", "restored.png", "--device", "cuda", "--dtype", "bfloat16"]) == 0
+    assert (
+        cli.main(
+            ["restore", str(photo), "-o", "restored.png", "--device", "cuda", "--dtype", "bfloat16"]
+        )
+        == 0
+    )
     assert Path("restored.png").is_file()
 
 
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
 def test_deepspeed_on_the_device(strategy, tmp_path):
     pytest.importorskip("deepspeed")
-    (tmp_path / "exp.yaml").write_text(yaml.safe_dump(settings(log_every_n_steps=1)), encoding="utf-8")
-    command = [sys.executable, "-m", "lit_mimdit", "fit", "-c", "exp.yaml", "--trainer.strategy", strategy]
+    (tmp_path / "exp.yaml").write_text(
+        yaml.safe_dump(settings(log_every_n_steps=1)), encoding="utf-8"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "lit_mimdit",
+        "fit",
+        "-c",
+        "exp.yaml",
+        "--trainer.strategy",
+        strategy,
+    ]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert load_branch(next((tmp_path / "runs").rglob("last.ckpt"))).branch.width == 80
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_dry_run_foretells_the_memory_of_the_device(checkpointing):
-    """Within 20% of the most that PyTorch allocates in the second step: at a size that cuBLAS's workspaces are little beside."""
+    """Within 20% of the most that PyTorch allocates in the second step:
+
+    at a size that cuBLAS's workspaces are little beside.
+    """
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         from memory import settings as model
@@ -163,17 +198,51 @@ def test_the_dry_run_foretells_the_memory_of_the_device(checkpointing):
     step(module, optimizer, batch, crop, "32-true")
     measured = torch.cuda.max_memory_allocated()
     found = simulate(arguments, geometry, batch=batch, crop=crop, precision="32-true", gpu=True)
-    kept = static(sizes_of(meta_module(arguments, geometry)), stage=0, offload=False, world=1, precision="32-true", average=False)
+    kept = static(
+        sizes_of(meta_module(arguments, geometry)),
+        stage=0,
+        offload=False,
+        world=1,
+        precision="32-true",
+        average=False,
+    )
     assert (kept.total + found.activations) / measured == pytest.approx(1, abs=0.2)
 
 
 def test_evaluation_on_the_device_gives_the_cpus_numbers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["sample-data", "data", "--train_crops", "0", "--val_crops", "0", "--test_crops", "2", "--types", "05Noise"]) == 0
+    assert (
+        cli.main(
+            [
+                "sample-data",
+                "data",
+                "--train_crops",
+                "0",
+                "--val_crops",
+                "0",
+                "--test_crops",
+                "2",
+                "--types",
+                "05Noise",
+            ]
+        )
+        == 0
+    )
     pairs = next(Path("data/test").iterdir())
     rows = []
     for device in ("cpu", "cuda"):
-        options = ["--restored", f"{pairs}/LQ", "--reference", f"{pairs}/GT", "--metrics", "psnr,ssim_y", "--device", device, "-o", device]
+        options = [
+            "--restored",
+            f"{pairs}/LQ",
+            "--reference",
+            f"{pairs}/GT",
+            "--metrics",
+            "psnr,ssim_y",
+            "--device",
+            device,
+            "-o",
+            device,
+        ]
         assert cli.main(["evaluate", *options]) == 0
         with next(Path(device).rglob("*.csv")).open(encoding="utf-8") as file:
             rows.append(list(csv.DictReader(file)))

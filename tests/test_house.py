@@ -8,7 +8,10 @@ import lit_mimdit
 
 ROOT = Path(lit_mimdit.__path__[0])
 FILES = {
-    ".".join(("lit_mimdit", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path for path in ROOT.rglob("*.py")
+    ".".join(("lit_mimdit", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
+    for path in ROOT.rglob("*.py")
 }
 LAYERS = {"data": {"data"}, "models": {"data", "models"}}  # what these may import
 
@@ -24,7 +27,11 @@ def imports(name: str) -> set[str]:
 
 
 def test_no_file_imports_in_a_circle():
-    assert len(list(TopologicalSorter({name: imports(name) for name in FILES}).static_order())) >= len(FILES) > 50
+    assert (
+        len(list(TopologicalSorter({name: imports(name) for name in FILES}).static_order()))
+        >= len(FILES)
+        > 50
+    )
 
 
 def test_the_lower_rooms_know_nothing_of_the_upper_ones():

@@ -1,1 +1,5 @@
-"""Ablations: variants of one experiment, trained with several seeds on the same data, and what their differences prove."""
+"""Ablations:
+
+variants of one experiment, trained with several seeds on the same data, and what their differences
+prove.
+"""

@@ -1,4 +1,7 @@
-"""`python -m lit_mimdit ablate`: variants x seeds, each a process of its own, and one table of what their differences prove."""
+"""`python -m lit_mimdit ablate`:
+
+variants x seeds, each a process of its own, and one table of what their differences prove.
+"""
 
 import multiprocessing
 import os
@@ -12,7 +15,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lit_mimdit.ablation.outputs import CSV, CURVES, LATEX, MARKDOWN, PLOT, beside_paper, overview, write_results
+from lit_mimdit.ablation.outputs import (
+    CSV,
+    CURVES,
+    LATEX,
+    MARKDOWN,
+    PLOT,
+    beside_paper,
+    overview,
+    write_results,
+)
 from lit_mimdit.ablation.results import read_runs
 from lit_mimdit.ablation.runs import Run, all_runs, freeze, require_images
 from lit_mimdit.ablation.study import Study, read_study
@@ -21,16 +33,20 @@ from lit_mimdit.evaluation.tables import markdown
 LOG, START = "log.txt", "# started"
 
 
-def ablate(*, config: Path, output: Path, jobs: int = 1, threads: int = 1, only: list[str] | None = None) -> int:
-    """Train and test all variants of a study with all its seeds, and write one table of paired differences to the full model.
+def ablate(
+    *, config: Path, output: Path, jobs: int = 1, threads: int = 1, only: list[str] | None = None
+) -> int:
+    """Train and test all variants of a study with all its seeds, and write one table of paired
+    differences to the full model.
 
-    The same command goes on where it was killed, by run and, inside a run, by checkpoint. A run that fails is named; the others go on.
-    A study file names the base experiment, the lines in which each variant differs, seeds, budget and metrics, such as
-    experiments/ablations/nano.yaml.
+    The same command goes on where it was killed, by run and, inside a run, by checkpoint. A run
+    that fails is named; the others go on. A study file names the base experiment, the lines in
+    which each variant differs, seeds, budget and metrics, such as experiments/ablations/nano.yaml.
 
     Args:
         config: Study file.
-        output: Folder for runs and results: results.csv, results.md, results.tex, results.svg and results.png.
+        output: Folder for runs and results: results.csv, results.md, results.tex, results.svg and
+            results.png.
         jobs: Runs at the same time, each a process.
         threads: CPU threads of each process.
         only: These variants, and the full model, now; the tables show what is there.
@@ -43,7 +59,9 @@ def ablate(*, config: Path, output: Path, jobs: int = 1, threads: int = 1, only:
             raise ValueError(f"{key} is {value}: it must be at least 1")
     study = read_study(config)
     if wrong := [name for name in only or [] if name not in study.variants]:
-        raise ValueError(f"only: {config} has no variant {wrong[0]!r}; it has {', '.join(study.variants)}")
+        raise ValueError(
+            f"only: {config} has no variant {wrong[0]!r}; it has {', '.join(study.variants)}"
+        )
     freeze(study, config, output)
     require_images(output)
     runs = all_runs(study, output)
@@ -53,12 +71,19 @@ def ablate(*, config: Path, output: Path, jobs: int = 1, threads: int = 1, only:
     for name, reason in failed.items():
         print(f"error: {name}: {reason}", file=sys.stderr)
     if any(one.run.variant == study.full for one in tested):
-        about = {"Study": config.name, "Base": study.base, "Finished runs": f"{len(tested)} of {len(runs)}"}
+        about = {
+            "Study": config.name,
+            "Base": study.base,
+            "Finished runs": f"{len(tested)} of {len(runs)}",
+        }
         about |= {"Failed": "; ".join(failed)} if failed else {}
         rows = write_results(study, tested, output, about)
         shown = [beside_paper(study, rows) or overview(study, rows)]
         print("\n\n".join(f"{title}\n\n{markdown(head, body)}" for title, head, body in shown))
-        print(f"\nin {output}: {CSV}, {MARKDOWN}, {LATEX}, {PLOT}.svg, {PLOT}.png, {CURVES}.csv, {CURVES}.png")
+        print(
+            f"\nin {output}: {CSV}, {MARKDOWN}, {LATEX}, {PLOT}.svg, {PLOT}.png, {CURVES}.csv,"
+            f" {CURVES}.png"
+        )
     return 1 if failed else 0
 
 
@@ -66,10 +91,22 @@ def run_all(runs: list[Run], study: Study, jobs: int, threads: int) -> dict[str,
     """Run them, `jobs` at a time, with one bar; returns what failed, by name, and why."""
     failed: dict[str, str] = {}
     waiting, active = list(runs), {}
-    context = multiprocessing.get_context("forkserver")  # loads the libraries once, and forks a process a run
+    context = multiprocessing.get_context(
+        "forkserver"
+    )  # loads the libraries once, and forks a process a run
     context.set_forkserver_preload(["lit_mimdit.ablation.run"])
-    bar = tqdm(total=len(runs), desc="runs", unit="run", disable=not runs, dynamic_ncols=sys.stderr.isatty())
-    with bar, _terminated(active), _environment(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))):
+    bar = tqdm(
+        total=len(runs),
+        desc="runs",
+        unit="run",
+        disable=not runs,
+        dynamic_ncols=sys.stderr.isatty(),
+    )
+    with (
+        bar,
+        _terminated(active),
+        _environment(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))),
+    ):
         while waiting or active:
             while waiting and len(active) < jobs:
                 run = waiting.pop(0)
@@ -78,7 +115,9 @@ def run_all(runs: list[Run], study: Study, jobs: int, threads: int) -> dict[str,
                 active[run].start()
             bar.set_postfix_str(", ".join(run.name for run in active))
             wait([process.sentinel for process in active.values()])
-            for run, process in [(run, process) for run, process in active.items() if process.exitcode is not None]:
+            for run, process in [
+                (run, process) for run, process in active.items() if process.exitcode is not None
+            ]:
                 del active[run]
                 if process.exitcode or not run.done:
                     failed[run.name] = reason(run, process.exitcode)
@@ -93,7 +132,9 @@ def run_logged(folder: Path) -> None:
         log.write(f"{START}\n".encode())
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
-    from lit_mimdit.ablation.run import run  # here, so that only the server loads what training needs
+    from lit_mimdit.ablation.run import (
+        run,
+    )  # here, so that only the server loads what training needs
 
     sys.exit(run(folder))
 
@@ -102,13 +143,22 @@ def reason(run: Run, status: int) -> str:
     """Why a run failed: its last error line, or the signal that ended it, and where its log is."""
     lines = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
     last = next((line for line in reversed(lines) if "rror: " in line or line == START), START)
-    said = f"ended by signal {-status}" if status < 0 else f"exit status {status}" if last == START else last.removeprefix("error: ")
+    said = (
+        f"ended by signal {-status}"
+        if status < 0
+        else f"exit status {status}"
+        if last == START
+        else last.removeprefix("error: ")
+    )
     return f"{said} ({run.folder / LOG})"
 
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """For processes that are started meanwhile: the server reads how many threads it may use when it loads torch."""
+    """For processes that are started meanwhile:
+
+    the server reads how many threads it may use when it loads torch.
+    """
     before = {name: os.environ.get(name) for name in values}
     os.environ |= values
     try:

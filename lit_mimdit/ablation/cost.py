@@ -1,4 +1,7 @@
-"""What a variant costs: trained parameters, and floating-point operations as PyTorch's FlopCounterMode counts them."""
+"""What a variant costs:
+
+trained parameters, and floating-point operations as PyTorch's FlopCounterMode counts them.
+"""
 
 from typing import Any
 
@@ -11,16 +14,28 @@ from lit_mimdit.inference.restorer import Restorer
 
 @torch.no_grad()
 def cost(restorer: Restorer, crop: int) -> dict[str, Any]:
-    """Of a restorer's network: trained parameters, and FLOPs of one image of `crop` x `crop` pixels.
+    """Of a restorer's network: trained parameters, and FLOPs of one image of `crop` x `crop`
+    pixels.
 
-    `branch_flops`: of the branch with its patch embedding, spent once an image. `forward_flops`: of the whole forward pass of a training
-    step, without the VAE. A multiplication and an addition are two; element-wise work is not counted.
+    `branch_flops`: of the branch with its patch embedding, spent once an image. `forward_flops`: of
+    the whole forward pass of a training step, without the VAE. A multiplication and an addition are
+    two; element-wise work is not counted.
     """
     network, side = restorer.network, crop // restorer.factor
-    z = torch.randn(1, network.backbone.config.in_channels, side, side, generator=torch.Generator().manual_seed(0)).to(restorer.device)
+    z = torch.randn(
+        1,
+        network.backbone.config.in_channels,
+        side,
+        side,
+        generator=torch.Generator().manual_seed(0),
+    ).to(restorer.device)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    network.requires_grad_(False)  # the counter's hooks cannot take a parameter that is an output, such as a gate
-    with sdpa_kernel(SDPBackend.MATH):  # the counter knows its matrix products, not the CPU's flash kernel
+    network.requires_grad_(
+        False
+    )  # the counter's hooks cannot take a parameter that is an output, such as a gate
+    with sdpa_kernel(
+        SDPBackend.MATH
+    ):  # the counter knows its matrix products, not the CPU's flash kernel
         branch, whole = FlopCounterMode(display=False), FlopCounterMode(display=False)
         with branch:
             network.decide(z)

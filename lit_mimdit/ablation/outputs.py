@@ -1,4 +1,7 @@
-"""The files of a study's results: results.csv, results.md, results.tex, a plot, and how the runs learned."""
+"""The files of a study's results:
+
+results.csv, results.md, results.tex, a plot, and how the runs learned.
+"""
 
 import math
 from pathlib import Path
@@ -17,9 +20,10 @@ from lit_mimdit.routing.pictures import png, svg
 
 CSV, MARKDOWN, LATEX, PLOT, CURVES = "results.csv", "results.md", "results.tex", "results", "curves"
 METHOD = (
-    "Brackets: 95% intervals of variant - full, paired by seed and image, for other trainings and other images (seeds and images crossed, "
-    "both random: Dorfman, Berbaum, Metz 1992, Satterthwaite 1946); of FID a t interval over the seeds, images fixed. Not "
-    "corrected for the number of comparisons."
+    "Brackets: 95% intervals of variant - full, paired by seed and image, for other trainings and"
+    " other images (seeds and images crossed, both random: Dorfman, Berbaum, Metz 1992,"
+    " Satterthwaite 1946); of FID a t interval over the seeds, images fixed. Not corrected for the"
+    " number of comparisons."
 )
 Table = tuple[str, list[str], list[list[str]]]  # title, head, body
 
@@ -37,14 +41,24 @@ def overview(study: Study, rows: list[Row]) -> Table:
     head += [f"{METRICS[key].label} {METRICS[key].arrow}" for key in study.metrics]
     body = []
     for name in study.variants:
-        own = {row["metric"]: row for row in rows if row["variant"] == name and row["degradation"] == ALL}
+        own = {
+            row["metric"]: row
+            for row in rows
+            if row["variant"] == name and row["degradation"] == ALL
+        }
         if not own:
             body.append([name, "0", *[NONE] * (len(head) - 2)])
             continue
         one = next(iter(own.values()))
-        cells = [name + (" (values)" if name == study.full else ""), str(max(row["seeds"] for row in own.values()))]
+        cells = [
+            name + (" (values)" if name == study.full else ""),
+            str(max(row["seeds"] for row in own.values())),
+        ]
         cells += [f"{one['trained_parameters'] / 1e6:.3f}"]
-        cells += [f"{one[f'{kind}_flops'] / 1e6:.0f} ({one[f'{kind}_flops_of_full']:.2f} of full)" for kind in ("branch", "forward")]
+        cells += [
+            f"{one[f'{kind}_flops'] / 1e6:.0f} ({one[f'{kind}_flops_of_full']:.2f} of full)"
+            for kind in ("branch", "forward")
+        ]
         for key in study.metrics:
             row = own.get(key)
             if row is None:
@@ -52,13 +66,17 @@ def overview(study: Study, rows: list[Row]) -> Table:
             elif name == study.full:
                 cells.append(f"{row['value']:.{METRICS[key].decimals}f}")
             else:
-                cells.append(f"{signed(key, row['difference'], row['low'], row['high'])} {row['finding']}")
+                cells.append(
+                    f"{signed(key, row['difference'], row['low'], row['high'])} {row['finding']}"
+                )
         body.append(cells)
     return "Variant - full, all images", head, body
 
 
 def beside_paper(study: Study, rows: list[Row]) -> Table | None:
-    """The published differences and one's own, with the verdict; None if no variant has a row in the paper."""
+    """The published differences and one's own, with the verdict; None if no variant has a row in
+    the paper.
+    """
     head = [
         "table",
         "row",
@@ -78,15 +96,35 @@ def beside_paper(study: Study, rows: list[Row]) -> Table | None:
             continue
         paper, key = study.variants[row["variant"]].paper, row["metric"]
         digits = METRICS[key].decimals
-        cells = [str(paper.table), paper.row, row["variant"], f"{METRICS[key].label} {METRICS[key].arrow}"]
-        cells += [f"{row['paper_value']:.4f}", f"{row['paper_full']:.4f}", f"{row['paper_difference']:+.4f}"]
-        cells += [f"{row['value']:.{digits}f}", f"{row['full']:.{digits}f}", signed(key, row["difference"], row["low"], row["high"])]
+        cells = [
+            str(paper.table),
+            paper.row,
+            row["variant"],
+            f"{METRICS[key].label} {METRICS[key].arrow}",
+        ]
+        cells += [
+            f"{row['paper_value']:.4f}",
+            f"{row['paper_full']:.4f}",
+            f"{row['paper_difference']:+.4f}",
+        ]
+        cells += [
+            f"{row['value']:.{digits}f}",
+            f"{row['full']:.{digits}f}",
+            signed(key, row["difference"], row["low"], row["high"]),
+        ]
         body.append([*cells, row["verdict"]])
-    return ("Beside the paper's tables (its images and budget are others)", head, body) if body else None
+    return (
+        ("Beside the paper's tables (its images and budget are others)", head, body)
+        if body
+        else None
+    )
 
 
 def by_degradation(study: Study, rows: list[Row], key: str) -> Table:
-    """Variant - full of one metric: a line a variant, a column a degradation; the full model's own values first."""
+    """Variant - full of one metric:
+
+    a line a variant, a column a degradation; the full model's own values first.
+    """
     own = [row for row in rows if row["metric"] == key]
     kinds = list(dict.fromkeys(row["degradation"] for row in own))
     counts = {row["degradation"]: row["images"] for row in own}
@@ -94,23 +132,51 @@ def by_degradation(study: Study, rows: list[Row], key: str) -> Table:
     for name in study.variants:
         cells = {row["degradation"]: row for row in own if row["variant"] == name}
         if name == study.full:
-            shown = [f"{cells[kind]['value']:.{METRICS[key].decimals}f}" if kind in cells else NONE for kind in kinds]
+            shown = [
+                f"{cells[kind]['value']:.{METRICS[key].decimals}f}" if kind in cells else NONE
+                for kind in kinds
+            ]
             body.append([f"{name} (values)", *shown])
         else:
             found = [cells.get(kind) for kind in kinds]
-            body.append([name, *(signed(key, r["difference"], r["low"], r["high"]) if r else NONE for r in found)])
-    return f"{METRICS[key].label}, {METRICS[key].direction}", ["variant", *(f"{kind} ({counts[kind]})" for kind in kinds)], body
+            body.append(
+                [
+                    name,
+                    *(
+                        signed(key, r["difference"], r["low"], r["high"]) if r else NONE
+                        for r in found
+                    ),
+                ]
+            )
+    return (
+        f"{METRICS[key].label}, {METRICS[key].direction}",
+        ["variant", *(f"{kind} ({counts[kind]})" for kind in kinds)],
+        body,
+    )
 
 
 def notes(study: Study, rows: list[Row], tested: list[Tested], about: dict[str, Any]) -> list[str]:
     """What a reader of the tables must know."""
     one = tested[0]
-    images = next((row["images"] for row in rows if row["interval_over"] == CROSSED and row["degradation"] == ALL), 0)
+    images = next(
+        (
+            row["images"]
+            for row in rows
+            if row["interval_over"] == CROSSED and row["degradation"] == ALL
+        ),
+        0,
+    )
     found = [f"{key}: {value}" for key, value in about.items()]
-    found += [f"Seeds {', '.join(map(str, study.seeds))}; {images or one.count(ALL)} test images, {one.scores.summary['image_rule']}."]
+    found += [
+        f"Seeds {', '.join(map(str, study.seeds))}; {images or one.count(ALL)} test images,"
+        f" {one.scores.summary['image_rule']}."
+    ]
     found += [
         METHOD,
-        f"FLOPs: one image of {one.cost['image']} pixels (torch.utils.flop_counter). Code: commit {', '.join(commits(tested))}.",
+        (
+            f"FLOPs: one image of {one.cost['image']} pixels (torch.utils.flop_counter). Code:"
+            f" commit {', '.join(commits(tested))}."
+        ),
     ]
     for key, metric in one.scores.summary["metrics"].items():
         if metric["status"] != "computed":
@@ -118,11 +184,17 @@ def notes(study: Study, rows: list[Row], tested: list[Tested], about: dict[str, 
     return found
 
 
-def write_results(study: Study, tested: list[Tested], folder: Path, about: dict[str, Any]) -> list[Row]:
+def write_results(
+    study: Study, tested: list[Tested], folder: Path, about: dict[str, Any]
+) -> list[Row]:
     """Write every file; returns the rows of results.csv."""
     rows = table(study, tested)
     tables = [overview(study, rows), beside_paper(study, rows)]
-    tables += [by_degradation(study, rows, key) for key in study.metrics if any(row["metric"] == key for row in rows)]
+    tables += [
+        by_degradation(study, rows, key)
+        for key in study.metrics
+        if any(row["metric"] == key for row in rows)
+    ]
     remarks = notes(study, rows, tested, about)
     parts = ["\n".join(f"- {note}" for note in remarks)]
     parts += [f"## {title}\n\n{markdown(head, body)}" for title, head, body in filter(None, tables)]

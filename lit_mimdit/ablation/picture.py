@@ -10,21 +10,40 @@ from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.summary import ALL
 from lit_mimdit.routing.pictures import STYLE
 
-COLOURS = {"variant worse": "#d62728", "variant better": "#2ca02c", "undecided": "#7f7f7f", "no interval": "#c7c7c7"}
+COLOURS = {
+    "variant worse": "#d62728",
+    "variant better": "#2ca02c",
+    "undecided": "#7f7f7f",
+    "no interval": "#c7c7c7",
+}
 
 
 @mpl.rc_context(STYLE)
 def forest(study: Study, rows: list[Row]) -> Figure:
-    """A panel a metric, a line a variant: its mean difference to the full model over all images, with its interval."""
+    """A panel a metric, a line a variant:
+
+    its mean difference to the full model over all images, with its interval.
+    """
     keys = [key for key in study.metrics if any(row["metric"] == key for row in rows)]
     names = study.others
-    figure = Figure(figsize=(1.6 + 1.9 * max(1, len(keys)), 1.1 + 0.28 * len(names)), dpi=110, layout="constrained")
+    figure = Figure(
+        figsize=(1.6 + 1.9 * max(1, len(keys)), 1.1 + 0.28 * len(names)),
+        dpi=110,
+        layout="constrained",
+    )
     axes = figure.subplots(1, max(1, len(keys)), squeeze=False, sharey=True)[0]
     for axis, key in zip(axes, keys, strict=False):
         metric = METRICS[key]
         axis.axvline(0, color="black", linewidth=0.8)
         for place, name in enumerate(names):
-            row = next((r for r in rows if (r["variant"], r["metric"], r["degradation"]) == (name, key, ALL)), None)
+            row = next(
+                (
+                    r
+                    for r in rows
+                    if (r["variant"], r["metric"], r["degradation"]) == (name, key, ALL)
+                ),
+                None,
+            )
             if row is None:
                 continue
             colour = COLOURS[row["finding"]]
@@ -36,7 +55,10 @@ def forest(study: Study, rows: list[Row]) -> Figure:
         axis.margins(x=0.1)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.5, -0.5)
-    handles = [mpl.lines.Line2D([], [], color=colour, marker="o", markersize=4, label=name) for name, colour in COLOURS.items()]
+    handles = [
+        mpl.lines.Line2D([], [], color=colour, marker="o", markersize=4, label=name)
+        for name, colour in COLOURS.items()
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"variant - {study.full}, all images")
     return figure

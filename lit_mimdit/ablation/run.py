@@ -40,7 +40,10 @@ def run(folder: Path) -> int:
             return status
         checkpoint, _ = newest_valid(folder / "checkpoints")
         settings = yaml.safe_load((folder / "log" / "config.yaml").read_text(encoding="utf-8"))
-        step, wanted = (read_checkpoint(checkpoint)["global_step"] if checkpoint else 0), settings["trainer"]["max_steps"]
+        step, wanted = (
+            (read_checkpoint(checkpoint)["global_step"] if checkpoint else 0),
+            settings["trainer"]["max_steps"],
+        )
         if step < wanted:
             print(f"error: stopped at step {step} of {wanted}", file=sys.stderr)
             return 1
@@ -48,6 +51,9 @@ def run(folder: Path) -> int:
         print(shlex.join(["python", "-m", "lit_mimdit", *test]), flush=True)
         if status := main(test):
             return status
-        found = cost(load_restorer(checkpoint, None, torch.device("cpu")), settings["data"]["init_args"]["crop"])
+        found = cost(
+            load_restorer(checkpoint, None, torch.device("cpu")),
+            settings["data"]["init_args"]["crop"],
+        )
         write_bytes(folder / COST, (json.dumps(found, indent=1) + "\n").encode())
         return 0

@@ -39,15 +39,32 @@ class Run:
 
     @property
     def done(self) -> bool:
-        return (self.folder / COST).is_file() and (self.folder / "test" / f"test_{SUMMARY}").is_file()
+        return (self.folder / COST).is_file() and (
+            self.folder / "test" / f"test_{SUMMARY}"
+        ).is_file()
 
     def arguments(self, command: str, metrics: list[str]) -> list[str]:
-        """Of `python -m lit_mimdit`, for "fit" or "test": base, budget, variant, in this order; the later one wins."""
+        """Of `python -m lit_mimdit`, for "fit" or "test": base, budget, variant, in this order; the
+        later one wins.
+        """
         names = ["base", "settings", f"variant_{self.variant}"] + ["test"] * (command == "test")
-        args = [command, *(part for name in names for part in ("-c", str(self.study / FROZEN / f"{name}.yaml")))]
+        args = [
+            command,
+            *(part for name in names for part in ("-c", str(self.study / FROZEN / f"{name}.yaml"))),
+        ]
         args += ["--seed_everything", str(self.seed), "--data.init_args.seed", str(self.seed)]
-        args += ["--trainer.default_root_dir", str(self.folder), "--trainer.logger.init_args.save_dir", str(self.folder)]
-        args += ["--trainer.logger.init_args.name", "", "--trainer.logger.init_args.version", "log" if command == "fit" else "test"]
+        args += [
+            "--trainer.default_root_dir",
+            str(self.folder),
+            "--trainer.logger.init_args.save_dir",
+            str(self.folder),
+        ]
+        args += [
+            "--trainer.logger.init_args.name",
+            "",
+            "--trainer.logger.init_args.version",
+            "log" if command == "fit" else "test",
+        ]
         args += ["--model.init_args.metrics", json.dumps(metrics)]
         return args + (["--resume", "auto"] if command == "fit" else [])
 
@@ -60,11 +77,16 @@ class Run:
 
 def all_runs(study: Study, folder: Path) -> list[Run]:
     """Seed by seed, the full model first: after a kill there is something to compare."""
-    return [Run(variant, seed, folder) for seed in study.seeds for variant in (study.full, *study.others)]
+    return [
+        Run(variant, seed, folder)
+        for seed in study.seeds
+        for variant in (study.full, *study.others)
+    ]
 
 
 def freeze(study: Study, source: Path, folder: Path) -> None:
-    """Copy everything a run depends on into the study's folder; what is there already must be the same.
+    """Copy everything a run depends on into the study's folder; what is there already must be the
+    same.
 
     Args:
         study: as read from `source`.
@@ -80,17 +102,28 @@ def freeze(study: Study, source: Path, folder: Path) -> None:
     place = folder / FROZEN
     place.mkdir(parents=True, exist_ok=True)
     there = {name: place / f"{name}.yaml" for name in texts}
-    changed = [name for name, path in there.items() if path.is_file() and path.read_text(encoding="utf-8") != texts[name]]
+    changed = [
+        name
+        for name, path in there.items()
+        if path.is_file() and path.read_text(encoding="utf-8") != texts[name]
+    ]
     if changed:
-        raise ValueError(f"{folder}: its runs were made with another {', '.join(changed)} (see {place}); give another --output")
+        raise ValueError(
+            f"{folder}: its runs were made with another {', '.join(changed)} (see {place}); give"
+            " another --output"
+        )
     for name, path in there.items():
         write_bytes(path, texts[name].encode())
 
 
 def require_images(folder: Path) -> None:
-    """Write the sample data if the study trains on it, and look for all pairs, before the first run needs them."""
+    """Write the sample data if the study trains on it, and look for all pairs, before the first run
+    needs them.
+    """
     for names, split in ((("base", "settings"), "train"), (("base", "settings", "test"), "test")):
-        merged = OmegaConf.merge(*(OmegaConf.load(folder / FROZEN / f"{name}.yaml") for name in names))
+        merged = OmegaConf.merge(
+            *(OmegaConf.load(folder / FROZEN / f"{name}.yaml") for name in names)
+        )
         data = OmegaConf.to_container(merged.data, resolve=True)
         module, kind = data["class_path"].rsplit(".", 1)
         images = getattr(import_module(module), kind)(**data["init_args"])

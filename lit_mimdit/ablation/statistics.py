@@ -1,4 +1,7 @@
-"""Intervals of paired differences between two variants, for other trainings and other images: pure functions."""
+"""Intervals of paired differences between two variants, for other trainings and other images:
+
+pure functions.
+"""
 
 import math
 
@@ -8,16 +11,21 @@ from scipy import stats
 from lit_mimdit.routing.statistics import LEVEL
 
 
-# d_si = mu + a_s + b_i + e_si, seeds s = 1..S and images i = 1..I crossed, all three random. With the mean squares of the two-way table
+# d_si = mu + a_s + b_i + e_si, seeds s = 1..S and images i = 1..I crossed, all three random. With
+# the mean squares of the two-way table
 #   var(d..) = (MS_S + MS_I - MS_E) / (S I), or MS_S / (S I) if MS_I < MS_E
-# as for readers and cases (Dorfman, Berbaum, Metz, Investigative Radiology 27, 1992); degrees of freedom of such a sum c_k MS_k
-#   (sum c_k MS_k)^2 / sum((c_k MS_k)^2 / f_k)                                    (Satterthwaite, Biometrics Bulletin 2, 1946)
-# and never fewer than the least f_k: where the subtracted MS_E leaves nearly nothing, the formula goes to 0, and the interval to infinity.
+# as for readers and cases (Dorfman, Berbaum, Metz, Investigative Radiology 27, 1992); degrees of
+# freedom of such a sum c_k MS_k (sum c_k MS_k)^2 / sum((c_k MS_k)^2 / f_k)
+# (Satterthwaite, Biometrics Bulletin 2, 1946)
+# and never fewer than the least f_k: where the subtracted MS_E leaves nearly nothing, the formula
+# goes to 0, and the interval to infinity.
 def crossed_interval(d_SI: np.ndarray, level: float = LEVEL) -> tuple[float, float, float]:
-    """Mean of paired differences (S, I), the same images for every seed, and the ends of its interval.
+    """Mean of paired differences (S, I), the same images for every seed, and the ends of its
+    interval.
 
-    NaN ends for one seed or one image: nothing then says how other trainings or other images would differ. With 3 seeds and 50 images
-    the 95% interval held the truth in 92 to 97% of simulated tables, least often where seeds and images vary alike.
+    NaN ends for one seed or one image: nothing then says how other trainings or other images would
+    differ. With 3 seeds and 50 images the 95% interval held the truth in 92 to 97% of simulated
+    tables, least often where seeds and images vary alike.
     """
     seeds, images = d_SI.shape
     mean = float(d_SI.mean())
@@ -34,6 +42,8 @@ def crossed_interval(d_SI: np.ndarray, level: float = LEVEL) -> tuple[float, flo
     spread = sum(square for square, _ in parts)
     if spread == 0.0:
         return mean, mean, mean
-    freedom = max(spread**2 / sum(square**2 / free for square, free in parts), min(free for _, free in parts))
+    freedom = max(
+        spread**2 / sum(square**2 / free for square, free in parts), min(free for _, free in parts)
+    )
     reach = float(stats.t.ppf((1 + level) / 2, freedom) * math.sqrt(spread / (seeds * images)))
     return mean, mean - reach, mean + reach

@@ -1,4 +1,8 @@
-"""A study file: one full model, its variants, the seeds, the budget, and which row of the paper's tables each variant repeats."""
+"""A study file:
+
+one full model, its variants, the seeds, the budget, and which row of the paper's tables each
+variant repeats.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +29,14 @@ class PaperRow:
 
     def __post_init__(self) -> None:
         if self.table not in ABLATIONS:
-            raise ValueError(f"paper.table is {self.table}: choose among {', '.join(map(str, ABLATIONS))}")
+            raise ValueError(
+                f"paper.table is {self.table}: choose among {', '.join(map(str, ABLATIONS))}"
+            )
         if self.row not in read_ablation(self.table):
-            raise ValueError(f"paper.row is {self.row!r}: table {self.table} has {', '.join(map(repr, read_ablation(self.table)))}")
+            raise ValueError(
+                f"paper.row is {self.row!r}: table {self.table} has"
+                f" {', '.join(map(repr, read_ablation(self.table)))}"
+            )
 
 
 @dataclass
@@ -35,7 +44,8 @@ class Variant:
     """One change of the full model.
 
     Args:
-        file: YAML of the lines that differ, relative to the study file; `fit -c BASE -c FILE` trains the same.
+        file: YAML of the lines that differ, relative to the study file; `fit -c BASE -c FILE`
+            trains the same.
         lines: the lines themselves, where a file would be too much.
         paper: the paper's row, if it has one.
     """
@@ -77,9 +87,13 @@ class Study:
         if full is None or full.file is not None or full.lines:
             raise ValueError(f"full is {self.full!r}: it must be a variant without file and lines")
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
-            raise ValueError(f"seeds are {self.seeds}: give at least one, each once (3 or more for intervals)")
+            raise ValueError(
+                f"seeds are {self.seeds}: give at least one, each once (3 or more for intervals)"
+            )
         if wrong := [name for name in self.variants if not name.replace("_", "").isalnum()]:
-            raise ValueError(f"variants: {wrong[0]!r} names a folder too: letters, digits and _ only")
+            raise ValueError(
+                f"variants: {wrong[0]!r} names a folder too: letters, digits and _ only"
+            )
 
     @property
     def others(self) -> list[str]:
@@ -95,7 +109,10 @@ def read_study(path: Path) -> Study:
         study = build(Study, values | {"variants": variants})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    for file in [study.base, *(variant.file for variant in study.variants.values() if variant.file)]:
+    for file in [
+        study.base,
+        *(variant.file for variant in study.variants.values() if variant.file),
+    ]:
         if not (path.parent / file).is_file():
             raise ValueError(f"{path}: names {file}, and there is no {path.parent / file}")
     return study

@@ -20,12 +20,17 @@ Method = Literal["wiener", "nlm", "dark-channel", "median", "clahe", "gamma"]
 
 
 def wiener(image: np.ndarray, sigma: float = 1.5, balance: float = 0.02) -> np.ndarray:
-    """Wiener deconvolution by a Gaussian of `sigma` pixels, channel by channel (Orieux et al. 2010, scikit-image)."""
+    """Wiener deconvolution by a Gaussian of `sigma` pixels, channel by channel (Orieux et al.
+
+    2010, scikit-image).
+    """
     grid = np.mgrid[-7:8, -7:8]
     kernel = np.exp(-np.square(grid).sum(0) / (2 * sigma**2))
     kernel /= kernel.sum()
     padded = np.pad(image, ((16, 16), (16, 16), (0, 0)), mode="reflect")
-    channels = [restoration.wiener(padded[..., c], kernel, balance)[16:-16, 16:-16] for c in range(3)]
+    channels = [
+        restoration.wiener(padded[..., c], kernel, balance)[16:-16, 16:-16] for c in range(3)
+    ]
     return np.stack(channels, axis=-1)
 
 
@@ -41,11 +46,18 @@ def nlm(image: np.ndarray) -> np.ndarray:
     """Non-local means (Buades et al. 2005) at the noise level above."""
     sigma = noise_level(image)
     return restoration.denoise_nl_means(
-        image, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, fast_mode=True, channel_axis=-1, preserve_range=True
+        image,
+        patch_size=5,
+        patch_distance=6,
+        h=0.8 * sigma,
+        sigma=sigma,
+        fast_mode=True,
+        channel_axis=-1,
+        preserve_range=True,
     )
 
 
-# t = 1 - omega min_patch min_c I_c / A_c                                   (He, Sun, Tang 2009, equation 12)
+# t = 1 - omega min_patch min_c I_c / A_c  (He, Sun, Tang 2009, equation 12)
 def transmission(image: np.ndarray, light: np.ndarray, patch: int, omega: float) -> np.ndarray:
     """(H, W): how much of the scene's light comes through, by the dark channel prior."""
     return 1.0 - omega * minimum_filter((image / light).min(-1), size=patch, mode="nearest")
@@ -62,14 +74,20 @@ def guided_filter(guide: np.ndarray, plane: np.ndarray, radius: int, epsilon: fl
     return mean(slope) * guide + mean(mean(plane) - slope * mean(guide))
 
 
-# J = (I - A) / max(t, t0) + A                                              (He, Sun, Tang 2009, equation 22)
-def dark_channel(image: np.ndarray, patch: int = 9, omega: float = 0.95, least: float = 0.1) -> np.ndarray:
-    """Dehazing by the dark channel prior; the air light is the mean of the haziest 0.1% of the pixels."""
+# J = (I - A) / max(t, t0) + A  (He, Sun, Tang 2009, equation 22)
+def dark_channel(
+    image: np.ndarray, patch: int = 9, omega: float = 0.95, least: float = 0.1
+) -> np.ndarray:
+    """Dehazing by the dark channel prior; the air light is the mean of the haziest 0.1% of the
+    pixels.
+    """
     dark = minimum_filter(image.min(-1), size=patch, mode="nearest")
     count = max(1, dark.size // 1000)
     haziest = np.argpartition(dark.ravel(), -count)[-count:]
     light = np.maximum(image.reshape(-1, 3)[haziest].mean(0), 0.1)
-    through = guided_filter(image.mean(-1), transmission(image, light, patch, omega), radius=4 * patch, epsilon=1e-3)
+    through = guided_filter(
+        image.mean(-1), transmission(image, light, patch, omega), radius=4 * patch, epsilon=1e-3
+    )
     return (image - light) / np.maximum(through, least)[..., None] + light
 
 
@@ -96,17 +114,21 @@ METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def classical(inputs: list[Path], *, output: Path, method: Method) -> None:
-    """Restore photographs with a classical tool, to compare with: the same files as `restore` writes, for `evaluate`.
+    """Restore photographs with a classical tool, to compare with: the same files as `restore`
+    writes, for `evaluate`.
 
     Args:
         inputs: Photographs, or folders of them.
         output: File to write (one photograph), or folder (PNG files of the same names).
-        method: wiener (blur), nlm (noise: non-local means), dark-channel (haze), median (rain), clahe or gamma (low light).
+        method: wiener (blur), nlm (noise: non-local means), dark-channel (haze), median (rain),
+            clahe or gamma (low light).
     """
     assert set(METHODS) == set(get_args(Method))
     for source, target in tqdm(plan(inputs, output), desc=method, unit="photo"):
         photo = read_photo(source)
         result = METHODS[method](photo.rgb.permute(1, 2, 0).numpy().astype(np.float32))
-        rgb = torch.from_numpy(np.ascontiguousarray(np.clip(result, 0, 1), dtype=np.float32)).permute(2, 0, 1)
+        rgb = torch.from_numpy(
+            np.ascontiguousarray(np.clip(result, 0, 1), dtype=np.float32)
+        ).permute(2, 0, 1)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_photo(target, rgb, photo.alpha, photo.gray, photo.bits)

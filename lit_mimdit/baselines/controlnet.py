@@ -1,9 +1,12 @@
-"""ControlNet for SD3 (Zhang et al., arXiv 2302.05543; diffusers' SD3ControlNetModel) on the same frozen backbone.
+"""ControlNet for SD3 (Zhang et al., arXiv 2302.05543; diffusers' SD3ControlNetModel) on the same
+frozen backbone.
 
-    residual_0..residual_{n-1} = ControlNet(x_t, t, text, z_lq)        n trained copies of the backbone's first blocks, at every step
-    velocity = backbone(x_t, t, text), residual_floor(i n / L) added after block i of L, counted from 0; none after the last
+    residual_0..residual_{n-1} = ControlNet(x_t, t, text, z_lq)        n trained copies of the
+    backbone's first blocks, at every step velocity = backbone(x_t, t, text), residual_floor(i n /
+    L) added after block i of L, counted from 0; none after the last
 
-With n above L / 2 diffusers' rule adds the last layers nowhere; there floor(i n / (L - 1)) is taken, by which every layer has a block.
+With n above L / 2 diffusers' rule adds the last layers nowhere; there floor(i n / (L - 1)) is
+taken, by which every layer has a block.
 
 B = batch, C = latent channels, N = tokens, D = width, n = layers, L = blocks of the backbone.
 """
@@ -20,10 +23,12 @@ from lit_mimdit.models.network import ConditionedBackbone, Prompt
 
 @dataclass
 class ControlNetConfig:
-    """The trained branch: a ControlNet. Its width is the backbone's, into whose blocks its outputs are added.
+    """The trained branch: a ControlNet. Its width is the backbone's, into whose blocks its outputs
+    are added.
 
     Args:
-        layers: blocks copied from the backbone's start; 23 and 12 of 24 in the published ones for SD3.5-medium.
+        layers: blocks copied from the backbone's start; 23 and 12 of 24 in the published ones for
+            SD3.5-medium.
     """
 
     layers: int
@@ -34,33 +39,51 @@ class ControlNetConfig:
 
 
 class ControlCondition(NamedTuple):
-    """All that a ControlNet can know of the LQ images in advance: their latents (B, C, H, W). It has no routers."""
+    """All that a ControlNet can know of the LQ images in advance:
+
+    their latents (B, C, H, W). It has no routers.
+    """
 
     z_lq: Tensor
     routing: Decisions = ()
 
 
 class ControlBranch(nn.Module):
-    """diffusers' ControlNet, its weights copied from the transformer, its input and output projections 0 at the start."""
+    """diffusers' ControlNet, its weights copied from the transformer, its input and output
+    projections 0 at the start.
+    """
 
     def __init__(self, config: ControlNetConfig, transformer: SD3Transformer2DModel) -> None:
         super().__init__()
         sizes = transformer.config
         if config.layers >= sizes.num_layers:
-            limit = sizes.num_layers - 1  # the last block of SD3 has no text output and cannot be copied
-            raise ValueError(f"branch.layers is {config.layers}: this backbone of {sizes.num_layers} blocks gives 1 to {limit}")
+            limit = (
+                sizes.num_layers - 1
+            )  # the last block of SD3 has no text output and cannot be copied
+            raise ValueError(
+                f"branch.layers is {config.layers}: this backbone of {sizes.num_layers} blocks"
+                f" gives 1 to {limit}"
+            )
         self.config = config
-        # as SD3ControlNetModel.from_transformer, which writes into the transformer's own configuration
+        # as SD3ControlNetModel.from_transformer, which writes into the transformer's own
+        # configuration
         changes = {"num_layers": config.layers, "extra_conditioning_channels": 0}
-        net = SD3ControlNetModel.from_config({k: v for k, v in sizes.items() if not k.startswith("_")} | changes)
+        net = SD3ControlNetModel.from_config(
+            {k: v for k, v in sizes.items() if not k.startswith("_")} | changes
+        )
         for part in ("pos_embed", "time_text_embed", "context_embedder"):
             getattr(net, part).load_state_dict(getattr(transformer, part).state_dict())
-        for own, theirs in zip(net.transformer_blocks, transformer.transformer_blocks, strict=False):
+        for own, theirs in zip(
+            net.transformer_blocks, transformer.transformer_blocks, strict=False
+        ):
             own.load_state_dict(theirs.state_dict())
-        # what the last block says of the text goes nowhere: without a gradient its weights would stop training on several processes
+        # what the last block says of the text goes nowhere: without a gradient its weights would
+        # stop training on several processes
         net.transformer_blocks[-1].attn.to_add_out = nn.Identity()
         net.transformer_blocks[-1].ff_context = nn.Identity()
-        net.pos_embed.register_buffer("pos_embed", net.pos_embed.pos_embed, persistent=False)  # fixed; not part of what is trained
+        net.pos_embed.register_buffer(
+            "pos_embed", net.pos_embed.pos_embed, persistent=False
+        )  # fixed; not part of what is trained
         self.net = net
 
     def forward(self, x_t: Tensor, t: Tensor, z_lq: Tensor, prompt: Prompt) -> list[Tensor]:
@@ -85,7 +108,9 @@ class ControlNetDiT(ConditionedBackbone):
         prompt: text conditioning used when none is given (the empty prompt).
     """
 
-    def __init__(self, transformer: SD3Transformer2DModel, config: ControlNetConfig, prompt: Prompt) -> None:
+    def __init__(
+        self, transformer: SD3Transformer2DModel, config: ControlNetConfig, prompt: Prompt
+    ) -> None:
         super().__init__(transformer, prompt)
         self.branch = ControlBranch(config, transformer)
 
@@ -98,17 +123,31 @@ class ControlNetDiT(ConditionedBackbone):
         return ()
 
     def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> ControlCondition:
-        """LQ latents (B, C, H, W): kept, since a ControlNet looks at them together with x_t. ValueError if they do not fit."""
+        """LQ latents (B, C, H, W):
+
+        kept, since a ControlNet looks at them together with x_t. ValueError if they do not fit.
+        """
         self.grid(z_lq)
         return ControlCondition(z_lq)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: ControlCondition | None, prompt: Prompt | None = None) -> Tensor:
-        """Velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to 1 (noise); condition None: the bare backbone."""
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        condition: ControlCondition | None,
+        prompt: Prompt | None = None,
+    ) -> Tensor:
+        """Velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to 1 (noise);
+        condition None: the bare backbone.
+        """
         if condition is None:
             return self._velocity(x_t, t, prompt)
         residuals = self.branch(x_t, t, condition.z_lq, (prompt or self.prompt).expand(len(x_t)))
         residuals = [residual.to(self.backbone.dtype) for residual in residuals]
         blocks, layers = len(self.backbone.transformer_blocks), len(residuals)
         if 2 * layers > blocks:  # given one for every block, diffusers leaves the order as it is
-            residuals = [residuals[min(block * layers // (blocks - 1), layers - 1)] for block in range(blocks)]
+            residuals = [
+                residuals[min(block * layers // (blocks - 1), layers - 1)]
+                for block in range(blocks)
+            ]
         return self._velocity(x_t, t, prompt, block_controlnet_hidden_states=residuals)

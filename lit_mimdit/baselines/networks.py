@@ -12,9 +12,13 @@ NETWORKS = {"mim": (BranchConfig, MiMDiT), "controlnet": (ControlNetConfig, Cont
 
 def kind_of(config: AnyBranch) -> str:
     """The name of a branch's kind, as checkpoints hold it."""
-    return next(kind for kind, (configuration, _) in NETWORKS.items() if type(config) is configuration)
+    return next(
+        kind for kind, (configuration, _) in NETWORKS.items() if type(config) is configuration
+    )
 
 
-def build_network(transformer: SD3Transformer2DModel, config: AnyBranch, prompt: Prompt) -> ConditionedBackbone:
+def build_network(
+    transformer: SD3Transformer2DModel, config: AnyBranch, prompt: Prompt
+) -> ConditionedBackbone:
     """The network of this branch on a backbone."""
     return NETWORKS[kind_of(config)][1](transformer, config, prompt)

@@ -1,6 +1,8 @@
-"""Plain regression: the same kind of network as models/fidelity.py, from the degraded image alone, without any prior.
+"""Plain regression: the same kind of network as models/fidelity.py, from the degraded image alone,
+without any prior.
 
-x = x_lq + F(x_lq), trained on L1 as restoration networks are; by the logarithm that fidelity takes it left darkness and haze as they are.
+x = x_lq + F(x_lq), trained on L1 as restoration networks are; by the logarithm that fidelity takes
+it left darkness and haze as they are.
 """
 
 from pathlib import Path
@@ -20,7 +22,9 @@ TILE, OVERLAP = 512, 64  # pixels
 
 
 class Regression(CorrectionTraining):
-    """Trains on the data modules of the systems it is compared with; `predict` restores folders, for `evaluate`."""
+    """Trains on the data modules of the systems it is compared with; `predict` restores folders,
+    for `evaluate`.
+    """
 
     def build(self, widths: tuple[int, ...], blocks: int) -> nn.Module:
         """A U-Net that sees one image, and its statistics."""
@@ -33,10 +37,19 @@ class Regression(CorrectionTraining):
     def write(self, path: Path) -> None:
         """The finished network's file; `predict` takes the checkpoint."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.half().contiguous() for name, tensor in self.network.state_dict().items()}, path)
+        save_file(
+            {
+                name: tensor.half().contiguous()
+                for name, tensor in self.network.state_dict().items()
+            },
+            path,
+        )
 
     def predict_step(self, batch: Any, index: int) -> Tensor:
-        """Restored image (3, H, W) in [0, 1] of a photograph of any size. Raises ImageError for a broken file."""
+        """Restored image (3, H, W) in [0, 1] of a photograph of any size.
+
+        Raises ImageError for a broken file.
+        """
         _, photo, _ = batch
         if isinstance(photo, ImageError):
             raise photo
@@ -44,5 +57,7 @@ class Regression(CorrectionTraining):
         image = pad_to_multiple(photo.rgb[None].to(self.device), multiple)
         boxes = tiling.boxes(*image.shape[-2:], TILE, OVERLAP, multiple)
         with torch.no_grad():
-            restored = tiling.blend(image, boxes, boxes, OVERLAP, 1, lambda tiles, _: self.correct({"lq": tiles}))
+            restored = tiling.blend(
+                image, boxes, boxes, OVERLAP, 1, lambda tiles, _: self.correct({"lq": tiles})
+            )
         return restored[0, :, : photo.rgb.shape[-2], : photo.rgb.shape[-1]].clamp(0, 1).cpu()

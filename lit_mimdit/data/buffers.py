@@ -1,7 +1,9 @@
-"""Batches of loader processes in shared memory that is used again: fresh pages cost 1.5 of 13 ms of CPU time a pair (experiments/LOG.md).
+"""Batches of loader processes in shared memory that is used again: fresh pages cost 1.5 of 13 ms of
+CPU time a pair (experiments/LOG.md).
 
-A worker's k-th batch is asked for when the loader hands out its batch k - p, p the `prefetch_factor`. So when the worker begins to write
-batch k, k - p - 1 has been copied out, and its buffer is free: p + 1 buffers in turn are enough, if nothing else keeps them.
+A worker's k-th batch is asked for when the loader hands out its batch k - p, p the
+`prefetch_factor`. So when the worker begins to write batch k, k - p - 1 has been copied out, and
+its buffer is free: p + 1 buffers in turn are enough, if nothing else keeps them.
 """
 
 from collections import deque
@@ -39,23 +41,45 @@ class SharedBuffers:
             return self.collate(samples, stacked)
         self.number += 1
         batch = self.collate(samples, self._stack_into_buffer)
-        # an array travels in the message itself, a tensor in shared memory of its own: 0.3 ms on each side to hand over its descriptor
-        return tree_map_only(Tensor, lambda tensor: tensor if tensor.is_shared() else tensor.numpy(), batch)
+        # an array travels in the message itself, a tensor in shared memory of its own: 0.3 ms on
+        # each side to hand over its descriptor
+        return tree_map_only(
+            Tensor, lambda tensor: tensor if tensor.is_shared() else tensor.numpy(), batch
+        )
 
     def _stack_into_buffer(self, name: str, tensors: list[Tensor]) -> Tensor:
-        buffers, shape = self.buffers[self.number % len(self.buffers)], (len(tensors), *tensors[0].shape)
-        if name not in buffers or buffers[name].shape != shape or buffers[name].dtype != tensors[0].dtype:
+        buffers, shape = (
+            self.buffers[self.number % len(self.buffers)],
+            (
+                len(tensors),
+                *tensors[0].shape,
+            ),
+        )
+        if (
+            name not in buffers
+            or buffers[name].shape != shape
+            or buffers[name].dtype != tensors[0].dtype
+        ):
             buffers[name] = torch.empty(shape, dtype=tensors[0].dtype).share_memory_()
         return torch.stack(tensors, out=buffers[name])
 
 
 def copied(batches: Iterator[Any]) -> Iterator[Any]:
     """Batches in memory of this process, so that they last. What was pinned has been copied."""
-    mapped, shapes = deque(maxlen=64), None  # torch maps a buffer again each time it comes, unless its last mapping is still held
+    mapped, shapes = (
+        deque(maxlen=64),
+        None,
+    )  # torch maps a buffer again each time it comes, unless its last mapping is still held
     for batch in batches:
-        shared = [tensor for tensor in tree_leaves(batch) if isinstance(tensor, Tensor) and tensor.is_shared()]
+        shared = [
+            tensor
+            for tensor in tree_leaves(batch)
+            if isinstance(tensor, Tensor) and tensor.is_shared()
+        ]
         if shapes != (shapes := [tensor.shape for tensor in shared]):
             mapped.clear()  # these are other buffers
         mapped.append(shared)
-        batch = tree_map_only(Tensor, lambda tensor: tensor.clone() if tensor.is_shared() else tensor, batch)
+        batch = tree_map_only(
+            Tensor, lambda tensor: tensor.clone() if tensor.is_shared() else tensor, batch
+        )
         yield tree_map_only(np.ndarray, torch.from_numpy, batch)

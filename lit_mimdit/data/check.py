@@ -1,4 +1,6 @@
-"""Is a data set whole? Counts, sizes, broken files, and a picture of what is in it, before days of training on it."""
+"""Is a data set whole? Counts, sizes, broken files, and a picture of what is in it, before days of
+training on it.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +44,8 @@ def check(
     workers: int = 4,
     max_listed: int = 50,
 ) -> int:
-    """Check a paired data set or a folder of shards: print a summary and every problem, and write a picture of it.
+    """Check a paired data set or a folder of shards: print a summary and every problem, and write a
+    picture of it.
 
     Args:
         root: folder of the data set or of shards, or s3://bucket/folder of shards
@@ -50,32 +53,49 @@ def check(
         meta: foundir only: file of `GT-path, LQ-path` lines relative to root
         split: realrain1k and uhdll only: train, val or test (test if not given)
         frames: 4krd only: file naming the frames to use, `VID_001/00001` a line
-        contact_sheet: picture to write, one row a degradation with LQ and GT side by side; null for none
-        decode: decode every image, which finds truncated and corrupt files; false looks at headers only and is much faster (of shards:
-            at their checksums only)
+        contact_sheet: picture to write, one row a degradation with LQ and GT side by side; null for
+            none
+        decode: decode every image, which finds truncated and corrupt files; false looks at headers
+            only and is much faster (of shards: at their checksums only)
         samples: pairs a degradation on the contact sheet
         workers: threads that read images
         max_listed: problems and notes to print by name; the rest is counted
 
     Returns:
-        The number of problems: 0 if every file has its partner, can be read, and has its partner's size.
+        The number of problems: 0 if every file has its partner, can be read, and has its partner's
+        size.
     """
     for name, value in {"samples": samples, "workers": workers, "max_listed": max_listed}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    if contact_sheet is not None and (contact_sheet.suffix.lower() != ".png" or not contact_sheet.parent.is_dir()):
-        raise ValueError(f"contact_sheet must be a .png file in a folder that exists, got {contact_sheet}")
+    if contact_sheet is not None and (
+        contact_sheet.suffix.lower() != ".png" or not contact_sheet.parent.is_dir()
+    ):
+        raise ValueError(
+            f"contact_sheet must be a .png file in a folder that exists, got {contact_sheet}"
+        )
     place = str(root)
     if "://" in place or Path(place, MANIFEST).is_file():
-        options = {"meta": meta, "split": split, "frames": frames, "layout": None if layout == "auto" else layout}
+        options = {
+            "meta": meta,
+            "split": split,
+            "frames": frames,
+            "layout": None if layout == "auto" else layout,
+        }
         given = [name for name, value in options.items() if value is not None]
         if given:
-            raise ValueError(f"{place} holds shards, which have no option {', '.join(given)}: leave it out")
+            raise ValueError(
+                f"{place} holds shards, which have no option {', '.join(given)}: leave it out"
+            )
         found, names, read = check_shards(place, decode, workers)
     elif Path(place, PLAN).is_file():
-        raise ValueError(f"{place} holds unfinished shards: give the command that writes them again, it goes on")
+        raise ValueError(
+            f"{place} holds unfinished shards: give the command that writes them again, it goes on"
+        )
     else:
-        found, names, read = check_pairs(read_layout(layout, place, split=split, meta=meta, frames=frames), decode, workers)
+        found, names, read = check_pairs(
+            read_layout(layout, place, split=split, meta=meta, frames=frames), decode, workers
+        )
     print_findings(found, max_listed)
     if contact_sheet is not None and names:
         write_contact_sheet(contact_sheet, names, read, samples)
@@ -86,12 +106,17 @@ def check(
 def check_pairs(
     listed: PairList, decode: bool, workers: int
 ) -> tuple[Findings, list[tuple[str, str]], Callable[[int], tuple[Pixels, Pixels]]]:
-    """What is found of image files, degradation and id of each pair, and a reader of a pair's pixels for the contact sheet."""
+    """What is found of image files, degradation and id of each pair, and a reader of a pair's
+    pixels for the contact sheet.
+    """
     found = Findings(f"{listed.root}: layout {listed.layout}", len(listed))
     for problem in listed.problems:
         found.add_problems(problem.degradation, [str(problem)])
     reported: set[str] = set()  # a broken GT that several LQ share is one problem
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(listed), unit="pair", desc="checking", dynamic_ncols=True) as bar:
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(listed), unit="pair", desc="checking", dynamic_ncols=True) as bar,
+    ):
         for batch in _batches(listed.pairs, 16 * workers):
             for pair, (lq, gt) in zip(batch, pool.map(lambda pair: _probe(pair, decode), batch)):
                 summary = found.types[pair.degradation]
@@ -99,20 +124,35 @@ def check_pairs(
                 summary.extensions[f"{pair.gt.suffix[1:]}/{pair.lq.suffix[1:]}"] += 1
                 if isinstance(gt, ImageInfo):
                     summary.sizes[gt.width, gt.height] += 1
-                new = [problem for problem in _pair_problems(pair, lq, gt) if problem not in reported]
+                new = [
+                    problem for problem in _pair_problems(pair, lq, gt) if problem not in reported
+                ]
                 reported.update(new)
                 found.add_problems(pair.degradation, new)
-                found.notes |= {str(path): note for path, info in ((pair.lq, lq), (pair.gt, gt)) if (note := _note(path, info))}
+                found.notes |= {
+                    str(path): note
+                    for path, info in ((pair.lq, lq), (pair.gt, gt))
+                    if (note := _note(path, info))
+                }
             bar.update(len(batch))
             bar.set_postfix(problems=len(found.problems))
     if not listed.pairs and not found.problems:
-        found.problems.append(f"no pairs of images found in {listed.root} with the layout {listed.layout}")
+        found.problems.append(
+            f"no pairs of images found in {listed.root} with the layout {listed.layout}"
+        )
     names = [(pair.degradation, pair.id) for pair in listed.pairs]
-    return found, names, lambda number: (_pixels(listed.pairs[number].lq), _pixels(listed.pairs[number].gt))
+    return (
+        found,
+        names,
+        lambda number: (_pixels(listed.pairs[number].lq), _pixels(listed.pairs[number].gt)),
+    )
 
 
 def _batches(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
-    """Pieces of a list: a thread pool given a million pairs at once would hold a million results."""
+    """Pieces of a list:
+
+    a thread pool given a million pairs at once would hold a million results.
+    """
     iterator = iter(pairs)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -144,7 +184,10 @@ def _pair_problems(pair: Pair, lq: ImageInfo | ImageError, gt: ImageInfo | Image
     unreadable = [f"unreadable: {error}" for error in (lq, gt) if isinstance(error, ImageError)]
     if unreadable or (lq.width, lq.height) == (gt.width, gt.height):
         return unreadable
-    return [f"size mismatch: {pair.id}: LQ {lq.width}x{lq.height} ({pair.lq}), GT {gt.width}x{gt.height} ({pair.gt})"]
+    return [
+        f"size mismatch: {pair.id}: LQ {lq.width}x{lq.height} ({pair.lq}), GT"
+        f" {gt.width}x{gt.height} ({pair.gt})"
+    ]
 
 
 def _note(path: Path, info: ImageInfo | ImageError) -> str:
@@ -153,5 +196,6 @@ def _note(path: Path, info: ImageInfo | ImageError) -> str:
         return ""
     misnamed = path.suffix.lower() not in _EXTENSIONS_OF.get(info.format, (path.suffix.lower(),))
     return ", ".join(
-        ([f"is a {info.format}"] if misnamed else []) + ([f"EXIF orientation {info.orientation}"] if info.orientation != 1 else [])
+        ([f"is a {info.format}"] if misnamed else [])
+        + ([f"EXIF orientation {info.orientation}"] if info.orientation != 1 else [])
     )

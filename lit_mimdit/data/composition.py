@@ -1,4 +1,6 @@
-"""Degradations composed in the order in which light meets them, and FoundIR's 20 types as such compositions."""
+"""Degradations composed in the order in which light meets them, and FoundIR's 20 types as such
+compositions.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -25,10 +27,24 @@ from lit_mimdit.data.degradations import (
 
 # In physical order: scene, lens, optics, exposure, sensor, encoder.
 DEGRADATIONS: dict[str, Callable[..., np.ndarray]] = {
-    f.__name__: f for f in (haze, rain, raindrop, blur, motion_blur, defocus_blur, low_light, noise, sensor_noise, gaussian_noise, jpeg)
+    f.__name__: f
+    for f in (
+        haze,
+        rain,
+        raindrop,
+        blur,
+        motion_blur,
+        defocus_blur,
+        low_light,
+        noise,
+        sensor_noise,
+        gaussian_noise,
+        jpeg,
+    )
 }
 
-# The 20 folders of FoundIR's test set, in its order; the names within a type are in its order too: the first one leads.
+# The 20 folders of FoundIR's test set, in its order; the names within a type are in its order too:
+# the first one leads.
 FOUNDIR_TYPES: dict[str, tuple[str, ...]] = {
     "01Blur": ("blur",),
     "02Blur_Noise": ("blur", "noise"),
@@ -64,9 +80,11 @@ class Step(NamedTuple):
 def compose(names: Sequence[str], severity: Severity, generator: np.random.Generator) -> list[Step]:
     """Put degradations in physical order; the order of ``names`` says which of them leads.
 
-    The first name has the severity asked for and each later one is a step lighter than the one before it (light, at the lightest),
-    e.g. heavy Blur_Noise_JPEG is heavy blur, medium noise, light JPEG: damages multiply, and three heavy ones leave nothing to restore.
-    A degradation's random numbers do not depend on which others are asked for; ``generator`` always advances by the same amount.
+    The first name has the severity asked for and each later one is a step lighter than the one
+    before it (light, at the lightest), e.g. heavy Blur_Noise_JPEG is heavy blur, medium noise,
+    light JPEG: damages multiply, and three heavy ones leave nothing to restore. A degradation's
+        random numbers do not depend on which others are asked for; ``generator`` always advances by
+        the same amount.
     """
     check_severity(severity)
     for name in names:
@@ -74,7 +92,11 @@ def compose(names: Sequence[str], severity: Severity, generator: np.random.Gener
             raise ValueError(f"unknown degradation {name!r}: choose from {', '.join(DEGRADATIONS)}")
     seeds = dict(zip(DEGRADATIONS, generator.integers(2**63, size=len(DEGRADATIONS))))
     return [
-        Step(name, SEVERITIES[max(SEVERITIES.index(severity) - names.index(name), 0)], np.random.default_rng(seeds[name]))
+        Step(
+            name,
+            SEVERITIES[max(SEVERITIES.index(severity) - names.index(name), 0)],
+            np.random.default_rng(seeds[name]),
+        )
         for name in DEGRADATIONS
         if name in names
     ]
@@ -105,5 +127,7 @@ def degrade(
     output = image.astype(np.float32)
     extras = {"haze": {"depth": depth}, "low_light": {"grain": grain}}
     for step in compose(names, severity, generator):
-        output = DEGRADATIONS[step.name](output, step.severity, step.generator, **extras.get(step.name, {}))
+        output = DEGRADATIONS[step.name](
+            output, step.severity, step.generator, **extras.get(step.name, {})
+        )
     return output

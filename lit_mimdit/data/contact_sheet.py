@@ -15,7 +15,10 @@ Pixels = np.ndarray | None  # (H, W, 3) uint8 or uint16; None if the image canno
 
 
 def write_contact_sheet(
-    path: Path, names: Sequence[tuple[str, str]], read: Callable[[int], tuple[Pixels, Pixels]], samples: int = 2
+    path: Path,
+    names: Sequence[tuple[str, str]],
+    read: Callable[[int], tuple[Pixels, Pixels]],
+    samples: int = 2,
 ) -> None:
     """Write a PNG with `samples` pairs of every degradation, spread evenly over it.
 
@@ -30,10 +33,15 @@ def write_contact_sheet(
         rows[degradation].append(number)
     columns = min(samples, max(map(len, rows.values())))
     row_height = _LABEL + _CELL[1] + _GAP
-    sheet = Image.new("RGB", (_GAP + 2 * columns * (_CELL[0] + _GAP), _GAP + len(rows) * row_height), "white")
+    sheet = Image.new(
+        "RGB", (_GAP + 2 * columns * (_CELL[0] + _GAP), _GAP + len(rows) * row_height), "white"
+    )
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for row, name in enumerate(sorted(rows, key=natural_key)):
-        chosen = [rows[name][int(i)] for i in np.linspace(0, len(rows[name]) - 1, min(columns, len(rows[name])))]
+        chosen = [
+            rows[name][int(i)]
+            for i in np.linspace(0, len(rows[name]) - 1, min(columns, len(rows[name])))
+        ]
         for column, number in enumerate(chosen):
             id = names[number][1]
             for side, pixels in enumerate(read(number)):
@@ -49,7 +57,9 @@ def write_contact_sheet(
 def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The text without its middle if it is wider than a cell."""
     for keep in range(len(text), 0, -1):
-        short = text if keep == len(text) else f"{text[: keep // 2]}...{text[-(keep - keep // 2) :]}"
+        short = (
+            text if keep == len(text) else f"{text[: keep // 2]}...{text[-(keep - keep // 2) :]}"
+        )
         if font.getlength(short) <= _CELL[0]:
             return short
     return ""

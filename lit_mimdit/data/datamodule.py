@@ -26,7 +26,10 @@ from lit_mimdit.data.sources import FolderSource, Source
 
 
 class PhotoFiles(Dataset):
-    """Photographs to restore, without references: (name of the result, Photo, seed of the noise); for a broken file its ImageError."""
+    """Photographs to restore, without references:
+
+    (name of the result, Photo, seed of the noise); for a broken file its ImageError.
+    """
 
     def __init__(self, files: dict[Path, Path], seed: int) -> None:
         self.files, self.seed = list(files.items()), seed
@@ -43,12 +46,16 @@ class PhotoFiles(Dataset):
 
 
 def pairs_at_once(batch_size: int, micro_batch: int | None, processes: int, accumulate: int) -> int:
-    """Training pairs that a process takes at once, so that a step takes `batch_size`. ValueError if none is right."""
+    """Training pairs that a process takes at once, so that a step takes `batch_size`.
+
+    ValueError if none is right.
+    """
     micro = micro_batch or batch_size // (processes * accumulate)
     if micro * processes * accumulate != batch_size:
         raise ValueError(
-            f"data.batch_size is {batch_size}, but {processes} processes x {accumulate} accumulated batches x {micro} pairs make "
-            f"{micro * processes * accumulate}: change data.micro_batch, trainer.accumulate_grad_batches or data.batch_size"
+            f"data.batch_size is {batch_size}, but {processes} processes x {accumulate} accumulated"
+            f" batches x {micro} pairs make {micro * processes * accumulate}: change"
+            " data.micro_batch, trainer.accumulate_grad_batches or data.batch_size"
         )
     return micro
 
@@ -57,32 +64,43 @@ class FoundIRDataModule(L.LightningDataModule):
     """Pairs of degraded and clean images in the layout of FoundIR, or in shards.
 
     Args:
-        root: folder, or s3://bucket/folder of shards, that `train`, `val` and `test` are relative to.
+        root: folder, or s3://bucket/folder of shards, that `train`, `val` and `test` are relative
+            to.
         batch_size: training pairs a step, over all processes and accumulated batches together.
         crop: side of the training crop in pixels.
-        train: meta file of the training pairs (`GT-path, LQ-path` lines), or folder of shards (`data shard`, `data latents`), or s3://...
+        train: meta file of the training pairs (`GT-path, LQ-path` lines), or folder of shards
+            (`data shard`, `data latents`), or s3://...
         val: the same for validation (no latents).
         test: the same for test; null reads the folders of `root` (`01Blur/{GT,LQ}`, ...).
-        benchmarks: data sets that `test` evaluates as well, whole: layout (4krd, realrain1k, hazerd, uhdll) and its root, or
-            {root: ..., frames: ...} with the options of that layout.
+        benchmarks: data sets that `test` evaluates as well, whole: layout (4krd, realrain1k,
+            hazerd, uhdll) and its root, or {root: ..., frames: ...} with the options of that
+            layout.
         predict: photographs to restore with `predict`: a file or folder.
-        micro_batch: training pairs a process takes at once; null divides `batch_size` over the processes. The trainer's
-            accumulate_grad_batches must make up the rest, and an error says so if it does not.
+        micro_batch: training pairs a process takes at once; null divides `batch_size` over the
+            processes. The trainer's accumulate_grad_batches must make up the rest, and an error
+            says so if it does not.
         eval_batch_size: images a batch in validation and test; larger than 1 needs `eval_crop`.
         eval_crop: middle crop for validation and test in pixels; null takes whole images.
         augment: "none", "flip" or "dihedral".
         workers: loader processes; 0 loads in the training process.
         cache: keep decoded images in memory (small data sets).
         sample_data: write the small sample data set to `root` if nothing is there.
-        seed: of order, crops, augmentation, noise and times; the seed of every photograph that `predict` restores.
-        mixing: natural takes each training pair once an epoch; balanced takes every degradation equally often.
-        window: of shards, how many are mixed at a time; null mixes all, which asks for pieces of all shards all the time.
-        cache_dir: local folder in which whole shards are kept; null reads the pieces where they lie.
-        cache_gb: bound of that folder, 10^9 bytes; a process needs `window` shards of it (balanced: as many for each degradation).
+        seed: of order, crops, augmentation, noise and times; the seed of every photograph that
+            `predict` restores.
+        mixing: natural takes each training pair once an epoch; balanced takes every degradation
+            equally often.
+        window: of shards, how many are mixed at a time; null mixes all, which asks for pieces of
+            all shards all the time.
+        cache_dir: local folder in which whole shards are kept; null reads the pieces where they
+            lie.
+        cache_gb: bound of that folder, 10^9 bytes; a process needs `window` shards of it (balanced:
+            as many for each degradation).
         retries: of requests to S3 that fail (10 last about a minute and a half).
-        max_broken: share of the training pairs that may be unreadable; they are listed in quarantine.csv in the run's folder and another
-            pair takes their place. Above it the run stops; 0 stops at the first.
-        latents: of latent shards, take the mode of the GT's posterior as encoding on the spot does, or a sample of it.
+        max_broken: share of the training pairs that may be unreadable; they are listed in
+            quarantine.csv in the run's folder and another pair takes their place. Above it the run
+            stops; 0 stops at the first.
+        latents: of latent shards, take the mode of the GT's posterior as encoding on the spot does,
+            or a sample of it.
     """
 
     def __init__(
@@ -112,16 +130,28 @@ class FoundIRDataModule(L.LightningDataModule):
         latents: Literal["mode", "sample"] = "mode",
     ) -> None:
         super().__init__()
-        counts = {"batch_size": batch_size, "crop": crop, "eval_batch_size": eval_batch_size, "micro_batch": micro_batch, "window": window}
+        counts = {
+            "batch_size": batch_size,
+            "crop": crop,
+            "eval_batch_size": eval_batch_size,
+            "micro_batch": micro_batch,
+            "window": window,
+        }
         for key, value in counts.items():
             if value is not None and value < 1:
                 raise ValueError(f"data.{key} is {value}: it must be at least 1")
         if not 0 <= max_broken <= 1:
             raise ValueError(f"data.max_broken is {max_broken}: it is a share, from 0 to 1")
         if cache_gb <= 0:
-            raise ValueError(f"data.cache_gb is {cache_gb}: it must be more than 0; for no cache set data.cache_dir to null")
+            raise ValueError(
+                f"data.cache_gb is {cache_gb}: it must be more than 0; for no cache set"
+                " data.cache_dir to null"
+            )
         if eval_batch_size > 1 and eval_crop is None:
-            raise ValueError(f"data.eval_batch_size is {eval_batch_size}: images of one batch need one size, so set data.eval_crop")
+            raise ValueError(
+                f"data.eval_batch_size is {eval_batch_size}: images of one batch need one size, so"
+                " set data.eval_crop"
+            )
         if workers < 0:
             raise ValueError(f"data.workers is {workers}: it must be 0 or more")
         self.root = root if "://" in root else Path(root)
@@ -136,17 +166,25 @@ class FoundIRDataModule(L.LightningDataModule):
         self.latents_of: Manifest | None = None  # of the training latents, once they are opened
 
     def prepare_data(self) -> None:
-        if self.sample_data and isinstance(self.root, Path) and not (self.root.is_dir() and any(self.root.iterdir())):
+        if (
+            self.sample_data
+            and isinstance(self.root, Path)
+            and not (self.root.is_dir() and any(self.root.iterdir()))
+        ):
             write_sample_data(self.root, seed=self.seed)
 
     def pairs(self, split: Literal["train", "val", "test"]) -> list[Pair]:
         """The pairs of a split; ValueError if a file is missing or unpaired."""
         meta = self.meta[split]
         if not isinstance(self.root, Path):
-            raise ValueError(f"data.{split} is {meta!r}: only shards can be read from {self.root}; name their folder")
+            raise ValueError(
+                f"data.{split} is {meta!r}: only shards can be read from {self.root}; name their"
+                " folder"
+            )
         if not self.root.is_dir():
             raise ValueError(
-                f"data.root: there is no folder {str(self.root)!r}; `python -m lit_mimdit sample-data {self.root}` writes a small set"
+                f"data.root: there is no folder {str(self.root)!r}; `python -m lit_mimdit"
+                f" sample-data {self.root}` writes a small set"
             )
         found = read_layout("foundir", self.root, meta=None if meta is None else self.root / meta)
         if not found.pairs and not found.problems:
@@ -159,25 +197,44 @@ class FoundIRDataModule(L.LightningDataModule):
         for layout, place in self.benchmarks.items():
             options = {"root": place} if isinstance(place, str) else dict(place)
             if layout not in DATASETS or "root" not in options:
-                raise ValueError(f"data.benchmarks: {layout!r} needs a layout of {', '.join(DATASETS)} and a root, got {place!r}")
+                raise ValueError(
+                    f"data.benchmarks: {layout!r} needs a layout of {', '.join(DATASETS)} and a"
+                    f" root, got {place!r}"
+                )
             pairs = require_complete(read_layout(layout, options.pop("root"), **options))
-            found += [replace(pair, dataset=DATASETS[layout], id=f"{DATASETS[layout]}/{pair.id}") for pair in pairs]
+            found += [
+                replace(pair, dataset=DATASETS[layout], id=f"{DATASETS[layout]}/{pair.id}")
+                for pair in pairs
+            ]
         return found
 
     @property
     def cluster(self) -> Cluster:
         trainer = self.trainer
-        return Cluster(trainer.world_size, trainer.global_rank) if trainer is not None else Cluster()
+        return (
+            Cluster(trainer.world_size, trainer.global_rank) if trainer is not None else Cluster()
+        )
 
     def per_step(self) -> int:
-        """Training pairs that this process takes at once, so that a step over all processes takes `batch_size`."""
+        """Training pairs that this process takes at once, so that a step over all processes takes
+        `batch_size`.
+        """
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
         return pairs_at_once(self.batch_size, self.micro_batch, self.cluster.world_size, accumulate)
 
     def source(self, split: Literal["train", "val", "test"]) -> Source:
-        """Where the pairs of a split come from: shards if it names a folder of them, else image files."""
+        """Where the pairs of a split come from:
+
+        shards if it names a folder of them, else image files.
+        """
         name = self.meta[split] or "."
-        place = name if "://" in name else f"{self.root}/{name}" if isinstance(self.root, str) else str(self.root / name)
+        place = (
+            name
+            if "://" in name
+            else f"{self.root}/{name}"
+            if isinstance(self.root, str)
+            else str(self.root / name)
+        )
         if "://" in place or Path(place, MANIFEST).is_file():
             source = ShardSource(place, self.shard_cache, self.retries, self.latents == "sample")
             if not len(source):
@@ -186,10 +243,16 @@ class FoundIRDataModule(L.LightningDataModule):
                 source.require(self.crop, self.augment)
                 self.latents_of = source.manifest if source.latents else None
             elif source.latents:
-                raise ValueError(f"data.{split}: {place} holds latents, and evaluation needs images: name shards of images, or a meta file")
+                raise ValueError(
+                    f"data.{split}: {place} holds latents, and evaluation needs images: name shards"
+                    " of images, or a meta file"
+                )
             return source
         if Path(place, PLAN).is_file():
-            raise ValueError(f"data.{split}: {place} holds unfinished shards: give `python -m lit_mimdit data shard` again, it goes on")
+            raise ValueError(
+                f"data.{split}: {place} holds unfinished shards: give `python -m lit_mimdit data"
+                " shard` again, it goes on"
+            )
         return FolderSource(self.pairs(split), self.cache and split == "train")
 
     def _loader(self, dataset: PairDataset, sampler: EpochSampler) -> DataLoader:
@@ -209,19 +272,40 @@ class FoundIRDataModule(L.LightningDataModule):
         order = training_order(source.table(), self.mixing, self.window, self.seed)
         self.quarantine = Quarantine(len(source), self.max_broken)
         self.quarantine.load_state_dict(self._restored or {"rows": []})
-        sampler = EpochSampler(len(source), self.per_step(), self.seed, shuffle=True, drop_last=True, cluster=self.cluster, order=order)
-        return self._loader(PairDataset(source, self.crop, True, self.augment, self.seed, replace=True), sampler)
+        sampler = EpochSampler(
+            len(source),
+            self.per_step(),
+            self.seed,
+            shuffle=True,
+            drop_last=True,
+            cluster=self.cluster,
+            order=order,
+        )
+        return self._loader(
+            PairDataset(source, self.crop, True, self.augment, self.seed, replace=True), sampler
+        )
 
     def _eval_dataloader(self, split: Literal["val", "test"]) -> DataLoader:
         source = self.source(split)
         if split == "test" and self.benchmarks:
             if not isinstance(source, FolderSource):
                 raise ValueError(
-                    f"data.benchmarks are evaluated beside image files only: name a meta file as data.test, not {self.meta[split]!r}"
+                    "data.benchmarks are evaluated beside image files only: name a meta file as"
+                    f" data.test, not {self.meta[split]!r}"
                 )
-            source = FolderSource([replace(pair, dataset=DATASETS["foundir"]) for pair in source.pairs] + self.benchmark_pairs())
+            source = FolderSource(
+                [replace(pair, dataset=DATASETS["foundir"]) for pair in source.pairs]
+                + self.benchmark_pairs()
+            )
         dataset = PairDataset(source, self.eval_crop, False, "none", self.seed)
-        sampler = EpochSampler(len(source), self.eval_batch_size, self.seed, shuffle=False, drop_last=False, cluster=self.cluster)
+        sampler = EpochSampler(
+            len(source),
+            self.eval_batch_size,
+            self.seed,
+            shuffle=False,
+            drop_last=False,
+            cluster=self.cluster,
+        )
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader:
@@ -232,16 +316,24 @@ class FoundIRDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         if self.predict_from is None:
-            raise ValueError("data.predict names nothing to restore: set it to a photograph or a folder of photographs")
+            raise ValueError(
+                "data.predict names nothing to restore: set it to a photograph or a folder of"
+                " photographs"
+            )
         source = Path(self.predict_from)
         found = [source] if source.is_file() else list_images(source)
         if not found:
             raise ValueError(f"data.predict: no images in {str(source)!r}")
         files: dict[Path, Path] = {}
         for path in found:
-            name = path.relative_to(source.parent if source.is_file() else source).with_suffix(".png")
+            name = path.relative_to(source.parent if source.is_file() else source).with_suffix(
+                ".png"
+            )
             if name in files:
-                raise ValueError(f"data.predict: {files[name]} and {path} would both be written to {name}: restore them separately")
+                raise ValueError(
+                    f"data.predict: {files[name]} and {path} would both be written to {name}:"
+                    " restore them separately"
+                )
             files[name] = path
         own = dict(list(files.items())[self.cluster.rank :: self.cluster.world_size])
         return DataLoader(PhotoFiles(own, self.seed), batch_size=None, num_workers=self.workers)
@@ -258,7 +350,9 @@ class FoundIRDataModule(L.LightningDataModule):
         return batch
 
     def _take_note(self, faults: list[Fault]) -> None:
-        """All ranks learn of the faults of all, so that all stop in the same step if they are too many."""
+        """All ranks learn of the faults of all, so that all stop in the same step if they are too
+        many.
+        """
         trainer = self.trainer
         if trainer.strategy.reduce_boolean_decision(bool(faults), all=False):
             if trainer.world_size > 1:
@@ -266,7 +360,9 @@ class FoundIRDataModule(L.LightningDataModule):
                 torch.distributed.all_gather_object(gathered, faults)
                 faults = [fault for rank in gathered for fault in rank]
             for fault in self.quarantine.add(faults, trainer.current_epoch, trainer.global_step):
-                rank_zero_warn(f"{'not read' if fault.lost else 'mended'}: {fault.id}: {fault.reason}")
+                rank_zero_warn(
+                    f"{'not read' if fault.lost else 'mended'}: {fault.id}: {fault.reason}"
+                )
         if len(self.quarantine.rows) == self._written:
             return
         folder = trainer.log_dir or trainer.default_root_dir  # on every process: it is a broadcast
@@ -276,7 +372,11 @@ class FoundIRDataModule(L.LightningDataModule):
         self.quarantine.require_few(str(Path(folder, QUARANTINE)))
 
     def state_dict(self) -> dict[str, Any]:
-        return self.quarantine.state_dict() if self.quarantine is not None and self.quarantine.rows else {}
+        return (
+            self.quarantine.state_dict()
+            if self.quarantine is not None and self.quarantine.rows
+            else {}
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._restored = dict(state)

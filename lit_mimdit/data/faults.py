@@ -1,7 +1,8 @@
 """What happens to a sample that cannot be read: it is reported, and another takes its place.
 
-The stand-in is a function of (seed, epoch, place, attempt) and the table of the data set: each rank replaces its own samples without asking
-the others, no batch gets smaller, and so all ranks stay in step, with the same stand-in after an interruption.
+The stand-in is a function of (seed, epoch, place, attempt) and the table of the data set: each rank
+replaces its own samples without asking the others, no batch gets smaller, and so all ranks stay in
+step, with the same stand-in after an interruption.
 """
 
 from typing import NamedTuple
@@ -21,7 +22,8 @@ class Fault(NamedTuple):
 
 
 def stand_in(index: int, attempt: int, entropy: tuple[int, ...], group: np.ndarray) -> int:
-    """Index of the pair that takes the place of a broken one: of the same degradation at first, later any.
+    """Index of the pair that takes the place of a broken one: of the same degradation at first,
+    later any.
 
     Args:
         index: the broken pair.

@@ -24,8 +24,12 @@ class Findings:
     pairs: int = 0
     types: defaultdict[str, TypeSummary] = field(default_factory=lambda: defaultdict(TypeSummary))
     problems: list[str] = field(default_factory=list)
-    notes: dict[str, str] = field(default_factory=dict)  # of files: what is unusual about them, and is taken care of
-    left_out: list[str] = field(default_factory=list)  # pairs that were left out when shards were written
+    notes: dict[str, str] = field(
+        default_factory=dict
+    )  # of files: what is unusual about them, and is taken care of
+    left_out: list[str] = field(
+        default_factory=list
+    )  # pairs that were left out when shards were written
 
     def add_problems(self, degradation: str, problems: list[str]) -> None:
         self.types[degradation].problems += len(problems)
@@ -36,7 +40,13 @@ def print_findings(found: Findings, max_listed: int) -> None:
     """A table by degradation, then every list, cut at `max_listed` lines."""
     header = ("degradation", "pairs", "sizes", "GT/LQ files", "problems")
     rows = [
-        (name, str(row.pairs), _most_common(row.sizes, "{0[0]}x{0[1]}"), _most_common(row.extensions, "{0}"), str(row.problems))
+        (
+            name,
+            str(row.pairs),
+            _most_common(row.sizes, "{0[0]}x{0[1]}"),
+            _most_common(row.extensions, "{0}"),
+            str(row.problems),
+        )
         for name, row in sorted(found.types.items(), key=lambda item: natural_key(item[0]))
     ]
     total = ("total", str(found.pairs), "", "", str(len(found.problems)))
@@ -44,13 +54,23 @@ def print_findings(found: Findings, max_listed: int) -> None:
     rule = tuple("-" * width for width in widths)
     print(f"\n{found.title}")
     for row in (header, rule, *rows, rule, total):
-        cells = [cell.rjust(width) if i in (1, 4) else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        cells = [
+            cell.rjust(width) if i in (1, 4) else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+        ]
         print("  ".join(cells).rstrip())
     _print_list("Problems", found.problems, max_listed)
     misnamed = sum("is a " in note for note in found.notes.values())
     turned = sum("EXIF" in note for note in found.notes.values())
-    title = f"Notes, taken care of: {misnamed} file(s) of another format than their name says, {turned} with EXIF orientation"
-    _print_list(title, [f"{path}: {found.notes[path]}" for path in sorted(found.notes, key=natural_key)], max_listed)
+    title = (
+        f"Notes, taken care of: {misnamed} file(s) of another format than their name says, {turned}"
+        " with EXIF orientation"
+    )
+    _print_list(
+        title,
+        [f"{path}: {found.notes[path]}" for path in sorted(found.notes, key=natural_key)],
+        max_listed,
+    )
     _print_list("Left out when the shards were written", found.left_out, max_listed)
     print(f"\n{len(found.problems) or 'no'} problem(s), {found.pairs} pair(s)")
 

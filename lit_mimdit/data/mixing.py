@@ -1,7 +1,9 @@
-"""Which pairs make an epoch, in which order: pure functions of (seed, epoch) and of the table of the data set, never of speed or workers.
+"""Which pairs make an epoch, in which order: pure functions of (seed, epoch) and of the table of
+the data set, never of speed or workers.
 
-An order is an int64 array of places. place = visit * samples + index: the index of a pair, and how many times this epoch has had that pair
-before (always 0 in the natural mixing). A place is what a sample's random numbers are drawn from, so a second visit is another crop.
+An order is an int64 array of places. place = visit * samples + index: the index of a pair, and how
+many times this epoch has had that pair before (always 0 in the natural mixing). A place is what a
+sample's random numbers are drawn from, so a second visit is another crop.
 """
 
 from collections.abc import Callable
@@ -22,7 +24,8 @@ def _draw(*entropy: int) -> np.random.Generator:
 class Table:
     """What the order needs to know of each of n pairs.
 
-    group: (n,) number of its degradation. shard: (n,) number of the file it lies in; None for a folder of images.
+    group: (n,) number of its degradation. shard: (n,) number of the file it lies in; None for a
+        folder of images.
     """
 
     group: np.ndarray
@@ -32,18 +35,22 @@ class Table:
         return len(self.group)
 
 
-def shuffled(members: np.ndarray, shard: np.ndarray | None, window: int | None, draw: np.random.Generator) -> np.ndarray:
+def shuffled(
+    members: np.ndarray, shard: np.ndarray | None, window: int | None, draw: np.random.Generator
+) -> np.ndarray:
     """A permutation of `members` (m,).
 
-    With a window, shards come in drawn order and `window` of them at a time are mixed pair by pair: a reader then needs no more than that
-    many shards at once. Without (None), all pairs are mixed.
+    With a window, shards come in drawn order and `window` of them at a time are mixed pair by pair:
+    a reader then needs no more than that many shards at once. Without (None), all pairs are mixed.
     """
     if window is None or shard is None:
         return draw.permutation(members)
     present = np.unique(shard[members])
     turn = np.empty(present.max() + 1, np.int64)
     turn[draw.permutation(present)] = np.arange(len(present))
-    mixed = draw.permutation(members)  # then a stable sort by window: inside one, the drawn order stays
+    mixed = draw.permutation(
+        members
+    )  # then a stable sort by window: inside one, the drawn order stays
     return mixed[np.argsort(turn[shard[mixed]] // window, kind="stable")]
 
 
@@ -57,11 +64,13 @@ def natural(table: Table, window: int | None, seed: int) -> Order:
 
 
 def balanced(table: Table, window: int | None, seed: int) -> Order:
-    """Every degradation equally often, and in every stretch of as many samples as there are degradations, each once.
+    """Every degradation equally often, and in every stretch of as many samples as there are
+    degradations, each once.
 
-    With n pairs of k degradations an epoch has ceil(n / k) samples of each. The pairs of a degradation come in passes, each pass all of
-    them in another order, and an epoch goes on where the one before stopped: over a run no pair is more than one pass ahead of another
-    of its degradation.
+    With n pairs of k degradations an epoch has ceil(n / k) samples of each. The pairs of a
+    degradation come in passes, each pass all of them in another order, and an epoch goes on where
+    the one before stopped: over a run no pair is more than one pass ahead of another of its
+        degradation.
     """
     names = np.unique(table.group)
     members = [np.flatnonzero(table.group == name) for name in names]
@@ -71,13 +80,18 @@ def balanced(table: Table, window: int | None, seed: int) -> Order:
         """The `share` places of a degradation in an epoch."""
         own, place = members[kind], epoch * share
         passes = range(place // len(own), (place + share - 1) // len(own) + 1)
-        drawn = [shuffled(own, table.shard, window, _draw(seed, int(names[kind]), number)) for number in passes]
+        drawn = [
+            shuffled(own, table.shard, window, _draw(seed, int(names[kind]), number))
+            for number in passes
+        ]
         start = place - passes[0] * len(own)
         indices = np.concatenate(drawn)[start : start + share]
         return _visits(indices) * len(table) + indices
 
     def order(epoch: int) -> np.ndarray:
-        columns = np.stack([stream(kind, epoch) for kind in range(len(names))], axis=1)  # (share, k)
+        columns = np.stack(
+            [stream(kind, epoch) for kind in range(len(names))], axis=1
+        )  # (share, k)
         return _draw(seed, epoch, len(names)).permuted(columns, axis=1).reshape(-1)
 
     return order

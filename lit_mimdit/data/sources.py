@@ -1,4 +1,7 @@
-"""Where the pixels of a pair come from. A source is asked by index and answers with both images, cut alike."""
+"""Where the pixels of a pair come from.
+
+A source is asked by index and answers with both images, cut alike.
+"""
 
 from typing import Any, Protocol
 
@@ -29,8 +32,11 @@ class Source(Protocol):
 
     def table(self) -> Table: ...
 
-    def read(self, index: int, crop: int | None, draw: np.random.Generator | None) -> tuple[Any, Any]:
-        """LQ and GT (H, W, 3), uint8 or uint16: a square of side `crop`, drawn, or the middle one if `draw` is None; whole if `crop` is.
+    def read(
+        self, index: int, crop: int | None, draw: np.random.Generator | None
+    ) -> tuple[Any, Any]:
+        """LQ and GT (H, W, 3), uint8 or uint16: a square of side `crop`, drawn, or the middle one
+        if `draw` is None; whole if `crop` is.
 
         Raises `ImageError`.
         """
@@ -39,7 +45,9 @@ class Source(Protocol):
         """What went wrong without costing a sample, since this was last asked."""
 
 
-def crop_box(height: int, width: int, size: int, draw: np.random.Generator | None) -> tuple[int, int]:
+def crop_box(
+    height: int, width: int, size: int, draw: np.random.Generator | None
+) -> tuple[int, int]:
     """(top, left) of a crop of side `size`: drawn, or the middle if `draw` is None."""
     spare = height - size, width - size
     if draw is None:
@@ -47,7 +55,9 @@ def crop_box(height: int, width: int, size: int, draw: np.random.Generator | Non
     return int(draw.integers(0, spare[0] + 1)), int(draw.integers(0, spare[1] + 1))
 
 
-def place_crop(height: int, width: int, size: int, draw: np.random.Generator | None, name: str) -> tuple[int, int]:
+def place_crop(
+    height: int, width: int, size: int, draw: np.random.Generator | None, name: str
+) -> tuple[int, int]:
     """As `crop_box`; `ImageError` if the image called `name` is smaller than the crop."""
     if min(height, width) < size:
         raise ImageError(f"{name} is {width} x {height} pixels, smaller than the crop of {size}")
@@ -58,7 +68,9 @@ def require_same_size(lq: np.ndarray, gt: np.ndarray, pair: Pair) -> None:
     """`ImageError` unless both images of a pair have one size."""
     if lq.shape != gt.shape:
         sizes = f"{lq.shape[1]} x {lq.shape[0]} and {gt.shape[1]} x {gt.shape[0]}"
-        raise ImageError(f"pair {pair.id}: {pair.lq} and {pair.gt} have different sizes, {sizes} pixels")
+        raise ImageError(
+            f"pair {pair.id}: {pair.lq} and {pair.gt} have different sizes, {sizes} pixels"
+        )
 
 
 class FolderSource:
@@ -94,7 +106,9 @@ class FolderSource:
             self.decoded[index] = lq, gt
         return lq, gt
 
-    def read(self, index: int, crop: int | None, draw: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self, index: int, crop: int | None, draw: np.random.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         lq, gt = self._decode(index)
         if crop is None:
             return lq, gt

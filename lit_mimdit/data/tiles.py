@@ -13,7 +13,10 @@ class Box(NamedTuple):
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles of `tile` pixels start along a side of `length`: as few as cover it with neighbours sharing `overlap` or more, evenly."""
+    """Where tiles of `tile` pixels start along a side of `length`:
+
+    as few as cover it with neighbours sharing `overlap` or more, evenly.
+    """
     if length <= tile:
         return [0]
     count = -(-(length - tile) // (tile - overlap)) + 1
@@ -21,11 +24,16 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def boxes(height: int, width: int, tile: int | None, overlap: int = 0) -> list[Box]:
-    """Tiles that cover an image, row by row; one box of the whole image if `tile` is None. A shorter side is its tile's side."""
+    """Tiles that cover an image, row by row; one box of the whole image if `tile` is None.
+
+    A shorter side is its tile's side.
+    """
     if tile is None:
         return [Box(0, 0, height, width)]
     if not 0 <= overlap < tile:
-        raise ValueError(f"overlap is {overlap}: it must be 0 or more and smaller than the tile of {tile} pixels")
+        raise ValueError(
+            f"overlap is {overlap}: it must be 0 or more and smaller than the tile of {tile} pixels"
+        )
     rows, columns = starts(height, tile, overlap), starts(width, tile, overlap)
     return [Box(top, left, min(tile, height), min(tile, width)) for top in rows for left in columns]
 
@@ -33,5 +41,8 @@ def boxes(height: int, width: int, tile: int | None, overlap: int = 0) -> list[B
 def shared(one: Box, other: Box) -> Box | None:
     """What two boxes share, None if nothing."""
     top, left = max(one.top, other.top), max(one.left, other.left)
-    bottom, right = min(one.top + one.height, other.top + other.height), min(one.left + one.width, other.left + other.width)
+    bottom, right = (
+        min(one.top + one.height, other.top + other.height),
+        min(one.left + one.width, other.left + other.width),
+    )
     return Box(top, left, bottom - top, right - left) if bottom > top and right > left else None

@@ -1,4 +1,7 @@
-"""Pictures of a report without a plotting library: interval plots and router weights as SVG, before/after strips as images."""
+"""Pictures of a report without a plotting library:
+
+interval plots and router weights as SVG, before/after strips as images.
+"""
 
 import html
 import math
@@ -27,8 +30,14 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def interval_plot(key: str, series: dict[str, dict[str, dict[str, Any]]], width: int = 760) -> str:
-    """Means with intervals, a line an entry of each group: series -> group -> {"mean", "low", "high", "n"}. An SVG text."""
-    groups = sorted(dict.fromkeys(group for values in series.values() for group in values), key=lambda group: group.split()[-1:] == ["all"])
+    """Means with intervals, a line an entry of each group:
+
+    series -> group -> {"mean", "low", "high", "n"}. An SVG text.
+    """
+    groups = sorted(
+        dict.fromkeys(group for values in series.values() for group in values),
+        key=lambda group: group.split()[-1:] == ["all"],
+    )
     known = [v for values in series.values() for v in values.values() if v["mean"] is not None]
     ends = [x for v in known for x in (v["mean"], v["low"], v["high"]) if x is not None]
     axis = ticks(min(ends), max(ends))
@@ -39,21 +48,39 @@ def interval_plot(key: str, series: dict[str, dict[str, dict[str, Any]]], width:
     metric = METRICS[key]
     title = f"{metric.label}, {metric.direction}"
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'font-family="sans-serif" font-size="12" role="img"><title>{html.escape(title)}</title>',
-        f'<rect width="{width}" height="{height}" fill="white"/><text x="{LEFT}" y="16" font-weight="bold">{html.escape(title)}</text>',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
+            f' width="{width}" height="{height}" font-family="sans-serif" font-size="12"'
+            f' role="img"><title>{html.escape(title)}</title>'
+        ),
+        (
+            f'<rect width="{width}" height="{height}" fill="white"/><text x="{LEFT}" y="16"'
+            f' font-weight="bold">{html.escape(title)}</text>'
+        ),
     ]
     bottom = TOP + pitch * len(groups)
     for tick in axis:
         x = scale(tick)
-        parts.append(f'<line x1="{x:.1f}" y1="{TOP - 8}" x2="{x:.1f}" y2="{bottom}" stroke="#ddd"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle" fill="#555">{tick:g}</text>')
+        parts.append(
+            f'<line x1="{x:.1f}" y1="{TOP - 8}" x2="{x:.1f}" y2="{bottom}" stroke="#ddd"/>'
+        )
+        parts.append(
+            f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle" fill="#555">{tick:g}</text>'
+        )
     for row, group in enumerate(groups):
         y = TOP + pitch * row
-        parts.append(f'<text x="{LEFT - 10}" y="{y + pitch / 2 - 1:.1f}" text-anchor="end">{html.escape(group)}</text>')
+        parts.append(
+            f'<text x="{LEFT - 10}" y="{y + pitch / 2 - 1:.1f}"'
+            f' text-anchor="end">{html.escape(group)}</text>'
+        )
         for i, (name, values) in enumerate(series.items()):
             parts += _mark(
-                values.get(group), scale, y + line * i + line / 2, COLOURS[i % len(COLOURS)], f"{name}, {group}", metric.decimals
+                values.get(group),
+                scale,
+                y + line * i + line / 2,
+                COLOURS[i % len(COLOURS)],
+                f"{name}, {group}",
+                metric.decimals,
             )
     for i, name in enumerate(series):
         y = bottom + 32 + ROW * i
@@ -62,31 +89,46 @@ def interval_plot(key: str, series: dict[str, dict[str, dict[str, Any]]], width:
     return "".join([*parts, "</svg>"])
 
 
-def _mark(value: dict[str, Any] | None, scale: Any, y: float, colour: str, name: str, decimals: int) -> list[str]:
+def _mark(
+    value: dict[str, Any] | None, scale: Any, y: float, colour: str, name: str, decimals: int
+) -> list[str]:
     if value is None or value["mean"] is None:
         return []
     x = scale(value["mean"])
     text = f"{name}: {value['mean']:.{decimals}f} (N = {value['n']})"
-    parts = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"><title>{html.escape(text)}</title></circle>']
+    parts = [
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"'
+        f' fill="{colour}"><title>{html.escape(text)}</title></circle>'
+    ]
     if value["low"] is not None:
         ends = scale(value["low"]), scale(value["high"])
-        parts.append(f'<line x1="{ends[0]:.1f}" y1="{y:.1f}" x2="{ends[1]:.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="1.5"/>')
+        parts.append(
+            f'<line x1="{ends[0]:.1f}" y1="{y:.1f}" x2="{ends[1]:.1f}" y2="{y:.1f}"'
+            f' stroke="{colour}" stroke-width="1.5"/>'
+        )
     return parts
 
 
 def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) -> str:
-    """Inter-MoE weights of an image: a stacked bar a block, block 0 first, with the groups' names. An SVG text."""
+    """Inter-MoE weights of an image:
+
+    a stacked bar a block, block 0 first, with the groups' names. An SVG text.
+    """
     bar, top = max(6, min(28, (width - 40) // max(1, len(blocks)) - 4)), 20
     height, tall = 130, 80
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'font-family="sans-serif" font-size="11" role="img"><title>Inter-MoE weights by block</title>',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
+            f' width="{width}" height="{height}" font-family="sans-serif" font-size="11"'
+            ' role="img"><title>Inter-MoE weights by block</title>'
+        ),
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
     x = 0
     for index, name in enumerate(names):
         parts.append(
-            f'<rect x="{x}" y="2" width="10" height="10" fill="{GROUPS[index % len(GROUPS)]}"/><text x="{x + 14}" y="11">{name}</text>'
+            f'<rect x="{x}" y="2" width="10" height="10"'
+            f' fill="{GROUPS[index % len(GROUPS)]}"/><text x="{x + 14}" y="11">{name}</text>'
         )
         x += 24 + 7 * len(name)
     for block, weights in enumerate(blocks):
@@ -98,12 +140,17 @@ def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) 
             shape = f'x="{x}" y="{y:.1f}" width="{bar}" height="{side:.1f}" fill="{colour}"'
             parts.append(f"<rect {shape}><title>{about}</title></rect>")
             y += side
-        parts.append(f'<text x="{x + bar / 2}" y="{top + tall + 14}" text-anchor="middle" fill="#555">{block}</text>')
+        parts.append(
+            f'<text x="{x + bar / 2}" y="{top + tall + 14}" text-anchor="middle"'
+            f' fill="#555">{block}</text>'
+        )
     return "".join([*parts, "</svg>"])
 
 
 def strip(paths: list[Path], side: int) -> Image.Image:
-    """Images of one size side by side, each at most `side` pixels in height and width, never enlarged."""
+    """Images of one size side by side, each at most `side` pixels in height and width, never
+    enlarged.
+    """
     pictures = []
     for path in paths:
         pixels = read_rgb(path)
@@ -113,7 +160,11 @@ def strip(paths: list[Path], side: int) -> Image.Image:
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         pictures.append(picture)
     gap = 4
-    sheet = Image.new("RGB", (sum(p.width + gap for p in pictures) - gap, max(p.height for p in pictures)), "white")
+    sheet = Image.new(
+        "RGB",
+        (sum(p.width + gap for p in pictures) - gap, max(p.height for p in pictures)),
+        "white",
+    )
     x = 0
     for picture in pictures:
         sheet.paste(picture, (x, 0))

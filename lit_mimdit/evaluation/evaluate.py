@@ -1,6 +1,7 @@
 """`python -m lit_mimdit evaluate`: scores of any method's folder of restored images.
 
-One pass over the images, one size at a time, appended to a record as they come: the same command goes on after a kill.
+One pass over the images, one size at a time, appended to a record as they come: the same command
+goes on after a kill.
 """
 
 import hashlib
@@ -18,7 +19,14 @@ from tqdm import tqdm
 
 from lit_mimdit.data.image_io import ImageError, read_rgb, to_tensor
 from lit_mimdit.evaluation import metrics as table
-from lit_mimdit.evaluation.outputs import LATEX, MARKDOWN, SCORES, SUMMARY, print_tables, write_results
+from lit_mimdit.evaluation.outputs import (
+    LATEX,
+    MARKDOWN,
+    SCORES,
+    SUMMARY,
+    print_tables,
+    write_results,
+)
 from lit_mimdit.evaluation.pairing import Item, Pairing, pair, require_whole
 from lit_mimdit.evaluation.perceptual import MAX_PIXELS
 from lit_mimdit.evaluation.record import Record, Row
@@ -54,15 +62,19 @@ def evaluate(
 ) -> int:
     """Evaluate a folder of restored images, of this or any other method, against their references.
 
-    Images are paired by name (extensions and GT/LQ folders may differ) and never resized. The same command goes on where it was killed.
+    Images are paired by name (extensions and GT/LQ folders may differ) and never resized. The same
+    command goes on where it was killed.
 
     Args:
         restored: Folder of restored images.
         output: Folder for summary.json, scores.csv, tables.md, tables.tex and the record.
-        reference: Folder of clean images, or a data set's root with --layout; without it only NIQE, LIQE, MUSIQ and CLIPIQA are computed.
-        degraded: Folder of the images before restoration, to be scored as well; with --layout the same root again.
+        reference: Folder of clean images, or a data set's root with --layout; without it only NIQE,
+            LIQE, MUSIQ and CLIPIQA are computed.
+        degraded: Folder of the images before restoration, to be scored as well; with --layout the
+            same root again.
         metrics: Metrics by key, with commas; `python -m lit_mimdit metrics` lists them.
-        layout: Of the reference data set: foundir, 4krd, realrain1k, hazerd, uhdll or auto; without it a plain folder.
+        layout: Of the reference data set: foundir, 4krd, realrain1k, hazerd, uhdll or auto; without
+            it a plain folder.
         meta: Meta file of a foundir data set.
         split: Of realrain1k and uhdll.
         frames: Frame list of 4krd.
@@ -73,7 +85,8 @@ def evaluate(
         download: Fetch missing weights from their published addresses.
         device: auto, cpu, cuda, cuda:1, mps.
         batch_size: Images of one size computed at once.
-        max_pixels: Larger images are scored in tiles by the metrics whose memory grows with the image; 0 for no cap.
+        max_pixels: Larger images are scored in tiles by the metrics whose memory grows with the
+            image; 0 for no cap.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
 
@@ -83,15 +96,22 @@ def evaluate(
     for key, value in {"batch_size": batch_size, "resamples": resamples}.items():
         if value < 1:
             raise ValueError(f"{key} is {value}: it must be at least 1")
-    if output.resolve() in {folder.resolve() for folder in (restored, reference, degraded) if folder is not None}:
+    if output.resolve() in {
+        folder.resolve() for folder in (restored, reference, degraded) if folder is not None
+    }:
         raise ValueError(f"output is {output}: give a folder of its own, not one of the images'")
     table.choose(metrics)  # before the folders are read
     run = read_records(restored)
     found = pair(restored, reference, degraded, layout, meta=meta, split=split, frames=frames)
     require_whole(found, intersection)
     if found.problems:
-        print(f"intersection: N = {len(found.items)}; {len(found.problems)} image(s) left out, listed in summary.json")
-    scorer = Scorer(metrics, choose_device(device), reference is not None, max_pixels, weights, download)
+        print(
+            f"intersection: N = {len(found.items)}; {len(found.problems)} image(s) left out, listed"
+            " in summary.json"
+        )
+    scorer = Scorer(
+        metrics, choose_device(device), reference is not None, max_pixels, weights, download
+    )
     record = Record(output, settings(scorer, found), restart)
     try:
         score_all(scorer, found, record, batch_size)
@@ -112,12 +132,22 @@ def evaluate(
         "restoration": provenance(run, restored, found),
     }
     summary = about | summarise(rows, features, scorer.describe(), seed, resamples)
-    files = {(item.id, v): os.path.relpath(path, output) for item in found.items for v, path in item.files.items()}
+    files = {
+        (item.id, v): os.path.relpath(path, output)
+        for item in found.items
+        for v, path in item.files.items()
+    }
     write_results(output, summary, rows, files, routing_of(run, restored, found))
     print_tables(summary)
-    print(f"\nin {output}: {', '.join((SUMMARY, SCORES, MARKDOWN, LATEX))}; with pictures: python -m lit_mimdit report {output} -o FOLDER")
+    print(
+        f"\nin {output}: {', '.join((SUMMARY, SCORES, MARKDOWN, LATEX))}; with pictures: python -m"
+        f" lit_mimdit report {output} -o FOLDER"
+    )
     for failure in summary["failed"][:10]:
-        print(f"error: {failure['id']} {failure['version']} {failure['metric']}: {failure['reason']}", file=sys.stderr)
+        print(
+            f"error: {failure['id']} {failure['version']} {failure['metric']}: {failure['reason']}",
+            file=sys.stderr,
+        )
     return 1 if summary["failed"] else 0
 
 
@@ -127,8 +157,15 @@ def settings(scorer: Scorer, found: Pairing) -> dict[str, Any]:
     for item in found.items:
         for which, path in item.files.items():
             status = path.stat()
-            digest.update(f"{item.id}\0{item.degradation}\0{which}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return {"metrics": scorer.describe(), "images": digest.hexdigest(), "dataset": found.dataset, "device": scorer.device.type}
+            digest.update(
+                f"{item.id}\0{item.degradation}\0{which}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
+            )
+    return {
+        "metrics": scorer.describe(),
+        "images": digest.hexdigest(),
+        "dataset": found.dataset,
+        "device": scorer.device.type,
+    }
 
 
 def batches(items: list[Item], batch_size: int) -> Iterator[list[Item]]:
@@ -150,7 +187,9 @@ def score_all(scorer: Scorer, found: Pairing, record: Record, batch_size: int) -
     done = len(found.items) - len(todo)
     if done:
         print(f"{done} of {len(found.items)} images are in the record already")
-    with tqdm(total=len(found.items), initial=done, desc="images", unit="image", disable=not todo) as bar:
+    with tqdm(
+        total=len(found.items), initial=done, desc="images", unit="image", disable=not todo
+    ) as bar:
         for batch in batches(todo, batch_size):
             score_batch(scorer, batch, found.dataset, record)
             bar.update(len(batch))
@@ -162,7 +201,10 @@ def versions(item: Item, scorer: Scorer) -> list[str]:
 
 
 def score_batch(scorer: Scorer, batch: list[Item], dataset: str, record: Record) -> None:
-    """Read, score and record items of one size. An item with a file that cannot be read is recorded as failed."""
+    """Read, score and record items of one size.
+
+    An item with a file that cannot be read is recorded as failed.
+    """
     images: dict[str, list[Tensor]] = {version: [] for version in batch[0].files}
     whole: list[Item] = []
     for item in batch:
@@ -185,7 +227,14 @@ def score_batch(scorer: Scorer, batch: list[Item], dataset: str, record: Record)
                 record.add(_row(item, version, dataset), np.asarray(feature))
             continue
         for item, result in zip(whole, scorer.score(stacked, references), strict=True):
-            row = _row(item, version, dataset, scores=result.scores, errors=result.errors, tiles=result.tiles)
+            row = _row(
+                item,
+                version,
+                dataset,
+                scores=result.scores,
+                errors=result.errors,
+                tiles=result.tiles,
+            )
             record.add(row, result.feature)
 
 
@@ -194,14 +243,24 @@ def _row(item: Item, version: str, dataset: str, **values: Any) -> Row:
 
 
 def provenance(run: dict[str, Any] | None, folder: Path, found: Pairing) -> dict[str, Any] | None:
-    """How the restored images were made, without the images' own entries; how many of them the record names."""
+    """How the restored images were made, without the images' own entries; how many of them the
+    record names.
+    """
     if run is None:
         return None
-    named = sum(item.files["restored"].relative_to(folder).as_posix() in run["images"] for item in found.items)
-    return {key: value for key, value in run.items() if key != "images"} | {"images_named": named, "images_evaluated": len(found.items)}
+    named = sum(
+        item.files["restored"].relative_to(folder).as_posix() in run["images"]
+        for item in found.items
+    )
+    return {key: value for key, value in run.items() if key != "images"} | {
+        "images_named": named,
+        "images_evaluated": len(found.items),
+    }
 
 
-def routing_of(run: dict[str, Any] | None, folder: Path, found: Pairing) -> dict[str, list[list[float]]]:
+def routing_of(
+    run: dict[str, Any] | None, folder: Path, found: Pairing
+) -> dict[str, list[list[float]]]:
     """Inter-MoE weights by block of the images whose record has them, by id."""
     if run is None:
         return {}

@@ -1,7 +1,9 @@
-"""Fréchet Inception distance, clean: features of images resized as in clean-fid (Parmar et al., CVPR 2022), compared as Gaussians.
+"""Fréchet Inception distance, clean: features of images resized as in clean-fid (Parmar et al.,
+CVPR 2022), compared as Gaussians.
 
-FID over all images pooled and FID of a degradation are different numbers; both depend on the number of images (with fewer images than
-features the covariances are rank-deficient), so compare at equal N only. FID is not a mean over images: it has no interval here.
+FID over all images pooled and FID of a degradation are different numbers; both depend on the number
+of images (with fewer images than features the covariances are rank-deficient), so compare at equal
+N only. FID is not a mean over images: it has no interval here.
 """
 
 import numpy as np
@@ -14,9 +16,15 @@ FEATURES = 2048
 
 
 def clean_resize(image: Tensor) -> Tensor:
-    """(3, H, W) in [0, 1] -> (3, 299, 299) in [0, 255]: 8 bits, then PIL's bicubic with antialiasing in float, channel by channel."""
+    """(3, H, W) in [0, 1] -> (3, 299, 299) in [0, 255]:
+
+    8 bits, then PIL's bicubic with antialiasing in float, channel by channel.
+    """
     planes = (image * 255.0).round().cpu().numpy().astype(np.float32)
-    resized = [np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for plane in planes]
+    resized = [
+        np.asarray(Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+        for plane in planes
+    ]
     return torch.from_numpy(np.stack(resized)).clamp_(0, 255)
 
 
@@ -30,10 +38,12 @@ def features(network: nn.Module, images: Tensor, device: torch.device) -> np.nda
 
 # d^2 = |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2)
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
-    """Fréchet distance of the Gaussians fitted to two sets of features (N1, D) and (N2, D); NaN for fewer than 2 in a set.
+    """Fréchet distance of the Gaussians fitted to two sets of features (N1, D) and (N2, D); NaN for
+    fewer than 2 in a set.
 
-    With C = A^T A (A: centred features over sqrt(N - 1)), tr (C1 C2)^(1/2) is the sum of the singular values of A1 A2^T: exact for
-    rank-deficient covariances too, where a matrix square root is not.
+    With C = A^T A (A: centred features over sqrt(N - 1)), tr (C1 C2)^(1/2) is the sum of the
+    singular values of A1 A2^T: exact for rank-deficient covariances too, where a matrix square root
+    is not.
     """
     if min(len(first), len(second)) < 2:
         return float("nan")
@@ -57,12 +67,16 @@ class _Given(nn.Module):
 
 
 def frechet_torchmetrics(first: np.ndarray, second: np.ndarray) -> float:
-    """The same distance by torchmetrics' FrechetInceptionDistance; NaN for fewer than 2 images in a set."""
+    """The same distance by torchmetrics' FrechetInceptionDistance; NaN for fewer than 2 images in a
+    set.
+    """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     if min(len(first), len(second)) < 2:
         return float("nan")
-    metric = FrechetInceptionDistance(feature=_Given(first.shape[1]), normalize=True).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=_Given(first.shape[1]), normalize=True).set_dtype(
+        torch.float64
+    )
     metric.update(torch.from_numpy(second.astype(np.float64)), real=True)
     metric.update(torch.from_numpy(first.astype(np.float64)), real=False)
     return float(metric.compute())

@@ -1,7 +1,8 @@
 """The table of metrics: what each is called, which way is better, what it needs.
 
-`clipiqa`, `clipiqa+` and `clipiqa+_vitL14_512` are different metrics, and so are `lpips` and `lpips-vgg`: the key is part of every
-result. Keys are pyiqa's, except for PSNR and SSIM, whose pyiqa names (`psnr` is RGB, `ssim` is Y) invite mistakes; those are aliases.
+`clipiqa`, `clipiqa+` and `clipiqa+_vitL14_512` are different metrics, and so are `lpips` and
+`lpips-vgg`: the key is part of every result. Keys are pyiqa's, except for PSNR and SSIM, whose
+pyiqa names (`psnr` is RGB, `ssim` is Y) invite mistakes; those are aliases.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,18 @@ from lit_mimdit import __version__
 HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
 TORCHVISION = "https://download.pytorch.org/models/"
 CLIP = "https://openaipublic.azureedge.net/clip/models/"
-DEFAULT = ("psnr", "psnr_y", "ssim_y", "ssim_rgb", "lpips", "fid", "niqe", "liqe", "musiq", "clipiqa+_vitL14_512")
+DEFAULT = (
+    "psnr",
+    "psnr_y",
+    "ssim_y",
+    "ssim_rgb",
+    "lpips",
+    "fid",
+    "niqe",
+    "liqe",
+    "musiq",
+    "clipiqa+_vitL14_512",
+)
 MISSING = "not computed: weights missing"
 NO_REFERENCE = "not computed: no reference images"
 
@@ -23,7 +35,8 @@ NO_REFERENCE = "not computed: no reference images"
 class WeightFile:
     """A file of weights as it is published.
 
-    name: its file name. folder: the sub-folder of a torch hub cache it belongs to. source: its address.
+    name: its file name. folder: the sub-folder of a torch hub cache it belongs to. source: its
+        address.
     prefix: the first digits of the published file's sha256, where they are known.
     """
 
@@ -42,10 +55,12 @@ class WeightFile:
 class Metric:
     """One row of the table.
 
-    key: its name in commands and results. label: in tables. higher: whether higher is better. needs: "pair" an image and its
-    reference, "image" the image alone, "set" all images and all references. backend: "pixel" (this package), "pyiqa", or "set".
-    pyiqa: its name there. files: weights. min_side: smallest image side in pixels. tiled: images above the cap are scored in tiles.
-    published: its column in the paper's tables. aliases: other names it answers to. decimals: in tables.
+    key: its name in commands and results. label: in tables. higher: whether higher is better.
+        needs: "pair" an image and its
+    reference, "image" the image alone, "set" all images and all references. backend: "pixel" (this
+    package), "pyiqa", or "set". pyiqa: its name there. files: weights. min_side: smallest image
+    side in pixels. tiled: images above the cap are scored in tiles. published: its column in the
+    paper's tables. aliases: other names it answers to. decimals: in tables.
     """
 
     key: str
@@ -76,7 +91,11 @@ class Metric:
             return f"lit_mimdit {__version__}"
         if self.key == "fid_torchmetrics":
             return f"torchmetrics {version('torchmetrics')}, features of pyiqa {version('pyiqa')}"
-        return f"pyiqa {version('pyiqa')}" if self.backend == "pyiqa" else f"lit_mimdit {__version__}, features of pyiqa {version('pyiqa')}"
+        return (
+            f"pyiqa {version('pyiqa')}"
+            if self.backend == "pyiqa"
+            else f"lit_mimdit {__version__}, features of pyiqa {version('pyiqa')}"
+        )
 
 
 def _hub(name: str, prefix: str | None = None) -> WeightFile:
@@ -87,8 +106,12 @@ def _clip(name: str, sha256: str) -> WeightFile:
     return WeightFile(name, "clip", f"{CLIP}{sha256}/{name}", sha256)
 
 
-ALEXNET = WeightFile("alexnet-owt-7be5be79.pth", "checkpoints", TORCHVISION + "alexnet-owt-7be5be79.pth", "7be5be79")
-VGG16 = WeightFile("vgg16-397923af.pth", "checkpoints", TORCHVISION + "vgg16-397923af.pth", "397923af")
+ALEXNET = WeightFile(
+    "alexnet-owt-7be5be79.pth", "checkpoints", TORCHVISION + "alexnet-owt-7be5be79.pth", "7be5be79"
+)
+VGG16 = WeightFile(
+    "vgg16-397923af.pth", "checkpoints", TORCHVISION + "vgg16-397923af.pth", "397923af"
+)
 RN50 = _clip("RN50.pt", "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762")
 VIT_B_32 = _clip("ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af")
 VIT_L_14 = _clip("ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836")
@@ -124,9 +147,15 @@ _NAMES = {name: metric for metric in _TABLE for name in (metric.key, *metric.ali
 
 
 def choose(names: str | list[str] | tuple[str, ...], where: str = "metrics") -> list[Metric]:
-    """Metrics by key or alias, in the order given, each once; a text is split at commas. Raises ValueError."""
+    """Metrics by key or alias, in the order given, each once; a text is split at commas.
+
+    Raises ValueError.
+    """
     wanted = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
     unknown = [name for name in wanted if name not in _NAMES]
     if unknown or not wanted:
-        raise ValueError(f"{where}: no metric {', '.join(map(repr, unknown)) or 'named'}; choose among {', '.join(METRICS)}")
+        raise ValueError(
+            f"{where}: no metric {', '.join(map(repr, unknown)) or 'named'}; choose among"
+            f" {', '.join(METRICS)}"
+        )
     return list(dict.fromkeys(_NAMES[name] for name in wanted))

@@ -9,13 +9,22 @@ from lit_mimdit.evaluation.published import comparison
 from lit_mimdit.evaluation.record import Row
 from lit_mimdit.evaluation.tables import footnotes, gain_rows, latex, markdown, rows_of, scores_csv
 
-SUMMARY, SCORES, MARKDOWN, LATEX, ROUTING = "summary.json", "scores.csv", "tables.md", "tables.tex", "routing.json"
+SUMMARY, SCORES, MARKDOWN, LATEX, ROUTING = (
+    "summary.json",
+    "scores.csv",
+    "tables.md",
+    "tables.tex",
+    "routing.json",
+)
 
 
 def titled_tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """(title, head, body) of every table of a summary: its versions, and restored - degraded."""
     titles = {"restored": summary["name"]}
-    found = [(titles.get(version, version.replace("_", " ")), *rows_of(summary, version)) for version in summary["versions"]]
+    found = [
+        (titles.get(version, version.replace("_", " ")), *rows_of(summary, version))
+        for version in summary["versions"]
+    ]
     gain = gain_rows(summary)
     if gain is not None:
         found.append((f"{summary['name']} - degraded; images better / worse / tied", *gain))
@@ -24,10 +33,14 @@ def titled_tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[li
 
 def as_markdown(summary: dict[str, Any]) -> str:
     """All tables, notes, failures, and the published numbers beside one's own."""
-    parts = [f"## {title}\n\n{markdown(head, body)}" for title, head, body in titled_tables(summary)]
+    parts = [
+        f"## {title}\n\n{markdown(head, body)}" for title, head, body in titled_tables(summary)
+    ]
     parts.append("\n".join(f"- {note}" for note in footnotes(summary)))
     if summary["failed"]:
-        lines = [f"- {f['id']}, {f['version']}, {f['metric']}: {f['reason']}" for f in summary["failed"]]
+        lines = [
+            f"- {f['id']}, {f['version']}, {f['metric']}: {f['reason']}" for f in summary["failed"]
+        ]
         parts.append("## Failed\n\n" + "\n".join(lines))
     beside = comparison(summary, summary["name"], "markdown")
     if beside:
@@ -37,7 +50,10 @@ def as_markdown(summary: dict[str, Any]) -> str:
 
 def as_latex(summary: dict[str, Any]) -> str:
     """The same tables for a paper (needs booktabs)."""
-    parts = [latex(head, body, f"{title}. {footnotes(summary)[0]}") for title, head, body in titled_tables(summary)]
+    parts = [
+        latex(head, body, f"{title}. {footnotes(summary)[0]}")
+        for title, head, body in titled_tables(summary)
+    ]
     return "\n\n".join(filter(None, [*parts, comparison(summary, summary["name"], "latex")])) + "\n"
 
 
@@ -53,7 +69,9 @@ def write_results(
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
         SUMMARY: json.dumps(summary, indent=1, allow_nan=False) + "\n",
-        SCORES: scores_csv([row for row in rows if row.version != "reference" or row.errors], files),
+        SCORES: scores_csv(
+            [row for row in rows if row.version != "reference" or row.errors], files
+        ),
         MARKDOWN: as_markdown(summary),
         LATEX: as_latex(summary),
     }

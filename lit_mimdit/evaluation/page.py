@@ -1,4 +1,7 @@
-"""A page written twice: HTML with everything inside, and Markdown with its pictures as files beside it."""
+"""A page written twice:
+
+HTML with everything inside, and Markdown with its pictures as files beside it.
+"""
 
 import base64
 import html
@@ -44,12 +47,20 @@ class Page:
         self.md.append(text)
 
     def items(self, texts: list[str]) -> None:
-        self.html.append("<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>")
+        self.html.append(
+            "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
+        )
         self.md.append("\n".join(f"- {text}" for text in texts))
 
     def pairs(self, values: dict[str, str]) -> None:
         """Names and values."""
-        self.html.append("<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in values.items()) + "</dl>")
+        self.html.append(
+            "<dl>"
+            + "".join(
+                f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in values.items()
+            )
+            + "</dl>"
+        )
         self.md.append("\n".join(f"- {key}: {value}" for key, value in values.items()))
 
     def table(self, head: list[str], body: list[list[str]]) -> None:
@@ -59,8 +70,14 @@ class Page:
     def markdown_tables(self, text: str) -> None:
         """Titles and Markdown tables, whose ** and <u> become HTML."""
         for block in text.split("\n\n"):
-            lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
-            self.html.append(_table(lines[0], lines[2:], marked=True) if block.startswith("|") else f"<p>{html.escape(block)}</p>")
+            lines = [
+                [cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()
+            ]
+            self.html.append(
+                _table(lines[0], lines[2:], marked=True)
+                if block.startswith("|")
+                else f"<p>{html.escape(block)}</p>"
+            )
         self.md.append(text)
 
     def svg(self, svg: str, name: str, caption: str = "") -> None:
@@ -75,7 +92,10 @@ class Page:
         image.save(buffer, "PNG")
         source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
         shown = html.escape(caption)
-        self.html.append(f'<figure><img src="{source}" alt="{shown}" width="{image.width}"><figcaption>{shown}</figcaption></figure>')
+        self.html.append(
+            f'<figure><img src="{source}" alt="{shown}"'
+            f' width="{image.width}"><figcaption>{shown}</figcaption></figure>'
+        )
         self._beside(f"{name}.png", buffer.getvalue(), caption)
 
     def _beside(self, name: str, data: bytes, caption: str) -> None:
@@ -86,8 +106,14 @@ class Page:
         self.md.append(f"![{caption}](pictures/{safe})")
 
     def write(self) -> None:
-        head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(self.title)}</title>'
-        text = f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{"".join(self.html)}</body></html>\n'
+        head = (
+            '<meta charset="utf-8"><meta name="viewport"'
+            f' content="width=device-width"><title>{html.escape(self.title)}</title>'
+        )
+        text = (
+            "<!doctype html><html"
+            f' lang="en"><head>{head}<style>{STYLE}</style></head><body>{"".join(self.html)}</body></html>\n'
+        )
         write_bytes(self.folder / "report.html", text.encode())
         write_bytes(self.folder / "report.md", ("\n\n".join(self.md) + "\n").encode())
 

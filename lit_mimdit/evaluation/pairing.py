@@ -1,8 +1,10 @@
-"""Which restored image belongs to which reference: by name, never by position; images are never resized to fit.
+"""Which restored image belongs to which reference: by name, never by position; images are never
+resized to fit.
 
-The name of an image is its path below the folder, without extension and without folders that name a side (GT, LQ, sharp, ...), in any case
-of letters: `01Blur/LQ/0001.png` and `01Blur/GT/0001.JPG` are the same image. A flat folder of restored images pairs by file name with
-references in subfolders as long as no file name occurs twice there.
+The name of an image is its path below the folder, without extension and without folders that name a
+side (GT, LQ, sharp, ...), in any case of letters: `01Blur/LQ/0001.png` and `01Blur/GT/0001.JPG` are
+the same image. A flat folder of restored images pairs by file name with references in subfolders as
+long as no file name occurs twice there.
 """
 
 from dataclasses import dataclass, field
@@ -11,13 +13,29 @@ from pathlib import Path
 from lit_mimdit.data.image_io import ImageError, image_size, list_images, natural_key
 from lit_mimdit.data.layouts import DATASETS, LAYOUTS, read_layout, require_complete
 
-SIDES = {"gt", "lq", "hq", "sharp", "blurry", "input", "target", "output", "restored", "reference", "degraded", "clean"}
+SIDES = {
+    "gt",
+    "lq",
+    "hq",
+    "sharp",
+    "blurry",
+    "input",
+    "target",
+    "output",
+    "restored",
+    "reference",
+    "degraded",
+    "clean",
+}
 SHOWN = 10  # problems named in an error
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image to evaluate in its versions: restored, and what there is of degraded and reference."""
+    """One image to evaluate in its versions:
+
+    restored, and what there is of degraded and reference.
+    """
 
     id: str
     degradation: str
@@ -27,7 +45,9 @@ class Item:
 
 @dataclass
 class Pairing:
-    """Items in natural order of their ids; `problems` are one line each; `by` says how names were compared."""
+    """Items in natural order of their ids; `problems` are one line each; `by` says how names were
+    compared.
+    """
 
     items: list[Item]
     dataset: str
@@ -37,7 +57,10 @@ class Pairing:
 
 @dataclass
 class Source:
-    """Images of one version by name (an id in lower case). `twice` are names that several files have, `ids` the names as written."""
+    """Images of one version by name (an id in lower case).
+
+    `twice` are names that several files have, `ids` the names as written.
+    """
 
     files: dict[str, Path]
     twice: dict[str, list[Path]] = field(default_factory=dict)
@@ -45,7 +68,9 @@ class Source:
 
 
 def id_of(path: Path) -> str:
-    """`01Blur/LQ/0001.PNG` -> `01Blur/0001`; two of these are the same image if they differ in case only."""
+    """`01Blur/LQ/0001.PNG` -> `01Blur/0001`; two of these are the same image if they differ in case
+    only.
+    """
     parts = [part for part in path.parts[:-1] if part.casefold() not in SIDES]
     return "/".join([*parts, path.stem])
 
@@ -64,13 +89,21 @@ def folder_source(folder: Path) -> Source:
     return Source(once, {name: paths for name, paths in found.items() if len(paths) > 1}, ids)
 
 
-def pair(restored: Path, reference: Path | None, degraded: Path | None, layout: str | None = None, **options: str | Path | None) -> Pairing:
+def pair(
+    restored: Path,
+    reference: Path | None,
+    degraded: Path | None,
+    layout: str | None = None,
+    **options: str | Path | None,
+) -> Pairing:
     """Find what belongs together.
 
     Args:
         restored: folder of the images to evaluate.
-        reference: folder of the clean images, or the root of a data set with `layout`; None for metrics without reference.
-        degraded: folder of the images before restoration, or with `layout` the same root; None leaves them out.
+        reference: folder of the clean images, or the root of a data set with `layout`; None for
+            metrics without reference.
+        degraded: folder of the images before restoration, or with `layout` the same root; None
+            leaves them out.
         layout: of data/layouts; None for plain folders.
         options: of the layout (meta, split, frames).
     """
@@ -78,9 +111,14 @@ def pair(restored: Path, reference: Path | None, degraded: Path | None, layout: 
     dataset, degradations, ids = "", {}, {}
     if layout is not None:
         if reference is None:
-            raise ValueError("layout is given without --reference: set --reference to the root of the data set")
+            raise ValueError(
+                "layout is given without --reference: set --reference to the root of the data set"
+            )
         if degraded is not None and degraded.resolve() != reference.resolve():
-            raise ValueError(f"degraded is {degraded}: with --layout give the root {reference}, which holds the degraded images too")
+            raise ValueError(
+                f"degraded is {degraded}: with --layout give the root {reference}, which holds the"
+                " degraded images too"
+            )
         listed = read_layout(layout, reference, **options)
         pairs = require_complete(listed)
         dataset = DATASETS[listed.layout]
@@ -89,20 +127,35 @@ def pair(restored: Path, reference: Path | None, degraded: Path | None, layout: 
         sources["reference"] = Source({name: pair.gt for name, pair in names.items()})
         if degraded is not None:
             sources["degraded"] = Source({name: pair.lq for name, pair in names.items()})
-        degradations, ids = {n: pair.degradation for n, pair in names.items()}, {n: pair.id for n, pair in names.items()}
+        degradations, ids = (
+            {n: pair.degradation for n, pair in names.items()},
+            {n: pair.id for n, pair in names.items()},
+        )
     elif any(value is not None for value in options.values()):
         given = next(name for name, value in options.items() if value is not None)
-        raise ValueError(f"{given} is given without --layout: choose the data set's layout among {', '.join(LAYOUTS)}")
+        raise ValueError(
+            f"{given} is given without --layout: choose the data set's layout among"
+            f" {', '.join(LAYOUTS)}"
+        )
     else:
-        sources |= {version: folder_source(folder) for version, folder in (("reference", reference), ("degraded", degraded)) if folder}
+        sources |= {
+            version: folder_source(folder)
+            for version, folder in (("reference", reference), ("degraded", degraded))
+            if folder
+        }
     by = _flatten(sources)
     ids = {name: id for source in sources.values() for name, id in source.ids.items()} | ids
     return _match(sources, dataset, by, degradations, ids)
 
 
 def _flatten(sources: dict[str, Source]) -> str:
-    """Rename files of subfolders to their bare file names where some source is flat and no name would occur twice."""
-    flat = {version: all("/" not in name for name in (*source.files, *source.twice)) for version, source in sources.items()}
+    """Rename files of subfolders to their bare file names where some source is flat and no name
+    would occur twice.
+    """
+    flat = {
+        version: all("/" not in name for name in (*source.files, *source.twice))
+        for version, source in sources.items()
+    }
     deep = [sources[version] for version, is_flat in flat.items() if not is_flat]
     if not deep or not any(flat.values()):
         return "path below the folder"
@@ -114,14 +167,28 @@ def _flatten(sources: dict[str, Source]) -> str:
         if is_flat:  # the flat ones take the longer names, which know the degradation
             full = {name.rsplit("/", 1)[-1]: name for name in deep[0].files}
             source = sources[version]
-            files, twice = ({full.get(name, name): value for name, value in some.items()} for some in (source.files, source.twice))
-            sources[version] = Source(files, twice, {name: id for name, id in source.ids.items() if name not in full})
+            files, twice = (
+                {full.get(name, name): value for name, value in some.items()}
+                for some in (source.files, source.twice)
+            )
+            sources[version] = Source(
+                files, twice, {name: id for name, id in source.ids.items() if name not in full}
+            )
     return "file name"
 
 
-def _match(sources: dict[str, Source], dataset: str, by: str, degradations: dict[str, str], ids: dict[str, str]) -> Pairing:
+def _match(
+    sources: dict[str, Source],
+    dataset: str,
+    by: str,
+    degradations: dict[str, str],
+    ids: dict[str, str],
+) -> Pairing:
     found = Pairing([], dataset, by)
-    every = sorted({name for source in sources.values() for name in (*source.files, *source.twice)}, key=natural_key)
+    every = sorted(
+        {name for source in sources.values() for name in (*source.files, *source.twice)},
+        key=natural_key,
+    )
     for name in every:
         problem = _problem(name, sources)
         if problem is not None:
@@ -134,7 +201,9 @@ def _match(sources: dict[str, Source], dataset: str, by: str, degradations: dict
             found.problems.append(f"unreadable: {error}")
             continue
         if len(set(sizes.values())) > 1:
-            shown = ", ".join(f"{files[version]} {width} x {height}" for version, (height, width) in sizes.items())
+            shown = ", ".join(
+                f"{files[version]} {width} x {height}" for version, (height, width) in sizes.items()
+            )
             found.problems.append(f"size mismatch: {shown}")
             continue
         degradation = degradations.get(name) or (ids[name].split("/")[0] if "/" in name else "")
@@ -157,15 +226,19 @@ def _problem(name: str, sources: dict[str, Source]) -> str | None:
 
 
 def require_whole(found: Pairing, intersection: bool) -> None:
-    """ValueError if images are missing, extra, ambiguous, unreadable or of other sizes, unless the intersection was asked for."""
+    """ValueError if images are missing, extra, ambiguous, unreadable or of other sizes, unless the
+    intersection was asked for.
+    """
     if not found.items:
         raise ValueError(
-            "no image has its counterpart: " + _shown(found.problems) + "; names must agree, extensions and GT/LQ folders may differ"
+            "no image has its counterpart: "
+            + _shown(found.problems)
+            + "; names must agree, extensions and GT/LQ folders may differ"
         )
     if found.problems and not intersection:
         raise ValueError(
-            f"{len(found.problems)} image(s) cannot be paired: {_shown(found.problems)}; complete the folders, or give --intersection to "
-            f"evaluate the other {len(found.items)} only"
+            f"{len(found.problems)} image(s) cannot be paired: {_shown(found.problems)}; complete"
+            f" the folders, or give --intersection to evaluate the other {len(found.items)} only"
         )
 
 

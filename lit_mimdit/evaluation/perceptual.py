@@ -1,8 +1,9 @@
 """Metrics of pyiqa as functions of image batches, with their memory bounded on large images.
 
-LIQE's memory is bounded exactly: pyiqa copies every window of an image (4 GB at 3840 x 2160) and uses 15 of them; here those 15 are cut
-out first. Metrics marked `tiled` see an image of more pixels than the cap in equal tiles, and the score is the tiles' mean: another
-number than that of the whole image, so the cap stands in every result.
+LIQE's memory is bounded exactly: pyiqa copies every window of an image (4 GB at 3840 x 2160) and
+uses 15 of them; here those 15 are cut out first. Metrics marked `tiled` see an image of more pixels
+than the cap in equal tiles, and the score is the tiles' mean: another number than that of the whole
+image, so the cap stands in every result.
 """
 
 import contextlib
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 from lit_mimdit.evaluation.metrics import Metric
 from lit_mimdit.evaluation.weights import Found, handed_to_pyiqa
 
-MAX_PIXELS = 4_500_000  # FoundIR's largest images (2720 x 1528) are seen whole, 3840 x 2160 in two tiles
+MAX_PIXELS = (
+    4_500_000  # FoundIR's largest images (2720 x 1528) are seen whole, 3840 x 2160 in two tiles
+)
 WINDOW = 224  # LIQE's, pixels
 
 Score = Callable[[Tensor, Tensor | None], Tensor]
@@ -36,11 +39,25 @@ def load(metric: Metric, found: list[Found], device: torch.device) -> nn.Module:
             import pyiqa
 
             net = pyiqa.create_metric(metric.pyiqa, device=device)
-    except (RuntimeError, OSError, KeyError, ValueError, AssertionError, EOFError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        OSError,
+        KeyError,
+        ValueError,
+        AssertionError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
         names = ", ".join(str(hit.path) for hit in found)
         unsafe = isinstance(error, pickle.UnpicklingError)
-        reason = "more than tensors in a file that is not the published one" if unsafe else (str(error).splitlines() or [repr(error)])[0]
-        raise ValueError(f"metric {metric.key}: its weights cannot be used ({reason}): {names}") from error
+        reason = (
+            "more than tensors in a file that is not the published one"
+            if unsafe
+            else (str(error).splitlines() or [repr(error)])[0]
+        )
+        raise ValueError(
+            f"metric {metric.key}: its weights cannot be used ({reason}): {names}"
+        ) from error
     return net.eval().requires_grad_(False)
 
 
@@ -54,19 +71,31 @@ def quiet():
 
 
 def scoring(metric: Metric, net: nn.Module, max_pixels: int, device: torch.device) -> Score:
-    """The metric as a function: images (B, 3, H, W) and references of the same shape or None -> (B,) float64 on the CPU."""
+    """The metric as a function:
+
+    images (B, 3, H, W) and references of the same shape or None -> (B,) float64 on the CPU.
+    """
 
     def whole(images: Tensor, references: Tensor | None) -> Tensor:
         if metric.pyiqa.startswith("liqe"):
             images, net.net.step = liqe_windows(images, net.net.num_patch), WINDOW
-        arguments = [images.to(device)] if references is None else [images.to(device), references.to(device)]
+        arguments = (
+            [images.to(device)]
+            if references is None
+            else [images.to(device), references.to(device)]
+        )
         return net(*arguments).detach().double().reshape(len(images)).cpu()
 
     def score(images: Tensor, references: Tensor | None) -> Tensor:
         references = references if metric.needs == "pair" else None
-        boxes = tiles(*images.shape[-2:], max_pixels) if metric.tiled else tiles(*images.shape[-2:], 0)
+        boxes = (
+            tiles(*images.shape[-2:], max_pixels) if metric.tiled else tiles(*images.shape[-2:], 0)
+        )
         with torch.no_grad():
-            parts = [whole(_cut(images, box), None if references is None else _cut(references, box)) for box in boxes]
+            parts = [
+                whole(_cut(images, box), None if references is None else _cut(references, box))
+                for box in boxes
+            ]
         return torch.stack(parts).mean(0)
 
     return score
@@ -78,24 +107,41 @@ def _cut(images: Tensor, box: tuple[int, int, int, int]) -> Tensor:
 
 
 def tiles(height: int, width: int, max_pixels: int) -> list[tuple[int, int, int, int]]:
-    """(top, bottom, left, right) of the fewest nearly equal and nearly square tiles of at most `max_pixels`; 0 is no limit."""
+    """(top, bottom, left, right) of the fewest nearly equal and nearly square tiles of at most
+    `max_pixels`; 0 is no limit.
+    """
     rows = columns = 1
     while max_pixels and math.ceil(height / rows) * math.ceil(width / columns) > max_pixels:
         if height / rows > width / columns:
             rows += 1
         else:
             columns += 1
-    ys, xs = ([length * i // count for i in range(count + 1)] for length, count in ((height, rows), (width, columns)))
-    return [(top, bottom, left, right) for top, bottom in zip(ys, ys[1:]) for left, right in zip(xs, xs[1:])]
+    ys, xs = (
+        [length * i // count for i in range(count + 1)]
+        for length, count in ((height, rows), (width, columns))
+    )
+    return [
+        (top, bottom, left, right)
+        for top, bottom in zip(ys, ys[1:])
+        for left, right in zip(xs, xs[1:])
+    ]
 
 
 def liqe_windows(images: Tensor, count: int, step: int = 32) -> Tensor:
-    """The windows that LIQE looks at, side by side: (B, 3, H, W) -> (B, 3, 224, 224 n), n <= `count`.
+    """The windows that LIQE looks at, side by side: (B, 3, H, W) -> (B, 3, 224, 224 n), n <=
+    `count`.
 
-    Every (total // count)-th window of the grid of stride `step`, row by row. With a stride of 224 LIQE then sees these and no others.
+    Every (total // count)-th window of the grid of stride `step`, row by row. With a stride of 224
+    LIQE then sees these and no others.
     """
     rows, columns = ((length - WINDOW) // step + 1 for length in images.shape[-2:])
     used = min(count, rows * columns)
     every = max(1, rows * columns // used)
     corners = [divmod(index * every, columns) for index in range(used)]
-    return torch.cat([images[..., y * step : y * step + WINDOW, x * step : x * step + WINDOW] for y, x in corners], dim=-1)
+    return torch.cat(
+        [
+            images[..., y * step : y * step + WINDOW, x * step : x * step + WINDOW]
+            for y, x in corners
+        ],
+        dim=-1,
+    )

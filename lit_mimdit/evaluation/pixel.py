@@ -1,7 +1,7 @@
 """PSNR and SSIM: pure functions of image pairs (B, C, H, W) in [0, 1].
 
-Y is the luma of YIQ at full range, Y = 0.299 R + 0.587 G + 0.114 B, as in pyiqa; MATLAB's Y of 16 to 235 would give a PSNR about
-1.3 dB higher.
+Y is the luma of YIQ at full range, Y = 0.299 R + 0.587 G + 0.114 B, as in pyiqa; MATLAB's Y of 16
+to 235 would give a PSNR about 1.3 dB higher.
 """
 
 import torch
@@ -30,12 +30,15 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
     return -10.0 * error.clamp_min(PSNR_FLOOR).log10()
 
 
-# SSIM = mean over windows of (2 mx my + c1)(2 cov + c2) / ((mx^2 + my^2 + c1)(vx + vy + c2)), c1 = 0.01^2, c2 = 0.03^2
+# SSIM = mean over windows of (2 mx my + c1)(2 cov + c2) / ((mx^2 + my^2 + c1)(vx + vy + c2)), c1 =
+# 0.01^2, c2 = 0.03^2
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity (Wang et al., 2004), (B,) float64: Gaussian window of 11 pixels, whole windows only, mean of channels.
+    """Structural similarity (Wang et al., 2004), (B,) float64: Gaussian window of 11 pixels, whole
+    windows only, mean of channels.
 
-    As in scikit-image with gaussian_weights; pyiqa's `ssim` and `ssimc` also set negative structure to 0, which adds up to 0.001 on
-    noisy images. One plane at a time, so the memory is that of one plane.
+    As in scikit-image with gaussian_weights; pyiqa's `ssim` and `ssimc` also set negative structure
+    to 0, which adds up to 0.001 on noisy images. One plane at a time, so the memory is that of one
+    plane.
     """
     position = torch.arange(WINDOW, dtype=torch.float64, device=image.device) - WINDOW // 2
     kernel = torch.exp(-0.5 * (position / 1.5).square())
@@ -49,10 +52,19 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
         mx, my = blur(x), blur(y)
         vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
         c1, c2 = 0.01**2, 0.03**2
-        return ((2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))).mean()
+        return (
+            (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+        ).mean()
 
     pairs = zip(image, reference, strict=True)
-    return torch.stack([torch.stack([plane_score(x.double(), y.double()) for x, y in zip(*pair, strict=True)]).mean() for pair in pairs])
+    return torch.stack(
+        [
+            torch.stack(
+                [plane_score(x.double(), y.double()) for x, y in zip(*pair, strict=True)]
+            ).mean()
+            for pair in pairs
+        ]
+    )
 
 
 def psnr_y(image: Tensor, reference: Tensor) -> Tensor:

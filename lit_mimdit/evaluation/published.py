@@ -1,6 +1,8 @@
-"""The numbers of the MiM-DiT paper (arXiv 2603.02710): tables 1 and 2 with one's own beside them, best and second best marked; 3 to 5.
+"""The numbers of the MiM-DiT paper (arXiv 2603.02710): tables 1 and 2 with one's own beside them,
+best and second best marked; 3 to 5.
 
-Own results are ranked only where they come from as many images as the published set has; else they are shown unranked, as "other images".
+Own results are ranked only where they come from as many images as the published set has; else they
+are shown unranked, as "other images".
 """
 
 import csv
@@ -14,7 +16,8 @@ from lit_mimdit.evaluation.tables import NONE, escape, latex, markdown
 
 PAPER = "MiM-DiT (paper)"
 OURS = "Ours"  # as the CSV calls the paper's own method
-# degradation of table 1 -> folder of FoundIR's test set and its number of images; the isolated types (the paper does not say which)
+# degradation of table 1 -> folder of FoundIR's test set and its number of images; the isolated
+# types (the paper does not say which)
 FOUNDIR = {
     "Blur": ("01Blur", 150),
     "Noise": ("05Noise", 100),
@@ -23,7 +26,12 @@ FOUNDIR = {
     "Low-light": ("14Lowlight", 50),
 }
 # data set of table 2 -> number of test images; None where the published list is not known
-BENCHMARKS: dict[str, int | None] = {"4KRD": None, "RealRain-1K": 448, "HazeRD": None, "UHD-LL": 150}
+BENCHMARKS: dict[str, int | None] = {
+    "4KRD": None,
+    "RealRain-1K": 448,
+    "HazeRD": None,
+    "UHD-LL": 150,
+}
 Mark = Literal["best", "second", ""]
 # ablation table -> its file, and the row of the full model
 ABLATIONS = {
@@ -48,7 +56,9 @@ def published_column(metric: str) -> Metric:
 
 
 def read_published(table: Literal[1, 2]) -> dict[tuple[str, str], list[Entry]]:
-    """(degradation or data set, column) -> entries in the paper's order; lower or higher is better as the metric's direction says."""
+    """(degradation or data set, column) -> entries in the paper's order; lower or higher is better
+    as the metric's direction says.
+    """
     name = {1: "table1_foundir.csv", 2: "table2_benchmarks.csv"}[table]
     text = (files("lit_mimdit.evaluation") / "paper" / name).read_text(encoding="utf-8")
     found: dict[tuple[str, str], list[Entry]] = {}
@@ -61,9 +71,16 @@ def read_published(table: Literal[1, 2]) -> dict[tuple[str, str], list[Entry]]:
 
 def read_ablation(table: int) -> dict[str, dict[str, float]]:
     """Rows of the paper's table 3, 4 or 5: variant -> column (LPIPS, FID, ...) -> value."""
-    text = (files("lit_mimdit.evaluation") / "paper" / ABLATIONS[table][0]).read_text(encoding="utf-8")
+    text = (files("lit_mimdit.evaluation") / "paper" / ABLATIONS[table][0]).read_text(
+        encoding="utf-8"
+    )
     lines = list(csv.DictReader(text.splitlines()))
-    return {line["variant"]: {column: float(value) for column, value in line.items() if column != "variant"} for line in lines}
+    return {
+        line["variant"]: {
+            column: float(value) for column, value in line.items() if column != "variant"
+        }
+        for line in lines
+    }
 
 
 def marks(entries: list[Entry], higher: bool, decimals: int = 4) -> dict[str, Mark]:
@@ -71,16 +88,27 @@ def marks(entries: list[Entry], higher: bool, decimals: int = 4) -> dict[str, Ma
     printed = {entry.method: round(entry.value, decimals) for entry in entries if entry.ranked}
     places = sorted(set(printed.values()), reverse=higher)[:2]
     ranks: tuple[Mark, Mark] = ("best", "second")
-    return {method: ranks[places.index(value)] if value in places else "" for method, value in printed.items()}
+    return {
+        method: ranks[places.index(value)] if value in places else ""
+        for method, value in printed.items()
+    }
 
 
-def own_entry(summary: dict[str, Any], table: Literal[1, 2], group: str, column: str, name: str) -> tuple[Entry, int] | None:
+def own_entry(
+    summary: dict[str, Any], table: Literal[1, 2], group: str, column: str, name: str
+) -> tuple[Entry, int] | None:
     """One's own result for a cell of the paper, with its N, or None."""
-    dataset, degradation, expected = ("FoundIR", *FOUNDIR[group]) if table == 1 else (group, ALL, BENCHMARKS[group])
+    dataset, degradation, expected = (
+        ("FoundIR", *FOUNDIR[group]) if table == 1 else (group, ALL, BENCHMARKS[group])
+    )
     key = published_column(column).key
     for entry in summary["groups"]:
         value = entry["versions"].get("restored", {}).get(key)
-        if (entry["dataset"], entry["degradation"]) == (dataset, degradation) and value and value["mean"] is not None:
+        if (
+            (entry["dataset"], entry["degradation"]) == (dataset, degradation)
+            and value
+            and value["mean"] is not None
+        ):
             return Entry(name, value["mean"], value["n"] == expected), value["n"]
     return None
 
@@ -99,15 +127,24 @@ def comparison(summary: dict[str, Any], name: str, style: Literal["markdown", "l
             unranked = any(found and not found[0].ranked for found in own.values())
             title = f"Table {table}, {group}: published values and {name}"
             note = f" ({name}: N = {', '.join(map(str, sorted(counts)))}"
-            note += "; other images than the published ones or their list unknown: not ranked)" if unranked else ")"
-            parts.append(_one(cells, columns, group, own, _reasons(summary, columns), title + note, style))
+            note += (
+                "; other images than the published ones or their list unknown: not ranked)"
+                if unranked
+                else ")"
+            )
+            parts.append(
+                _one(cells, columns, group, own, _reasons(summary, columns), title + note, style)
+            )
     return "\n\n".join(parts)
 
 
 def _reasons(summary: dict[str, Any], columns: list[str]) -> dict[str, str]:
     """Why one's own row has no number in a column."""
     about = {column: summary["metrics"].get(published_column(column).key) for column in columns}
-    return {column: NONE if entry is None or entry["status"] == "computed" else "not computed" for column, entry in about.items()}
+    return {
+        column: NONE if entry is None or entry["status"] == "computed" else "not computed"
+        for column, entry in about.items()
+    }
 
 
 def _one(
@@ -119,7 +156,10 @@ def _one(
     title: str,
     style: Literal["markdown", "latex"],
 ) -> str:
-    entries = {column: cells[group, column] + ([own[column][0]] if own[column] else []) for column in columns}
+    entries = {
+        column: cells[group, column] + ([own[column][0]] if own[column] else [])
+        for column in columns
+    }
     methods = list(dict.fromkeys(entry.method for column in columns for entry in entries[column]))
     own_names = {found[0].method for found in own.values() if found}
     head = ["method"] + [f"{column} {published_column(column).arrow}" for column in columns]
@@ -141,5 +181,8 @@ def _one(
 
 
 def _marked(text: str, mark: Mark, style: Literal["markdown", "latex"]) -> str:
-    forms = {"markdown": {"best": "**{}**", "second": "<u>{}</u>"}, "latex": {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}}
+    forms = {
+        "markdown": {"best": "**{}**", "second": "<u>{}</u>"},
+        "latex": {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"},
+    }
     return forms[style][mark].format(text) if mark else text

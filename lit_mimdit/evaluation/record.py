@@ -1,7 +1,9 @@
-"""What is known of each image, appended as it is computed: a run that was killed goes on where it stopped.
+"""What is known of each image, appended as it is computed: a run that was killed goes on where it
+stopped.
 
-`record.jsonl`: a header line with the settings, then one line an image and version. `features.f32`: Inception features, 2048 float32 a
-row; a line names its row, and the row is written first, so that a line never names what is not there.
+`record.jsonl`: a header line with the settings, then one line an image and version. `features.f32`:
+Inception features, 2048 float32 a row; a line names its row, and the row is written first, so that
+a line never names what is not there.
 """
 
 import json
@@ -21,8 +23,10 @@ RECORD, ROWS = "record.jsonl", "features.f32"
 class Row:
     """Scores of one version ("restored", "degraded", "reference", ...) of one image.
 
-    scores: finite values by metric key. errors: why a metric has none, by key; "file" if the image could not be read.
-    tiles: number of tiles, of metrics that saw more than one. feature: row of its Inception features, or None.
+    scores: finite values by metric key. errors: why a metric has none, by key; "file" if the image
+        could not be read.
+    tiles: number of tiles, of metrics that saw more than one. feature: row of its Inception
+        features, or None.
     """
 
     id: str
@@ -65,7 +69,9 @@ class Record:
         self._file = open(self.path, "ab")  # noqa: SIM115
         self._file.truncate(len(whole))
         self._features = open(self.features_path, "ab")  # noqa: SIM115
-        used = 1 + max((row.feature for row in self.rows.values() if row.feature is not None), default=-1)
+        used = 1 + max(
+            (row.feature for row in self.rows.values() if row.feature is not None), default=-1
+        )
         self._features.truncate(used * FEATURES * 4)
         self._next_feature = used
         if not whole:
@@ -75,8 +81,13 @@ class Record:
         if there == wanted:
             return
         old, new = there.get("settings", {}), wanted["settings"]
-        keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key)) or ["format"]
-        raise ValueError(f"{self.path}: made with another {', '.join(keys)}; give another --output, or --restart to replace it")
+        keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key)) or [
+            "format"
+        ]
+        raise ValueError(
+            f"{self.path}: made with another {', '.join(keys)}; give another --output, or --restart"
+            " to replace it"
+        )
 
     def _remember(self, row: Row) -> None:
         self.rows[row.id, row.version] = row

@@ -1,4 +1,8 @@
-"""`python -m lit_mimdit report`: one page of finished evaluations, as self-contained HTML and as Markdown with its pictures beside it."""
+"""`python -m lit_mimdit report`:
+
+one page of finished evaluations, as self-contained HTML and as Markdown with its pictures beside
+it.
+"""
 
 import csv
 import json
@@ -21,7 +25,11 @@ INTER = ["spatial", "channel", "swin", "se"]
 
 @dataclass
 class Run:
-    """A finished evaluation: its folder, summary, the scores of each image, and Inter-MoE weights by image where they are known."""
+    """A finished evaluation:
+
+    its folder, summary, the scores of each image, and Inter-MoE weights by image where they are
+    known.
+    """
 
     folder: Path
     summary: dict[str, Any]
@@ -34,10 +42,18 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """An `evaluate` folder, or the log folder of a `test` or `validate`. ValueError if it is none."""
-    prefix = next((prefix for prefix in ("", "test_", "val_") if (folder / f"{prefix}{SUMMARY}").is_file()), None)
+    """An `evaluate` folder, or the log folder of a `test` or `validate`.
+
+    ValueError if it is none.
+    """
+    prefix = next(
+        (prefix for prefix in ("", "test_", "val_") if (folder / f"{prefix}{SUMMARY}").is_file()),
+        None,
+    )
     if prefix is None:
-        raise ValueError(f"{folder}: no {SUMMARY} here; make it with `python -m lit_mimdit evaluate` or `test`")
+        raise ValueError(
+            f"{folder}: no {SUMMARY} here; make it with `python -m lit_mimdit evaluate` or `test`"
+        )
     path = folder / f"{prefix}{SUMMARY}"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
@@ -46,28 +62,42 @@ def read_run(folder: Path) -> Run:
         routing = folder / f"{prefix}{ROUTING}"
         weights = json.loads(routing.read_text(encoding="utf-8")) if routing.is_file() else {}
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: its results cannot be read ({error}); evaluate again") from error
+        raise ValueError(
+            f"{folder}: its results cannot be read ({error}); evaluate again"
+        ) from error
     if summary.get("format") != FORMAT:
-        raise ValueError(f"{path}: of another version ({summary.get('format')!r} instead of {FORMAT!r}); evaluate again")
+        raise ValueError(
+            f"{path}: of another version ({summary.get('format')!r} instead of {FORMAT!r});"
+            " evaluate again"
+        )
     return Run(folder, summary, scores, weights)
 
 
-def report(runs: list[Path], *, output: Path, by: str | None = None, cases: int = 3, side: int = 360) -> None:
-    """Make one page of evaluations: report.html (self-contained), and report.md with its pictures beside it.
+def report(
+    runs: list[Path], *, output: Path, by: str | None = None, cases: int = 3, side: int = 360
+) -> None:
+    """Make one page of evaluations: report.html (self-contained), and report.md with its pictures
+    beside it.
 
     Args:
         runs: Folders written by `evaluate`, or log folders of `test`.
         output: Folder to write.
-        by: Metric that decides which cases are best and worst; the first that every image has if not given.
+        by: Metric that decides which cases are best and worst; the first that every image has if
+            not given.
         cases: Best and worst cases shown of each run.
         side: Largest side of a picture, pixels.
     """
     if cases < 0 or side < 16:
-        raise ValueError(f"cases is {cases} and side {side}: cases must be 0 or more, side at least 16")
+        raise ValueError(
+            f"cases is {cases} and side {side}: cases must be 0 or more, side at least 16"
+        )
     found = [read_run(folder) for folder in runs]
     names = [run.name for run in found]
     if len(set(names)) < len(names):
-        raise ValueError(f"runs: two are called {next(n for n in names if names.count(n) > 1)!r}; give them names with `evaluate --name`")
+        raise ValueError(
+            f"runs: two are called {next(n for n in names if names.count(n) > 1)!r}; give them"
+            " names with `evaluate --name`"
+        )
     output.mkdir(parents=True, exist_ok=True)
     page = Page("Evaluation: " + ", ".join(names), output)
     add_plots(page, found)
@@ -84,15 +114,23 @@ def add_plots(page: Page, runs: list[Run]) -> None:
     for run in runs:
         several = len({group["dataset"] for group in run.summary["groups"]}) > 1
         for group in run.summary["groups"]:
-            label = " ".join(filter(None, [group["dataset"] if several else "", group["degradation"]]))
+            label = " ".join(
+                filter(None, [group["dataset"] if several else "", group["degradation"]])
+            )
             for version in [v for v in ("degraded", "restored") if v in group["versions"]]:
                 name = run.name if version == "restored" else f"{run.name}, degraded"
                 for key, value in group["versions"][version].items():
                     series.setdefault(key, {}).setdefault(name, {})[label] = value
     names = list(dict.fromkeys(name for values in series.values() for name in values))
     for key in [key for key in METRICS if key in series]:
-        if any(value["mean"] is not None for values in series[key].values() for value in values.values()):
-            lines = {name: series[key].get(name, {}) for name in names}  # a run has its colour in every plot
+        if any(
+            value["mean"] is not None
+            for values in series[key].values()
+            for value in values.values()
+        ):
+            lines = {
+                name: series[key].get(name, {}) for name in names
+            }  # a run has its colour in every plot
             page.svg(interval_plot(key, lines), f"plot_{key.replace('+', 'plus')}")
 
 
@@ -106,7 +144,12 @@ def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None
     page.items(footnotes(run.summary))
     if run.summary["failed"]:
         page.heading("Failed", 3)
-        page.items([f"{f['id']}, {f['version']}, {f['metric']}: {f['reason']}" for f in run.summary["failed"]])
+        page.items(
+            [
+                f"{f['id']}, {f['version']}, {f['metric']}: {f['reason']}"
+                for f in run.summary["failed"]
+            ]
+        )
     beside = comparison(run.summary, run.summary["name"], "markdown")
     if beside:
         page.heading("Beside the published numbers", 3)
@@ -117,14 +160,28 @@ def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None
 def provenance(summary: dict[str, Any]) -> dict[str, str]:
     """What the numbers come from, as text."""
     made = summary.get("restoration") or {}
-    checkpoint, sampling, fidelity = (made.get(key) or {} for key in ("checkpoint", "sampling", "fidelity"))
+    checkpoint, sampling, fidelity = (
+        made.get(key) or {} for key in ("checkpoint", "sampling", "fidelity")
+    )
     about = {
-        "images": f"{sum(summary['sizes'].values())} ({', '.join(f'{n} of {size}' for size, n in list(summary['sizes'].items())[:6])})",
+        "images": (
+            f"{sum(summary['sizes'].values())}"
+            f" ({', '.join(f'{n} of {size}' for size, n in list(summary['sizes'].items())[:6])})"
+        ),
         "image rule": summary["image_rule"],
-        "checkpoint": f"{checkpoint['name']} (sha256 {checkpoint['sha256'][:16]})" if checkpoint else "not recorded",
+        "checkpoint": (
+            f"{checkpoint['name']} (sha256 {checkpoint['sha256'][:16]})"
+            if checkpoint
+            else "not recorded"
+        ),
         "config hash": made.get("config_hash", "not recorded"),
-        "sampling": ", ".join(f"{key} {value}" for key, value in sampling.items()) or "not recorded",
-        "fidelity network": ", ".join(f"{key} {str(value)[:20]}" for key, value in fidelity.items()) or "none recorded",
+        "sampling": (
+            ", ".join(f"{key} {value}" for key, value in sampling.items()) or "not recorded"
+        ),
+        "fidelity network": (
+            ", ".join(f"{key} {str(value)[:20]}" for key, value in fidelity.items())
+            or "none recorded"
+        ),
         "seed": str(made.get("seed", "not recorded")),
         "colour fix": made.get("colour_fix", "not recorded"),
         "restored at commit": str(made.get("commit") or "not recorded"),
@@ -140,14 +197,23 @@ def provenance(summary: dict[str, Any]) -> dict[str, str]:
 
 def ranking(run: Run, by: str | None) -> tuple[str, list[dict[str, str]]] | None:
     """(metric, images from best to worst of the restored version), or None if no image has a score."""
-    keys = [metric.key for metric in choose(by, "by")] if by else [key for key in run.summary["metrics"] if METRICS[key].needs != "set"]
+    keys = (
+        [metric.key for metric in choose(by, "by")]
+        if by
+        else [key for key in run.summary["metrics"] if METRICS[key].needs != "set"]
+    )
     for key in keys:
         column = f"restored_{key}"
         scored = [row for row in run.scores if row.get(column)]
         if scored:
-            return key, sorted(scored, key=lambda row: float(row[column]), reverse=METRICS[key].higher)
+            return key, sorted(
+                scored, key=lambda row: float(row[column]), reverse=METRICS[key].higher
+            )
     if by:
-        raise ValueError(f"by is {by!r}: {run.folder} has no such scores; it has {', '.join(run.summary['metrics'])}")
+        raise ValueError(
+            f"by is {by!r}: {run.folder} has no such scores; it has"
+            f" {', '.join(run.summary['metrics'])}"
+        )
     return None
 
 
@@ -159,7 +225,10 @@ def add_cases(page: Page, run: Run, by: str | None, cases: int, side: int) -> No
     key, rows = ranked
     best = rows[:cases]
     worst = [row for row in reversed(rows) if row not in best][:cases]
-    for title, chosen in ((f"Best by {METRICS[key].label}", best), (f"Worst by {METRICS[key].label}", worst)):
+    for title, chosen in (
+        (f"Best by {METRICS[key].label}", best),
+        (f"Worst by {METRICS[key].label}", worst),
+    ):
         if chosen:
             page.heading(title, 3)
         for number, row in enumerate(chosen):
@@ -174,16 +243,27 @@ def add_case(page: Page, run: Run, row: dict[str, str], side: int, name: str) ->
     kind = f" ({row['degradation']})" if row["degradation"] else ""
     page.text(f"{row['id']}{kind}: {scores}")
     if not shown:
-        page.text("no pictures: this run kept none (ResultTable's keep_images: true keeps those of `test`)")
+        page.text(
+            "no pictures: this run kept none (ResultTable's keep_images: true keeps those of"
+            " `test`)"
+        )
     else:
         try:
-            page.picture(strip([run.folder / row[f"{v}_file"] for v in shown], side), name, " | ".join(shown))
+            page.picture(
+                strip([run.folder / row[f"{v}_file"] for v in shown], side), name, " | ".join(shown)
+            )
         except ImageError as error:
             page.text(f"no pictures: {error}")
     if row["id"] in run.routing:
         blocks = run.routing[row["id"]]
-        groups = INTER if len(blocks[0]) == len(INTER) else [f"group {i}" for i in range(len(blocks[0]))]
-        page.svg(routing_plot(blocks, groups), f"{name}_routing", "Inter-MoE weights, a bar a block of the transformer")
+        groups = (
+            INTER if len(blocks[0]) == len(INTER) else [f"group {i}" for i in range(len(blocks[0]))]
+        )
+        page.svg(
+            routing_plot(blocks, groups),
+            f"{name}_routing",
+            "Inter-MoE weights, a bar a block of the transformer",
+        )
 
 
 def _change(row: dict[str, str], key: str) -> str:

@@ -18,7 +18,11 @@ PIXEL = {"psnr": pixel.psnr, "psnr_y": pixel.psnr_y, "ssim_y": pixel.ssim_y, "ss
 
 @dataclass
 class Scores:
-    """Of one image: finite scores by key, reasons of those that have none, tiles where more than one, Inception features (2048,)."""
+    """Of one image:
+
+    finite scores by key, reasons of those that have none, tiles where more than one, Inception
+    features (2048,).
+    """
 
     scores: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
@@ -48,8 +52,15 @@ class Scorer:
         download: bool = False,
     ) -> None:
         if max_pixels and max_pixels < 224 * 224:
-            raise ValueError(f"max_pixels is {max_pixels}: tiles need at least {224 * 224} pixels (224 x 224); 0 is no cap")
-        self.metrics, self.device, self.max_pixels = choose(metrics), torch.device(device), max_pixels
+            raise ValueError(
+                f"max_pixels is {max_pixels}: tiles need at least {224 * 224} pixels (224 x 224); 0"
+                " is no cap"
+            )
+        self.metrics, self.device, self.max_pixels = (
+            choose(metrics),
+            torch.device(device),
+            max_pixels,
+        )
         self.found: dict[str, list[weights.Found]] = {}
         self.missing: dict[str, str] = {}  # key -> why it cannot be computed
         self._score: dict[str, Score] = {}
@@ -57,7 +68,9 @@ class Scorer:
         for metric in self.metrics:
             self._prepare(metric, references, folder, download)
 
-    def _prepare(self, metric: Metric, references: bool, folder: Path | None, download: bool) -> None:
+    def _prepare(
+        self, metric: Metric, references: bool, folder: Path | None, download: bool
+    ) -> None:
         if metric.needs != "image" and not references:
             self.missing[metric.key] = NO_REFERENCE
             return
@@ -71,7 +84,9 @@ class Scorer:
             return
         self.found[metric.key] = found
         if metric.backend == "pyiqa":
-            self._score[metric.key] = scoring(metric, load(metric, found, self.device), self.max_pixels, self.device)
+            self._score[metric.key] = scoring(
+                metric, load(metric, found, self.device), self.max_pixels, self.device
+            )
         elif metric.backend == "set" and self._inception is None:
             self._inception = load(metric, found, self.device).net.model
 
@@ -92,7 +107,9 @@ class Scorer:
                 "version": metric.implementation,
                 "direction": metric.direction,
                 "weights": {hit.file.name: hit.sha256 for hit in self.found.get(metric.key, [])},
-                "published_weights": all(hit.genuine is not False for hit in self.found.get(metric.key, [])),
+                "published_weights": all(
+                    hit.genuine is not False for hit in self.found.get(metric.key, [])
+                ),
                 "cap_pixels": (self.max_pixels or None) if metric.tiled else None,
                 "status": self.missing.get(metric.key, "computed"),
             }
@@ -104,7 +121,9 @@ class Scorer:
         return list(fid.features(self._inception, eight_bit(images), self.device))
 
     def score(self, images: Tensor, references: Tensor | None) -> list[Scores]:
-        """Scores of images (B, 3, H, W) in [0, 1] as 8-bit files would have them; references of the same shape, or None."""
+        """Scores of images (B, 3, H, W) in [0, 1] as 8-bit files would have them; references of the
+        same shape, or None.
+        """
         images = eight_bit(images)
         references = None if references is None else eight_bit(references)
         results = [Scores() for _ in images]
@@ -116,17 +135,32 @@ class Scorer:
                 result.feature = feature
         return results
 
-    def _one(self, metric: Metric, images: Tensor, references: Tensor | None, results: list[Scores]) -> None:
+    def _one(
+        self, metric: Metric, images: Tensor, references: Tensor | None, results: list[Scores]
+    ) -> None:
         height, width = images.shape[-2:]
         if min(height, width) < metric.min_side:
             for result in results:
-                result.errors[metric.key] = f"image is {width} x {height} pixels, {metric.label} needs {metric.min_side} a side"
+                result.errors[metric.key] = (
+                    f"image is {width} x {height} pixels, {metric.label} needs {metric.min_side} a"
+                    " side"
+                )
             return
         try:
-            values = PIXEL[metric.key](images, references) if metric.backend == "pixel" else self._score[metric.key](images, references)
-        except (RuntimeError, AssertionError, ValueError) as error:  # such as out of memory: listed, and the other metrics go on
+            values = (
+                PIXEL[metric.key](images, references)
+                if metric.backend == "pixel"
+                else self._score[metric.key](images, references)
+            )
+        except (
+            RuntimeError,
+            AssertionError,
+            ValueError,
+        ) as error:  # such as out of memory: listed, and the other metrics go on
             for result in results:
-                result.errors[metric.key] = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                result.errors[metric.key] = (
+                    str(error).strip().splitlines() or [type(error).__name__]
+                )[0]
             return
         count = len(tiles(height, width, self.max_pixels)) if metric.tiled else 1
         for result, value in zip(results, values.tolist(), strict=True):

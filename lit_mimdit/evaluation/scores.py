@@ -1,4 +1,6 @@
-"""Scores of several versions of each image ("degraded", "restored", ...), gathered over processes: what validate and test report."""
+"""Scores of several versions of each image ("degraded", "restored", ...), gathered over processes:
+what validate and test report.
+"""
 
 import io
 from pathlib import Path
@@ -19,7 +21,9 @@ from lit_mimdit.evaluation.summary import ALL, summarise
 
 
 def score(image: Tensor, reference: Tensor) -> dict[str, float]:
-    """PSNR (dB) and SSIM, of RGB and Y, of one image (3, H, W) against its reference, both RGB in [0, 1]."""
+    """PSNR (dB) and SSIM, of RGB and Y, of one image (3, H, W) against its reference, both RGB in
+    [0, 1].
+    """
     image, reference = eight_bit(image)[None], eight_bit(reference)[None]
     return {key: function(image, reference).item() for key, function in PIXEL.items()}
 
@@ -38,16 +42,32 @@ class ScoreTable:
         self.features: list[np.ndarray] = []
         self.routing: dict[str, list[list[float]]] = {}
 
-    def add(self, id: str, degradation: str, reference: Tensor, images: dict[str, Tensor], dataset: str = "") -> None:
+    def add(
+        self,
+        id: str,
+        degradation: str,
+        reference: Tensor,
+        images: dict[str, Tensor],
+        dataset: str = "",
+    ) -> None:
         """Score every version of one image, (3, H, W) each."""
         assert tuple(images) == self.versions, (tuple(images), self.versions)
         about = (dataset, degradation, *reference.shape[-2:])
         for version, image in images.items():
             result = self.scorer.score(image[None], reference[None])[0]
             feature = self._keep(result.feature)
-            self.rows.append(Row(id, version, *about, result.scores, result.errors, result.tiles, feature))
+            self.rows.append(
+                Row(id, version, *about, result.scores, result.errors, result.tiles, feature)
+            )
         if self.scorer.wants_features:
-            self.rows.append(Row(id, "reference", *about, feature=self._keep(self.scorer.features(reference[None])[0])))
+            self.rows.append(
+                Row(
+                    id,
+                    "reference",
+                    *about,
+                    feature=self._keep(self.scorer.features(reference[None])[0]),
+                )
+            )
 
     def _keep(self, feature: np.ndarray | None) -> int | None:
         if feature is None:
@@ -70,20 +90,30 @@ class ScoreTable:
         self.rows.sort(key=lambda row: (row.dataset, row.degradation, row.id, row.version))
 
     def summary(self, **about: Any) -> dict[str, Any]:
-        """See evaluation/summary.py; `about` is carried along: name, image_rule and whatever a result must say."""
+        """See evaluation/summary.py; `about` is carried along:
+
+        name, image_rule and whatever a result must say.
+        """
         features = np.stack(self.features) if self.features else np.zeros((0, FEATURES), np.float32)
         return {"name": "restored"} | about | summarise(self.rows, features, self.scorer.describe())
 
-    def write(self, folder: Path, summary: dict[str, Any], files: dict[tuple[str, str], str], prefix: str) -> None:
+    def write(
+        self, folder: Path, summary: dict[str, Any], files: dict[tuple[str, str], str], prefix: str
+    ) -> None:
         """The files of an evaluation, for this table."""
         write_results(folder, summary, self.rows, files, self.routing, prefix)
 
 
 def means(summary: dict[str, Any]) -> dict[str, float]:
-    """`psnr_restored` and so on over all images; of several data sets `4KRD/psnr_restored`. Scores without a number are left out."""
+    """`psnr_restored` and so on over all images; of several data sets `4KRD/psnr_restored`.
+
+    Scores without a number are left out.
+    """
     pooled = [group for group in summary["groups"] if group["degradation"] == ALL]
     return {
-        "/".join(filter(None, [group["dataset"] if len(pooled) > 1 else "", f"{key}_{version}"])): value["mean"]
+        "/".join(
+            filter(None, [group["dataset"] if len(pooled) > 1 else "", f"{key}_{version}"])
+        ): value["mean"]
         for group in pooled
         for version, values in group["versions"].items()
         for key, value in values.items()
@@ -92,7 +122,10 @@ def means(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def render(summary: dict[str, Any], title: str, versions: tuple[str, ...]) -> str:
-    """All versions side by side as text, 120 columns: three metrics a table, one column a version."""
+    """All versions side by side as text, 120 columns:
+
+    three metrics a table, one column a version.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -104,14 +137,31 @@ def render(summary: dict[str, Any], title: str, versions: tuple[str, ...]) -> st
         table.add_column("degradation")
         table.add_column("N", justify="right")
         for version in versions:
-            table.add_column(f"{version}\n{' / '.join(METRICS[key].label for key in part)}", justify="right")
+            table.add_column(
+                f"{version}\n{' / '.join(METRICS[key].label for key in part)}", justify="right"
+            )
         for group in summary["groups"]:
             if group["degradation"] == ALL:
                 table.add_section()
-            name = " ".join(filter(None, [group["dataset"], group["degradation"]])) if _several(summary) else group["degradation"]
-            table.add_row(name, str(group["n"]), *(" / ".join(_cell(summary, group, version, key) for key in part) for version in versions))
+            name = (
+                " ".join(filter(None, [group["dataset"], group["degradation"]]))
+                if _several(summary)
+                else group["degradation"]
+            )
+            table.add_row(
+                name,
+                str(group["n"]),
+                *(
+                    " / ".join(_cell(summary, group, version, key) for key in part)
+                    for version in versions
+                ),
+            )
         Console(file=buffer, width=120).print(table)
-    notes = [f"{about['label']}: {about['status']}" for about in summary["metrics"].values() if about["status"] != "computed"]
+    notes = [
+        f"{about['label']}: {about['status']}"
+        for about in summary["metrics"].values()
+        if about["status"] != "computed"
+    ]
     return "\n".join([buffer.getvalue().rstrip(), *notes])
 
 

@@ -10,7 +10,15 @@ from lit_mimdit.evaluation.summary import ALL
 
 Cell = str
 NONE = "-"
-LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "->": r"$\to$"}
+LATEX = {
+    "_": r"\_",
+    "%": r"\%",
+    "&": r"\&",
+    "#": r"\#",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "->": r"$\to$",
+}
 
 
 def number(key: str, value: dict[str, Any] | None, interval: bool = True) -> str:
@@ -25,10 +33,17 @@ def number(key: str, value: dict[str, Any] | None, interval: bool = True) -> str
 
 
 def rows_of(summary: dict[str, Any], version: str) -> tuple[list[Cell], list[list[Cell]]]:
-    """Head and rows of the table of one version: degradations, N, a column a metric. Metrics that were not computed say so."""
+    """Head and rows of the table of one version:
+
+    degradations, N, a column a metric. Metrics that were not computed say so.
+    """
     keys = list(summary["metrics"])
     several = len({group["dataset"] for group in summary["groups"]}) > 1
-    head = ["data set"] * several + ["degradation", "N"] + [f"{METRICS[key].label} {METRICS[key].arrow}" for key in keys]
+    head = (
+        ["data set"] * several
+        + ["degradation", "N"]
+        + [f"{METRICS[key].label} {METRICS[key].arrow}" for key in keys]
+    )
     body = []
     for group in summary["groups"]:
         values = group["versions"].get(version, {})
@@ -46,19 +61,29 @@ def rows_of(summary: dict[str, Any], version: str) -> tuple[list[Cell], list[lis
 
 
 def gain_rows(summary: dict[str, Any]) -> tuple[list[Cell], list[list[Cell]]] | None:
-    """Head and rows of restored - degraded, with images better / worse / tied; None without both versions."""
+    """Head and rows of restored - degraded, with images better / worse / tied; None without both
+    versions.
+    """
     groups = [group for group in summary["groups"] if group["gain"]]
     if not groups:
         return None
     keys = list(groups[0]["gain"])
     several = len({group["dataset"] for group in summary["groups"]}) > 1
-    head = ["data set"] * several + ["degradation", "N"] + [f"{METRICS[key].label} {METRICS[key].arrow}" for key in keys]
+    head = (
+        ["data set"] * several
+        + ["degradation", "N"]
+        + [f"{METRICS[key].label} {METRICS[key].arrow}" for key in keys]
+    )
     body = []
     for group in groups:
         cells = [group["dataset"]] * several + [group["degradation"], str(group["n"])]
         for key in keys:
             gain = group["gain"][key]
-            cells.append(f"{number(key, gain)}; {gain['better']} / {gain['worse']} / {gain['tied']}" if gain["n"] else NONE)
+            cells.append(
+                f"{number(key, gain)}; {gain['better']} / {gain['worse']} / {gain['tied']}"
+                if gain["n"]
+                else NONE
+            )
         body.append(cells)
     return head, body
 
@@ -84,10 +109,18 @@ def latex(head: list[Cell], body: list[list[Cell]], caption: str, escaped: bool 
     convert = (lambda cell: cell) if escaped else escape
     first = sum(cell in ("data set", "degradation", "method") for cell in head)
     columns = "l" * first + "r" * (len(head) - first)
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape(caption)}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+    ]
     lines += [" & ".join(map(convert, head)) + r" \\", r"\midrule"]
     for cells in body:
-        lines += [r"\midrule"] * (ALL in cells and len(body) > 1) + [" & ".join(map(convert, cells)) + r" \\"]
+        lines += [r"\midrule"] * (ALL in cells and len(body) > 1) + [
+            " & ".join(map(convert, cells)) + r" \\"
+        ]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
@@ -95,31 +128,59 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
     """What a reader of the tables must know, a line each."""
     level = f"{summary['bootstrap']['level']:.0%}"
     notes = [
-        f"Means over images; brackets: {level} bootstrap intervals ({summary['bootstrap']['resamples']} resamples, seed "
-        f"{summary['bootstrap']['seed']}). Images: {summary['image_rule']}."
+        f"Means over images; brackets: {level} bootstrap intervals"
+        f" ({summary['bootstrap']['resamples']} resamples, seed {summary['bootstrap']['seed']})."
+        f" Images: {summary['image_rule']}."
     ]
     for about in summary["metrics"].values():
         if about["status"] != "computed":
             notes.append(f"{about['label']}: {about['status']}.")
         elif not about["published_weights"]:
-            notes.append(f"{about['label']}: its weights are not the published files (hashes in summary.json).")
+            notes.append(
+                f"{about['label']}: its weights are not the published files (hashes in"
+                " summary.json)."
+            )
     for key, count in summary["tiled_images"].items():
         cap = summary["metrics"][key]["cap_pixels"]
-        notes.append(f"{METRICS[key].label}: {count} image(s) above {cap:,} pixels scored as the mean of tiles within that cap.")
-    if any(METRICS[key].needs == "set" and about["status"] == "computed" for key, about in summary["metrics"].items()):
-        notes.append("FID: a row's images as one set (all: pooled); compare at equal N; no interval; one image has none.")
+        notes.append(
+            f"{METRICS[key].label}: {count} image(s) above {cap:,} pixels scored as the mean of"
+            " tiles within that cap."
+        )
+    if any(
+        METRICS[key].needs == "set" and about["status"] == "computed"
+        for key, about in summary["metrics"].items()
+    ):
+        notes.append(
+            "FID: a row's images as one set (all: pooled); compare at equal N; no interval; one"
+            " image has none."
+        )
     if summary["failed"]:
-        notes.append(f"{len(summary['failed'])} score(s) failed and are in no mean; they are listed below and in summary.json.")
+        notes.append(
+            f"{len(summary['failed'])} score(s) failed and are in no mean; they are listed below"
+            " and in summary.json."
+        )
     if summary.get("problems"):
-        notes.append(f"Intersection: {len(summary['problems'])} image(s) could not be paired and are left out (summary.json).")
+        notes.append(
+            f"Intersection: {len(summary['problems'])} image(s) could not be paired and are left"
+            " out (summary.json)."
+        )
     return notes
 
 
 def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None) -> str:
-    """One line an image: its scores in every version, the paths in `files` by (id, version), and what failed."""
+    """One line an image:
+
+    its scores in every version, the paths in `files` by (id, version), and what failed.
+    """
     images: dict[tuple[str, str], dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: (row.dataset, row.degradation, row.id, row.version)):
-        about = {"dataset": row.dataset, "id": row.id, "degradation": row.degradation, "height": row.height, "width": row.width}
+        about = {
+            "dataset": row.dataset,
+            "id": row.id,
+            "degradation": row.degradation,
+            "height": row.height,
+            "width": row.width,
+        }
         line = images.setdefault((row.dataset, row.id), about | {"failed": ""})
         line |= {f"{row.version}_{key}": repr(value) for key, value in row.scores.items()}
         errors = [f"{row.version} {key}: {reason}" for key, reason in row.errors.items()]
@@ -129,16 +190,24 @@ def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None)
         if id in by_id:
             by_id[id][f"{version}_file"] = path
     known = ["dataset", "id", "degradation", "height", "width"]
-    extra = sorted({key for line in images.values() for key in line if key not in (*known, "failed")}, key=_column)
+    extra = sorted(
+        {key for line in images.values() for key in line if key not in (*known, "failed")},
+        key=_column,
+    )
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=[*known, *extra, "failed"], lineterminator="\n", restval="")
+    writer = csv.DictWriter(
+        buffer, fieldnames=[*known, *extra, "failed"], lineterminator="\n", restval=""
+    )
     writer.writeheader()
     writer.writerows(images.values())
     return buffer.getvalue()
 
 
 def _column(name: str) -> tuple[int, int, str]:
-    """Sorting key of a CSV column: scores of degraded, restored, others, each in the table's order; then files."""
+    """Sorting key of a CSV column:
+
+    scores of degraded, restored, others, each in the table's order; then files.
+    """
     version = next((i for i, v in enumerate(("degraded_", "restored_")) if name.startswith(v)), 2)
     key = next((i for i, k in enumerate(METRICS) if name.endswith(f"_{k}")), 99)
     return (2 * (key == 99) + 0, version, f"{key:02}{name}")

@@ -1,7 +1,9 @@
-"""Weights of metrics: where they are looked for, what was found, and handing them to pyiqa without its downloads.
+"""Weights of metrics: where they are looked for, what was found, and handing them to pyiqa without
+its downloads.
 
-Looked for in, first hit wins: the folder given, $LIT_MIMDIT_WEIGHTS, `weights` in the working directory (each flat, or with the
-sub-folders of a torch hub cache), then the torch hub cache ($TORCH_HOME/hub) that pyiqa and torchvision share, and ~/.cache/clip.
+Looked for in, first hit wins: the folder given, $LIT_MIMDIT_WEIGHTS, `weights` in the working
+directory (each flat, or with the sub-folders of a torch hub cache), then the torch hub cache
+($TORCH_HOME/hub) that pyiqa and torchvision share, and ~/.cache/clip.
 """
 
 import hashlib
@@ -26,12 +28,20 @@ VARIABLE = "LIT_MIMDIT_WEIGHTS"
 def own_folders(extra: Path | None = None) -> list[Path]:
     """The folders of the user's own, best first; `--download` writes into the first."""
     given = [extra] if extra is not None else []
-    return [*given, *([Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else []), Path("weights")]
+    return [
+        *given,
+        *([Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else []),
+        Path("weights"),
+    ]
 
 
 def places(file: WeightFile, extra: Path | None = None) -> list[Path]:
     """Every path at which this file is looked for, in order."""
-    own = [path for folder in own_folders(extra) for path in (folder, folder / file.folder, folder / "hub" / file.folder)]
+    own = [
+        path
+        for folder in own_folders(extra)
+        for path in (folder, folder / file.folder, folder / "hub" / file.folder)
+    ]
     cache = [Path(torch.hub.get_dir()) / file.folder]
     clip = [Path.home() / ".cache" / "clip"] if file.folder == "clip" else []
     names = dict.fromkeys((file.name, file.cached))
@@ -40,7 +50,11 @@ def places(file: WeightFile, extra: Path | None = None) -> list[Path]:
 
 @dataclass(frozen=True)
 class Found:
-    """A file on this machine. sha256: of its bytes. genuine: whether they are the published file's; None where that is not known."""
+    """A file on this machine.
+
+    sha256: of its bytes. genuine: whether they are the published file's; None where that is not
+    known.
+    """
 
     file: WeightFile
     path: Path
@@ -54,7 +68,11 @@ class Found:
 @lru_cache
 def _sha256(path: Path, size: int, modified_ns: int) -> str:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(file)
+        )
 
 
 def _digest(file) -> str:  # Python 3.10
@@ -76,7 +94,9 @@ def find(file: WeightFile, extra: Path | None = None) -> Found | None:
 def find_all(metric: Metric, extra: Path | None = None) -> tuple[list[Found], list[WeightFile]]:
     """A metric's files: those found and those missing."""
     found = {file: find(file, extra) for file in metric.files}
-    return [hit for hit in found.values() if hit], [file for file, hit in found.items() if hit is None]
+    return [hit for hit in found.values() if hit], [
+        file for file, hit in found.items() if hit is None
+    ]
 
 
 def download(file: WeightFile, extra: Path | None = None) -> None:
@@ -84,18 +104,25 @@ def download(file: WeightFile, extra: Path | None = None) -> None:
     folder = own_folders(extra)[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(file.source, str(folder / file.name), file.prefix, progress=True)
+        torch.hub.download_url_to_file(
+            file.source, str(folder / file.name), file.prefix, progress=True
+        )
     except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise ValueError(f"{file.name}: no download from {file.source} ({error}); fetch it elsewhere and put it into {folder}") from error
+        raise ValueError(
+            f"{file.name}: no download from {file.source} ({error}); fetch it elsewhere and put it"
+            f" into {folder}"
+        ) from error
 
 
 @contextmanager
 def handed_to_pyiqa(found: list[Found]) -> Iterator[None]:
-    """While open, pyiqa and torchvision find exactly these files in their caches, and nothing is downloaded.
+    """While open, pyiqa and torchvision find exactly these files in their caches, and nothing is
+    downloaded.
 
-    A file that is not known to be the published one may hold tensors only: pyiqa would unpickle anything. pyiqa's check of CLIP's sha256
-    is left out, as it answers other weights with a download; the hash stands in every result instead. LIQE's cache of text features goes
-    to a folder of its own, so that it never comes from other weights.
+    A file that is not known to be the published one may hold tensors only: pyiqa would unpickle
+    anything. pyiqa's check of CLIP's sha256 is left out, as it answers other weights with a
+    download; the hash stands in every result instead. LIQE's cache of text features goes to a
+    folder of its own, so that it never comes from other weights.
     """
     from pyiqa.archs import clip_model, liqe_arch
     from pyiqa.utils import download_util
@@ -113,7 +140,13 @@ def handed_to_pyiqa(found: list[Found]) -> Iterator[None]:
         stack.enter_context(_swapped(torch.hub, "_hub_dir", hub))
         stack.enter_context(_swapped(download_util, "DEFAULT_CACHE_DIR", cache))
         stack.enter_context(_swapped(liqe_arch, "DEFAULT_CACHE_DIR", cache))
-        stack.enter_context(_swapped(clip_model, "_download", lambda url, root: os.path.join(hub, "clip", os.path.basename(url))))
+        stack.enter_context(
+            _swapped(
+                clip_model,
+                "_download",
+                lambda url, root: os.path.join(hub, "clip", os.path.basename(url)),
+            )
+        )
         stack.enter_context(_swapped(torch.hub, "download_url_to_file", _refuse))
         stack.enter_context(_swapped(download_util, "download_url_to_file", _refuse))
         if not all(hit.genuine for hit in found):
@@ -144,4 +177,7 @@ def _tensors_only() -> Iterator[None]:
 
 
 def _refuse(url: str, *_: object, **__: object) -> None:
-    raise ValueError(f"{url}: pyiqa asks for a file that is not in lit_mimdit's table of metrics; nothing was downloaded")
+    raise ValueError(
+        f"{url}: pyiqa asks for a file that is not in lit_mimdit's table of metrics; nothing was"
+        " downloaded"
+    )

@@ -1,6 +1,8 @@
-"""Colours of a restored image brought back to those of the degraded one. Pure functions of images (B, 3, H, W) in [0, 1].
+"""Colours of a restored image brought back to those of the degraded one. Pure functions of images
+(B, 3, H, W) in [0, 1].
 
-Meant for degradations that leave colours alone (blur, noise, JPEG): they would bring back a dark or hazy photograph's darkness or haze.
+Meant for degradations that leave colours alone (blur, noise, JPEG): they would bring back a dark or
+hazy photograph's darkness or haze.
 """
 
 import torch
@@ -13,28 +15,37 @@ LEVELS = 5  # of the wavelet decomposition
 EPSILON = 1e-5  # of the standard deviation, for flat images
 
 
-# y = std(s) (x - mean(x)) / std(x) + mean(s), a channel and image          (AdaIN: Huang and Belongie, arXiv 1703.06868, eq. 8)
+# y = std(s) (x - mean(x)) / std(x) + mean(s), a channel and image
+# (AdaIN: Huang and Belongie, arXiv 1703.06868, eq. 8)
 def adain(restored: Tensor, degraded: Tensor) -> Tensor:
     """`restored` with the mean and standard deviation of each channel of `degraded`."""
     mean, own_mean = degraded.mean((2, 3), keepdim=True), restored.mean((2, 3), keepdim=True)
-    std, own_std = degraded.std((2, 3), keepdim=True, correction=0), restored.std((2, 3), keepdim=True, correction=0)
+    std, own_std = (
+        degraded.std((2, 3), keepdim=True, correction=0),
+        restored.std((2, 3), keepdim=True, correction=0),
+    )
     return (restored - own_mean) * (std + EPSILON) / (own_std + EPSILON) + mean
 
 
-# low_0 = x;  low_{i+1} = low_i * b_i, b_i = [1 2 1]^T [1 2 1] / 16 with 2^i - 1 zeros between its taps       (a trous, B1 spline)
+# low_0 = x;  low_{i+1} = low_i * b_i, b_i = [1 2 1]^T [1 2 1] / 16 with 2^i - 1 zeros between its
+# taps       (a trous, B1 spline)
 def low_frequencies(image: Tensor, levels: int = LEVELS) -> Tensor:
-    """What is left of images after `levels` blurs, each twice as wide as the one before; edges are repeated."""
+    """What is left of images after `levels` blurs, each twice as wide as the one before; edges are
+    repeated.
+    """
     taps = torch.tensor([0.25, 0.5, 0.25], dtype=image.dtype, device=image.device)
     channels = image.shape[1]
     for level in range(levels):
         step = 2**level
         for shape, pad in (((1, 1, 3, 1), (0, 0, step, step)), ((1, 1, 1, 3), (step, step, 0, 0))):
             kernel = taps.view(shape).expand(channels, -1, -1, -1)
-            image = F.conv2d(F.pad(image, pad, mode="replicate"), kernel, dilation=step, groups=channels)
+            image = F.conv2d(
+                F.pad(image, pad, mode="replicate"), kernel, dilation=step, groups=channels
+            )
     return image
 
 
-# y = x - low(x) + low(s)                                                   (wavelet colour correction of StableSR, arXiv 2305.07015)
+# y = x - low(x) + low(s)  (wavelet colour correction of StableSR, arXiv 2305.07015)
 def wavelet(restored: Tensor, degraded: Tensor) -> Tensor:
     """High frequencies of `restored`, low frequencies of `degraded`."""
     return restored - low_frequencies(restored) + low_frequencies(degraded)

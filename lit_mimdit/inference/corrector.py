@@ -30,7 +30,9 @@ class Corrector:
         about: of the network's file, for records.
     """
 
-    def __init__(self, network: Fidelity, weight: float = 1.0, about: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, network: Fidelity, weight: float = 1.0, about: dict[str, Any] | None = None
+    ) -> None:
         if not 0 <= weight <= 1:
             raise ValueError(f"fidelity_weight is {weight}: it must lie in [0, 1]")
         self.network, self.weight, self.about = network.eval(), weight, about or {}
@@ -41,7 +43,9 @@ class Corrector:
 
     @torch.no_grad()
     def __call__(self, restored: Tensor, lq: Tensor) -> Tensor:
-        """Corrected images (B, 3, H, W) in [0, 1] of restored and degraded ones; H and W as the network's `multiple` demands."""
+        """Corrected images (B, 3, H, W) in [0, 1] of restored and degraded ones; H and W as the
+        network's `multiple` demands.
+        """
         if self.weight == 0:
             return restored
         self.network.to(restored.device)
@@ -49,12 +53,19 @@ class Corrector:
         lq = lq.to(restored)
         if len(boxes) == 1:
             return self.network(restored, lq, self.weight).clamp(0, 1)
-        return torch.cat([self._tiled(pair[None], boxes) for pair in torch.cat([restored, lq], dim=1)]).clamp(0, 1)
+        return torch.cat(
+            [self._tiled(pair[None], boxes) for pair in torch.cat([restored, lq], dim=1)]
+        ).clamp(0, 1)
 
     def _tiled(self, pair: Tensor, boxes: list[tiling.Box]) -> Tensor:
-        """Of restored and degraded image (1, 6, H, W): the tiles share the statistics of the scene."""
+        """Of restored and degraded image (1, 6, H, W):
+
+        the tiles share the statistics of the scene.
+        """
         tiles = (tiling.crop(pair, box) for box in boxes)
-        scene = torch.stack([self.network.statistics(tile[:, :3], tile[:, 3:]) for tile in tiles]).mean(0)
+        scene = torch.stack(
+            [self.network.statistics(tile[:, :3], tile[:, 3:]) for tile in tiles]
+        ).mean(0)
 
         def correct(tile: Tensor, _: int) -> Tensor:
             return self.network(tile[:, :3], tile[:, 3:], self.weight, scene)
@@ -64,13 +75,29 @@ class Corrector:
 
 def save_fidelity(path: Path, network: Fidelity) -> None:
     """Write a network as one safetensors file of float16, whole or not at all."""
-    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().half().contiguous()
+        for name, tensor in network.state_dict().items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, save(tensors, {KEY: json.dumps({"format": FORMAT, "widths": network.widths, "blocks": network.blocks})}))
+    write_bytes(
+        path,
+        save(
+            tensors,
+            {
+                KEY: json.dumps(
+                    {"format": FORMAT, "widths": network.widths, "blocks": network.blocks}
+                )
+            },
+        ),
+    )
 
 
 def choose_fidelity(fidelity: str, own_branch: bool) -> str | None:
-    """What `load_corrector` takes, for a command's value: auto is the package's behind the package's own branch, and none behind others."""
+    """What `load_corrector` takes, for a command's value:
+
+    auto is the package's behind the package's own branch, and none behind others.
+    """
     return {"auto": PACKAGE if own_branch else None, "none": None}.get(fidelity, fidelity)
 
 
@@ -80,7 +107,10 @@ def load_corrector(fidelity: str | None, weight: float = 1.0) -> Corrector | Non
         return None
     path = nano_folder() / "fidelity.safetensors" if fidelity == PACKAGE else Path(fidelity)
     if not path.is_file():
-        raise ValueError(f"fidelity {path}: no such file; experiments/nano/fidelity.yaml trains one, null does without")
+        raise ValueError(
+            f"fidelity {path}: no such file; experiments/nano/fidelity.yaml trains one, null does"
+            " without"
+        )
     try:
         with safe_open(path, "pt") as handle:
             values = json.loads((handle.metadata() or {}).get(KEY, "{}"))
@@ -91,4 +121,8 @@ def load_corrector(fidelity: str | None, weight: float = 1.0) -> Corrector | Non
         network.load_state_dict(tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"fidelity {path}: not a fidelity network ({error})") from error
-    return Corrector(network, weight, {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    return Corrector(
+        network,
+        weight,
+        {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+    )

@@ -4,10 +4,15 @@ import torch
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; auto takes a GPU if there is one. ValueError if it cannot be used."""
+    """The device of this name; auto takes a GPU if there is one.
+
+    ValueError if it cannot be used.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device is {name!r}: it cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
+        raise ValueError(
+            f"device is {name!r}: it cannot be used here ({str(error).splitlines()[0]}); try cpu"
+        ) from error

@@ -1,4 +1,7 @@
-"""Classifier-free guidance (Ho and Salimans, arXiv 2207.12598): further towards what the prompt says."""
+"""Classifier-free guidance (Ho and Salimans, arXiv 2207.12598):
+
+further towards what the prompt says.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,24 +13,31 @@ from torch.utils._pytree import tree_leaves
 from lit_mimdit.models.mim import Decisions
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 
-BASES_THAT_HEAR = ("position", "reference")  # their tokens come out of the backbone, so they depend on the prompt
+BASES_THAT_HEAR = (
+    "position",
+    "reference",
+)  # their tokens come out of the backbone, so they depend on the prompt
 
 
 class Conditioned(NamedTuple):
-    """The velocity (x_t, t) -> (B, C, H, W) under LQ latents and a prompt, the routers' decisions, and the bytes that are kept for it."""
+    """The velocity (x_t, t) -> (B, C, H, W) under LQ latents and a prompt, the routers' decisions,
+    and the bytes that are kept for it.
+    """
 
     velocity: Callable[[Tensor, float], Tensor]
     routing: Decisions
     size: int
 
 
-# v = v_empty + g (v_prompt - v_empty)                      (arXiv 2207.12598, eq. 6, with g = 1 + w)
+# v = v_empty + g (v_prompt - v_empty)  (arXiv 2207.12598, eq. 6, with g = 1 + w)
 def guide(told: Tensor, empty: Tensor, guidance: float) -> Tensor:
     """Guided velocity; guidance 1 is that of the prompt, 0 that of the empty prompt."""
     return empty + guidance * (told - empty)
 
 
-def conditioned(network: ConditionedBackbone, z_lq: Tensor, prompt: Prompt, guidance: float) -> Conditioned:
+def conditioned(
+    network: ConditionedBackbone, z_lq: Tensor, prompt: Prompt, guidance: float
+) -> Conditioned:
     """Looks at the LQ latents, once for all steps."""
     condition = network.condition(z_lq, prompt)
     # a ControlNet has no base: it hears the prompt at every step
@@ -40,6 +50,10 @@ def conditioned(network: ConditionedBackbone, z_lq: Tensor, prompt: Prompt, guid
         return told if guidance == 1.0 else guide(told, network(x, times, unprompted), guidance)
 
     decided = {id(tensor) for tensor in tree_leaves((condition.routing, unprompted.routing))}
-    leaves = [leaf for leaf in tree_leaves((condition, unprompted)) if isinstance(leaf, Tensor) and id(leaf) not in decided]
+    leaves = [
+        leaf
+        for leaf in tree_leaves((condition, unprompted))
+        if isinstance(leaf, Tensor) and id(leaf) not in decided
+    ]
     kept = {id(tensor): tensor.nbytes for tensor in leaves}
     return Conditioned(velocity, condition.routing, sum(kept.values()))

@@ -1,13 +1,15 @@
 """A small copy of the whole image tells its tiles how bright, and of what colour, the scene is.
 
-A tile of a large photograph may show nothing but a dark wall: whether the wall or the light is dark cannot be seen from there, and
-neighbouring tiles decide differently. So a small copy is restored in one piece, and its coarse part takes the place of the tiles':
+A tile of a large photograph may show nothing but a dark wall: whether the wall or the light is dark
+cannot be seen from there, and neighbouring tiles decide differently. So a small copy is restored in
+one piece, and its coarse part takes the place of the tiles':
 
     x = x_tiles - up(down(x_tiles)) + up(down(x_small))
 
-down averages over the areas of a grid `COARSE` times coarser than the small copy, up is bicubic. How bright a dark scene was can only be
-guessed, and one sample of the model is one guess: with `sampling.overview_samples` x_small is the mean of several, which comes near the
-posterior mean. Then images that need no tiles take their light from it, too.
+down averages over the areas of a grid `COARSE` times coarser than the small copy, up is bicubic.
+How bright a dark scene was can only be guessed, and one sample of the model is one guess: with
+`sampling.overview_samples` x_small is the mean of several, which comes near the posterior mean.
+Then images that need no tiles take their light from it, too.
 """
 
 import torch.nn.functional as F
@@ -17,9 +19,14 @@ COARSE = 8
 
 
 def small_size(height: int, width: int, longest: int, multiple: int) -> tuple[int, int]:
-    """(height, width) of the small copy: its longer side `longest`, both sides rounded to multiples of `multiple`."""
+    """(height, width) of the small copy:
+
+    its longer side `longest`, both sides rounded to multiples of `multiple`.
+    """
     scale = longest / max(height, width)
-    return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
+    return tuple(
+        max(multiple, round(side * scale / multiple) * multiple) for side in (height, width)
+    )
 
 
 def shrink(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -29,11 +36,15 @@ def shrink(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def coarse(image: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """up(down(image)): means on `grid`, drawn at `size`."""
-    return F.interpolate(F.interpolate(image, size=grid, mode="area"), size=size, mode="bicubic", align_corners=False)
+    return F.interpolate(
+        F.interpolate(image, size=grid, mode="area"), size=size, mode="bicubic", align_corners=False
+    )
 
 
 def anchor(tiled: Tensor, small: Tensor) -> Tensor:
-    """The tiles' result (B, 3, H, W) with the coarse part of the small copy's result (B, 3, h, w); in [0, 1]."""
+    """The tiles' result (B, 3, H, W) with the coarse part of the small copy's result (B, 3, h, w);
+    in [0, 1].
+    """
     size = tiled.shape[-2:]
     grid = tuple(max(1, side // COARSE) for side in small.shape[-2:])
     return (tiled - coarse(tiled, grid, size) + coarse(small, grid, size)).clamp(0, 1)

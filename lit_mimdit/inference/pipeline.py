@@ -1,11 +1,12 @@
-"""MiM-DiT as a diffusers pipeline: one folder with everything in it, for users who restore and do not train.
+"""MiM-DiT as a diffusers pipeline: one folder with everything in it, for users who restore and do
+not train.
 
     from lit_mimdit.inference.pipeline import MiMDiTPipeline
     pipeline = MiMDiTPipeline.from_pretrained("folder")
     pipeline(image).images[0].save("restored.png")
 
-`python -m lit_mimdit export CHECKPOINT -o FOLDER --pipeline` writes such a folder. Images are restored by the same Restorer as everywhere.
-Lightning is not imported.
+`python -m lit_mimdit export CHECKPOINT -o FOLDER --pipeline` writes such a folder. Images are
+restored by the same Restorer as everywhere. Lightning is not imported.
 """
 
 from collections.abc import Sequence
@@ -42,7 +43,8 @@ Picture = Image.Image | np.ndarray | Tensor
 
 
 class BranchModel(ModelMixin, ConfigMixin):
-    """The trained branch as a component of a pipeline, with the embeddings of the prompts that it knows.
+    """The trained branch as a component of a pipeline, with the embeddings of the prompts that it
+    knows.
 
     Args:
         branch: BranchConfig as plain values.
@@ -52,7 +54,14 @@ class BranchModel(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self, branch: dict[str, Any], outer_width: int, outer_heads: int, blocks: int, text_tokens: int, text_width: int, pooled_width: int
+        self,
+        branch: dict[str, Any],
+        outer_width: int,
+        outer_heads: int,
+        blocks: int,
+        text_tokens: int,
+        text_width: int,
+        pooled_width: int,
     ) -> None:
         super().__init__()
         self.inner = Branch(build(BranchConfig, branch), outer_width, outer_heads, blocks)
@@ -65,8 +74,16 @@ class BranchModel(ModelMixin, ConfigMixin):
         """A component that holds `branch` itself, and copies of the embeddings."""
         mim = branch.mims[0]
         heads = 1 if branch.gates is None else branch.gates.shape[1]
-        sizes = dict(zip(("text_tokens", "text_width", "pooled_width"), (*empty.embeds.shape[1:], empty.pooled.shape[1]), strict=True))
-        model = cls(asdict(branch.config), mim.zero_linear.out_features, heads, len(branch.mims), **sizes)
+        sizes = dict(
+            zip(
+                ("text_tokens", "text_width", "pooled_width"),
+                (*empty.embeds.shape[1:], empty.pooled.shape[1]),
+                strict=True,
+            )
+        )
+        model = cls(
+            asdict(branch.config), mim.zero_linear.out_features, heads, len(branch.mims), **sizes
+        )
         model.inner = branch
         for name, prompt in (("empty", empty), ("told", told)):
             getattr(model, f"{name}_embeds").copy_(prompt.embeds)
@@ -104,7 +121,10 @@ class FidelityModel(ModelMixin, ConfigMixin):
 
 @dataclass
 class FixedPrompt:
-    """One prompt for all images, in the place of Prompts: its embeddings are in the folder, so no text encoder is."""
+    """One prompt for all images, in the place of Prompts:
+
+    its embeddings are in the folder, so no text encoder is.
+    """
 
     config: PromptConfig
     fixed: Prompt
@@ -122,14 +142,17 @@ class MiMDiTPipeline(DiffusionPipeline):
         vae: of the same backbone.
         scheduler: gives the sampling times.
         branch: what was trained.
-        fidelity: network that corrects by the pixels of the input (models/fidelity.py); None: the branch alone.
+        fidelity: network that corrects by the pixels of the input (models/fidelity.py); None: the
+            branch alone.
         fidelity_weight: of its correction, from 0 to 1: the default of a call.
         sampling: SamplingConfig as plain values: the defaults of a call.
         backbone: Identity of the backbone as plain values, for the record.
         prompt: the text whose embeddings `branch` holds as `told`.
     """
 
-    _optional_components: ClassVar[list[str]] = ["fidelity"]  # of diffusers: may be missing in a folder
+    _optional_components: ClassVar[list[str]] = [
+        "fidelity"
+    ]  # of diffusers: may be missing in a folder
 
     def __init__(
         self,
@@ -139,42 +162,80 @@ class MiMDiTPipeline(DiffusionPipeline):
         branch: BranchModel,
         fidelity: FidelityModel | None = None,
         fidelity_weight: float = 1.0,
-        sampling: dict[str, Any] | None = None,  # diffusers takes what has no default for a component
+        sampling: (
+            dict[str, Any] | None
+        ) = None,  # diffusers takes what has no default for a component
         backbone: dict[str, Any] | None = None,
         prompt: str = "",
     ) -> None:
         super().__init__()
-        self.register_modules(transformer=transformer, vae=vae, scheduler=scheduler, branch=branch, fidelity=fidelity)
+        self.register_modules(
+            transformer=transformer, vae=vae, scheduler=scheduler, branch=branch, fidelity=fidelity
+        )
         sampling = sampling or asdict(SamplingConfig())
-        self.register_to_config(fidelity_weight=fidelity_weight, sampling=sampling, backbone=backbone, prompt=prompt)
+        self.register_to_config(
+            fidelity_weight=fidelity_weight, sampling=sampling, backbone=backbone, prompt=prompt
+        )
 
     @classmethod
     def of(cls, restorer: Restorer) -> "MiMDiTPipeline":
-        """The pipeline that restores as `restorer` does. ValueError if its branch is no MiM, or it has a caption an image."""
+        """The pipeline that restores as `restorer` does.
+
+        ValueError if its branch is no MiM, or it has a caption an image.
+        """
         network, told = restorer.network, restorer.prompts
         if not isinstance(network, MiMDiT):
-            raise ValueError("--pipeline: only a MiM branch has a pipeline; export this one without")
+            raise ValueError(
+                "--pipeline: only a MiM branch has a pipeline; export this one without"
+            )
         if told is not None and told.captions:
-            raise ValueError("--pipeline: a pipeline has one prompt for all images; restore with captions by the restore command")
-        branch = BranchModel.of(network.branch, network.prompt, network.prompt if told is None else told.of())
+            raise ValueError(
+                "--pipeline: a pipeline has one prompt for all images; restore with captions by the"
+                " restore command"
+            )
+        branch = BranchModel.of(
+            network.branch, network.prompt, network.prompt if told is None else told.of()
+        )
         identity = None if restorer.identity is None else asdict(restorer.identity)
         if identity is not None and Path(identity["name"]).is_absolute():
             identity["name"] = Path(identity["name"]).name  # where it lay is nobody's business
         text, corrector = "" if told is None else told.config.text, restorer.corrector
-        behind = (None, 1.0) if corrector is None else (FidelityModel.of(corrector.network), corrector.weight)
-        return cls(network.backbone, restorer.vae, restorer.scheduler, branch, *behind, asdict(restorer.config), identity, text)
+        behind = (
+            (None, 1.0)
+            if corrector is None
+            else (FidelityModel.of(corrector.network), corrector.weight)
+        )
+        return cls(
+            network.backbone,
+            restorer.vae,
+            restorer.scheduler,
+            branch,
+            *behind,
+            asdict(restorer.config),
+            identity,
+            text,
+        )
 
     def restorer(self, fidelity_weight: float | None = None, **sampling: Any) -> Restorer:
-        """What restores, on the pipeline's device; what is given overrides the defaults. ValueError for impossible values."""
+        """What restores, on the pipeline's device; what is given overrides the defaults.
+
+        ValueError for impossible values.
+        """
         known = asdict(SamplingConfig())
         unknown = sorted(sampling.keys() - known.keys())
         if unknown:
-            raise ValueError(f"{unknown[0]} is no option: choose among num_inference_steps, {', '.join(k for k in known if k != 'steps')}")
+            raise ValueError(
+                f"{unknown[0]} is no option: choose among num_inference_steps,"
+                f" {', '.join(k for k in known if k != 'steps')}"
+            )
         config = replace(build(SamplingConfig, dict(self.config.sampling)), **sampling)
         network = MiMDiT(self.transformer, self.branch.inner, self.branch.empty).eval()
         prompts = FixedPrompt(PromptConfig(self.config.prompt), self.branch.told)
         if self.fidelity is None and fidelity_weight is not None:
-            raise ValueError(f"fidelity_weight is {fidelity_weight}: this pipeline holds no fidelity network (export --fidelity)")
+            raise ValueError(
+                f"fidelity_weight is {fidelity_weight}: this pipeline holds no fidelity network"
+                " (export --fidelity)"
+            )
         weight = self.config.fidelity_weight if fidelity_weight is None else fidelity_weight
         corrector = None if self.fidelity is None else Corrector(self.fidelity.inner, weight)
         return Restorer(network, self.vae, self.scheduler, config, None, prompts, corrector)
@@ -193,27 +254,33 @@ class MiMDiTPipeline(DiffusionPipeline):
         """Restore one or several photographs of any sizes.
 
         Args:
-            image: PIL image, array (H, W, 3) of uint8 or uint16, or tensor (3, H, W) in [0, 1]; or a sequence of them; or a tensor
-                (B, 3, H, W).
+            image: PIL image, array (H, W, 3) of uint8 or uint16, or tensor (3, H, W) in [0, 1]; or
+                a sequence of them; or a tensor (B, 3, H, W).
             num_inference_steps: solver steps; None: as exported.
-            generator: draws the noise's seeds, one an image; or one generator an image. None: seed 0, as the restore command.
+            generator: draws the noise's seeds, one an image; or one generator an image. None: seed
+                0, as the restore command.
             output_type: "pil", "np" (H, W, 3 in [0, 1]) or "pt" (3, H, W in [0, 1]).
             return_dict: False gives a tuple.
             fidelity_weight: of the fidelity network's correction, from 0 to 1; None: as exported.
-            sampling: solver, start, strength, tile, overlap, tile_batch, guidance: see SamplingConfig.
+            sampling: solver, start, strength, tile, overlap, tile_batch, guidance: see
+                SamplingConfig.
 
         Returns:
             `.images`, a list in the order of the input, each of its own size.
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type is {output_type!r}: choose among pil, np, pt")
-        one = isinstance(image, Image.Image) or (isinstance(image, (np.ndarray, Tensor)) and image.ndim == 3)
+        one = isinstance(image, Image.Image) or (
+            isinstance(image, (np.ndarray, Tensor)) and image.ndim == 3
+        )
         photos = [_tensor(picture) for picture in ([image] if one else image)]
         seeds = _seeds(generator, len(photos))
         steps = {} if num_inference_steps is None else {"steps": num_inference_steps}
         restorer = self.restorer(fidelity_weight, **steps, **sampling)
         restored = []
-        with self.progress_bar(total=sum(restorer.evaluations(*photo.shape[-2:]) for photo in photos)) as bar:
+        with self.progress_bar(
+            total=sum(restorer.evaluations(*photo.shape[-2:]) for photo in photos)
+        ) as bar:
             for photo, seed in zip(photos, seeds, strict=True):
                 restored.append(restorer(photo[None], seed[None], bar.update)[0][0])
         images = [_picture(tensor, output_type) for tensor in restored]
@@ -230,7 +297,9 @@ class MiMDiTPipeline(DiffusionPipeline):
         name = (self.config.backbone or {}).get("name", "unknown")
         trained = sum(p.numel() for p in self.branch.inner.parameters()) / 1e6
         licence = (
-            "Apache-2.0, as lit_mimdit" if name == "nano" else "that of the backbone (Stable Diffusion 3.5: Stability AI Community License)"
+            "Apache-2.0, as lit_mimdit"
+            if name == "nano"
+            else "that of the backbone (Stable Diffusion 3.5: Stability AI Community License)"
         )
         return f"""---
 library_name: diffusers
@@ -266,9 +335,14 @@ def _tensor(picture: Picture) -> Tensor:
     """(3, H, W) float32 in [0, 1]."""
     if isinstance(picture, Image.Image):
         picture = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    tensor = to_tensor(picture) if isinstance(picture, np.ndarray) else picture.detach().cpu().float()
+    tensor = (
+        to_tensor(picture) if isinstance(picture, np.ndarray) else picture.detach().cpu().float()
+    )
     if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.numel():
-        raise ValueError(f"image has shape {tuple(picture.shape)}: give RGB, a tensor (3, H, W) or an array (H, W, 3)")
+        raise ValueError(
+            f"image has shape {tuple(picture.shape)}: give RGB, a tensor (3, H, W) or an array (H,"
+            " W, 3)"
+        )
     return tensor
 
 
@@ -285,5 +359,9 @@ def _seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count:
         return torch.zeros(count, dtype=torch.int64)
     each = [generator] * count if isinstance(generator, torch.Generator) else list(generator)
     if len(each) != count:
-        raise ValueError(f"generator holds {len(each)} for {count} images: give one, or one an image")
-    return torch.cat([torch.randint(2**63 - 1, (1,), generator=one, device=one.device).cpu() for one in each])
+        raise ValueError(
+            f"generator holds {len(each)} for {count} images: give one, or one an image"
+        )
+    return torch.cat(
+        [torch.randint(2**63 - 1, (1,), generator=one, device=one.device).cpu() for one in each]
+    )

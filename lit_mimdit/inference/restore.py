@@ -9,7 +9,14 @@ import torch
 from tqdm import tqdm
 
 from lit_mimdit.baselines.networks import build_network
-from lit_mimdit.data.image_io import IMAGE_EXTENSIONS, ImageError, list_images, output_format, read_photo, write_photo
+from lit_mimdit.data.image_io import (
+    IMAGE_EXTENSIONS,
+    ImageError,
+    list_images,
+    output_format,
+    read_photo,
+    write_photo,
+)
 from lit_mimdit.inference.corrector import choose_fidelity, load_corrector
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.restorer import Restorer
@@ -20,11 +27,18 @@ from lit_mimdit.training.checkpoint import load_branch, load_into
 
 
 def plan(inputs: list[Path], output: Path) -> list[tuple[Path, Path]]:
-    """(source, target) of every photograph. One file may go to a file; anything else goes into the folder `output`.
+    """(source, target) of every photograph. One file may go to a file; anything else goes into the
+    folder `output`.
 
-    ValueError for a missing input, an input without images, a target that cannot be written, or two inputs of one name.
+    ValueError for a missing input, an input without images, a target that cannot be written, or two
+    inputs of one name.
     """
-    to_file = len(inputs) == 1 and inputs[0].is_file() and output.suffix.lower() in IMAGE_EXTENSIONS and not output.is_dir()
+    to_file = (
+        len(inputs) == 1
+        and inputs[0].is_file()
+        and output.suffix.lower() in IMAGE_EXTENSIONS
+        and not output.is_dir()
+    )
     if to_file:
         output_format(output)
         if not output.parent.is_dir():
@@ -41,7 +55,10 @@ def plan(inputs: list[Path], output: Path) -> list[tuple[Path, Path]]:
             relative = Path(path.name) if source.is_file() else path.relative_to(source)
             target = output / relative.with_suffix(".png")
             if target in jobs:
-                raise ValueError(f"{jobs[target]} and {path} would both be written to {target}: restore them separately")
+                raise ValueError(
+                    f"{jobs[target]} and {path} would both be written to {target}: restore them"
+                    " separately"
+                )
             jobs[target] = path
     if output.is_file():
         raise ValueError(f"{output}: is a file; several photographs need a folder")
@@ -52,7 +69,9 @@ def _spare_inputs(jobs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
     sources = {source.resolve() for source, _ in jobs}
     for _, target in jobs:
         if target.resolve() in sources:
-            raise ValueError(f"{target}: the restored photograph would replace the original; give another output")
+            raise ValueError(
+                f"{target}: the restored photograph would replace the original; give another output"
+            )
     return jobs
 
 
@@ -74,20 +93,33 @@ def load_restorer(
 ) -> Restorer:
     """A branch with the backbone it was trained on.
 
-    `prompt`, `dtype` (of the frozen weights) and `sampling` override what the branch was trained with where a value is not None.
+    `prompt`, `dtype` (of the frozen weights) and `sampling` override what the branch was trained
+    with where a value is not None.
     """
     path = checkpoint_path(checkpoint)
     file = load_branch(path)
     source = backbone or file.backbone.name
     loaded = load_backbone(source, getattr(torch, dtype or file.backbone.dtype))
     loaded.identity.require(file.backbone, f"checkpoint {path}")
-    told = PromptConfig(file.prompt if prompt is None else prompt, None if captions is None else str(captions))
+    told = PromptConfig(
+        file.prompt if prompt is None else prompt, None if captions is None else str(captions)
+    )
     prompts = Prompts(told, source, loaded.where, loaded.transformer, loaded.prompt)
     network = build_network(loaded.transformer, file.branch, loaded.prompt)
     load_into(network.branch, file.tensors, f"checkpoint {path}")
     corrector = load_corrector(fidelity, fidelity_weight)
-    config = replace(file.sampling, **{key: value for key, value in sampling.items() if value is not None})
-    return Restorer(network.eval().to(device), loaded.vae.to(device), loaded.scheduler, config, loaded.identity, prompts, corrector)
+    config = replace(
+        file.sampling, **{key: value for key, value in sampling.items() if value is not None}
+    )
+    return Restorer(
+        network.eval().to(device),
+        loaded.vae.to(device),
+        loaded.scheduler,
+        config,
+        loaded.identity,
+        prompts,
+        corrector,
+    )
 
 
 def restore(
@@ -116,7 +148,8 @@ def restore(
     seed: int = 0,
     device: str = "auto",
 ) -> int:
-    """Restore photographs: any size and aspect ratio, grayscale, RGBA, 16-bit, EXIF-rotated; the output has the input's size.
+    """Restore photographs: any size and aspect ratio, grayscale, RGBA, 16-bit, EXIF-rotated; the
+    output has the input's size.
 
     Without --checkpoint the branch and backbone that come with the package are used.
 
@@ -132,17 +165,24 @@ def restore(
         tile: Side of the tiles that large photographs are cut into, pixels.
         overlap: Pixels that neighbouring tiles share.
         tile_batch: Tiles computed at once.
-        overview: Longer side, in pixels, of a small copy of a large photograph that tells its tiles light and colours; 0 does without.
-        overview_samples: How often that copy (or a photograph no larger) is restored, from other noise; light and colours are their mean's.
-        prompt: What the backbone is told about the photographs; that of training unless given. Needs a backbone with text encoders.
-        captions: A caption a photograph: .csv with the columns id and caption, or .jsonl; the id is the path below the input folder
-            without its ending.
-        guidance: More than 1 follows the prompt further than the network would by itself, at twice the cost; 1 does without.
-        colour: adain or wavelet bring the colours back to the input's; not for photographs that are dark or hazy.
-        condition_gb: GiB that what is kept of a large photograph's tiles may take; less is slower, the picture is the same.
+        overview: Longer side, in pixels, of a small copy of a large photograph that tells its tiles
+            light and colours; 0 does without.
+        overview_samples: How often that copy (or a photograph no larger) is restored, from other
+            noise; light and colours are their mean's.
+        prompt: What the backbone is told about the photographs; that of training unless given.
+            Needs a backbone with text encoders.
+        captions: A caption a photograph: .csv with the columns id and caption, or .jsonl; the id is
+            the path below the input folder without its ending.
+        guidance: More than 1 follows the prompt further than the network would by itself, at twice
+            the cost; 1 does without.
+        colour: adain or wavelet bring the colours back to the input's; not for photographs that are
+            dark or hazy.
+        condition_gb: GiB that what is kept of a large photograph's tiles may take; less is slower,
+            the picture is the same.
         dtype: Precision of the backbone; that of training unless given.
-        fidelity: Network that corrects the result by the pixels of the input: a file (experiments/nano/fidelity.yaml), package (behind the
-            branch that comes with it), none (as in the paper), or auto: package without --checkpoint, else none.
+        fidelity: Network that corrects the result by the pixels of the input: a file
+            (experiments/nano/fidelity.yaml), package (behind the branch that comes with it), none
+            (as in the paper), or auto: package without --checkpoint, else none.
         fidelity_weight: Of its correction, from 0 to 1.
         seed: Of the noise; the same seed gives the same picture.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -165,8 +205,13 @@ def restore(
         "colour": colour,
         "condition_gb": condition_gb,
     }
-    corrector = {"fidelity": choose_fidelity(fidelity, own_branch=checkpoint is None), "fidelity_weight": fidelity_weight}
-    restorer = load_restorer(checkpoint, backbone, choose_device(device), prompt, captions, dtype, **corrector, **options)
+    corrector = {
+        "fidelity": choose_fidelity(fidelity, own_branch=checkpoint is None),
+        "fidelity_weight": fidelity_weight,
+    }
+    restorer = load_restorer(
+        checkpoint, backbone, choose_device(device), prompt, captions, dtype, **corrector, **options
+    )
     run = describe_run(restorer, checkpoint_path(checkpoint), seed)
     routing: dict[str, list[list[float]]] = {}
     failed: list[str] = []
@@ -174,8 +219,12 @@ def restore(
         for source, target in photographs:
             try:
                 name = target.relative_to(output) if target != output else Path(source.name)
-                inter = restore_file(restorer, source, target, seed, name.with_suffix("").as_posix())
-            except ImageError as error:  # one broken file does not cost the others; it is named below
+                inter = restore_file(
+                    restorer, source, target, seed, name.with_suffix("").as_posix()
+                )
+            except (
+                ImageError
+            ) as error:  # one broken file does not cost the others; it is named below
                 failed.append(str(error))
                 continue
             if target != output:
@@ -187,7 +236,9 @@ def restore(
     return 1 if failed else 0
 
 
-def restore_file(restorer: Restorer, source: Path, target: Path, seed: int, id: str) -> list[list[float]]:
+def restore_file(
+    restorer: Restorer, source: Path, target: Path, seed: int, id: str
+) -> list[list[float]]:
     """Restore one file, whose caption is found by `id`; the target appears whole or not at all.
 
     Returns its Inter-MoE weights by block. Raises ImageError.

@@ -1,4 +1,6 @@
-"""The one way from degraded to restored images, used by validation, test, predict and the restore command alike."""
+"""The one way from degraded to restored images, used by validation, test, predict and the restore
+command alike.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -24,7 +26,10 @@ VAE_TILE, VAE_OVERLAP = 512, 64  # pixels
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Images (B, 3, H, W) extended at the bottom and right: mirrored where they are large enough, their edge repeated else."""
+    """Images (B, 3, H, W) extended at the bottom and right:
+
+    mirrored where they are large enough, their edge repeated else.
+    """
     height, width = image.shape[-2:]
     bottom, right = -height % multiple, -width % multiple
     if not bottom and not right:
@@ -38,8 +43,8 @@ def require_finite(latent: Tensor, of: str) -> Tensor:
     if not latent.isfinite().all():
         share = 1.0 - latent.isfinite().float().mean().item()
         raise ValueError(
-            f"{100 * share:.3g}% of the latent of {of} is not finite: the image holds values that are no numbers, the branch is damaged, "
-            "or the precision is too low; try float32"
+            f"{100 * share:.3g}% of the latent of {of} is not finite: the image holds values that"
+            " are no numbers, the branch is damaged, or the precision is too low; try float32"
         )
     return latent
 
@@ -54,7 +59,8 @@ class Restorer:
         config: see SamplingConfig.
         identity: of the backbone, for records.
         prompts: what the backbone is told about the images; None: the network's own empty prompt.
-        corrector: what corrects the decoded images by the degraded ones; None: nothing, as in the paper.
+        corrector: what corrects the decoded images by the degraded ones; None: nothing, as in the
+            paper.
     """
 
     def __init__(
@@ -67,24 +73,36 @@ class Restorer:
         prompts: Prompts | None = None,
         corrector: Corrector | None = None,
     ) -> None:
-        self.network, self.vae, self.scheduler, self.config, self.identity = network, vae, scheduler, config, identity
+        self.network, self.vae, self.scheduler, self.config, self.identity = (
+            network,
+            vae,
+            scheduler,
+            config,
+            identity,
+        )
         self.prompts, self.corrector = prompts, corrector
-        if config.guidance != 1.0 and (prompts is None or not (prompts.config.text or prompts.captions)):
+        if config.guidance != 1.0 and (
+            prompts is None or not (prompts.config.text or prompts.captions)
+        ):
             raise ValueError(
-                f"sampling.guidance is {config.guidance}, but the prompt is empty, and nothing to guide by; give a prompt, or set it to 1"
+                f"sampling.guidance is {config.guidance}, but the prompt is empty, and nothing to"
+                " guide by; give a prompt, or set it to 1"
             )
         self.patch = network.backbone.config.patch_size
         self.factor = downsampling(vae)
         self.multiple = self.factor * self.patch
         if corrector is not None and self.multiple % corrector.network.multiple:
             raise ValueError(
-                f"the fidelity network takes multiples of {corrector.network.multiple} px, this backbone of {self.multiple} px: "
-                "use one with fewer levels"
+                f"the fidelity network takes multiples of {corrector.network.multiple} px, this"
+                f" backbone of {self.multiple} px: use one with fewer levels"
             )
         limit = network.backbone.config.pos_embed_max_size * self.multiple
         for key, side in (("tile", config.tile), ("overview", config.overview)):
             if side % self.multiple or side > limit:
-                raise ValueError(f"sampling.{key} is {side} px: this backbone takes multiples of {self.multiple} px up to {limit} px")
+                raise ValueError(
+                    f"sampling.{key} is {side} px: this backbone takes multiples of {self.multiple}"
+                    f" px up to {limit} px"
+                )
 
     @property
     def device(self) -> torch.device:
@@ -94,25 +112,38 @@ class Restorer:
         """Network evaluations of tiles for one image of this size: what `progress` will count."""
         padded = [-(-n // self.multiple) * self.multiple for n in (height, width)]
         size = self._overview_size(*padded)
-        copies = 0 if size is None else self.config.overview_samples - self._is_sample(size, *padded)
-        return evaluations(self.config) * (len(self._boxes(*padded, self.patch * self.factor)) + copies)
+        copies = (
+            0 if size is None else self.config.overview_samples - self._is_sample(size, *padded)
+        )
+        return evaluations(self.config) * (
+            len(self._boxes(*padded, self.patch * self.factor)) + copies
+        )
 
     def _overview_size(self, height: int, width: int) -> tuple[int, int] | None:
         """(height, width) of the small copy of an image; None: it has none."""
         longest, several = self.config.overview, self.config.overview_samples > 1
         if longest == 0 or not (several or max(longest, self.config.tile) < max(height, width)):
             return None
-        return overview.small_size(height, width, longest, self.multiple) if longest < max(height, width) else (height, width)
+        return (
+            overview.small_size(height, width, longest, self.multiple)
+            if longest < max(height, width)
+            else (height, width)
+        )
 
     def _is_sample(self, size: tuple[int, int], height: int, width: int) -> bool:
-        """Whether an image restored in one piece is its own small copy, and so the first of that copy's samples."""
+        """Whether an image restored in one piece is its own small copy, and so the first of that
+        copy's samples.
+        """
         return size == (height, width) and max(size) <= self.config.tile
 
     def _boxes(self, height: int, width: int, multiple: int) -> list[tiling.Box]:
         return tiling.boxes(height, width, self.config.tile, self.config.overlap, multiple)
 
     def _vae_boxes(self, height: int, width: int) -> tuple[list[tiling.Box], int]:
-        """Tiles of the VAE and their overlap: its borders cost more than its size, so they are larger than the transformer's."""
+        """Tiles of the VAE and their overlap:
+
+        its borders cost more than its size, so they are larger than the transformer's.
+        """
         tile, overlap = max(self.config.tile, VAE_TILE), max(self.config.overlap, VAE_OVERLAP)
         return tiling.boxes(height, width, tile, overlap, self.multiple), overlap
 
@@ -121,7 +152,11 @@ class Restorer:
 
     @torch.no_grad()
     def __call__(
-        self, lq: Tensor, seeds: Tensor, progress: Progress | None = None, ids: Sequence[str] | None = None
+        self,
+        lq: Tensor,
+        seeds: Tensor,
+        progress: Progress | None = None,
+        ids: Sequence[str] | None = None,
     ) -> tuple[Tensor, list[Decisions]]:
         """Restore images of one size.
 
@@ -132,26 +167,36 @@ class Restorer:
             ids: of the images, by which their captions are found.
 
         Returns:
-            restored images (B, 3, H, W) in [0, 1] on the CPU, and the routers' decisions about each image, a row a tile.
+            restored images (B, 3, H, W) in [0, 1] on the CPU, and the routers' decisions about each
+            image, a row a tile.
         """
         padded = pad_to_multiple(lq, self.multiple)
-        prompt = (self.prompts.of(ids) if self.prompts is not None else self.network.prompt).to(self.device)
+        prompt = (self.prompts.of(ids) if self.prompts is not None else self.network.prompt).to(
+            self.device
+        )
         size = self._overview_size(*padded.shape[-2:])
         draws = [seeds + number for number in range(self.config.overview_samples)]
         same = size is not None and self._is_sample(size, *padded.shape[-2:])
         copies: list[Tensor] = []
         if max(padded.shape[-2:]) <= self.config.tile:
-            copies, routing = self._whole(padded.to(self.device), draws if same else draws[:1], prompt, progress)
+            copies, routing = self._whole(
+                padded.to(self.device), draws if same else draws[:1], prompt, progress
+            )
             restored = copies[0]
         else:
             parts = [
                 self._tiled(image[None].to(self.device), seed[None], prompt.row(row), progress)
                 for row, (image, seed) in enumerate(zip(padded, seeds, strict=True))
             ]
-            restored, routing = torch.cat([part for part, _ in parts]), [decisions for _, decisions in parts]
+            restored, routing = (
+                torch.cat([part for part, _ in parts]),
+                [decisions for _, decisions in parts],
+            )
         if size is not None:
             if not same:
-                copies, _ = self._whole(overview.shrink(padded, size).to(self.device), draws, prompt, progress)
+                copies, _ = self._whole(
+                    overview.shrink(padded, size).to(self.device), draws, prompt, progress
+                )
             restored = overview.anchor(restored, sum(copies) / len(copies))
         if self.corrector is not None:
             restored = self.corrector(restored, padded)
@@ -160,7 +205,8 @@ class Restorer:
 
     @torch.no_grad()
     def route(self, lq: Tensor) -> list[Decisions]:
-        """The routers' decisions about images of one size: those that restoring them returns, at a fraction of its cost.
+        """The routers' decisions about images of one size: those that restoring them returns, at a
+        fraction of its cost.
 
         Args:
             lq: (B, 3, H, W) in [0, 1], any H and W.
@@ -174,7 +220,14 @@ class Restorer:
         found = []
         for image in padded:
             z_lq, groups = self._cut(image[None].to(self.device))
-            found.append(join_rows([self.network.decide(torch.cat([tiling.crop(z_lq, box) for box in group])) for group in groups]))
+            found.append(
+                join_rows(
+                    [
+                        self.network.decide(torch.cat([tiling.crop(z_lq, box) for box in group]))
+                        for group in groups
+                    ]
+                )
+            )
         return found
 
     @torch.no_grad()
@@ -186,16 +239,32 @@ class Restorer:
 
     def _encode(self, image: Tensor) -> Tensor:
         pixels, overlap = self._vae_boxes(*image.shape[-2:])
-        return tiling.blend(image, pixels, self._latent_boxes(pixels), overlap // self.factor, 1, lambda tiles, _: encode(self.vae, tiles))
+        return tiling.blend(
+            image,
+            pixels,
+            self._latent_boxes(pixels),
+            overlap // self.factor,
+            1,
+            lambda tiles, _: encode(self.vae, tiles),
+        )
 
     def _decode(self, latent: Tensor) -> Tensor:
         pixels, overlap = self._vae_boxes(*(n * self.factor for n in latent.shape[-2:]))
-        return tiling.blend(latent, self._latent_boxes(pixels), pixels, overlap, 1, lambda tiles, _: decode(self.vae, tiles))
+        return tiling.blend(
+            latent,
+            self._latent_boxes(pixels),
+            pixels,
+            overlap,
+            1,
+            lambda tiles, _: decode(self.vae, tiles),
+        )
 
     def _whole(
         self, images: Tensor, draws: list[Tensor], prompt: Prompt, progress: Progress | None
     ) -> tuple[list[Tensor], list[Decisions]]:
-        """Images in one piece, once for each of `draws`, the seeds (B,) of their noise; the branch looks at them once."""
+        """Images in one piece, once for each of `draws`, the seeds (B,) of their noise; the branch
+        looks at them once.
+        """
         z_lq = require_finite(encode(self.vae, images), "the degraded image")
         ask = conditioned(self.network, z_lq, prompt, self.config.guidance)
 
@@ -216,23 +285,41 @@ class Restorer:
         """The latent of a large image (1, 3, H, W), and its tiles, `tile_batch` at once."""
         tiles = self._latent_boxes(self._boxes(*image.shape[-2:], self.multiple))
         batch = self.config.tile_batch
-        return self._encode(image), [tiles[first : first + batch] for first in range(0, len(tiles), batch)]
+        return self._encode(image), [
+            tiles[first : first + batch] for first in range(0, len(tiles), batch)
+        ]
 
-    def _tiled(self, image: Tensor, seed: Tensor, prompt: Prompt, progress: Progress | None) -> tuple[Tensor, Decisions]:
+    def _tiled(
+        self, image: Tensor, seed: Tensor, prompt: Prompt, progress: Progress | None
+    ) -> tuple[Tensor, Decisions]:
         z_lq, groups = self._cut(image)
         require_finite(z_lq, "the degraded image")
         noise = sample_noise(seed, tuple(z_lq.shape[1:]))[0].to(z_lq)
         tiles = [box for group in groups for box in group]
-        batch, overlap, guidance = self.config.tile_batch, self.config.overlap // self.factor, self.config.guidance
+        batch, overlap, guidance = (
+            self.config.tile_batch,
+            self.config.overlap // self.factor,
+            self.config.guidance,
+        )
         decisions: dict[int, Decisions] = {}
-        kept: dict[int, Conditioned] = {}  # as many groups of tiles as the memory given allows; the others are looked at at every step
+        kept: dict[
+            int, Conditioned
+        ] = {}  # as many groups of tiles as the memory given allows; the others are looked at at every step
 
         def ask(group: int) -> Conditioned:
             if group in kept:
                 return kept[group]
-            found = conditioned(self.network, torch.cat([tiling.crop(z_lq, box) for box in groups[group]]), prompt, guidance)
+            found = conditioned(
+                self.network,
+                torch.cat([tiling.crop(z_lq, box) for box in groups[group]]),
+                prompt,
+                guidance,
+            )
             decisions[group] = found.routing
-            if found.size + sum(other.size for other in kept.values()) <= self.config.condition_gb * 2**30:
+            if (
+                found.size + sum(other.size for other in kept.values())
+                <= self.config.condition_gb * 2**30
+            ):
                 kept[group] = found
             return found
 
@@ -243,8 +330,12 @@ class Restorer:
             return result
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            return tiling.blend(x, tiles, tiles, overlap, batch, lambda parts, group: on_tiles(parts, group, t))
+            return tiling.blend(
+                x, tiles, tiles, overlap, batch, lambda parts, group: on_tiles(parts, group, t)
+            )
 
         latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
         kept.clear()
-        return self._decode(require_finite(latent, "the restored image")), join_rows([decisions[group] for group in range(len(groups))])
+        return self._decode(require_finite(latent, "the restored image")), join_rows(
+            [decisions[group] for group in range(len(groups))]
+        )

@@ -1,4 +1,7 @@
-"""How restored images were made: a small JSON file beside them, so that a result can name its checkpoint and settings."""
+"""How restored images were made:
+
+a small JSON file beside them, so that a result can name its checkpoint and settings.
+"""
 
 import hashlib
 import json
@@ -21,7 +24,9 @@ FORMAT = "lit_mimdit.restoration.1"
 
 
 def commit() -> str | None:
-    """The commit of this source tree, with "-dirty" if files differ from it; None for an installed package."""
+    """The commit of this source tree, with "-dirty" if files differ from it; None for an installed
+    package.
+    """
     package = Path(lit_mimdit.__file__).parent
     git = ["git", "-C", str(package)]
     options = {"capture_output": True, "text": True, "timeout": 30}
@@ -29,7 +34,9 @@ def commit() -> str | None:
         top = subprocess.run([*git, "rev-parse", "--show-toplevel"], **options)
         if top.returncode or Path(top.stdout.strip()).resolve() != package.parent.resolve():
             return None
-        found = subprocess.run([*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], **options)
+        found = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], **options
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None
@@ -64,11 +71,26 @@ def describe_run(restorer: "Restorer", checkpoint: Path | None, seed: int | str)
         "format": FORMAT,
         "lit_mimdit": lit_mimdit.__version__,
         "commit": commit(),
-        "checkpoint": None if checkpoint is None else {"name": checkpoint.name, "sha256": file_hash(checkpoint)},
-        "config_hash": config_hash([branch, sampling, backbone] if fidelity is None else [branch, sampling, backbone, fidelity]),
+        "checkpoint": (
+            None
+            if checkpoint is None
+            else {"name": checkpoint.name, "sha256": file_hash(checkpoint)}
+        ),
+        "config_hash": config_hash(
+            [branch, sampling, backbone]
+            if fidelity is None
+            else [branch, sampling, backbone, fidelity]
+        ),
         "backbone": backbone,
         "sampling": sampling,
-        "prompt": {} if restorer.prompts is None else {"text": restorer.prompts.config.text, "captions": restorer.prompts.config.captions},
+        "prompt": (
+            {}
+            if restorer.prompts is None
+            else {
+                "text": restorer.prompts.config.text,
+                "captions": restorer.prompts.config.captions,
+            }
+        ),
         "seed": seed,
         "fidelity": fidelity,
         "colour_fix": restorer.config.colour,
@@ -79,16 +101,23 @@ def describe_run(restorer: "Restorer", checkpoint: Path | None, seed: int | str)
 
 def inter_weights(decisions: "Decisions") -> list[list[float]]:
     """Inter-MoE weights by block, (blocks, groups), of one image: the mean over its tiles."""
-    return [[round(value, 4) for value in mim.inter.weights.float().mean(0).tolist()] for mim in decisions]
+    return [
+        [round(value, 4) for value in mim.inter.weights.float().mean(0).tolist()]
+        for mim in decisions
+    ]
 
 
 def write_record(folder: Path, run: dict[str, Any], images: dict[str, list[list[float]]]) -> None:
-    """Write `restoration.json`: the run, and for each image (path below the folder) its Inter-MoE weights by block."""
+    """Write `restoration.json`:
+
+    the run, and for each image (path below the folder) its Inter-MoE weights by block.
+    """
     write_bytes(folder / NAME, (json.dumps(run | {"images": images}, indent=1) + "\n").encode())
 
 
 def read_records(folder: Path) -> dict[str, Any] | None:
-    """The records of a folder and all below it as one, images named below the folder; None without any.
+    """The records of a folder and all below it as one, images named below the folder; None without
+    any.
 
     Folders made with other settings give {"mixed": [each of them]} with the images.
     """
@@ -97,7 +126,9 @@ def read_records(folder: Path) -> dict[str, Any] | None:
     for path in sorted(folder.rglob(NAME)):
         run = read_record(path.parent)
         below = path.parent.relative_to(folder)
-        images |= {(below / name).as_posix(): weights for name, weights in run.pop("images").items()}
+        images |= {
+            (below / name).as_posix(): weights for name, weights in run.pop("images").items()
+        }
         made += [run] if run not in made else []
     if not made:
         return None
@@ -112,7 +143,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); remove it to evaluate without a record") from error
+        raise ValueError(
+            f"{path}: not readable as JSON ({error}); remove it to evaluate without a record"
+        ) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ValueError(f"{path}: not a restoration record of this version; remove it to evaluate without a record")
+        raise ValueError(
+            f"{path}: not a restoration record of this version; remove it to evaluate without a"
+            " record"
+        )
     return values

@@ -1,4 +1,7 @@
-"""Solvers of the probability-flow ODE dx/dt = v(x, t) from t = 1 (noise) to t = 0. They know nothing of the network."""
+"""Solvers of the probability-flow ODE dx/dt = v(x, t) from t = 1 (noise) to t = 0.
+
+They know nothing of the network.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,21 +24,27 @@ class SamplingConfig:
     Args:
         steps: solver steps (40 in the paper).
         solver: "euler" (one network evaluation a step) or "heun" (two, second order).
-        start: "noise" starts from pure noise; "lq" from the degraded latent mixed with noise at time `strength`.
+        start: "noise" starts from pure noise; "lq" from the degraded latent mixed with noise at
+            time `strength`.
         strength: time in (0, 1] at which start "lq" begins; 1 is the same as "noise".
-        tile: side of the tiles in pixels that larger images are cut into; their velocities are blended at every step.
+        tile: side of the tiles in pixels that larger images are cut into; their velocities are
+            blended at every step.
         overlap: pixels that neighbouring tiles share.
         tile_batch: tiles computed at once.
-        overview: longer side in pixels of a small copy of an image larger than that, restored in one piece, whose light and colours its
-            tiles then take (inference/overview.py); 0 does without.
-        overview_samples: how many times that copy is restored, from other noise; their mean is what the scene's light depends on. With
-            more than 1 an image that is not larger is its own copy.
-        guidance: classifier-free guidance: 1 does without; more follows the prompt further than the network would by itself, at two
-            evaluations a step. It needs a prompt, and a branch trained with prompt.dropout.
-        colour: "none"; or bring the colours back to the degraded image's, by "adain" (mean and deviation of each channel) or "wavelet"
-            (its low frequencies): for degradations that leave colours alone.
-        condition_gb: GiB that the keys and values of an image's tiles may take; what does not fit is computed again at every step, which
-            changes no number.
+        overview: longer side in pixels of a small copy of an image larger than that, restored in
+            one piece, whose light and colours its tiles then take (inference/overview.py); 0 does
+            without.
+        overview_samples: how many times that copy is restored, from other noise; their mean is what
+            the scene's light depends on. With more than 1 an image that is not larger is its own
+            copy.
+        guidance: classifier-free guidance: 1 does without; more follows the prompt further than the
+            network would by itself, at two evaluations a step. It needs a prompt, and a branch
+            trained with prompt.dropout.
+        colour: "none"; or bring the colours back to the degraded image's, by "adain" (mean and
+            deviation of each channel) or "wavelet" (its low frequencies): for degradations that
+            leave colours alone.
+        condition_gb: GiB that the keys and values of an image's tiles may take; what does not fit
+            is computed again at every step, which changes no number.
     """
 
     steps: int = 40
@@ -58,27 +67,39 @@ class SamplingConfig:
             raise ValueError(f"sampling.strength is {self.strength}: it must lie in (0, 1]")
         if self.tile < 1 or not 0 <= self.overlap < self.tile:
             raise ValueError(
-                f"sampling.overlap is {self.overlap} with tiles of {self.tile} px: it must be 0 or more and less than the tile"
+                f"sampling.overlap is {self.overlap} with tiles of {self.tile} px: it must be 0 or"
+                " more and less than the tile"
             )
         if self.tile_batch < 1:
             raise ValueError(f"sampling.tile_batch is {self.tile_batch}: at least 1 is needed")
         if self.overview < 0:
-            raise ValueError(f"sampling.overview is {self.overview}: it must be 0 or more pixels; 0 does without")
+            raise ValueError(
+                f"sampling.overview is {self.overview}: it must be 0 or more pixels; 0 does without"
+            )
         if self.overview_samples < 1:
-            raise ValueError(f"sampling.overview_samples is {self.overview_samples}: it must be at least 1")
+            raise ValueError(
+                f"sampling.overview_samples is {self.overview_samples}: it must be at least 1"
+            )
         if self.colour not in get_args(Colour):
-            raise ValueError(f"sampling.colour is {self.colour!r}: choose among {', '.join(get_args(Colour))}")
+            raise ValueError(
+                f"sampling.colour is {self.colour!r}: choose among {', '.join(get_args(Colour))}"
+            )
         if not 0 <= self.condition_gb < float("inf"):
             raise ValueError(f"sampling.condition_gb is {self.condition_gb}: it must be 0 or more")
         if not 0 <= self.guidance < float("inf"):
-            raise ValueError(f"sampling.guidance is {self.guidance}: it must be 0 or more; 1 does without")
+            raise ValueError(
+                f"sampling.guidance is {self.guidance}: it must be 0 or more; 1 does without"
+            )
 
 
-# s_i = 1 - i / n, i = 0..n, then the scheduler's own shift                 (arXiv 2403.03206, section 5.3.2; diffusers' Flux pipeline)
+# s_i = 1 - i / n, i = 0..n, then the scheduler's own shift
+# (arXiv 2403.03206, section 5.3.2; diffusers' Flux pipeline)
 def times(scheduler: FlowMatchEulerDiscreteScheduler, config: SamplingConfig) -> list[float]:
-    """`steps` + 1 times from 1 to 0 by the scheduler's shift; start "lq" squeezes them into [0, strength].
+    """`steps` + 1 times from 1 to 0 by the scheduler's shift; start "lq" squeezes them into [0,
+    strength].
 
-    Left to itself, the scheduler spends its last step on a time of 0.001, which changes nothing: half of a sample of 2 steps.
+    Left to itself, the scheduler spends its last step on a time of 0.001, which changes nothing:
+    half of a sample of 2 steps.
     """
     own = FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
     own.set_timesteps(sigmas=[1.0 - step / config.steps for step in range(config.steps)])
@@ -96,7 +117,9 @@ def euler(velocity: Velocity, x: Tensor, t: list[float]) -> Tensor:
 
 # x' = x_s + h v(x_s, t_s);  x_{s+1} = x_s + h / 2 (v(x_s, t_s) + v(x', t_{s+1}))
 def heun(velocity: Velocity, x: Tensor, t: list[float]) -> Tensor:
-    """Heun's method; the last step, to t = 0, is an Euler step, since the velocity at t = 0 says nothing of the noise."""
+    """Heun's method; the last step, to t = 0, is an Euler step, since the velocity at t = 0 says
+    nothing of the noise.
+    """
     for now, after in zip(t[:-1], t[1:], strict=True):
         slope = velocity(x, now)
         ahead = x + (after - now) * slope
@@ -116,7 +139,13 @@ def start_latent(z_lq: Tensor, noise: Tensor, config: SamplingConfig) -> Tensor:
     return interpolate(z_lq, noise, torch.full((len(z_lq),), config.strength, device=z_lq.device))
 
 
-def sample(velocity: Velocity, z_lq: Tensor, noise: Tensor, scheduler: FlowMatchEulerDiscreteScheduler, config: SamplingConfig) -> Tensor:
+def sample(
+    velocity: Velocity,
+    z_lq: Tensor,
+    noise: Tensor,
+    scheduler: FlowMatchEulerDiscreteScheduler,
+    config: SamplingConfig,
+) -> Tensor:
     """Restored latent (B, C, H, W) for degraded latents of the same shape."""
     solver = {"euler": euler, "heun": heun}[config.solver]
     return solver(velocity, start_latent(z_lq, noise, config), times(scheduler, config))

@@ -1,5 +1,5 @@
-"""Large images in overlapping tiles that are blended where they meet: velocities at every step (MultiDiffusion, arXiv 2302.08113),
-and what the VAE sees and says.
+"""Large images in overlapping tiles that are blended where they meet: velocities at every step
+(MultiDiffusion, arXiv 2302.08113), and what the VAE sees and says.
 
 A box is (top, left, height, width).
 """
@@ -13,17 +13,25 @@ Box = tuple[int, int, int, int]
 
 
 def starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
-    """First positions of tiles that cover `length`: evenly spread, at multiples of `multiple`, sharing about `overlap`."""
+    """First positions of tiles that cover `length`:
+
+    evenly spread, at multiples of `multiple`, sharing about `overlap`.
+    """
     if length <= tile:
         return [0]
     stride = max(multiple, (tile - overlap) // multiple * multiple)
     last = length - tile
     count = -(-last // stride) + 1
-    return sorted({round(index * last / (count - 1) / multiple) * multiple for index in range(count - 1)} | {last})
+    return sorted(
+        {round(index * last / (count - 1) / multiple) * multiple for index in range(count - 1)}
+        | {last}
+    )
 
 
 def boxes(height: int, width: int, tile: int, overlap: int, multiple: int) -> list[Box]:
-    """Tiles that cover height x width; all have the same size, the tile's or, on a short side, the whole side."""
+    """Tiles that cover height x width; all have the same size, the tile's or, on a short side, the
+    whole side.
+    """
     rows, cols = starts(height, tile, overlap, multiple), starts(width, tile, overlap, multiple)
     return [(top, left, min(tile, height), min(tile, width)) for top in rows for left in cols]
 
@@ -35,14 +43,22 @@ def crop(plane: Tensor, box: Box) -> Tensor:
 
 
 def ramp(length: int, overlap: int) -> Tensor:
-    """Weights of a tile along one axis, (length,): rising over `overlap` positions, flat, falling; never 0."""
+    """Weights of a tile along one axis, (length,):
+
+    rising over `overlap` positions, flat, falling; never 0.
+    """
     position = torch.arange(length, dtype=torch.float32)
     edge = torch.minimum(position, length - 1 - position) + 1.0
     return (edge / (overlap + 1)).clamp(max=1.0)
 
 
 def blend(
-    plane: Tensor, source: list[Box], target: list[Box], overlap: int, batch: int, compute: Callable[[Tensor, int], Tensor]
+    plane: Tensor,
+    source: list[Box],
+    target: list[Box],
+    overlap: int,
+    batch: int,
+    compute: Callable[[Tensor, int], Tensor],
 ) -> Tensor:
     """Weighted mean of what `compute` makes of the tiles of one plane (1, C, H, W).
 
@@ -58,7 +74,9 @@ def blend(
     height, width = (max(box[axis] + box[axis + 2] for box in target) for axis in (0, 1))
     weight = ramp(target[0][2], overlap)[:, None] * ramp(target[0][3], overlap)[None]
     for group, first in enumerate(range(0, len(source), batch)):
-        values = compute(torch.cat([crop(plane, box) for box in source[first : first + batch]]), group)
+        values = compute(
+            torch.cat([crop(plane, box) for box in source[first : first + batch]]), group
+        )
         if total is None:
             total, weight = values.new_zeros(1, values.shape[1], height, width), weight.to(values)
             weights = torch.zeros_like(total[:, :1])

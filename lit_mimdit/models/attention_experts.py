@@ -2,7 +2,8 @@
 
 B = batch, N = h * w tokens in row-major order, d = width, H = heads. Any h and w.
 
-Each is written for one set of weights, and for one set an image: `Selected` stands for the expert there, its weights the images' own.
+Each is written for one set of weights, and for one set an image: `Selected` stands for the expert
+there, its weights the images' own.
 """
 
 from collections.abc import Sequence
@@ -17,14 +18,19 @@ Grid = tuple[int, int]
 
 def _check_heads(width: int, heads: int) -> None:
     if heads < 1 or width % heads:
-        raise ValueError(f"branch.width is {width} and branch.heads {heads}: the width must be a multiple of the heads")
+        raise ValueError(
+            f"branch.width is {width} and branch.heads {heads}: the width must be a multiple of the"
+            " heads"
+        )
 
 
 class Selected:
-    """An expert whose weights differ from image to image: image i has those of `experts[chosen[i]]`, all of one kind and size.
+    """An expert whose weights differ from image to image: image i has those of
+    `experts[chosen[i]]`, all of one kind and size.
 
-    `type(expert).forward(Selected(experts, chosen), x, grid)` computes all images at once: each product becomes a batched one, each
-    depth-wise convolution one over more channels. Shapes do not depend on what was chosen, so the host need not know it.
+    `type(expert).forward(Selected(experts, chosen), x, grid)` computes all images at once: each
+    product becomes a batched one, each depth-wise convolution one over more channels. Shapes do not
+    depend on what was chosen, so the host need not know it.
 
     Args:
         experts: the E experts.
@@ -41,18 +47,31 @@ class Selected:
                 weight, bias = self._of_images(parts, "weight"), self._of_images(parts, "bias")
                 return lambda x: torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
             case nn.Conv2d(padding=padding):
-                weight, bias = (self._of_images(parts, kind).flatten(0, 1) for kind in ("weight", "bias"))
-                return lambda x: F.conv2d(x.reshape(1, -1, *x.shape[2:]), weight, bias, padding=padding, groups=len(weight)).view_as(x)
+                weight, bias = (
+                    self._of_images(parts, kind).flatten(0, 1) for kind in ("weight", "bias")
+                )
+                return lambda x: F.conv2d(
+                    x.reshape(1, -1, *x.shape[2:]),
+                    weight,
+                    bias,
+                    padding=padding,
+                    groups=len(weight),
+                ).view_as(x)
             case nn.Parameter():
                 return self._of_images(self.experts, name)
         return parts[0]  # a size, or a buffer that all have in common
 
     def _of_images(self, modules: Sequence[nn.Module], name: str) -> Tensor:
-        return torch.stack([getattr(module, name) for module in modules]).index_select(0, self.chosen)
+        return torch.stack([getattr(module, name) for module in modules]).index_select(
+            0, self.chosen
+        )
 
 
 class SpatialAttention(nn.Module):
-    """Multi-head self-attention over all tokens (Vaswani et al., arXiv 1706.03762): softmax(q k^T / sqrt(d/H)) v."""
+    """Multi-head self-attention over all tokens (Vaswani et al., arXiv 1706.03762):
+
+    softmax(q k^T / sqrt(d/H)) v.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -62,15 +81,18 @@ class SpatialAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x_BNd: Tensor, grid: Grid) -> Tensor:
-        q, k, v = self.qkv(x_BNd).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, N, d/H)
+        q, k, v = (
+            self.qkv(x_BNd).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # each (B, H, N, d/H)
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class ChannelAttention(nn.Module):
-    """Attention between channels instead of tokens: Restormer's MDTA (Zamir et al., arXiv 2111.09881, eq. 1).
+    """Attention between channels instead of tokens: Restormer's MDTA (Zamir et al., arXiv
+    2111.09881, eq. 1).
 
-    q, k, v = depth-wise 3x3 of a point-wise projection; out = project(v softmax(temperature * k^T q)) with q and k of unit length
-    over the tokens. Cost is linear in N.
+    q, k, v = depth-wise 3x3 of a point-wise projection; out = project(v softmax(temperature * k^T
+    q)) with q and k of unit length over the tokens. Cost is linear in N.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -83,7 +105,9 @@ class ChannelAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x_BNd: Tensor, grid: Grid) -> Tensor:
-        maps = self.depthwise(self.qkv(x_BNd).transpose(1, 2).unflatten(2, grid)).flatten(2)  # (B, 3d, N)
+        maps = self.depthwise(self.qkv(x_BNd).transpose(1, 2).unflatten(2, grid)).flatten(
+            2
+        )  # (B, 3d, N)
         q, k, v = maps.unflatten(1, (3, self.heads, -1)).unbind(1)  # each (B, H, d/H, N)
         q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
         attention = (q @ k.transpose(-2, -1) * self.temperature).softmax(dim=-1)  # (B, H, d/H, d/H)
@@ -91,17 +115,28 @@ class ChannelAttention(nn.Module):
 
 
 def relative_position_index(window: int) -> Tensor:
-    """Index into the bias table for every pair of positions of a window, (window^2, window^2), as in Swin."""
+    """Index into the bias table for every pair of positions of a window, (window^2, window^2), as
+    in Swin.
+    """
     rows, cols = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     rows, cols = rows.flatten(), cols.flatten()
-    return (rows[:, None] - rows[None] + window - 1) * (2 * window - 1) + cols[:, None] - cols[None] + window - 1
+    return (
+        (rows[:, None] - rows[None] + window - 1) * (2 * window - 1)
+        + cols[:, None]
+        - cols[None]
+        + window
+        - 1
+    )
 
 
-def window_mask(grid: Grid, padded: Grid, window: int, shift: Grid, device: torch.device | str = "cpu") -> Tensor:
+def window_mask(
+    grid: Grid, padded: Grid, window: int, shift: Grid, device: torch.device | str = "cpu"
+) -> Tensor:
     """Which tokens of a window may see each other, (windows, window^2, window^2) bool.
 
-    After a cyclic shift a window can hold pieces that are not neighbours; tokens see their own piece only, and nobody sees
-    the padding (a padded token sees itself, so that its softmax, which is thrown away, stays finite).
+    After a cyclic shift a window can hold pieces that are not neighbours; tokens see their own
+    piece only, and nobody sees the padding (a padded token sees itself, so that its softmax, which
+    is thrown away, stays finite).
     """
     region = torch.zeros(padded, dtype=torch.long, device=device)
     for axis, step in enumerate(shift):
@@ -115,7 +150,9 @@ def window_mask(grid: Grid, padded: Grid, window: int, shift: Grid, device: torc
     real = real.roll((-shift[0], -shift[1]), (0, 1))
 
     def windows(plane: Tensor) -> Tensor:
-        return plane.unfold(0, window, window).unfold(1, window, window).reshape(-1, window * window)
+        return (
+            plane.unfold(0, window, window).unfold(1, window, window).reshape(-1, window * window)
+        )
 
     region, real = windows(region), windows(real)
     same = region[:, :, None] == region[:, None, :]
@@ -123,9 +160,11 @@ def window_mask(grid: Grid, padded: Grid, window: int, shift: Grid, device: torc
 
 
 class SwinAttention(nn.Module):
-    """Attention inside (shifted) windows with a relative position bias (Liu et al., arXiv 2103.14030).
+    """Attention inside (shifted) windows with a relative position bias (Liu et al., arXiv
+    2103.14030).
 
-    Grids that the window does not divide are padded; padding is masked out. An axis that one window covers is not shifted.
+    Grids that the window does not divide are padded; padding is masked out. An axis that one window
+    covers is not shifted.
     """
 
     def __init__(self, width: int, heads: int, window: int, shifted: bool) -> None:
@@ -148,30 +187,50 @@ class SwinAttention(nn.Module):
         x = F.pad(x_BNd.unflatten(1, grid), (0, 0, 0, padded[1] - grid[1], 0, padded[0] - grid[0]))
         x = x.roll((-shift[0], -shift[1]), (1, 2))
         rows, cols = padded[0] // window, padded[1] // window
-        x = x.view(batch, rows, window, cols, window, width).transpose(2, 3).reshape(batch, -1, width)  # window by window
+        x = (
+            x.view(batch, rows, window, cols, window, width)
+            .transpose(2, 3)
+            .reshape(batch, -1, width)
+        )  # window by window
 
         windows = self.qkv(x).view(batch * rows * cols, window * window, 3, self.heads, -1)
         q, k, v = windows.permute(2, 0, 3, 1, 4)  # each (B*windows, H, window^2, d/H)
-        bias = self.bias_table[..., self.bias_index, :].movedim(-1, -3).unsqueeze(-4).to(q.dtype)  # ([B,] 1, H, window^2, window^2)
+        bias = (
+            self.bias_table[..., self.bias_index, :].movedim(-1, -3).unsqueeze(-4).to(q.dtype)
+        )  # ([B,] 1, H, window^2, window^2)
         if any(shift) or padded != grid:
             mask = window_mask(grid, padded, window, shift, x.device)[:, None]
             bias = bias.masked_fill(~mask, float("-inf"))  # ([B,] windows, H, ...)
         if bias.shape[:-3] != (1,):  # not the same for all windows of all images
             bias = bias.expand(batch, rows * cols, -1, -1, -1).flatten(0, 1)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).reshape(batch, -1, width)
+        x = (
+            F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+            .transpose(1, 2)
+            .reshape(batch, -1, width)
+        )
 
-        x = self.out(x).view(batch, rows, cols, window, window, width).transpose(2, 3).reshape(batch, *padded, width)
+        x = (
+            self.out(x)
+            .view(batch, rows, cols, window, window, width)
+            .transpose(2, 3)
+            .reshape(batch, *padded, width)
+        )
         x = x.roll(shift, (1, 2))[:, : grid[0], : grid[1]]
         return x.flatten(1, 2)
 
 
 class SEAttention(nn.Module):
-    """Squeeze-and-excitation (Hu et al., arXiv 1709.01507): x * sigmoid(W2 relu(W1 mean(x))), one factor a channel and image."""
+    """Squeeze-and-excitation (Hu et al., arXiv 1709.01507):
+
+    x * sigmoid(W2 relu(W1 mean(x))), one factor a channel and image.
+    """
 
     def __init__(self, width: int, reduction: int) -> None:
         super().__init__()
         if reduction < 1 or width // reduction < 1:
-            raise ValueError(f"branch.se_reduction is {reduction}: it must lie between 1 and the width {width}")
+            raise ValueError(
+                f"branch.se_reduction is {reduction}: it must lie between 1 and the width {width}"
+            )
         self.squeeze = nn.Linear(width, width // reduction)
         self.excite = nn.Linear(width // reduction, width)
 

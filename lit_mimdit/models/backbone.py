@@ -1,4 +1,7 @@
-"""Loading a frozen backbone: the embedded nano, a local diffusers folder, or a hub id, all in SD3.5's folder format."""
+"""Loading a frozen backbone:
+
+the embedded nano, a local diffusers folder, or a hub id, all in SD3.5's folder format.
+"""
 
 import hashlib
 import json
@@ -20,8 +23,10 @@ __all__ = ["NANO", "Backbone", "Identity", "identify", "load_backbone", "load_va
 class Identity:
     """What a branch remembers of the backbone it was trained on.
 
-    name: as the configuration gave it. config: hash of the transformer's configuration. weights: hash of its output projection,
-    which tells two backbones of one geometry apart. dtype: what the frozen weights were kept in, and are in again to restore.
+    name: as the configuration gave it. config: hash of the transformer's configuration. weights:
+        hash of its output projection,
+    which tells two backbones of one geometry apart. dtype: what the frozen weights were kept in,
+    and are in again to restore.
     """
 
     name: str
@@ -33,11 +38,13 @@ class Identity:
         """ValueError if `other`, which `where` was trained on, is another backbone."""
         if self.config != other.config:
             raise ValueError(
-                f"{where}: trained on backbone {other.name!r}, which has another geometry than {self.name!r}; set model.backbone to it"
+                f"{where}: trained on backbone {other.name!r}, which has another geometry than"
+                f" {self.name!r}; set model.backbone to it"
             )
         if self.weights != other.weights:
             raise ValueError(
-                f"{where}: trained on other weights of a backbone like {self.name!r} ({other.name!r}); use those it was trained on"
+                f"{where}: trained on other weights of a backbone like {self.name!r}"
+                f" ({other.name!r}); use those it was trained on"
             )
 
 
@@ -64,12 +71,18 @@ def identify(name: str, transformer: SD3Transformer2DModel) -> Identity:
     """Identity of a loaded transformer; its hashes are the same whichever dtype it was loaded in."""
     config = {k: v for k, v in sorted(transformer.config.items()) if not k.startswith("_")}
     weight = transformer.proj_out.weight.detach().cpu().bfloat16()
-    hashes = _hash(json.dumps(config, default=list).encode()), _hash(weight.view(torch.int16).numpy().tobytes())
+    hashes = (
+        _hash(json.dumps(config, default=list).encode()),
+        _hash(weight.view(torch.int16).numpy().tobytes()),
+    )
     return Identity(name, *hashes, str(transformer.dtype).removeprefix("torch."))
 
 
 def _promised(folder: Path) -> list[str]:
-    """Weights that the index of a sharded model names and its files lack: diffusers believes the index, and leaves them random."""
+    """Weights that the index of a sharded model names and its files lack:
+
+    diffusers believes the index, and leaves them random.
+    """
     promised = {}
     for index in folder.glob("*.safetensors.index.json"):
         for name, file in json.loads(index.read_text())["weight_map"].items():
@@ -81,23 +94,36 @@ def _promised(folder: Path) -> list[str]:
     return sorted(lacking)
 
 
-def _read(source: str, where: str, dtype: torch.dtype, kind: type, subfolder: str) -> torch.nn.Module:
+def _read(
+    source: str, where: str, dtype: torch.dtype, kind: type, subfolder: str
+) -> torch.nn.Module:
     """A frozen model of the folder, from safetensors only (one file, or shards with their index)."""
     options = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
         found = kind.load_config(where, subfolder=subfolder).get("_class_name", kind.__name__)
         if found != kind.__name__:
-            raise ValueError(f"model.backbone: {source!r}, {subfolder}: is a {found}; give Stable Diffusion 3.5, whose is {kind.__name__}")
+            raise ValueError(
+                f"model.backbone: {source!r}, {subfolder}: is a {found}; give Stable Diffusion 3.5,"
+                f" whose is {kind.__name__}"
+            )
         model, info = kind.from_pretrained(where, subfolder=subfolder, **options)
-    except (OSError, SafetensorError, ValueError) as error:  # ValueError: weights of other shapes than config.json says
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+    ) as error:  # ValueError: weights of other shapes than config.json says
         raise unavailable(source, error) from error
     info["missing_keys"] = set(info["missing_keys"]) | set(_promised(Path(where) / subfolder))
-    for kept in ("missing_keys", "unexpected_keys", "mismatched_keys"):  # diffusers warns, fills what is missing at random, and goes on
+    for kept in (
+        "missing_keys",
+        "unexpected_keys",
+        "mismatched_keys",
+    ):  # diffusers warns, fills what is missing at random, and goes on
         if info[kept]:
             names = sorted(str(name) for name in info[kept])
             raise ValueError(
-                f"model.backbone: {source!r}, {subfolder}: the weights do not fit config.json, {len(names)} {kept.replace('_', ' ')} such "
-                f"as {names[0]}; download it again"
+                f"model.backbone: {source!r}, {subfolder}: the weights do not fit config.json,"
+                f" {len(names)} {kept.replace('_', ' ')} such as {names[0]}; download it again"
             )
     return model.requires_grad_(False).eval()
 
@@ -108,9 +134,11 @@ def load_vae(source: str, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
 
 
 def load_backbone(source: str, dtype: torch.dtype = torch.float32) -> Backbone:
-    """The backbone named by `source`: "nano", a local folder, or a hub id such as stabilityai/stable-diffusion-3.5-medium.
+    """The backbone named by `source`: "nano", a local folder, or a hub id such as
+    stabilityai/stable-diffusion-3.5-medium.
 
-    Weights are read from safetensors only, frozen, in `dtype`. ValueError with the remedy if it cannot be had.
+    Weights are read from safetensors only, frozen, in `dtype`. ValueError with the remedy if it
+    cannot be had.
     """
     where = locate(source)
     transformer = _read(source, where, dtype, SD3Transformer2DModel, "transformer")
@@ -121,8 +149,9 @@ def load_backbone(source: str, dtype: torch.dtype = torch.float32) -> Backbone:
         raise unavailable(source, error) from error
     if transformer.config.in_channels != vae.config.latent_channels:
         raise ValueError(
-            f"model.backbone: {source!r} has a transformer for {transformer.config.in_channels} latent channels and a VAE with "
-            f"{vae.config.latent_channels}: they do not belong together"
+            f"model.backbone: {source!r} has a transformer for {transformer.config.in_channels}"
+            f" latent channels and a VAE with {vae.config.latent_channels}: they do not belong"
+            " together"
         )
     prompt = empty_prompt(source, where, transformer)
     return Backbone(transformer, vae, scheduler, prompt, identify(source, transformer), where)

@@ -19,16 +19,22 @@ from lit_mimdit.models.folder import unavailable
 from lit_mimdit.models.network import Prompt
 
 TOKENS = 256  # of T5: the pipeline's own length
-SAMPLES, BLOCK = 64, 1 << 16  # of a large file of weights: this many blocks of this many bytes tell it apart
+SAMPLES, BLOCK = (
+    64,
+    1 << 16,
+)  # of a large file of weights: this many blocks of this many bytes tell it apart
 
-NULL_PROMPT = "null_prompt.safetensors"  # of a backbone folder: its empty prompt, for backbones without text encoders
+NULL_PROMPT = (  # of a backbone folder: its empty prompt, for backbones without text encoders
+    "null_prompt.safetensors"
+)
 
 
 def encoder_identity(where: str) -> str:
-    """Hash of what decides an embedding: of a hub id its commit, of a folder its tokenizers, configurations and text encoders.
+    """Hash of what decides an embedding: of a hub id its commit, of a folder its tokenizers,
+    configurations and text encoders.
 
-    Files up to 4 MiB count whole, larger ones by size and 64 blocks spread over them evenly: reading 11 GB at each start would take longer
-    than embedding the prompt.
+    Files up to 4 MiB count whole, larger ones by size and 64 blocks spread over them evenly:
+    reading 11 GB at each start would take longer than embedding the prompt.
     """
     folder, digest = Path(where), hashlib.sha256()
     if folder.parent.name == "snapshots":  # of the hub's cache, without network
@@ -37,7 +43,11 @@ def encoder_identity(where: str) -> str:
         config = try_to_load_from_cache(where, "transformer/config.json")
         assert isinstance(config, str), "the transformer was just loaded from there"
         return f"{where}@{Path(config).parents[1].name}"
-    found = [path for pattern in ("text_encoder*/*", "tokenizer*/*", "model_index.json") for path in folder.glob(pattern)]
+    found = [
+        path
+        for pattern in ("text_encoder*/*", "tokenizer*/*", "model_index.json")
+        for path in folder.glob(pattern)
+    ]
     for path in sorted(path for path in found if path.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
@@ -57,46 +67,77 @@ def read_embedding(path: Path, transformer: SD3Transformer2DModel) -> Prompt | N
         return None
     sizes, found = transformer.config, (tensors.get("embeds"), tensors.get("pooled"))
     shapes = [tuple(tensor.shape) if tensor is not None else () for tensor in found]
-    if len(shapes[0]) != 3 or shapes[0][::2] != (1, sizes.joint_attention_dim) or shapes[1] != (1, sizes.pooled_projection_dim):
+    if (
+        len(shapes[0]) != 3
+        or shapes[0][::2] != (1, sizes.joint_attention_dim)
+        or shapes[1] != (1, sizes.pooled_projection_dim)
+    ):
         return None
     return Prompt(*found)
 
 
-def embed(source: str, where: str, texts: list[str], transformer: SD3Transformer2DModel, cache: Path) -> dict[str, Path]:
+def embed(
+    source: str, where: str, texts: list[str], transformer: SD3Transformer2DModel, cache: Path
+) -> dict[str, Path]:
     """The file with the embedding of each text, written first where it is missing or damaged.
 
-    One process of a machine embeds, the others wait for it. ValueError if the backbone has no text encoders.
+    One process of a machine embeds, the others wait for it. ValueError if the backbone has no text
+    encoders.
     """
     if Path(where).is_dir() and not (Path(where) / "text_encoder").is_dir():
         text = next((text for text in texts if text), "")
-        what = f"the prompt {text!r}" if text else f"the empty prompt (there is no {NULL_PROMPT} either)"
+        what = (
+            f"the prompt {text!r}"
+            if text
+            else f"the empty prompt (there is no {NULL_PROMPT} either)"
+        )
         raise ValueError(
-            f"model.prompt: backbone {source!r} has no text encoders for {what}: leave prompt.text empty and prompt.captions null, or use "
-            f"a backbone with text encoders"
+            f"model.prompt: backbone {source!r} has no text encoders for {what}: leave prompt.text"
+            " empty and prompt.captions null, or use a backbone with text encoders"
         )
     key = f"{encoder_identity(where)} {transformer.dtype} {TOKENS}"
-    files = {text: cache / "prompts" / f"{hashlib.sha256(json.dumps([key, text]).encode()).hexdigest()}.safetensors" for text in texts}
+    files = {
+        text: (
+            cache
+            / "prompts"
+            / f"{hashlib.sha256(json.dumps([key, text]).encode()).hexdigest()}.safetensors"
+        )
+        for text in texts
+    }
     lost = [text for text in texts if read_embedding(files[text], transformer) is None]
     if not lost:
         return files
     try:
         (cache / "prompts").mkdir(parents=True, exist_ok=True)
         with FileLock(cache / "prompts" / "lock"):
-            lost = [text for text in lost if read_embedding(files[text], transformer) is None]  # another process may have been faster
+            lost = [
+                text for text in lost if read_embedding(files[text], transformer) is None
+            ]  # another process may have been faster
             if lost:
                 _embed(source, where, {text: files[text] for text in lost}, transformer)
     except PermissionError as error:
-        raise ValueError(f"the cache of prompts {cache} cannot be written: set LIT_MIMDIT_CACHE to a folder that can") from error
+        raise ValueError(
+            f"the cache of prompts {cache} cannot be written: set LIT_MIMDIT_CACHE to a folder"
+            " that can"
+        ) from error
     return files
 
 
-def _embed(source: str, where: str, files: dict[str, Path], transformer: SD3Transformer2DModel) -> None:
+def _embed(
+    source: str, where: str, files: dict[str, Path], transformer: SD3Transformer2DModel
+) -> None:
     damaged = [path.name for path in files.values() if path.exists()]
     if damaged:
-        rank_zero_info(f"prompts: {len(damaged)} kept embeddings are damaged and computed anew: {damaged[0]}")
+        rank_zero_info(
+            f"prompts: {len(damaged)} kept embeddings are damaged and computed anew: {damaged[0]}"
+        )
     try:
         pipeline = StableDiffusion3Pipeline.from_pretrained(
-            where, transformer=transformer, vae=None, torch_dtype=transformer.dtype, use_safetensors=True
+            where,
+            transformer=transformer,
+            vae=None,
+            torch_dtype=transformer.dtype,
+            use_safetensors=True,
         )
     except (OSError, SafetensorError, ValueError) as error:
         raise unavailable(source, error) from error
@@ -105,17 +146,25 @@ def _embed(source: str, where: str, files: dict[str, Path], transformer: SD3Tran
     for encoder in encoders:
         if encoder is not None:
             encoder.requires_grad_(False).eval().to(device)
-    options = {"device": device, "do_classifier_free_guidance": False, "max_sequence_length": TOKENS}
+    options = {
+        "device": device,
+        "do_classifier_free_guidance": False,
+        "max_sequence_length": TOKENS,
+    }
     with torch.no_grad():
         for text in tqdm(files, desc="embedding prompts", unit="prompt", disable=len(files) == 1):
             # one at a time: in 16 bits an embedding would depend on its neighbours
             embeds, _, pooled, _ = pipeline.encode_prompt(text, None, None, **options)
-            write_bytes(files[text], save({"embeds": embeds.cpu().contiguous(), "pooled": pooled.cpu().contiguous()}))
+            write_bytes(
+                files[text],
+                save({"embeds": embeds.cpu().contiguous(), "pooled": pooled.cpu().contiguous()}),
+            )
             if read_embedding(files[text], transformer) is None:
                 files[text].unlink()
                 raise ValueError(
-                    f"model.backbone: the text encoders of {source!r} give embeddings of {tuple(embeds.shape)} and {tuple(pooled.shape)}, "
-                    f"which do not fit its transformer: they do not belong together"
+                    f"model.backbone: the text encoders of {source!r} give embeddings of"
+                    f" {tuple(embeds.shape)} and {tuple(pooled.shape)}, which do not fit its"
+                    " transformer: they do not belong together"
                 )
     del pipeline, encoders, encoder
     gc.collect()

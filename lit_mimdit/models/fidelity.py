@@ -1,17 +1,20 @@
 """Fidelity: a small network that lets the pixels of the degraded image correct the decoded one.
 
-A latent holds less than an image: what the VAE cannot carry, no velocity brings back, and where the input was nearly clean the decoded
-image is the worse of the two. CodeFormer (arXiv 2206.11253) and StableSR (arXiv 2305.07015) therefore let features of the degraded image
-into the decoder, with a weight w. Here the same is done behind the decoder, so that the VAE stays as it is:
+A latent holds less than an image: what the VAE cannot carry, no velocity brings back, and where the
+input was nearly clean the decoded image is the worse of the two. CodeFormer (arXiv 2206.11253) and
+StableSR (arXiv 2305.07015) therefore let features of the degraded image into the decoder, with a
+weight w. Here the same is done behind the decoder, so that the VAE stays as it is:
 
-    d = x_lq - x_hat = l + h                           light and colours l, means of 8 x 8 pixels; detail h, the rest
-    a, b, r = F([x_hat ; x_lq ; grain(x_lq)])          shares a, b in (0, 1) for each pixel, and a residual r
-    x = x_hat + w (a l + b h + r)
+    d = x_lq - x_hat = l + h                           light and colours l, means of 8 x 8 pixels;
+    detail h, the rest
+    a, b, r = F([x_hat ; x_lq ; grain(x_lq)])          shares a, b in (0, 1) for each pixel, and a
+    residual r x = x_hat + w (a l + b h + r)
 
-Clean input is kept by a = b = 1; noise is no reason to doubt the light (a = 1, b = 0), and darkness none to doubt detail. Which of these
-an image needs is a matter of the whole scene: F sees its statistics on the coarsest level. A dark scene and a scene in the dark differ
-in their grain, which too short an exposure has and blur has not; it is a hundredth of the range, and so shown enlarged. The paper has no
-such part: w = 0.
+Clean input is kept by a = b = 1; noise is no reason to doubt the light (a = 1, b = 0), and darkness
+none to doubt detail. Which of these an image needs is a matter of the whole scene: F sees its
+statistics on the coarsest level. A dark scene and a scene in the dark differ in their grain, which
+too short an exposure has and blur has not; it is a hundredth of the range, and so shown enlarged.
+The paper has no such part: w = 0.
 """
 
 import math
@@ -38,31 +41,46 @@ class ResidualBlock(nn.Module):
 
 
 class Correction(nn.Module):
-    """A U-Net from images (B, 3 n, H, W) to planes (B, P, H, W), 0 at first. H and W are multiples of `multiple`.
+    """A U-Net from images (B, 3 n, H, W) to planes (B, P, H, W), 0 at first. H and W are multiples
+    of `multiple`.
 
     Args:
         images: n, how many images it looks at.
         planes: P.
         widths: channels by level; each level after the first halves the resolution.
         blocks: residual blocks on each level, before and after the coarser levels.
-        scene: whether mean and deviation of all features of the coarsest level scale and shift them.
+        scene: whether mean and deviation of all features of the coarsest level scale and shift
+            them.
     """
 
-    def __init__(self, images: int, planes: int, widths: tuple[int, ...], blocks: int, scene: bool = False) -> None:
+    def __init__(
+        self, images: int, planes: int, widths: tuple[int, ...], blocks: int, scene: bool = False
+    ) -> None:
         super().__init__()
         if not widths or min(widths) < 1 or blocks < 1:
-            raise ValueError(f"widths is {widths} and blocks {blocks}: give at least one level, with at least one channel and block")
+            raise ValueError(
+                f"widths is {widths} and blocks {blocks}: give at least one level, with at least"
+                " one channel and block"
+            )
         self.enter = nn.Conv2d(3 * images * SHUFFLE**2, widths[0], 3, padding=1)
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
-        self.before, self.after = (nn.ModuleList(self._level(width, blocks) for width in widths) for _ in range(2))
+        self.before, self.after = (
+            nn.ModuleList(self._level(width, blocks) for width in widths) for _ in range(2)
+        )
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs
+        )
         self.leave = nn.Conv2d(widths[0], planes * SHUFFLE**2, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
         self.scene = None
         if scene:
-            self.scene = nn.Sequential(nn.Linear(2 * widths[-1], widths[-1]), nn.GELU(), nn.Linear(widths[-1], 2 * widths[-1]))
+            self.scene = nn.Sequential(
+                nn.Linear(2 * widths[-1], widths[-1]),
+                nn.GELU(),
+                nn.Linear(widths[-1], 2 * widths[-1]),
+            )
             nn.init.zeros_(self.scene[-1].weight)
             nn.init.zeros_(self.scene[-1].bias)
 
@@ -84,7 +102,10 @@ class Correction(nn.Module):
         return features
 
     def statistics(self, images: Tensor) -> Tensor:
-        """Mean and deviation of the coarsest features, (B, 2 C): of a large image, the mean over its tiles."""
+        """Mean and deviation of the coarsest features, (B, 2 C):
+
+        of a large image, the mean over its tiles.
+        """
         return _statistics(self._fine_to_coarse(images)[-1])
 
     def forward(self, images: Tensor, statistics: Tensor | None = None) -> Tensor:
@@ -92,7 +113,9 @@ class Correction(nn.Module):
         features = self._fine_to_coarse(images)
         x = features[-1]
         if self.scene is not None:
-            scale, shift = self.scene(_statistics(x) if statistics is None else statistics)[..., None, None].chunk(2, dim=1)
+            scale, shift = self.scene(_statistics(x) if statistics is None else statistics)[
+                ..., None, None
+            ].chunk(2, dim=1)
             x = x * (1 + scale) + shift
         x = self.after[-1](x)
         for level in reversed(range(len(self.up))):
@@ -102,19 +125,28 @@ class Correction(nn.Module):
 
 def _statistics(features: Tensor) -> Tensor:
     """(B, C, h, w) -> means and standard deviations (B, 2 C)."""
-    deviation = (features.var((-2, -1), correction=0) + 1e-6).sqrt()  # a flat image has a derivative, too
+    deviation = (
+        features.var((-2, -1), correction=0) + 1e-6
+    ).sqrt()  # a flat image has a derivative, too
     return torch.cat([features.mean((-2, -1)), deviation], dim=1)
 
 
 def light(image: Tensor) -> Tensor:
-    """Means of CELL x CELL pixels of (B, C, H, W), bilinear between the cells' centres. H and W are multiples of CELL."""
-    return F.interpolate(F.avg_pool2d(image, CELL), scale_factor=CELL, mode="bilinear", align_corners=False)
+    """Means of CELL x CELL pixels of (B, C, H, W), bilinear between the cells' centres.
+
+    H and W are multiples of CELL.
+    """
+    return F.interpolate(
+        F.avg_pool2d(image, CELL), scale_factor=CELL, mode="bilinear", align_corners=False
+    )
 
 
 # g = tanh(GRAIN (x - mean of the 3 x 3 pixels around x))
 def grain(image: Tensor) -> Tensor:
     """Finest detail of (B, C, H, W), enlarged, in (-1, 1); the border's pixels are repeated."""
-    return torch.tanh(GRAIN * (image - F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)))
+    return torch.tanh(
+        GRAIN * (image - F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1))
+    )
 
 
 class Fidelity(nn.Module):
@@ -144,10 +176,14 @@ class Fidelity(nn.Module):
         """What `forward` takes for tiles of a large scene, (B, 2 C): its mean over the tiles."""
         return self.correction.statistics(self._seen(restored, lq))
 
-    def forward(self, restored: Tensor, lq: Tensor, weight: float = 1.0, statistics: Tensor | None = None) -> Tensor:
+    def forward(
+        self, restored: Tensor, lq: Tensor, weight: float = 1.0, statistics: Tensor | None = None
+    ) -> Tensor:
         """(B, 3, H, W), not clamped; `weight` from 0, the restored image as it is, to 1."""
         planes = self.correction(self._seen(restored, lq), statistics)
         apart = lq - restored
         low = light(apart)
         shares = planes[:, :2].sigmoid()
-        return restored + weight * (shares[:, :1] * low + shares[:, 1:] * (apart - low) + planes[:, 2:])
+        return restored + weight * (
+            shares[:, :1] * low + shares[:, 1:] * (apart - low) + planes[:, 2:]
+        )

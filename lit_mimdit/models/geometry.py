@@ -1,7 +1,8 @@
 """Sizes of a backbone without its weights: what the dry run and the full-size benchmark build.
 
-Stable Diffusion 3.5 medium and large are known (geometries/*.json, from the releases' own transformer/config.json and vae/config.json:
-2,243.17 M and 8,056.63 M parameters), so neither needs the hub. Any other folder or hub id says it itself.
+Stable Diffusion 3.5 medium and large are known (geometries/*.json, from the releases' own
+transformer/config.json and vae/config.json: 2,243.17 M and 8,056.63 M parameters), so neither needs
+the hub. Any other folder or hub id says it itself.
 """
 
 import json
@@ -19,13 +20,18 @@ from lit_mimdit.models.backbone import Backbone, Identity
 from lit_mimdit.models.folder import locate, unavailable
 from lit_mimdit.models.network import Prompt
 
-TEXT_TOKENS = 333  # 77 of CLIP and 256 of T5: what diffusers' StableDiffusion3Pipeline makes of every prompt
+TEXT_TOKENS = (
+    333  # 77 of CLIP and 256 of T5: what diffusers' StableDiffusion3Pipeline makes of every prompt
+)
 KNOWN = ("stabilityai/stable-diffusion-3.5-medium", "stabilityai/stable-diffusion-3.5-large")
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Arguments of the two models, and how many text tokens a prompt has. origin: where they were read."""
+    """Arguments of the two models, and how many text tokens a prompt has.
+
+    origin: where they were read.
+    """
 
     transformer: dict[str, Any]
     vae: dict[str, Any]
@@ -34,10 +40,15 @@ class Geometry:
 
 
 def read_geometry(source: str) -> Geometry:
-    """Geometry of a backbone: shipped, or from the folder's or the hub's configuration files. ValueError if it cannot be had."""
+    """Geometry of a backbone:
+
+    shipped, or from the folder's or the hub's configuration files. ValueError if it cannot be had.
+    """
     if source in KNOWN and not Path(source).is_dir():
         shipped = files("lit_mimdit.models") / "geometries" / f"{source.split('/')[-1]}.json"
-        return Geometry(**json.loads(shipped.read_text(encoding="utf-8")), origin="comes with the package")
+        return Geometry(
+            **json.loads(shipped.read_text(encoding="utf-8")), origin="comes with the package"
+        )
     where = locate(source)
     try:
         transformer = SD3Transformer2DModel.load_config(where, subfolder="transformer")
@@ -58,13 +69,25 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 def meta_backbone(source: str, geometry: Geometry, dtype: torch.dtype) -> Backbone:
     """A backbone of these sizes on the meta device: it has shapes and no values."""
     with torch.device("meta"):
-        transformer, vae = SD3Transformer2DModel(**geometry.transformer), AutoencoderKL(**geometry.vae)
+        transformer, vae = (
+            SD3Transformer2DModel(**geometry.transformer),
+            AutoencoderKL(**geometry.vae),
+        )
         for model in (transformer, vae):
-            nn.Module.to(model, dtype)  # diffusers' own warns that it cannot know what was in 32 bits
+            nn.Module.to(
+                model, dtype
+            )  # diffusers' own warns that it cannot know what was in 32 bits
         sizes = transformer.config
         prompt = Prompt(
             torch.empty(1, geometry.text_tokens, sizes.joint_attention_dim, dtype=dtype),
             torch.empty(1, sizes.pooled_projection_dim, dtype=dtype),
         )
     identity = Identity(source, "", "", str(dtype).removeprefix("torch."))
-    return Backbone(transformer, vae.requires_grad_(False).eval(), FlowMatchEulerDiscreteScheduler(shift=3.0), prompt, identity, source)
+    return Backbone(
+        transformer,
+        vae.requires_grad_(False).eval(),
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+        prompt,
+        identity,
+        source,
+    )

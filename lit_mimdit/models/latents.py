@@ -1,4 +1,7 @@
-"""Images to latents and back. Images are (B, 3, H, W) in [0, 1]; latents (B, C, H/f, W/f), shifted and scaled to unit variance."""
+"""Images to latents and back.
+
+Images are (B, 3, H, W) in [0, 1]; latents (B, C, H/f, W/f), shifted and scaled to unit variance.
+"""
 
 import torch
 from diffusers import AutoencoderKL
@@ -13,7 +16,9 @@ def downsampling(vae: AutoencoderKL) -> int:
 @torch.no_grad()
 def encode(vae: AutoencoderKL, image: Tensor) -> Tensor:
     """Latent of the posterior's mode, not a sample: one image has one latent. float32."""
-    assert image.is_floating_point(), "bytes of a batch become floats before they come here: data.pairs.with_floats"
+    assert image.is_floating_point(), (
+        "bytes of a batch become floats before they come here: data.pairs.with_floats"
+    )
     mode = vae.encode((image * 2.0 - 1.0).to(vae.dtype)).latent_dist.mode()
     return (mode.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 

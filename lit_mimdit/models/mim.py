@@ -1,6 +1,8 @@
-"""MoE-in-MoE (MiM): a dense router over groups of experts, a sparse router inside each group (MiM-DiT, arXiv 2603.02710).
+"""MoE-in-MoE (MiM): a dense router over groups of experts, a sparse router inside each group
+(MiM-DiT, arXiv 2603.02710).
 
-B = batch, N = tokens, d = branch width, D = backbone width, G = groups, E = sub-experts of a group, K = sub-experts selected.
+B = batch, N = tokens, d = branch width, D = backbone width, G = groups, E = sub-experts of a group,
+K = sub-experts selected.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from lit_mimdit.models.attention_experts import ChannelAttention, Grid, SEAttention, Selected, SpatialAttention, SwinAttention
+from lit_mimdit.models.attention_experts import (
+    ChannelAttention,
+    Grid,
+    SEAttention,
+    Selected,
+    SpatialAttention,
+    SwinAttention,
+)
 from lit_mimdit.models.routers import Router, Routing
 
 GROUPS = ("spatial", "channel", "swin", "se")
@@ -52,19 +61,24 @@ class BranchConfig:
         width: d of the experts' tokens.
         heads: attention heads of the experts; must divide the width.
         window: side of a Swin window in tokens; every second block is shifted.
-        groups: kinds of the expert groups, each one of spatial, channel, swin, se; a kind may appear several times.
+        groups: kinds of the expert groups, each one of spatial, channel, swin, se; a kind may
+            appear several times.
         inter: router between the groups.
         intra: sub-experts and router inside a group.
         ff_ratio: hidden width of the feed-forward layer, in widths.
         se_reduction: squeeze factor of the SE experts.
-        routers: "block" gives every MiM an Inter router and Intra routers of its own (the paper), "shared" has one set for all of them.
-        chained: MiM i also receives the tokens of MiM i - 1; false gives every MiM the LQ tokens alone (the paper).
+        routers: "block" gives every MiM an Inter router and Intra routers of its own (the paper),
+            "shared" has one set for all of them.
+        chained: MiM i also receives the tokens of MiM i - 1; false gives every MiM the LQ tokens
+            alone (the paper).
         positions: the LQ tokens carry the backbone's positions.
-        base: what the condition tokens are before anything is learned: "zero" (the paper), "embed" (the normalised LQ tokens),
-            "position" (the backbone's own normalised hidden states of an empty latent: the same for every LQ image),
-            "reference" (those of the LQ latent at t = 0: one backbone pass an image).
-        fusion: "concat" joins the condition to the latent tokens' keys and values (the paper); "concat_latent" too, but the text tokens
-            do not read it, which is cheaper; "zero_gated" attends to it separately and adds the result through a gate that starts at 0
+        base: what the condition tokens are before anything is learned: "zero" (the paper), "embed"
+            (the normalised LQ tokens), "position" (the backbone's own normalised hidden states of
+            an empty latent: the same for every LQ image), "reference" (those of the LQ latent at t
+                = 0: one backbone pass an image).
+        fusion: "concat" joins the condition to the latent tokens' keys and values (the paper);
+            "concat_latent" too, but the text tokens do not read it, which is cheaper; "zero_gated"
+            attends to it separately and adds the result through a gate that starts at 0
             (LLaMA-Adapter, arXiv 2303.16199).
         zero_std: standard deviation of the Zero Linear's first weights; 0 is the paper.
     """
@@ -85,21 +99,39 @@ class BranchConfig:
     zero_std: float = 0.0
 
     def __post_init__(self) -> None:
-        for prefix, part in (("branch", self), ("branch.inter", self.inter), ("branch.intra", self.intra)):
+        for prefix, part in (
+            ("branch", self),
+            ("branch.inter", self.inter),
+            ("branch.intra", self.intra),
+        ):
             for name, hint in get_type_hints(type(part)).items():
                 choices = get_args(hint) if get_origin(hint) is Literal else ()
                 if choices and getattr(part, name) not in choices:
-                    raise ValueError(f"{prefix}.{name} is {getattr(part, name)!r}: choose among {', '.join(choices)}")
+                    raise ValueError(
+                        f"{prefix}.{name} is {getattr(part, name)!r}: choose among"
+                        f" {', '.join(choices)}"
+                    )
         wrong = [g for g in self.groups if g not in GROUPS]
         if wrong or not self.groups:
-            raise ValueError(f"branch.groups holds {wrong or 'nothing'}: choose among {', '.join(GROUPS)}")
+            raise ValueError(
+                f"branch.groups holds {wrong or 'nothing'}: choose among {', '.join(GROUPS)}"
+            )
         if self.width < 1 or round(self.width * self.ff_ratio) < 1:
-            raise ValueError(f"branch.width is {self.width} and branch.ff_ratio {self.ff_ratio}: both must give at least 1 channel")
+            raise ValueError(
+                f"branch.width is {self.width} and branch.ff_ratio {self.ff_ratio}: both must give"
+                " at least 1 channel"
+            )
         if self.intra.experts < 1:
-            raise ValueError(f"branch.intra.experts is {self.intra.experts}: a group needs at least 1 (1 switches the Intra-MoE off)")
+            raise ValueError(
+                f"branch.intra.experts is {self.intra.experts}: a group needs at least 1 (1"
+                " switches the Intra-MoE off)"
+            )
         if self.intra.router == "topk" and not 1 <= self.intra.top_k <= self.intra.experts:
             limit = self.intra.experts
-            raise ValueError(f"branch.intra.top_k is {self.intra.top_k} with branch.intra.experts {limit}: choose 1 to {limit}")
+            raise ValueError(
+                f"branch.intra.top_k is {self.intra.top_k} with branch.intra.experts {limit}:"
+                f" choose 1 to {limit}"
+            )
         if self.zero_std < 0:
             raise ValueError(f"branch.zero_std is {self.zero_std}: it must be 0 or more")
 
@@ -115,7 +147,9 @@ Decisions = tuple[MiMRouting, ...]  # of all MiMs, a row an image or tile
 
 
 def rows_of(decisions: Decisions, batch: int) -> list[Decisions]:
-    """The decisions about each image of a batch, batches of 1; empty ones of a network without routers."""
+    """The decisions about each image of a batch, batches of 1; empty ones of a network without
+    routers.
+    """
     leaves, spec = tree_flatten(decisions)
     columns = [leaf.split(1) for leaf in leaves]
     return [tree_unflatten([column[row] for column in columns], spec) for row in range(batch)]
@@ -139,16 +173,24 @@ def _expert(kind: str, config: BranchConfig, shifted: bool) -> nn.Module:
     raise AssertionError(kind)
 
 
-Rows = list[Tensor | None]  # for each sub-expert the images that chose it, (b,) int64, in order; None: all of the batch
+Rows = list[
+    Tensor | None
+]  # for each sub-expert the images that chose it, (b,) int64, in order; None: all of the batch
 
 
 @torch.compiler.disable  # the lengths are known at run time only
 def rows_of_experts(chosen_GEB: Tensor) -> list[Rows]:
-    """Which images each sub-expert of each group works on, from a mask. The only place where the host waits for the device."""
+    """Which images each sub-expert of each group works on, from a mask.
+
+    The only place where the host waits for the device.
+    """
     order_GEB = chosen_GEB.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)
     counts_GE, batch = chosen_GEB.sum(-1).tolist(), chosen_GEB.shape[-1]
     return [
-        [None if count == batch else order[:count] for count, order in zip(counts, orders, strict=True)]
+        [
+            None if count == batch else order[:count]
+            for count, order in zip(counts, orders, strict=True)
+        ]
         for counts, orders in zip(counts_GE, order_GEB, strict=True)
     ]
 
@@ -168,12 +210,17 @@ class IntraMoE(nn.Module):
         top_k = intra.experts if intra.router == "dense" else intra.top_k
         self.router = Router(config.width, intra.experts, top_k, intra.renormalise)
 
-    @torch.compiler.disable(recursive=False)  # compiled a sub-expert: else every combination of numbers of images is a graph of its own
+    @torch.compiler.disable(
+        recursive=False
+    )  # compiled a sub-expert: else every combination of numbers of images is a graph of its own
     def forward(self, x_BNd: Tensor, grid: Grid, routing: Routing, rows: Rows) -> Tensor:
-        """x: (B, N, d) -> y of its shape, 0 for images in no row. Each sub-expert runs once, on the images that chose it.
+        """x: (B, N, d) -> y of its shape, 0 for images in no row. Each sub-expert runs once, on the
+        images that chose it.
 
-        One that no image chose runs on one token, times 0, so that its gradient is 0 and not missing. Training over several processes
-        needs that: they exchange gradients parameter by parameter (DDP) and parameters module by module (ZeRO-3), each waiting for the
+        One that no image chose runs on one token, times 0, so that its gradient is 0 and not
+        missing. Training over several processes
+        needs that: they exchange gradients parameter by parameter (DDP) and parameters module by
+            module (ZeRO-3), each waiting for the
         others, whichever experts their own images chose.
         """
         y_BNd, gates_BE11 = torch.zeros_like(x_BNd), routing.weights[:, :, None, None]
@@ -181,21 +228,35 @@ class IntraMoE(nn.Module):
             if own is None:
                 y_BNd = y_BNd + (expert(x_BNd, grid) * gates_BE11[:, index]).to(y_BNd.dtype)
             elif len(own):
-                output = expert(x_BNd.index_select(0, own), grid) * gates_BE11[:, index].index_select(0, own)
+                output = expert(x_BNd.index_select(0, own), grid) * gates_BE11[
+                    :, index
+                ].index_select(0, own)
                 y_BNd = y_BNd.index_add(0, own, output.to(y_BNd.dtype))
             elif torch.is_grad_enabled():
-                y_BNd = y_BNd + (0.0 * expert(x_BNd[:1, :1], (1, 1)).sum() * gates_BE11[0, index]).to(y_BNd.dtype)
+                y_BNd = y_BNd + (
+                    0.0 * expert(x_BNd[:1, :1], (1, 1)).sum() * gates_BE11[0, index]
+                ).to(y_BNd.dtype)
         return y_BNd
 
     def at_once(self, x_BNd: Tensor, grid: Grid, routing: Routing) -> Tensor:
-        """What `forward` gives, in one computation of B K images with weights of their own: the host need not know whose.
+        """What `forward` gives, in one computation of B K images with weights of their own: the
+        host need not know whose.
 
-        So it does not wait for the device, and shapes do not depend on what was chosen. It moves more memory.
+        So it does not wait for the device, and shapes do not depend on what was chosen. It moves
+        more memory.
         """
         batch, selected = routing.selected.shape
         experts = Selected(self.experts, routing.selected.flatten())
-        output = type(self.experts[0]).forward(experts, x_BNd.repeat_interleave(selected, dim=0), grid).unflatten(0, (batch, selected))
-        return (output * routing.weights.gather(1, routing.selected)[:, :, None, None]).sum(1).to(x_BNd.dtype)
+        output = (
+            type(self.experts[0])
+            .forward(experts, x_BNd.repeat_interleave(selected, dim=0), grid)
+            .unflatten(0, (batch, selected))
+        )
+        return (
+            (output * routing.weights.gather(1, routing.selected)[:, :, None, None])
+            .sum(1)
+            .to(x_BNd.dtype)
+        )
 
 
 def share_routers(mims: nn.ModuleList) -> None:
@@ -220,7 +281,9 @@ class MiM(nn.Module):
         shifted: whether the Swin experts use shifted windows.
     """
 
-    as_on_gpu: bool | None = None  # None: where the tokens are; the dry run, whose tokens are nowhere, says it
+    as_on_gpu: bool | None = (
+        None  # None: where the tokens are; the dry run, whose tokens are nowhere, says it
+    )
 
     def __init__(self, outer_width: int, config: BranchConfig, shifted: bool) -> None:
         super().__init__()
@@ -231,14 +294,23 @@ class MiM(nn.Module):
         self.router = Router(width, groups, groups if config.inter.router == "dense" else 1)
         self.groups = nn.ModuleList(IntraMoE(kind, config, shifted) for kind in config.groups)
         self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width)
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(hidden, width),
         )
         self.zero_linear = nn.Linear(width, outer_width)
         nn.init.normal_(self.zero_linear.weight, std=config.zero_std)
         nn.init.zeros_(self.zero_linear.bias)
 
-    def forward(self, x_BND: Tensor, grid: Grid, previous_BNd: Tensor | None = None) -> tuple[Tensor, Tensor, MiMRouting]:
-        """x: (B, N, D) LQ tokens. Returns condition tokens (B, N, D), hidden tokens (B, N, d) and the decisions."""
+    def forward(
+        self, x_BND: Tensor, grid: Grid, previous_BNd: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, MiMRouting]:
+        """x:
+
+        (B, N, D) LQ tokens. Returns condition tokens (B, N, D), hidden tokens (B, N, d) and the
+        decisions.
+        """
         u_BNd = self.project(x_BND)
         if previous_BNd is not None:
             u_BNd = u_BNd + previous_BNd
@@ -246,7 +318,10 @@ class MiM(nn.Module):
         inter = self.router(normed_BNd)
         intra = tuple(group.router(normed_BNd) for group in self.groups)
         if self._at_once(normed_BNd, inter):
-            outputs = [group.at_once(normed_BNd, grid, routing) for group, routing in zip(self.groups, intra, strict=True)]
+            outputs = [
+                group.at_once(normed_BNd, grid, routing)
+                for group, routing in zip(self.groups, intra, strict=True)
+            ]
         else:
             plan = zip(self.groups, intra, self._rows(inter, intra), strict=True)
             outputs = [group(normed_BNd, grid, routing, rows) for group, routing, rows in plan]
@@ -256,17 +331,28 @@ class MiM(nn.Module):
         return self.zero_linear(u_BNd), u_BNd, MiMRouting(inter, intra)
 
     def _at_once(self, x_BNd: Tensor, inter: Routing) -> bool:
-        """On a GPU, whose many small kernels and waiting host cost more than the memory moved; a CPU is slower by it.
+        """On a GPU, whose many small kernels and waiting host cost more than the memory moved; a
+        CPU is slower by it.
 
-        Not where nothing is chosen or whole groups are left out, and not where DeepSpeed (ZeRO-3) collects weights module by module.
+        Not where nothing is chosen or whole groups are left out, and not where DeepSpeed (ZeRO-3)
+        collects weights module by module.
         """
-        dense, several = inter.selected.shape[1] == len(self.groups), len(self.groups[0].experts) > 1
+        dense, several = (
+            inter.selected.shape[1] == len(self.groups),
+            len(self.groups[0].experts) > 1,
+        )
         on_gpu = x_BNd.is_cuda if self.as_on_gpu is None else self.as_on_gpu
         return on_gpu and dense and several and not hasattr(self.norm.weight, "ds_id")
 
     def _rows(self, inter: Routing, intra: tuple[Routing, ...]) -> list[Rows]:
-        """Of every group; a group that an image did not choose (Inter top-1) computes nothing for it, though its router is asked."""
-        if all(routing.selected.shape[1] == routing.weights.shape[1] for routing in (inter, *intra)):
+        """Of every group; a group that an image did not choose (Inter top-1) computes nothing for
+        it, though its router is asked.
+        """
+        if all(
+            routing.selected.shape[1] == routing.weights.shape[1] for routing in (inter, *intra)
+        ):
             return [[None] * len(group.experts) for group in self.groups]
-        chosen_GEB = torch.stack([choosing(routing) for routing in intra]) & choosing(inter)[:, None]
+        chosen_GEB = (
+            torch.stack([choosing(routing) for routing in intra]) & choosing(inter)[:, None]
+        )
         return rows_of_experts(chosen_GEB)

@@ -22,7 +22,10 @@ from lit_mimdit.models.mim import BranchConfig, Decisions, MiM, share_routers
 
 
 class Prompt(NamedTuple):
-    """Text conditioning: embeds (1 or B, T, joint_attention_dim), pooled (1 or B, pooled_projection_dim)."""
+    """Text conditioning:
+
+    embeds (1 or B, T, joint_attention_dim), pooled (1 or B, pooled_projection_dim).
+    """
 
     embeds: Tensor
     pooled: Tensor
@@ -35,34 +38,57 @@ class Prompt(NamedTuple):
 
     def row(self, index: int) -> "Prompt":
         """That of one image, batch 1; the common one if all have the same."""
-        return self if len(self.embeds) == 1 else Prompt(self.embeds[index : index + 1], self.pooled[index : index + 1])
+        return (
+            self
+            if len(self.embeds) == 1
+            else Prompt(self.embeds[index : index + 1], self.pooled[index : index + 1])
+        )
 
 
 class Condition(NamedTuple):
-    """All that the backbone needs to know of the LQ images: one BlockCondition a block, and the routers' decisions."""
+    """All that the backbone needs to know of the LQ images:
+
+    one BlockCondition a block, and the routers' decisions.
+    """
 
     blocks: tuple[BlockCondition, ...]
     routing: Decisions
 
 
 class Branch(nn.Module):
-    """The trained part: a MiM for each of `blocks` blocks of width D; with fusion zero_gated, a gate for each of their heads."""
+    """The trained part:
 
-    def __init__(self, config: BranchConfig, outer_width: int, outer_heads: int, blocks: int) -> None:
+    a MiM for each of `blocks` blocks of width D; with fusion zero_gated, a gate for each of their
+    heads.
+    """
+
+    def __init__(
+        self, config: BranchConfig, outer_width: int, outer_heads: int, blocks: int
+    ) -> None:
         super().__init__()
         self.config = config
-        self.mims = nn.ModuleList(MiM(outer_width, config, shifted=index % 2 == 1) for index in range(blocks))
+        self.mims = nn.ModuleList(
+            MiM(outer_width, config, shifted=index % 2 == 1) for index in range(blocks)
+        )
         if config.routers == "shared":
             share_routers(self.mims)
-        self.gates = nn.Parameter(torch.zeros(blocks, outer_heads)) if config.fusion == "zero_gated" else None
+        self.gates = (
+            nn.Parameter(torch.zeros(blocks, outer_heads))
+            if config.fusion == "zero_gated"
+            else None
+        )
         self.gradient_checkpointing = False
 
     def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], Decisions]:
-        """LQ tokens (B, N, D) -> what each block's condition tokens add to their base, (B, N, D), and the decisions."""
+        """LQ tokens (B, N, D) -> what each block's condition tokens add to their base, (B, N, D),
+        and the decisions.
+        """
         tokens, decisions, previous = [], [], None
         for mim in self.mims:
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                c_BND, hidden_BNd, routing = checkpoint(mim, x_BND, grid, previous, use_reentrant=False, preserve_rng_state=False)
+                c_BND, hidden_BNd, routing = checkpoint(
+                    mim, x_BND, grid, previous, use_reentrant=False, preserve_rng_state=False
+                )
             else:
                 c_BND, hidden_BNd, routing = mim(x_BND, grid, previous)
             previous = hidden_BNd if self.config.chained else None
@@ -72,9 +98,11 @@ class Branch(nn.Module):
 
 
 class ConditionedBackbone(nn.Module):
-    """A frozen transformer that a trained `branch` conditions: what MiM-DiT and the systems it is compared with share.
+    """A frozen transformer that a trained `branch` conditions: what MiM-DiT and the systems it is
+    compared with share.
 
-    A subclass sets `branch`, and gives `condition` (what is computed once an image) and `forward` (the velocity).
+    A subclass sets `branch`, and gives `condition` (what is computed once an image) and `forward`
+    (the velocity).
 
     Args:
         transformer: an SD3 or SD3.5 transformer of diffusers; it is frozen.
@@ -87,7 +115,8 @@ class ConditionedBackbone(nn.Module):
         super().__init__()
         if not isinstance(transformer, SD3Transformer2DModel):
             raise ValueError(
-                f"the backbone is a {type(transformer).__name__}: only Stable Diffusion 3 and 3.5's SD3Transformer2DModel will do"
+                f"the backbone is a {type(transformer).__name__}: only Stable Diffusion 3 and 3.5's"
+                " SD3Transformer2DModel will do"
             )
         self.backbone = transformer.requires_grad_(False).eval()
         self.register_buffer("embeds", prompt.embeds, persistent=False)
@@ -108,19 +137,33 @@ class ConditionedBackbone(nn.Module):
         return Prompt(self.embeds, self.pooled)
 
     def grid(self, latent: Tensor) -> tuple[int, int]:
-        """(h, w) of the tokens of a latent (B, C, H, W). ValueError if it is no latent of this backbone."""
+        """(h, w) of the tokens of a latent (B, C, H, W).
+
+        ValueError if it is no latent of this backbone.
+        """
         sizes, patch = self.backbone.config, self.backbone.config.patch_size
         if latent.ndim != 4 or latent.shape[1] != sizes.in_channels:
-            raise ValueError(f"latent has shape {tuple(latent.shape)}: this backbone takes (batch, {sizes.in_channels}, height, width)")
+            raise ValueError(
+                f"latent has shape {tuple(latent.shape)}: this backbone takes (batch,"
+                f" {sizes.in_channels}, height, width)"
+            )
         if latent.shape[2] % patch or latent.shape[3] % patch:
-            raise ValueError(f"latent is {latent.shape[2]} x {latent.shape[3]}: both sides must be multiples of the patch size {patch}")
+            raise ValueError(
+                f"latent is {latent.shape[2]} x {latent.shape[3]}: both sides must be multiples of"
+                f" the patch size {patch}"
+            )
         grid = latent.shape[2] // patch, latent.shape[3] // patch
         if max(grid) > sizes.pos_embed_max_size:
             limit = sizes.pos_embed_max_size
-            raise ValueError(f"latent has {grid[0]} x {grid[1]} tokens, the backbone positions for {limit} x {limit}: use smaller tiles")
+            raise ValueError(
+                f"latent has {grid[0]} x {grid[1]} tokens, the backbone positions for {limit} x"
+                f" {limit}: use smaller tiles"
+            )
         return grid
 
-    def _velocity(self, x_t: Tensor, t: Tensor, prompt: Prompt | None, **conditioning: object) -> Tensor:
+    def _velocity(
+        self, x_t: Tensor, t: Tensor, prompt: Prompt | None, **conditioning: object
+    ) -> Tensor:
         """The transformer's output, float32; `conditioning` are arguments of its forward."""
         self.grid(x_t)
         embeds, pooled = (prompt or self.prompt).expand(len(x_t))
@@ -139,21 +182,29 @@ class MiMDiT(ConditionedBackbone):
     """The frozen transformer and its MiM branch.
 
     Args:
-        transformer: an SD3 or SD3.5 transformer of diffusers; it is frozen and its attention processors are replaced.
+        transformer: an SD3 or SD3.5 transformer of diffusers; it is frozen and its attention
+            processors are replaced.
         branch: what is trained, or its configuration for a new one.
         prompt: text conditioning used when none is given (the empty prompt).
     """
 
-    def __init__(self, transformer: SD3Transformer2DModel, branch: BranchConfig | Branch, prompt: Prompt) -> None:
+    def __init__(
+        self, transformer: SD3Transformer2DModel, branch: BranchConfig | Branch, prompt: Prompt
+    ) -> None:
         super().__init__(transformer, prompt)
         sizes = self.backbone.config
-        width, heads = sizes.num_attention_heads * sizes.attention_head_dim, sizes.num_attention_heads
-        self.branch = branch if isinstance(branch, Branch) else Branch(branch, width, heads, sizes.num_layers)
+        width, heads = (
+            sizes.num_attention_heads * sizes.attention_head_dim,
+            sizes.num_attention_heads,
+        )
+        self.branch = (
+            branch if isinstance(branch, Branch) else Branch(branch, width, heads, sizes.num_layers)
+        )
         mims, outer = len(self.branch.mims), self.branch.mims[0].zero_linear.out_features
         if (mims, outer) != (sizes.num_layers, width):
             raise ValueError(
-                f"the branch was made for {mims} blocks of width {outer}, this backbone has {sizes.num_layers} of width {width}: "
-                "use the backbone it was trained on"
+                f"the branch was made for {mims} blocks of width {outer}, this backbone has"
+                f" {sizes.num_layers} of width {width}: use the backbone it was trained on"
             )
         install(self.backbone, latent_only=self.branch.config.fusion == "concat_latent")
 
@@ -167,34 +218,53 @@ class MiMDiT(ConditionedBackbone):
             return [None] * len(self.branch.mims)
         if kind == "embed":
             return [F.layer_norm(x_BND, x_BND.shape[-1:])] * len(self.branch.mims)
-        # "position": an empty latent at pure noise, once for every prompt; "reference": the LQ latent as if it were clean
+        # "position": an empty latent at pure noise, once for every prompt; "reference": the LQ
+        # latent as if it were clean
         latent, t = (torch.zeros_like(z_lq[:1]), 1000.0) if kind == "position" else (z_lq, 0.0)
         count = max(len(latent), len(prompt.embeds))
         embeds, pooled = prompt.expand(count)
         timestep = torch.full((count,), t, device=latent.device)
-        states = hidden_states(self.backbone, latent.expand(count, -1, -1, -1), timestep, embeds.to(latent.dtype), pooled.to(latent.dtype))
+        states = hidden_states(
+            self.backbone,
+            latent.expand(count, -1, -1, -1),
+            timestep,
+            embeds.to(latent.dtype),
+            pooled.to(latent.dtype),
+        )
         return [state.expand(batch, -1, -1) for state in states]
 
     @torch.no_grad()
     def _embed(self, z_lq: Tensor) -> Tensor:
         """LQ latents of the backbone's dtype -> LQ tokens (B, N, D)."""
         embed = self.backbone.pos_embed
-        return embed(z_lq) if self.branch.config.positions else embed.proj(z_lq).flatten(2).transpose(1, 2)
+        return (
+            embed(z_lq)
+            if self.branch.config.positions
+            else embed.proj(z_lq).flatten(2).transpose(1, 2)
+        )
 
     def _ask(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], Decisions]:
-        """The branch on LQ tokens; when it is not trained, in the backbone's precision, which its tokens will have anyway."""
+        """The branch on LQ tokens; when it is not trained, in the backbone's precision, which its
+        tokens will have anyway.
+        """
         own, dtype = self.branch.mims[0].project.weight.dtype, self.backbone.dtype
         low = not self.training and dtype in (torch.bfloat16, torch.float16)
         with torch.autocast(x_BND.device.type, dtype) if low else nullcontext():
             return self.branch(x_BND.to(own), grid)
 
     def decide(self, z_lq: Tensor) -> Decisions:
-        """What the routers decide about the LQ latents (B, C, H, W): those of `condition`, without its keys and values."""
+        """What the routers decide about the LQ latents (B, C, H, W):
+
+        those of `condition`, without its keys and values.
+        """
         grid = self.grid(z_lq)
         return self._ask(self._embed(z_lq.to(self.backbone.dtype)), grid)[1]
 
     def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> Condition:
-        """Look at the LQ latents (B, C, H, W) once: keys and values for every block, differentiable in the branch."""
+        """Look at the LQ latents (B, C, H, W) once:
+
+        keys and values for every block, differentiable in the branch.
+        """
         grid, prompt = self.grid(z_lq), prompt or self.prompt
         dtype = self.backbone.dtype
         z_lq = z_lq.to(dtype)
@@ -205,10 +275,23 @@ class MiMDiT(ConditionedBackbone):
         gates = self.branch.gates if self.branch.gates is not None else [None] * len(tokens)
         blocks = tuple(
             project_condition(block.attn, (c_BND if base is None else base + c_BND).to(dtype), gate)
-            for block, c_BND, base, gate in zip(self.backbone.transformer_blocks, tokens, bases, gates, strict=True)
+            for block, c_BND, base, gate in zip(
+                self.backbone.transformer_blocks, tokens, bases, gates, strict=True
+            )
         )
         return Condition(blocks, decisions)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, prompt: Prompt | None = None) -> Tensor:
-        """Velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to 1 (noise); condition None: the bare backbone."""
-        return self._velocity(x_t, t, prompt, joint_attention_kwargs={"condition": condition.blocks} if condition is not None else None)
+    def forward(
+        self, x_t: Tensor, t: Tensor, condition: Condition | None, prompt: Prompt | None = None
+    ) -> Tensor:
+        """Velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to 1 (noise);
+        condition None: the bare backbone.
+        """
+        return self._velocity(
+            x_t,
+            t,
+            prompt,
+            joint_attention_kwargs=(
+                {"condition": condition.blocks} if condition is not None else None
+            ),
+        )

@@ -1,8 +1,10 @@
-"""What the text stream of the backbone is told: the empty prompt, a fixed one, or a caption an image.
+"""What the text stream of the backbone is told: the empty prompt, a fixed one, or a caption an
+image.
 
-A text is embedded once, by the backbone's own encoders (diffusers' StableDiffusion3Pipeline.encode_prompt), and kept on disk under a hash
-of the text and of what encoded it (encoders.py). The encoders, of which T5-XXL alone takes 9.5 GB in bfloat16, are loaded only for texts
-that are not there yet, and released before training or restoring begins.
+A text is embedded once, by the backbone's own encoders (diffusers'
+StableDiffusion3Pipeline.encode_prompt), and kept on disk under a hash of the text and of what
+encoded it (encoders.py). The encoders, of which T5-XXL alone takes 9.5 GB in bfloat16, are loaded
+only for texts that are not there yet, and released before training or restoring begins.
 """
 
 import os
@@ -28,10 +30,12 @@ class PromptConfig:
 
     Args:
         text: prompt of every image; "" is the empty prompt.
-        captions: file with a caption an image: CSV with the columns id and caption, or JSON lines {"id": ..., "caption": ...}. The id is
-            the sample's, as in val_scores.csv; of photographs to restore, the path below their folder without its ending. Images
-            that the file does not name get `text`. null: no captions.
-        dropout: share of the training samples that get the empty prompt instead; sampling.guidance needs about 0.1.
+        captions: file with a caption an image: CSV with the columns id and caption, or JSON lines
+            {"id": ..., "caption": ...}. The id is the sample's, as in val_scores.csv; of
+            photographs to restore, the path below their folder without its ending. Images that the
+            file does not name get `text`. null: no captions.
+        dropout: share of the training samples that get the empty prompt instead; sampling.guidance
+            needs about 0.1.
     """
 
     text: str = ""
@@ -40,25 +44,37 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"prompt.dropout is {self.dropout}: it is a share of the samples, from 0 to less than 1")
+            raise ValueError(
+                f"prompt.dropout is {self.dropout}: it is a share of the samples, from 0 to less"
+                " than 1"
+            )
         if self.dropout and not self.text and self.captions is None:
             raise ValueError(
-                f"prompt.dropout is {self.dropout}, but all prompts are empty: set prompt.text or prompt.captions, or dropout to 0"
+                f"prompt.dropout is {self.dropout}, but all prompts are empty: set prompt.text or"
+                " prompt.captions, or dropout to 0"
             )
 
 
 def cache_folder() -> Path:
     """Where prompt embeddings are kept: $LIT_MIMDIT_CACHE or ~/.cache/lit_mimdit."""
-    return Path(os.environ.get("LIT_MIMDIT_CACHE", Path.home() / ".cache" / "lit_mimdit")).expanduser()
+    return Path(
+        os.environ.get("LIT_MIMDIT_CACHE", Path.home() / ".cache" / "lit_mimdit")
+    ).expanduser()
 
 
 def empty_prompt(source: str, where: str, transformer: SD3Transformer2DModel) -> Prompt:
-    """Embeddings of the empty prompt: from the folder if it holds them (nano does), else the encoders'."""
+    """Embeddings of the empty prompt:
+
+    from the folder if it holds them (nano does), else the encoders'.
+    """
     beside = Path(where) / NULL_PROMPT
     if beside.is_file():
         prompt = read_embedding(beside, transformer)
         if prompt is None:
-            raise ValueError(f"model.backbone: {beside} is damaged or of another transformer: take the folder's own, or remove it")
+            raise ValueError(
+                f"model.backbone: {beside} is damaged or of another transformer: take the folder's"
+                " own, or remove it"
+            )
         return prompt
     files = embed(source, where, [""], transformer, cache_folder())
     return _kept(files[""], transformer)
@@ -67,7 +83,10 @@ def empty_prompt(source: str, where: str, transformer: SD3Transformer2DModel) ->
 def _kept(path: Path, transformer: SD3Transformer2DModel) -> Prompt:
     prompt = read_embedding(path, transformer)
     if prompt is None:
-        raise OSError(f"{path}: the embedding of a prompt was removed or damaged while in use; start again and it is computed anew")
+        raise OSError(
+            f"{path}: the embedding of a prompt was removed or damaged while in use; start again"
+            " and it is computed anew"
+        )
     return prompt
 
 
@@ -84,7 +103,14 @@ class Prompts:
     ValueError if the backbone has no text encoders, or the file of captions cannot be read.
     """
 
-    def __init__(self, config: PromptConfig, source: str, where: str, transformer: SD3Transformer2DModel, empty: Prompt) -> None:
+    def __init__(
+        self,
+        config: PromptConfig,
+        source: str,
+        where: str,
+        transformer: SD3Transformer2DModel,
+        empty: Prompt,
+    ) -> None:
         self.config, self.empty, self._transformer = config, empty, transformer
         self.captions = read_captions(Path(config.captions)) if config.captions is not None else {}
         texts = sorted({config.text, *self.captions.values()} - {""})
@@ -95,17 +121,31 @@ class Prompts:
         return _kept(self._files[text], self._transformer) if text else self.empty
 
     def of(self, ids: Sequence[str] | None = None) -> Prompt:
-        """Prompts of samples: batch len(ids), or 1 where all have the same. None: of images that no caption names."""
+        """Prompts of samples:
+
+        batch len(ids), or 1 where all have the same. None: of images that no caption names.
+        """
         if not self.captions or ids is None:
             return self.fixed
         each = [self._read(self.captions[id]) if id in self.captions else self.fixed for id in ids]
         return Prompt(*(torch.cat(tensors) for tensors in zip(*each, strict=True)))
 
     def of_training(self, ids: Sequence[str], seeds: Tensor) -> Prompt:
-        """The same with prompt dropout: by its own seed a sample gets the empty prompt with probability `dropout`."""
+        """The same with prompt dropout:
+
+        by its own seed a sample gets the empty prompt with probability `dropout`.
+        """
         prompt = self.of(ids)
         if not self.config.dropout:
             return prompt
-        keep = torch.tensor([np.random.default_rng((seed, STREAM)).random() >= self.config.dropout for seed in seeds.tolist()])
+        keep = torch.tensor(
+            [
+                np.random.default_rng((seed, STREAM)).random() >= self.config.dropout
+                for seed in seeds.tolist()
+            ]
+        )
         told, empty = prompt.expand(len(ids)), self.empty.expand(len(ids))
-        return Prompt(torch.where(keep[:, None, None], told.embeds, empty.embeds), torch.where(keep[:, None], told.pooled, empty.pooled))
+        return Prompt(
+            torch.where(keep[:, None, None], told.embeds, empty.embeds),
+            torch.where(keep[:, None], told.pooled, empty.pooled),
+        )

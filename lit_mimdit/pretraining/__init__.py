@@ -1,1 +1,4 @@
-"""How the embedded nano backbone was made: a small VAE and a small MM-DiT, trained on photographs."""
+"""How the embedded nano backbone was made:
+
+a small VAE and a small MM-DiT, trained on photographs.
+"""

@@ -1,4 +1,6 @@
-"""Training of the fidelity network behind a finished branch, on what that branch makes of pairs while they come."""
+"""Training of the fidelity network behind a finished branch, on what that branch makes of pairs
+while they come.
+"""
 
 from collections import deque
 from pathlib import Path
@@ -22,7 +24,10 @@ IMAGES = ("lq", "gt", "restored")
 
 # e = mean |x - y| + w (mean |dx (x - y)| + mean |dy (x - y)|)
 def error_per_image(image: Tensor, reference: Tensor, gradient_weight: float) -> Tensor:
-    """Error of each of (B, 3, H, W), (B,): L1 of pixels, and of their horizontal and vertical differences."""
+    """Error of each of (B, 3, H, W), (B,):
+
+    L1 of pixels, and of their horizontal and vertical differences.
+    """
     apart = image - reference
     edges = apart.diff(dim=-1).abs().mean((1, 2, 3)) + apart.diff(dim=-2).abs().mean((1, 2, 3))
     return apart.abs().mean((1, 2, 3)) + gradient_weight * edges
@@ -53,8 +58,14 @@ class CorrectionTraining(L.LightningModule):
         gradient_weight: float = 0.5,
     ) -> None:
         super().__init__()
-        self.optimizer_config, self.output, self.gradient_weight = optimizer, output, gradient_weight
-        self.network = self.build(tuple(widths), blocks).to(memory_format=torch.channels_last)  # a third faster on a CPU
+        self.optimizer_config, self.output, self.gradient_weight = (
+            optimizer,
+            output,
+            gradient_weight,
+        )
+        self.network = self.build(tuple(widths), blocks).to(
+            memory_format=torch.channels_last
+        )  # a third faster on a CPU
 
     def build(self, widths: tuple[int, ...], blocks: int) -> nn.Module:
         """The network that trains."""
@@ -83,10 +94,18 @@ class CorrectionTraining(L.LightningModule):
             images["restored"] = batch["restored"]
         for name, image in images.items():
             values = psnr(image, batch["gt"])
-            self.log(f"val/psnr_{name}", values.mean(), prog_bar=name == "corrected", batch_size=len(values), sync_dist=True)
+            self.log(
+                f"val/psnr_{name}",
+                values.mean(),
+                prog_bar=name == "corrected",
+                batch_size=len(values),
+                sync_dist=True,
+            )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return configure(self.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches)
+        return configure(
+            self.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches
+        )
 
     def on_fit_end(self) -> None:
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
@@ -98,34 +117,52 @@ class CorrectionTraining(L.LightningModule):
 
 
 class FidelityTraining(CorrectionTraining):
-    """Of the fidelity network, behind a branch that restores each batch as it would restore photographs: mean of log(e + EPSILON).
+    """Of the fidelity network, behind a branch that restores each batch as it would restore
+    photographs: mean of log(e + EPSILON).
 
-    Of the error e itself dark images, whose light is guessed, would make up nearly all; the logarithm counts a tenth less error alike in
-    an image that was nearly clean.
+    Of the error e itself dark images, whose light is guessed, would make up nearly all; the
+    logarithm counts a tenth less error alike in an image that was nearly clean.
 
-    Restoring a batch costs far more than learning from it. So each is used in `reuse` steps, in the company of others: those steps' images
-    are drawn from the last KEPT batches.
+    Restoring a batch costs far more than learning from it. So each is used in `reuse` steps, in the
+    company of others: those steps' images are drawn from the last KEPT batches.
 
     Args:
         branch: finished branch, a file or "package".
-        init: file of a network to start from, of the same `widths` and `blocks`, or "package"; None: a new one.
+        init: file of a network to start from, of the same `widths` and `blocks`, or "package";
+            None: a new one.
         reuse: gradient steps an optimizer step of the trainer, one restored batch each time.
-        blend: share of the trained weights in the finished network's, in (0, 1]; the rest is those of `init`. Between the two ends of a
-            short training lie networks that keep more of what it did not teach (WiSE-FT, Wortsman et al., arXiv 2109.01903).
+        blend: share of the trained weights in the finished network's, in (0, 1]; the rest is those
+            of `init`. Between the two ends of a short training lie networks that keep more of what
+            it did not teach (WiSE-FT, Wortsman et al., arXiv 2109.01903).
     """
 
-    def __init__(self, branch: str = PACKAGE, init: str | None = None, reuse: int = 1, blend: float = 1.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        branch: str = PACKAGE,
+        init: str | None = None,
+        reuse: int = 1,
+        blend: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         if reuse < 1:
             raise ValueError(f"model.reuse is {reuse}: a batch is used at least once")
         if not 0 < blend <= 1 or (blend < 1 and init is None):
-            raise ValueError(f"model.blend is {blend} and model.init {init}: give a share in (0, 1], and below 1 the network to blend with")
+            raise ValueError(
+                f"model.blend is {blend} and model.init {init}: give a share in (0, 1], and below 1"
+                " the network to blend with"
+            )
         super().__init__(**kwargs)
         self.branch, self.reuse, self.blend = branch, reuse, blend
         self.start: dict[str, Tensor] = {}
         if (start := load_corrector(init)) is not None:
-            found, wanted = ((network.widths, network.blocks) for network in (start.network, self.network))
+            found, wanted = (
+                (network.widths, network.blocks) for network in (start.network, self.network)
+            )
             if found != wanted:
-                raise ValueError(f"model.init {init} has (widths, blocks) {found}, and the YAML says {wanted}: make them the same")
+                raise ValueError(
+                    f"model.init {init} has (widths, blocks) {found}, and the YAML says {wanted}:"
+                    " make them the same"
+                )
             self.start = start.network.state_dict()
             self.network.load_state_dict(self.start)
         self.restorer: Restorer | None = None
@@ -154,7 +191,9 @@ class FidelityTraining(CorrectionTraining):
         return (error + EPSILON).log().mean()
 
     def restored(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with what the branch makes of it, in float32 whatever the small network's precision."""
+        """The batch with what the branch makes of it, in float32 whatever the small network's
+        precision.
+        """
         with torch.autocast(self.device.type, enabled=False):
             restored, _ = self.restorer(batch["lq"], batch["seed"], ids=batch["id"])
         return batch | {"restored": restored.to(batch["lq"])}
@@ -164,7 +203,9 @@ class FidelityTraining(CorrectionTraining):
         self.kept.append({name: batch[name] for name in IMAGES})
 
     def drawn(self) -> dict[str, Tensor]:
-        """As many images as a batch has, of all that are kept; a batch as it is where each is used once."""
+        """As many images as a batch has, of all that are kept; a batch as it is where each is used
+        once.
+        """
         if len(self.kept) == 1:
             return self.kept[0]
         sizes = [len(batch["lq"]) for batch in self.kept]

@@ -1,7 +1,9 @@
-"""Captions for nano: colour hints in the text stream, so that the prior learns to read its context as SD3.5 does from captions.
+"""Captions for nano: colour hints in the text stream, so that the prior learns to read its context
+as SD3.5 does from captions.
 
-A hint says where a token of the image is and what colours it has. Only some tokens of an image are told of, and half of the images
-come with no hints at all, so the empty prompt stays a prompt like any other.
+A hint says where a token of the image is and what colours it has. Only some tokens of an image are
+told of, and half of the images come with no hints at all, so the empty prompt stays a prompt like
+any other.
 
 B = batch, N = h * w tokens, T = hints an image.
 """
@@ -18,7 +20,10 @@ WIDTH = 64
 
 
 def positions(grid: tuple[int, int]) -> Tensor:
-    """Sines and cosines of each token's place, counted in tokens from the image's middle, (N, 32): wavelengths of 4 to 512 tokens."""
+    """Sines and cosines of each token's place, counted in tokens from the image's middle, (N, 32):
+
+    wavelengths of 4 to 512 tokens.
+    """
     waves = 2.0 * math.pi / (4.0 * 2.0 ** torch.arange(FREQUENCIES))
     rows, cols = (torch.arange(n) - (n - 1) / 2 for n in grid)
     place = torch.stack(torch.meshgrid(rows, cols, indexing="ij"), -1).flatten(0, 1)  # (N, 2)
@@ -27,7 +32,8 @@ def positions(grid: tuple[int, int]) -> Tensor:
 
 
 def hints(images: Tensor, token: int, share: float, generator: torch.Generator) -> Tensor:
-    """Embeddings (B, T, 64) of hints about a random `share` of the tokens of images (B, 3, H, W) in [-1, 1].
+    """Embeddings (B, T, 64) of hints about a random `share` of the tokens of images (B, 3, H, W) in
+    [-1, 1].
 
     Args:
         images: photographs; both sides multiples of `token`.
@@ -42,5 +48,9 @@ def hints(images: Tensor, token: int, share: float, generator: torch.Generator) 
     place = positions(grid).to(colours).expand(batch, -1, -1)
     known = torch.cat([colours, torch.ones_like(colours[..., :1]), place], -1)
     known = F.pad(known, (0, WIDTH - known.shape[-1]))
-    chosen = torch.rand(batch, tokens, generator=generator).topk(max(1, round(share * tokens)), dim=1).indices.to(known.device)
+    chosen = (
+        torch.rand(batch, tokens, generator=generator)
+        .topk(max(1, round(share * tokens)), dim=1)
+        .indices.to(known.device)
+    )
     return known.gather(1, chosen[..., None].expand(-1, -1, WIDTH))

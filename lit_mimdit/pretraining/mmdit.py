@@ -1,4 +1,7 @@
-"""The nano MM-DiT: diffusers' SD3Transformer2DModel, small, trained as a prior on latents of photographs."""
+"""The nano MM-DiT:
+
+diffusers' SD3Transformer2DModel, small, trained as a prior on latents of photographs.
+"""
 
 import copy
 from pathlib import Path
@@ -16,20 +19,30 @@ from lit_mimdit.models.latents import downsampling, encode
 from lit_mimdit.pretraining.hints import WIDTH, hints
 from lit_mimdit.pretraining.references import kept_tokens, reference_latents
 from lit_mimdit.training.ema import EMA
-from lit_mimdit.training.flow import FlowConfig, gaussian_baseline, interpolate, loss_per_sample, sample_noise, sample_times, velocity
+from lit_mimdit.training.flow import (
+    FlowConfig,
+    gaussian_baseline,
+    interpolate,
+    loss_per_sample,
+    sample_noise,
+    sample_times,
+    velocity,
+)
 from lit_mimdit.training.optim import OptimizerConfig, configure
 
 CONTEXTS = ("empty", "hints", "reference")  # what a training batch is told
 
 
 class NanoMMDiT(L.LightningModule):
-    """Rectified flow on latents of photograph crops: with an empty prompt, with colour hints for a caption, or with a reference image.
+    """Rectified flow on latents of photograph crops: with an empty prompt, with colour hints for a
+    caption, or with a reference image.
 
     Args:
         vae: folder of the trained VAE.
         optimizer: see OptimizerConfig.
         flow: see FlowConfig.
-        output: folder into which the backbone is written: transformer, vae, scheduler, null prompt (SD3.5's folder format).
+        output: folder into which the backbone is written: transformer, vae, scheduler, null prompt
+            (SD3.5's folder format).
         layers: transformer blocks.
         heads: attention heads.
         head_dim: channels a head.
@@ -38,7 +51,8 @@ class NanoMMDiT(L.LightningModule):
         positions: largest token grid side.
         text_tokens: length of the (empty) prompt.
         hint_share: share of an image's tokens that its caption tells of.
-        context: probabilities of a training batch with the empty prompt, with hints, with a reference; they sum to 1.
+        context: probabilities of a training batch with the empty prompt, with hints, with a
+            reference; they sum to 1.
         sampling_shift: shift of the scheduler that is written beside the transformer.
     """
 
@@ -61,8 +75,16 @@ class NanoMMDiT(L.LightningModule):
     ) -> None:
         super().__init__()
         if not (Path(vae) / "config.json").is_file():
-            raise ValueError(f"model.vae: no VAE in {vae!r}; train one first: python -m lit_mimdit fit -c experiments/nano/vae.yaml")
-        self.flow, self.optimizer_config, self.output, self.sampling_shift = flow or FlowConfig(), optimizer, output, sampling_shift
+            raise ValueError(
+                f"model.vae: no VAE in {vae!r}; train one first: python -m lit_mimdit fit -c"
+                " experiments/nano/vae.yaml"
+            )
+        self.flow, self.optimizer_config, self.output, self.sampling_shift = (
+            flow or FlowConfig(),
+            optimizer,
+            output,
+            sampling_shift,
+        )
         self.vae = AutoencoderKL.from_pretrained(vae).requires_grad_(False).eval()
         self.transformer = SD3Transformer2DModel(
             sample_size=sample_size,
@@ -81,12 +103,16 @@ class NanoMMDiT(L.LightningModule):
         self.initialise()
         install(self.transformer)
         if min(context) < 0 or abs(sum(context) - 1) > 1e-6:
-            raise ValueError(f"model.context is {context}: probabilities of {', '.join(CONTEXTS)} that sum to 1")
+            raise ValueError(
+                f"model.context is {context}: probabilities of {', '.join(CONTEXTS)} that sum to 1"
+            )
         self.text_tokens, self.hint_share, self.context = text_tokens, hint_share, context
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Every block starts as the identity and the output at 0 (adaLN-Zero, Peebles and Xie, arXiv 2212.09748)."""
+        """Every block starts as the identity and the output at 0 (adaLN-Zero, Peebles and Xie,
+        arXiv 2212.09748).
+        """
         for block in self.transformer.transformer_blocks:
             for norm in (block.norm1, block.norm1_context):
                 norm.linear.weight.zero_()
@@ -105,7 +131,13 @@ class NanoMMDiT(L.LightningModule):
         """Embeddings (B, text_tokens, 64) of the empty prompt: zeros."""
         return torch.zeros(batch, self.text_tokens, WIDTH, device=self.device)
 
-    def predict_velocity(self, x_t: Tensor, t: Tensor, embeds: Tensor, condition: tuple[BlockCondition, ...] | None = None) -> Tensor:
+    def predict_velocity(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        embeds: Tensor,
+        condition: tuple[BlockCondition, ...] | None = None,
+    ) -> Tensor:
         pooled = torch.zeros_like(embeds[:, 0])
         kwargs = None if condition is None else {"condition": condition}
         return self.transformer(
@@ -118,20 +150,30 @@ class NanoMMDiT(L.LightningModule):
         )[0]
 
     def reference(self, images: Tensor, draw: torch.Generator) -> tuple[BlockCondition, ...]:
-        """Keys and values of a reference for images (B, 3, S, S) in [0, 1], as the branch's `base: reference` makes them.
+        """Keys and values of a reference for images (B, 3, S, S) in [0, 1], as the branch's `base:
+        reference` makes them.
 
         Its hidden states have no gradient, its keys and values do.
         """
         embeds = self.empty_prompt(len(images))
         clean = torch.zeros(len(images), device=self.device)
         latents = reference_latents(self.vae, images, draw)
-        states = hidden_states(self.transformer, latents, clean, embeds, torch.zeros_like(embeds[:, 0]))
+        states = hidden_states(
+            self.transformer, latents, clean, embeds, torch.zeros_like(embeds[:, 0])
+        )
         kept = kept_tokens(states[0].shape[1], draw).to(self.device)
         blocks = self.transformer.transformer_blocks
-        return tuple(project_condition(block.attn, state[:, kept]) for block, state in zip(blocks, states, strict=True))
+        return tuple(
+            project_condition(block.attn, state[:, kept])
+            for block, state in zip(blocks, states, strict=True)
+        )
 
-    def losses(self, images: Tensor, seed: int, context: str | None = None) -> tuple[Tensor, Tensor]:
-        """Loss (B,) and time (B,) of images (B, 3, S, S) in [-1, 1]; `context` is one of CONTEXTS, None draws one."""
+    def losses(
+        self, images: Tensor, seed: int, context: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Loss (B,) and time (B,) of images (B, 3, S, S) in [-1, 1]; `context` is one of CONTEXTS,
+        None draws one.
+        """
         draw = torch.Generator().manual_seed(seed)
         drawn = CONTEXTS[int(torch.multinomial(torch.tensor(self.context), 1, generator=draw))]
         context, condition, embeds = context or drawn, None, self.empty_prompt(len(images))
@@ -148,7 +190,11 @@ class NanoMMDiT(L.LightningModule):
         return loss_per_sample(predicted, velocity(x0, noise), t, self.flow.weighting), t
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        with sdpa_kernel([SDPBackend.MATH] if self.device.type == "cpu" else list(SDPBackend.__members__.values())[1:]):
+        with sdpa_kernel(
+            [SDPBackend.MATH]
+            if self.device.type == "cpu"
+            else list(SDPBackend.__members__.values())[1:]
+        ):
             loss, _ = self.losses(batch, self.global_step)
         self.log("train/loss", loss.mean(), prog_bar=True)
         return loss.mean()
@@ -160,11 +206,17 @@ class NanoMMDiT(L.LightningModule):
             for low in range(0, 10, 2):
                 rows = (t * 10 >= low) & (t * 10 < low + 2)
                 if rows.any():
-                    self.log(f"val/loss_{context}_t{low / 10:.1f}-{(low + 2) / 10:.1f}", loss[rows].mean(), batch_size=int(rows.sum()))
+                    self.log(
+                        f"val/loss_{context}_t{low / 10:.1f}-{(low + 2) / 10:.1f}",
+                        loss[rows].mean(),
+                        batch_size=int(rows.sum()),
+                    )
         self.log("val/loss_of_gaussian", gaussian_baseline(t).mean(), batch_size=len(batch))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return configure(self.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches)
+        return configure(
+            self.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches
+        )
 
     def on_fit_end(self) -> None:
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
@@ -175,6 +227,11 @@ class NanoMMDiT(L.LightningModule):
                 callback.copy_to(self)
         copy.deepcopy(self.transformer).half().save_pretrained(folder / "transformer")
         copy.deepcopy(self.vae).half().save_pretrained(folder / "vae")
-        FlowMatchEulerDiscreteScheduler(shift=self.sampling_shift).save_pretrained(folder / "scheduler")
+        FlowMatchEulerDiscreteScheduler(shift=self.sampling_shift).save_pretrained(
+            folder / "scheduler"
+        )
         empty = self.empty_prompt(1).cpu()
-        save_file({"embeds": empty, "pooled": torch.zeros_like(empty[:, 0])}, folder / "null_prompt.safetensors")
+        save_file(
+            {"embeds": empty, "pooled": torch.zeros_like(empty[:, 0])},
+            folder / "null_prompt.safetensors",
+        )

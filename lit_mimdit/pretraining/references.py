@@ -1,9 +1,11 @@
-"""Reference images for nano: the prior learns to read an image in its context, as editing transformers do.
+"""Reference images for nano: the prior learns to read an image in its context, as editing
+transformers do.
 
-What a condition token of the branch is made from with `base: reference` (models/network.py), the prior sees while it is trained: the hidden
-states of another latent of the same crop, as keys and values. The reference is the crop itself, a thumbnail of it, a noisy copy,
-or some of its tokens only, so that the prior must tell what it can trust and complete the rest. No degradation of the branch's
-training data (haze, rain, darkness, defocus, JPEG) is among them.
+What a condition token of the branch is made from with `base: reference` (models/network.py), the
+prior sees while it is trained: the hidden states of another latent of the same crop, as keys and
+values. The reference is the crop itself, a thumbnail of it, a noisy copy, or some of its tokens
+only, so that the prior must tell what it can trust and complete the rest. No degradation of the
+branch's training data (haze, rain, darkness, defocus, JPEG) is among them.
 
 B = batch, N = h * w tokens.
 """
@@ -22,14 +24,16 @@ KEPT = 0.3  # smallest share of the tokens
 
 def thumbnail(images: Tensor, factor: int) -> Tensor:
     """Images (B, 3, H, W) reduced `factor` times by averaging and enlarged again (bilinear)."""
-    return F.interpolate(F.avg_pool2d(images, factor), scale_factor=factor, mode="bilinear", align_corners=False)
+    return F.interpolate(
+        F.avg_pool2d(images, factor), scale_factor=factor, mode="bilinear", align_corners=False
+    )
 
 
 def reference_latents(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) -> Tensor:
     """Latents (B, C, h, w) of references for images (B, 3, H, W) in [0, 1].
 
-    Half of the images are thumbnails (one of THUMBNAILS each), half of the latents have additive noise of a standard deviation uniform in
-    [0, NOISE]; so a quarter is the image itself.
+    Half of the images are thumbnails (one of THUMBNAILS each), half of the latents have additive
+    noise of a standard deviation uniform in [0, NOISE]; so a quarter is the image itself.
     """
     batch = len(images)
     kind = torch.randint(2 * len(THUMBNAILS), (batch,), generator=generator)
@@ -46,7 +50,10 @@ def reference_latents(vae: AutoencoderKL, images: Tensor, generator: torch.Gener
 
 
 def kept_tokens(tokens: int, generator: torch.Generator) -> Tensor:
-    """Ids of the reference tokens a batch sees: all of them, or, for half of the batches, a random share of at least KEPT."""
+    """Ids of the reference tokens a batch sees:
+
+    all of them, or, for half of the batches, a random share of at least KEPT.
+    """
     share = KEPT + (1 - KEPT) * torch.rand((), generator=generator).item()
     if torch.rand((), generator=generator).item() < 0.5:
         return torch.arange(tokens)

@@ -1,4 +1,7 @@
-"""The nano VAE: diffusers' AutoencoderKL with SD3.5's 16 latent channels, trained to reconstruct photographs."""
+"""The nano VAE:
+
+diffusers' AutoencoderKL with SD3.5's 16 latent channels, trained to reconstruct photographs.
+"""
 
 import copy
 from pathlib import Path
@@ -13,7 +16,9 @@ from lit_mimdit.training.optim import OptimizerConfig, configure
 
 
 def latent_statistics(latents: torch.Tensor) -> tuple[float, float]:
-    """(scaling_factor, shift_factor) that make (z - shift) * scaling zero-mean and of unit variance over all of `latents`."""
+    """(scaling_factor, shift_factor) that make (z - shift) * scaling zero-mean and of unit variance
+    over all of `latents`.
+    """
     return (1.0 / latents.double().std()).item(), latents.double().mean().item()
 
 
@@ -62,7 +67,9 @@ class NanoVAE(L.LightningModule):
         output = self.vae.decode(posterior.sample()).sample
         difference = output - batch
         loss = difference.abs().mean()
-        loss = loss + self.gradient_weight * (difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean())
+        loss = loss + self.gradient_weight * (
+            difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+        )
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1.0 - posterior.logvar).mean()
         self.log_dict({"train/l1": difference.abs().mean(), "train/kl": kl}, prog_bar=True)
         return loss + self.kl_weight * kl
@@ -70,17 +77,26 @@ class NanoVAE(L.LightningModule):
     def validation_step(self, batch: torch.Tensor, index: int) -> None:
         mean = self.vae.encode(batch).latent_dist.mode()
         output = self.vae.decode(mean).sample.clamp(-1, 1)
-        psnr = -10.0 * torch.log10(F.mse_loss(output, batch, reduction="none").mean((1, 2, 3)) / 4.0)  # range 2: peak^2 = 4
+        psnr = -10.0 * torch.log10(
+            F.mse_loss(output, batch, reduction="none").mean((1, 2, 3)) / 4.0
+        )  # range 2: peak^2 = 4
         self.log("val/psnr_db", psnr.mean(), prog_bar=True, batch_size=len(batch))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return configure(self.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches)
+        return configure(
+            self.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches
+        )
 
     def on_fit_end(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             with torch.no_grad():
                 batches = self.trainer.datamodule.val_dataloader()
-                latents = [self.vae.encode(batch.to(self.device)).latent_dist.mode().float().cpu() for batch in batches]
+                latents = [
+                    self.vae.encode(batch.to(self.device)).latent_dist.mode().float().cpu()
+                    for batch in batches
+                ]
             scaling, shift = latent_statistics(torch.cat(latents))
             self.vae.register_to_config(scaling_factor=scaling, shift_factor=shift)
-            copy.deepcopy(self.vae).half().save_pretrained(Path(self.output))  # float16: half the bytes, no visible difference
+            copy.deepcopy(self.vae).half().save_pretrained(
+                Path(self.output)
+            )  # float16: half the bytes, no visible difference

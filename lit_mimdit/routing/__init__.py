@@ -1,1 +1,4 @@
-"""The router microscope: from the routers' decisions about images to tables, statistics and pictures."""
+"""The router microscope:
+
+from the routers' decisions about images to tables, statistics and pictures.
+"""

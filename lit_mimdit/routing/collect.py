@@ -31,7 +31,9 @@ def batches(pairs: list[Pair], crop: int | None) -> Iterator[tuple[list[Pair], n
     some: list[tuple[Pair, np.ndarray]] = []
     for pair in pairs:
         image = middle(pair.lq, crop)
-        if some and (len(some) == BATCH or image.shape != some[0][1].shape or image.dtype != some[0][1].dtype):
+        if some and (
+            len(some) == BATCH or image.shape != some[0][1].shape or image.dtype != some[0][1].dtype
+        ):
             yield [one for one, _ in some], np.stack([picture for _, picture in some])
             some = []
         some.append((pair, image))
@@ -40,7 +42,9 @@ def batches(pairs: list[Pair], crop: int | None) -> Iterator[tuple[list[Pair], n
 
 
 def collect(restorer: Restorer, pairs: list[Pair], crop: int | None, name: str) -> Records:
-    """The decisions about the LQ image of each pair, in their order; `name` stands before the progress bar."""
+    """The decisions about the LQ image of each pair, in their order; `name` stands before the
+    progress bar.
+    """
     found = []
     with tqdm(total=len(pairs), desc=name, unit="image") as bar:
         for some, images in batches(pairs, crop):

@@ -1,4 +1,7 @@
-"""The folder of a routing study: CSV tables, table 6 as Markdown and LaTeX, pictures, and one page of all of it."""
+"""The folder of a routing study:
+
+CSV tables, table 6 as Markdown and LaTeX, pictures, and one page of all of it.
+"""
 
 import csv
 import io
@@ -37,13 +40,29 @@ def _cell(value: Any) -> Any:
 
 def read_csv(path: Path) -> list[Row]:
     """A table of a study's folder; numbers as numbers, NaN where there is none."""
-    text = {"checkpoint", "id", "degradation", "severity", "group", "router", "severities", "against_equal_share", "against_own_mean"}
+    text = {
+        "checkpoint",
+        "id",
+        "degradation",
+        "severity",
+        "group",
+        "router",
+        "severities",
+        "against_equal_share",
+        "against_own_mean",
+    }
     with open(path, newline="", encoding="utf-8") as file:
-        return [{key: value if key in text else float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file)]
+        return [
+            {key: value if key in text else float(value or "nan") for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
 
 
 def table6_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Head and body of table 6: a line a degradation, one's own weights with intervals and the published ones."""
+    """Head and body of table 6:
+
+    a line a degradation, one's own weights with intervals and the published ones.
+    """
     groups = list(dict.fromkeys(row["group"] for row in rows))
     published = "published" in rows[0]
     head = ["degradation", "N"]
@@ -55,18 +74,40 @@ def table6_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
         cells = [name, str(own[0]["images"])]
         for row in own:
             interval = "" if math.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
-            cells += [f"{row['mean']:.3f}{interval}", f"{row['published']:.4f}"] if published else [f"{row['mean']:.3f}{interval}"]
+            cells += (
+                [f"{row['mean']:.3f}{interval}", f"{row['published']:.4f}"]
+                if published
+                else [f"{row['mean']:.3f}{interval}"]
+            )
         body.append(cells)
     return head, body
 
 
 def verdict_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and body of what appears: a line a degradation and group."""
-    head = ["degradation", "group", "paper", "this study", "against an equal share", "contrast, paper", "contrast", "against the own mean"]
+    head = [
+        "degradation",
+        "group",
+        "paper",
+        "this study",
+        "against an equal share",
+        "contrast, paper",
+        "contrast",
+        "against the own mean",
+    ]
     body = []
     for row in rows:
-        own, apart = (_interval(row, *keys) for keys in (("mean", "low", "high"), ("contrast", "contrast_low", "contrast_high")))
-        cells = [row["degradation"], row["group"], f"{row['published']:.3f}", own, row["against_equal_share"]]
+        own, apart = (
+            _interval(row, *keys)
+            for keys in (("mean", "low", "high"), ("contrast", "contrast_low", "contrast_high"))
+        )
+        cells = [
+            row["degradation"],
+            row["group"],
+            f"{row['published']:.3f}",
+            own,
+            row["against_equal_share"],
+        ]
         body.append([*cells, f"{row['published_contrast']:+.3f}", apart, row["against_own_mean"]])
     return head, body
 
@@ -81,8 +122,14 @@ def caption(of: Study) -> str:
     """What the intervals of table 6 are."""
     count = len(of.checkpoints)
     if count > 1:
-        return f"Mean Inter-MoE weights over images and blocks; mean of {count} trainings, 95% t intervals over them"
-    return "Mean Inter-MoE weights over images and blocks; 95% intervals over images, which say nothing of another training"
+        return (
+            f"Mean Inter-MoE weights over images and blocks; mean of {count} trainings, 95% t"
+            " intervals over them"
+        )
+    return (
+        "Mean Inter-MoE weights over images and blocks; 95% intervals over images, which say"
+        " nothing of another training"
+    )
 
 
 def write_study(folder: Path, of: Study, permutations: int, seed: int) -> dict[str, Any]:
@@ -91,7 +138,12 @@ def write_study(folder: Path, of: Study, permutations: int, seed: int) -> dict[s
     every, _, _ = study.degradation_table(of, {name: name for name in of.degradations})
     here = {name: kind for name, kind in TYPES.items() if kind in of.degradations}
     six, weights, contrasts = study.degradation_table(of, here) if here else ([], None, None)
-    tables = {"table6": six, "degradations": every, "blocks": study.block_table(of), "sub_experts": study.sub_expert_table(of)}
+    tables = {
+        "table6": six,
+        "degradations": every,
+        "blocks": study.block_table(of),
+        "sub_experts": study.sub_expert_table(of),
+    }
     tables["routers"] = study.router_table(of, permutations, seed)
     tables["severity"] = study.severity_table(of, permutations, seed)
     tables["records"] = study.record_table(of)
@@ -102,12 +154,20 @@ def write_study(folder: Path, of: Study, permutations: int, seed: int) -> dict[s
             (folder / f"{name}.csv").unlink(missing_ok=True)  # of a study before
     published = published_for(list(here), of.groups)
     health = [h.sentences(of.groups) if h is not None else None for h in study.health(of)]
-    summary: dict[str, Any] = {"format": FORMAT, "checkpoints": of.checkpoints, "groups": of.groups, "top_k": of.top_k} | of.about
+    summary: dict[str, Any] = {
+        "format": FORMAT,
+        "checkpoints": of.checkpoints,
+        "groups": of.groups,
+        "top_k": of.top_k,
+    } | of.about
     summary["health"] = dict(zip(of.checkpoints, health, strict=True))
     if published is not None and len(here) > 1:
         summary["agreement_with_table6"] = agreement(weights.mean, published)
         for kind in ("against_equal_share", "against_own_mean"):
-            summary[kind] = {word: sum(row[kind] == word for row in six) for word in ("appears", "opposite", "undecided")}
+            summary[kind] = {
+                word: sum(row[kind] == word for row in six)
+                for word in ("appears", "opposite", "undecided")
+            }
     if six:
         head, body = table6_cells(six)
         write_bytes(folder / "table6.md", f"{caption(of)}.\n\n{markdown(head, body)}\n".encode())
@@ -129,7 +189,11 @@ class Gallery:
 
 
 def write_page(
-    folder: Path, of: Study, tables: dict[str, list[Row]], summary: dict[str, Any], six: tuple[dict[str, str], Interval, Interval] | None
+    folder: Path,
+    of: Study,
+    tables: dict[str, list[Row]],
+    summary: dict[str, Any],
+    six: tuple[dict[str, str], Interval, Interval] | None,
 ) -> None:
     """report.html and report.md."""
     page = Page("Routing: " + ", ".join(of.checkpoints), folder)
@@ -141,18 +205,43 @@ def write_page(
     means = _means(of)
     shown = {f"{name} ({len(of.rows(name))})": values.mean(0) for name, values in means.items()}
     whole = {"mean Inter weight": np.stack([values.mean(0) for values in shown.values()])}
-    gallery.add(pictures.table_picture(whole, list(shown), of.groups, "All degradations (images)"), "degradations", "mean over blocks")
     gallery.add(
-        pictures.heat_maps(shown, of.groups, "Block by group"), "heat_maps", "mean Inter weights, block by group; white is an equal share"
+        pictures.table_picture(whole, list(shown), of.groups, "All degradations (images)"),
+        "degradations",
+        "mean over blocks",
     )
-    gallery.add(pictures.depth(means, of.groups, "Along the depth"), "depth", "a thin line a checkpoint, the bold one their mean")
+    gallery.add(
+        pictures.heat_maps(shown, of.groups, "Block by group"),
+        "heat_maps",
+        "mean Inter weights, block by group; white is an equal share",
+    )
+    gallery.add(
+        pictures.depth(means, of.groups, "Along the depth"),
+        "depth",
+        "a thin line a checkpoint, the bold one their mean",
+    )
     page.heading("Sub-experts", 2)
     for number, (checkpoint, records) in enumerate(zip(of.checkpoints, of.records, strict=True)):
         title = f"{checkpoint}: {len(records)} images, top {of.top_k}"
-        picture = pictures.share_map(records.chosen.mean(0, dtype=np.float64), of.groups, title, DEAD_BELOW)
-        gallery.add(picture, f"sub_experts_{number}", "share of the images that each sub-expert worked on; dead ones are crossed out")
+        picture = pictures.share_map(
+            records.chosen.mean(0, dtype=np.float64), of.groups, title, DEAD_BELOW
+        )
+        gallery.add(
+            picture,
+            f"sub_experts_{number}",
+            "share of the images that each sub-expert worked on; dead ones are crossed out",
+        )
         said = summary["health"][checkpoint]
-        page.items(said or ["no dead sub-expert, no collapsed router" if said is not None else "too few images to tell dead sub-experts"])
+        page.items(
+            said
+            or [
+                (
+                    "no dead sub-expert, no collapsed router"
+                    if said is not None
+                    else "too few images to tell dead sub-experts"
+                )
+            ]
+        )
     _severity_part(page, gallery, of, tables["severity"])
     page.heading("Files", 2)
     page.items([f"{name}.csv" for name in TABLES if tables[name]])
@@ -162,7 +251,12 @@ def write_page(
 def _means(of: Study) -> dict[str, np.ndarray]:
     """(checkpoints, L, G) of each degradation, and of all images."""
     names = [*of.degradations, ALL]
-    return {name: np.stack([records.inter[of.rows(name)].mean(0, dtype=np.float64) for records in of.records]) for name in names}
+    return {
+        name: np.stack(
+            [records.inter[of.rows(name)].mean(0, dtype=np.float64) for records in of.records]
+        )
+        for name in names
+    }
 
 
 def _table6_part(
@@ -176,27 +270,43 @@ def _table6_part(
     contrasts: Interval,
 ) -> None:
     page.heading("Table 6", 2)
-    page.text(f"{caption(of)}. FoundIR types: {', '.join(f'{name} = {kind}' for name, kind in names.items())}.")
+    page.text(
+        f"{caption(of)}. FoundIR types:"
+        f" {', '.join(f'{name} = {kind}' for name, kind in names.items())}."
+    )
     page.table(*table6_cells(rows))
     published = published_for(list(names), of.groups)
     apart = published - published.mean(0) if published is not None else None
-    title = "Table 6: bars this study, diamonds the paper" if published is not None else "Mean Inter weights"
-    figure = pictures.interval_bars(weights, published, list(names), of.groups, title, 1 / len(of.groups))
+    title = (
+        "Table 6: bars this study, diamonds the paper"
+        if published is not None
+        else "Mean Inter weights"
+    )
+    figure = pictures.interval_bars(
+        weights, published, list(names), of.groups, title, 1 / len(of.groups)
+    )
     gallery.add(figure, "table6", "the dashed line is an equal share")
-    figure = pictures.interval_bars(contrasts, apart, list(names), of.groups, "What each degradation prefers", 0.0)
+    figure = pictures.interval_bars(
+        contrasts, apart, list(names), of.groups, "What each degradation prefers", 0.0
+    )
     gallery.add(figure, "table6_contrasts", "weights less the group's mean over these degradations")
     if published is not None:
         both = {"published": published, "this study": weights.mean}
-        gallery.add(pictures.table_picture(both, list(names), of.groups, "Table 6"), "table6_tables", "white is an equal share")
+        gallery.add(
+            pictures.table_picture(both, list(names), of.groups, "Table 6"),
+            "table6_tables",
+            "white is an equal share",
+        )
         if about := summary.get("agreement_with_table6"):
             page.text(
-                f"Rank correlation with the published table: {about['spearman_weights']:.2f} of the weights, "
-                f"{about['spearman_contrasts']:.2f} of the contrasts; the same heaviest group in {about['same_heaviest_group']} of "
-                f"{len(names)} degradations."
+                f"Rank correlation with the published table: {about['spearman_weights']:.2f} of the"
+                f" weights, {about['spearman_contrasts']:.2f} of the contrasts; the same heaviest"
+                f" group in {about['same_heaviest_group']} of {len(names)} degradations."
             )
         page.heading("Which published preferences appear", 3)
         page.text(
-            "appears or opposite: the interval lies wholly on the published or on the other side; undecided: it covers the neutral value."
+            "appears or opposite: the interval lies wholly on the published or on the other side;"
+            " undecided: it covers the neutral value."
         )
         page.table(*verdict_cells(rows))
 
@@ -205,11 +315,15 @@ def _severity_part(page: Page, gallery: Gallery, of: Study, rows: list[Row]) -> 
     page.heading("Light and heavy variants of one degradation", 2)
     source = of.about.get("severity", "not known")
     if not rows:
-        page.text(f"Severity: {source}. Fewer than two severities of two images each, so there is nothing to test.")
+        page.text(
+            f"Severity: {source}. Fewer than two severities of two images each, so there is nothing"
+            " to test."
+        )
         return
     page.text(
-        f"Severity: {source}. Mutual information between severity and the chosen sub-experts, less its mean over permutations of the "
-        "severities among the images of a degradation; q is corrected for the number of tests of a checkpoint."
+        f"Severity: {source}. Mutual information between severity and the chosen sub-experts, less"
+        " its mean over permutations of the severities among the images of a degradation; q is"
+        " corrected for the number of tests of a checkpoint."
     )
     shape = of.records[0].inter.shape[1:]
     for number, checkpoint in enumerate(of.checkpoints):
@@ -218,7 +332,9 @@ def _severity_part(page: Page, gallery: Gallery, of: Study, rows: list[Row]) -> 
         excess, q = ({name: np.zeros(shape) for name in names} for _ in range(2))
         for row in own:
             place = row["block"], of.labels.index(row["group"])
-            excess[row["degradation"]][place] = max(row["information_bits"] - row["by_chance_bits"], 0.0)
+            excess[row["degradation"]][place] = max(
+                row["information_bits"] - row["by_chance_bits"], 0.0
+            )
             q[row["degradation"]][place] = row["q"]
         found = sum(row["q"] < 0.05 for row in own)
         title = f"{checkpoint}: severity and choice, {found} of {len(own)} routers with q < 0.05"
@@ -228,12 +344,24 @@ def _severity_part(page: Page, gallery: Gallery, of: Study, rows: list[Row]) -> 
             "bits beyond chance, block by group; a star where q < 0.05",
         )
         strongest = sorted(own, key=lambda row: row["by_chance_bits"] - row["information_bits"])[:3]
-        cases = {f"{r['degradation']}\nblock {r['block']} {r['group'][2:]}, q = {r['q']:.3f}": _by_level(of, number, r) for r in strongest}
+        cases = {
+            f"{r['degradation']}\nblock {r['block']} {r['group'][2:]}, q = {r['q']:.3f}": _by_level(
+                of, number, r
+            )
+            for r in strongest
+        }
         title = f"{checkpoint}: the routers that tell severities apart best"
-        gallery.add(pictures.severity_bars(cases, title), f"severity_shares_{number}", "share of the images of each severity")
+        gallery.add(
+            pictures.severity_bars(cases, title),
+            f"severity_shares_{number}",
+            "share of the images of each severity",
+        )
 
 
 def _by_level(of: Study, checkpoint: int, row: Row) -> dict[str, np.ndarray]:
     """Shares (E,) of each severity, of one router and degradation."""
     chosen = of.records[checkpoint].chosen[:, row["block"], of.labels.index(row["group"])]
-    return {level: chosen[of.rows(row["degradation"], level)].mean(0) for level in row["severities"].split()}
+    return {
+        level: chosen[of.rows(row["degradation"], level)].mean(0)
+        for level in row["severities"].split()
+    }

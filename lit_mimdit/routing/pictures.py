@@ -1,4 +1,5 @@
-"""Pictures of routing, for TensorBoard, reports and notebooks alike: functions from arrays to matplotlib figures.
+"""Pictures of routing, for TensorBoard, reports and notebooks alike: functions from arrays to
+matplotlib figures.
 
 L = blocks, G = groups, E = sub-experts, D = degradations.
 """
@@ -47,7 +48,15 @@ def png(figure: Figure, dpi: int = 150) -> bytes:
     return buffer.getvalue()
 
 
-def _cells(axis: Axes, values: np.ndarray, rows: list[str], columns: list[str], norm: Any, cmap: str, digits: int | None = 2) -> Any:
+def _cells(
+    axis: Axes,
+    values: np.ndarray,
+    rows: list[str],
+    columns: list[str],
+    norm: Any,
+    cmap: str,
+    digits: int | None = 2,
+) -> Any:
     """A heat map with its numbers written in."""
     image = axis.imshow(values, cmap=cmap, norm=norm, aspect="auto", interpolation="nearest")
     axis.set_xticks(range(len(columns)), columns)
@@ -61,7 +70,15 @@ def _cells(axis: Axes, values: np.ndarray, rows: list[str], columns: list[str], 
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
                 shade = "black" if light[row, column] else "white"
-                axis.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=size, color=shade)
+                axis.text(
+                    column,
+                    row,
+                    f"{value:.{digits}f}",
+                    ha="center",
+                    va="center",
+                    fontsize=size,
+                    color=shade,
+                )
     return image
 
 
@@ -71,7 +88,9 @@ def _around(groups: int, largest: float = 0.0) -> TwoSlopeNorm:
 
 
 def _bar(figure: Figure, image: Any, axes: Any, label: str) -> None:
-    figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=24, label=label).outline.set_visible(False)
+    figure.colorbar(
+        image, ax=axes, fraction=0.05, pad=0.02, aspect=24, label=label
+    ).outline.set_visible(False)
 
 
 def _height(rows: int, pitch: float = 0.22) -> float:
@@ -82,21 +101,38 @@ def _height(rows: int, pitch: float = 0.22) -> float:
 def heat_map(weights: np.ndarray, groups: list[str], title: str) -> Figure:
     """Mean Inter weights (L, G) of one degradation, block by group."""
     blocks = len(weights)
-    inner = 0.65 * len(groups), _height(blocks, 0.27)  # inches; a fixed layout draws in half the time
+    inner = (
+        0.65 * len(groups),
+        _height(blocks, 0.27),
+    )  # inches; a fixed layout draws in half the time
     width, height = inner[0] + 1.5, inner[1] + 0.75
     figure = Figure(figsize=(width, height), dpi=110)
     axis = figure.add_axes((0.5 / width, 0.35 / height, inner[0] / width, inner[1] / height))
-    image = _cells(axis, weights, [str(b) for b in range(blocks)], groups, _around(len(groups), weights.max()), WEIGHTS)
+    image = _cells(
+        axis,
+        weights,
+        [str(b) for b in range(blocks)],
+        groups,
+        _around(len(groups), weights.max()),
+        WEIGHTS,
+    )
     axis.set_ylabel("block")
     axis.set_title(title)
-    bar = figure.colorbar(image, cax=figure.add_axes(((inner[0] + 0.62) / width, 0.35 / height, 0.12 / width, inner[1] / height)))
+    bar = figure.colorbar(
+        image,
+        cax=figure.add_axes(
+            ((inner[0] + 0.62) / width, 0.35 / height, 0.12 / width, inner[1] / height)
+        ),
+    )
     bar.set_label("mean Inter weight")
     bar.outline.set_visible(False)
     return figure
 
 
 @mpl.rc_context(STYLE)
-def heat_maps(weights: dict[str, np.ndarray], groups: list[str], title: str, columns: int = 5) -> Figure:
+def heat_maps(
+    weights: dict[str, np.ndarray], groups: list[str], title: str, columns: int = 5
+) -> Figure:
     """Those of all degradations side by side, in one scale."""
     count, blocks = len(weights), max(len(some) for some in weights.values())
     across = min(columns, count)
@@ -107,20 +143,36 @@ def heat_maps(weights: dict[str, np.ndarray], groups: list[str], title: str, col
     norm = _around(len(groups), max(float(some.max()) for some in weights.values()))
     for axis in axes.ravel()[count:]:
         axis.set_axis_off()
-    for number, (axis, (name, values)) in enumerate(zip(axes.ravel(), weights.items(), strict=False)):
-        image = _cells(axis, values, [str(b) for b in range(blocks)], groups, norm, WEIGHTS, 2 if blocks <= 12 else None)
+    for number, (axis, (name, values)) in enumerate(
+        zip(axes.ravel(), weights.items(), strict=False)
+    ):
+        image = _cells(
+            axis,
+            values,
+            [str(b) for b in range(blocks)],
+            groups,
+            norm,
+            WEIGHTS,
+            2 if blocks <= 12 else None,
+        )
         axis.set_title(name)
         axis.tick_params(labelbottom=number + across >= count)
         if number % across == 0:
             axis.set_ylabel("block")
-    figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, aspect=30, label="mean Inter weight").outline.set_visible(False)
+    figure.colorbar(
+        image, ax=axes, fraction=0.04, pad=0.02, aspect=30, label="mean Inter weight"
+    ).outline.set_visible(False)
     figure.suptitle(title)
     return figure
 
 
 @mpl.rc_context(STYLE)
-def table_picture(tables: dict[str, np.ndarray], degradations: list[str], groups: list[str], title: str) -> Figure:
-    """Tables of mean Inter weights (D, G) side by side, such as the published one and one's own; NaN where there is none."""
+def table_picture(
+    tables: dict[str, np.ndarray], degradations: list[str], groups: list[str], title: str
+) -> Figure:
+    """Tables of mean Inter weights (D, G) side by side, such as the published one and one's own;
+    NaN where there is none.
+    """
     size = (0.9 + 2.9 * len(tables), 1.0 + _height(len(degradations), 0.34))
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     axes = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
@@ -135,9 +187,16 @@ def table_picture(tables: dict[str, np.ndarray], degradations: list[str], groups
 
 @mpl.rc_context(STYLE)
 def interval_bars(
-    own: Interval, published: np.ndarray | None, degradations: list[str], groups: list[str], title: str, zero: float
+    own: Interval,
+    published: np.ndarray | None,
+    degradations: list[str],
+    groups: list[str],
+    title: str,
+    zero: float,
 ) -> Figure:
-    """Own means (D, G) as bars with their intervals, the published values as diamonds; the dashed line is `zero`."""
+    """Own means (D, G) as bars with their intervals, the published values as diamonds; the dashed
+    line is `zero`.
+    """
     figure = Figure(figsize=(1.2 + 1.75 * len(degradations), 3.0), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(degradations), squeeze=False, sharey=True)[0]
     places = np.arange(len(groups))
@@ -146,22 +205,40 @@ def interval_bars(
         axis.bar(places, own.mean[d] - zero, 0.72, bottom=zero, color=colours, alpha=0.85)
         reach = np.abs(np.stack([own.mean[d] - own.low[d], own.high[d] - own.mean[d]]))
         if np.isfinite(reach).all():
-            axis.errorbar(places, own.mean[d], reach, fmt="none", ecolor="#222", elinewidth=1.2, capsize=3)
+            axis.errorbar(
+                places, own.mean[d], reach, fmt="none", ecolor="#222", elinewidth=1.2, capsize=3
+            )
         if published is not None:
-            axis.plot(places, published[d], "D", ms=6, mfc="white", mec="#c00000", mew=1.5, label="published")
+            axis.plot(
+                places,
+                published[d],
+                "D",
+                ms=6,
+                mfc="white",
+                mec="#c00000",
+                mew=1.5,
+                label="published",
+            )
         axis.axhline(zero, ls="--", lw=0.8, color="#777", zorder=0)
         axis.set_xticks(places, groups, rotation=35, ha="right", rotation_mode="anchor")
         axis.set_title(name)
     axes[0].set_ylabel("mean Inter weight" if zero else "weight - mean over degradations")
     if published is not None:
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False
+        )
     figure.suptitle(title)
     return figure
 
 
 @mpl.rc_context(STYLE)
-def depth(weights: dict[str, np.ndarray], groups: list[str], title: str, columns: int = 5) -> Figure:
-    """Inter weights along the blocks, a panel a degradation: (checkpoints, L, G); a thin line a checkpoint, a bold one their mean."""
+def depth(
+    weights: dict[str, np.ndarray], groups: list[str], title: str, columns: int = 5
+) -> Figure:
+    """Inter weights along the blocks, a panel a degradation:
+
+    (checkpoints, L, G); a thin line a checkpoint, a bold one their mean.
+    """
     across = min(columns, len(weights))
     down = -(-len(weights) // across)
     figure = Figure(figsize=(0.9 + 1.9 * across, 0.8 + 1.6 * down), dpi=110, layout="constrained")
@@ -187,19 +264,34 @@ def depth(weights: dict[str, np.ndarray], groups: list[str], title: str, columns
 
 @mpl.rc_context(STYLE)
 def share_map(shares: np.ndarray, groups: list[str], title: str, dead_below: float) -> Figure:
-    """Share of the images that each sub-expert worked on, (L, G, E), block by sub-expert; dead ones are crossed out."""
+    """Share of the images that each sub-expert worked on, (L, G, E), block by sub-expert; dead ones
+    are crossed out.
+    """
     blocks, count, experts = shares.shape
     flat = shares.reshape(blocks, -1)
-    figure = Figure(figsize=(1.8 + 0.42 * flat.shape[1], 1.2 + _height(blocks, 0.27)), dpi=110, layout="constrained")
+    figure = Figure(
+        figsize=(1.8 + 0.42 * flat.shape[1], 1.2 + _height(blocks, 0.27)),
+        dpi=110,
+        layout="constrained",
+    )
     axis = figure.subplots()
     columns = [str(e) for _ in range(count) for e in range(experts)]
-    image = _cells(axis, flat, [str(b) for b in range(blocks)], columns, mpl.colors.Normalize(0, 1), SHARES)
+    image = _cells(
+        axis, flat, [str(b) for b in range(blocks)], columns, mpl.colors.Normalize(0, 1), SHARES
+    )
     for row, column in np.argwhere(flat < dead_below):
         axis.plot([column - 0.4, column + 0.4], [row - 0.4, row + 0.4], color="#ff5050", lw=1.2)
     for group, name in enumerate(groups):
         if group:
             axis.axvline(group * experts - 0.5, color="white", lw=3)
-        axis.text(group * experts + (experts - 1) / 2, -0.72, name, ha="center", va="bottom", fontweight="bold")
+        axis.text(
+            group * experts + (experts - 1) / 2,
+            -0.72,
+            name,
+            ha="center",
+            va="bottom",
+            fontweight="bold",
+        )
     axis.set_xlabel("sub-expert")
     axis.set_ylabel("block")
     axis.set_title(title, pad=20)
@@ -208,21 +300,43 @@ def share_map(shares: np.ndarray, groups: list[str], title: str, dead_below: flo
 
 
 @mpl.rc_context(STYLE)
-def severity_map(excess: dict[str, np.ndarray], q: dict[str, np.ndarray], groups: list[str], title: str, columns: int = 5) -> Figure:
-    """Bits that severity and choice share beyond chance, (L, G) of each degradation; a star where q < 0.05."""
+def severity_map(
+    excess: dict[str, np.ndarray],
+    q: dict[str, np.ndarray],
+    groups: list[str],
+    title: str,
+    columns: int = 5,
+) -> Figure:
+    """Bits that severity and choice share beyond chance, (L, G) of each degradation; a star where q
+    < 0.05.
+    """
     across = min(columns, len(excess))
     down, blocks = -(-len(excess) // across), len(next(iter(excess.values())))
-    figure = Figure(figsize=(1.5 + 1.9 * across, 0.7 + down * (0.55 + _height(blocks, 0.2))), dpi=110, layout="constrained")
+    figure = Figure(
+        figsize=(1.5 + 1.9 * across, 0.7 + down * (0.55 + _height(blocks, 0.2))),
+        dpi=110,
+        layout="constrained",
+    )
     axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
     for axis in axes.ravel()[len(excess) :]:
         axis.set_axis_off()
     largest = max(0.05, *(float(some.max()) for some in excess.values()))
-    for number, (axis, (name, values)) in enumerate(zip(axes.ravel(), excess.items(), strict=False)):
+    for number, (axis, (name, values)) in enumerate(
+        zip(axes.ravel(), excess.items(), strict=False)
+    ):
         norm = mpl.colors.Normalize(0, largest)
         image = _cells(axis, values, [str(b) for b in range(blocks)], groups, norm, "magma_r", None)
         for row, column in np.argwhere(q[name] < 0.05):
             dark = values[row, column] > largest / 2
-            axis.text(column, row + 0.08, "*", ha="center", va="center", fontsize=11, color="white" if dark else "black")
+            axis.text(
+                column,
+                row + 0.08,
+                "*",
+                ha="center",
+                va="center",
+                fontsize=11,
+                color="white" if dark else "black",
+            )
         axis.set_title(name)
         axis.tick_params(labelbottom=number + across >= len(excess))
         if number % across == 0:
@@ -234,14 +348,22 @@ def severity_map(excess: dict[str, np.ndarray], q: dict[str, np.ndarray], groups
 
 @mpl.rc_context(STYLE)
 def severity_bars(cases: dict[str, dict[str, np.ndarray]], title: str) -> Figure:
-    """Share of the images of each severity that chose each sub-expert (E,), a panel a case (router and degradation)."""
+    """Share of the images of each severity that chose each sub-expert (E,), a panel a case (router
+    and degradation).
+    """
     figure = Figure(figsize=(1.6 + 2.3 * len(cases), 2.8), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(cases), squeeze=False, sharey=True)[0]
     for axis, (name, levels) in zip(axes, cases.items(), strict=True):
         width = 0.8 / len(levels)
         for number, (level, shares) in enumerate(levels.items()):
             colour = LEVELS.get(level, COLOURS[number % len(COLOURS)])
-            axis.bar(np.arange(len(shares)) + (number - (len(levels) - 1) / 2) * width, shares, width, color=colour, label=level)
+            axis.bar(
+                np.arange(len(shares)) + (number - (len(levels) - 1) / 2) * width,
+                shares,
+                width,
+                color=colour,
+                label=level,
+            )
         axis.set_xticks(range(len(shares)))
         axis.set_xlabel("sub-expert")
         axis.set_title(name)

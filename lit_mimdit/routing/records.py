@@ -1,10 +1,12 @@
 """What the routers decided, as numbers: a row an image.
 
-n = images, L = blocks of the backbone (MiMs), G = groups, E = sub-experts of a group. Three arrays say all:
+n = images, L = blocks of the backbone (MiMs), G = groups, E = sub-experts of a group. Three arrays
+say all:
 
     inter   (n, L, G)      weights of the groups, as they enter the sum
     gates   (n, L, G, E)   softmax of the Intra routers, before the selection
-    chosen  (n, L, G, E)   1 where the sub-expert worked on the image, 0 where not; of an image in tiles the share of its tiles
+    chosen  (n, L, G, E)   1 where the sub-expert worked on the image, 0 where not; of an image in
+    tiles the share of its tiles
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ from lit_mimdit.models.mim import Decisions
 
 
 class Choices(NamedTuple):
-    """`inter`, `gates` and `chosen` (see above) of a batch as float32 tensors on the device of the decisions."""
+    """`inter`, `gates` and `chosen` (see above) of a batch as float32 tensors on the device of the
+    decisions.
+    """
 
     inter: Tensor
     gates: Tensor
@@ -32,15 +36,20 @@ class Choices(NamedTuple):
 def choices_of(decisions: Decisions) -> Choices:
     """The three arrays of a batch of decisions, a row an image or tile.
 
-    A sub-expert of a group that a top-1 Inter router left out did not work on the image, whatever its own router says.
+    A sub-expert of a group that a top-1 Inter router left out did not work on the image, whatever
+    its own router says.
     """
     blocks, groups = len(decisions), len(decisions[0].intra)
     inter = torch.stack([mim.inter.weights for mim in decisions], 1).float()
     logits = torch.stack([router.logits for mim in decisions for router in mim.intra], 1).float()
     selected = torch.stack([router.selected for mim in decisions for router in mim.intra], 1)
-    chosen = torch.zeros_like(logits).scatter_(-1, selected, 1.0).view(len(logits), blocks, groups, -1)
+    chosen = (
+        torch.zeros_like(logits).scatter_(-1, selected, 1.0).view(len(logits), blocks, groups, -1)
+    )
     if decisions[0].inter.selected.shape[1] < groups:
-        asked = torch.zeros_like(inter).scatter_(-1, torch.stack([mim.inter.selected for mim in decisions], 1), 1.0)
+        asked = torch.zeros_like(inter).scatter_(
+            -1, torch.stack([mim.inter.selected for mim in decisions], 1), 1.0
+        )
         chosen = chosen * asked[..., None]
     return Choices(inter, logits.softmax(-1).view_as(chosen), chosen)
 
@@ -50,7 +59,8 @@ class Records:
     """Images with the routers' decisions about them.
 
     Args:
-        key: (id, seed) of each image; the same key is the same sample, however often a sampler hands it out.
+        key: (id, seed) of each image; the same key is the same sample, however often a sampler
+            hands it out.
         degradation: of each image, such as "01Blur".
         inter: (n, L, G) float32.
         gates: (n, L, G, E) float32.
@@ -94,4 +104,6 @@ def records_of(batches: list[tuple[list[tuple[str, int]], list[str], Choices]]) 
     """Records of (keys, degradations, choices) of several batches, at least one."""
     keys, names, choices = zip(*batches, strict=True)
     parts = [torch.cat(part).cpu().numpy() for part in zip(*choices, strict=True)]
-    return Records([key for some in keys for key in some], [name for some in names for name in some], *parts)
+    return Records(
+        [key for some in keys for key in some], [name for some in names for name in some], *parts
+    )

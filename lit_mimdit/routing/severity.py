@@ -1,4 +1,7 @@
-"""How badly each image is degraded: light, medium or heavy, as written beside the pairs or by thirds of their PSNR."""
+"""How badly each image is degraded:
+
+light, medium or heavy, as written beside the pairs or by thirds of their PSNR.
+"""
 
 import csv
 from pathlib import Path
@@ -14,24 +17,39 @@ from lit_mimdit.evaluation.pixel import eight_bit, psnr
 
 
 def find_table(root: Path, given: Path | None) -> Path | None:
-    """The CSV with columns lq and severity: the one given, else samples.csv in the root or its parent, if there is one."""
+    """The CSV with columns lq and severity:
+
+    the one given, else samples.csv in the root or its parent, if there is one.
+    """
     if given is not None:
         if not given.is_file():
-            raise ValueError(f"severities: there is no file {given}; it is a CSV with the columns lq and severity")
+            raise ValueError(
+                f"severities: there is no file {given}; it is a CSV with the columns lq and"
+                " severity"
+            )
         return given
-    return next((path for path in (root / TABLE, root.absolute().parent / TABLE) if path.is_file()), None)
+    return next(
+        (path for path in (root / TABLE, root.absolute().parent / TABLE) if path.is_file()), None
+    )
 
 
 def read_table(path: Path, pairs: list[Pair]) -> list[str]:
-    """Severity of each pair; "" where the table has none. LQ paths are relative to the table's folder. ValueError for another table."""
+    """Severity of each pair; "" where the table has none. LQ paths are relative to the table's
+    folder. ValueError for another table.
+    """
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if not {"lq", "severity"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"severities: {path} has the columns {', '.join(reader.fieldnames or ['none'])}; it needs lq and severity")
+            raise ValueError(
+                f"severities: {path} has the columns {', '.join(reader.fieldnames or ['none'])}; it"
+                " needs lq and severity"
+            )
         known = {(path.parent / row["lq"]).resolve(): row["severity"] for row in reader}
     wrong = sorted(set(known.values()) - {*SEVERITIES, ""})
     if wrong:
-        raise ValueError(f"severities: {path} says {wrong[0]!r}; choose among {', '.join(SEVERITIES)}")
+        raise ValueError(
+            f"severities: {path} says {wrong[0]!r}; choose among {', '.join(SEVERITIES)}"
+        )
     return [known.get(pair.lq.resolve(), "") for pair in pairs]
 
 
@@ -50,12 +68,18 @@ def psnr_of(pair: Pair, crop: int | None) -> float:
     """PSNR (dB) of the LQ image against its GT, in the crop that the routers see."""
     lq, gt = middle(pair.lq, crop), middle(pair.gt, crop)
     if lq.shape != gt.shape:
-        raise ValueError(f"pair {pair.id}: LQ and GT have different sizes; `python -m lit_mimdit data check` lists such pairs")
+        raise ValueError(
+            f"pair {pair.id}: LQ and GT have different sizes; `python -m lit_mimdit data check`"
+            " lists such pairs"
+        )
     return psnr(eight_bit(to_tensor(lq))[None], eight_bit(to_tensor(gt))[None]).item()
 
 
 def by_thirds(values: list[float], degradations: list[str]) -> list[str]:
-    """Severities from PSNR: within each degradation the third of the lowest values is heavy, that of the highest light."""
+    """Severities from PSNR:
+
+    within each degradation the third of the lowest values is heavy, that of the highest light.
+    """
     found = [""] * len(values)
     for name in set(degradations):
         rows = [row for row, degradation in enumerate(degradations) if degradation == name]

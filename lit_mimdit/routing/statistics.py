@@ -6,8 +6,10 @@ from scipy import stats
 LEVEL = 0.95
 
 
-# m +- t_{n-1, 0.975} s / sqrt(n), s with n - 1                                          (Student, Biometrika 6, 1908)
-def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+# m +- t_{n-1, 0.975} s / sqrt(n), s with n - 1  (Student, Biometrika 6, 1908)
+def t_interval(
+    values: np.ndarray, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over the first axis (n, ...), and the ends of its interval; NaN ends for n = 1."""
     mean, error = values.mean(0), standard_error(values)
     reach = error * (stats.t.ppf((1 + level) / 2, len(values) - 1) if len(values) > 1 else np.nan)
@@ -17,12 +19,18 @@ def t_interval(values: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np
 # s / sqrt(n)
 def standard_error(values: np.ndarray) -> np.ndarray:
     """Of the mean over the first axis (n, ...); NaN for n = 1."""
-    return values.std(0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.full(values.shape[1:], np.nan)
+    return (
+        values.std(0, ddof=1) / np.sqrt(len(values))
+        if len(values) > 1
+        else np.full(values.shape[1:], np.nan)
+    )
 
 
-# I(S; C) = sum_{s,c} p(s, c) log2( p(s, c) / (p(s) p(c)) )                              (Shannon, 1948)
+# I(S; C) = sum_{s,c} p(s, c) log2( p(s, c) / (p(s) p(c)) )  (Shannon, 1948)
 def mutual_information(counts: np.ndarray) -> np.ndarray:
-    """Bits between the two last axes of tables of counts (..., S, C), which may be fractions; 0 for an empty table."""
+    """Bits between the two last axes of tables of counts (..., S, C), which may be fractions; 0 for
+    an empty table.
+    """
     whole = counts.sum((-2, -1), keepdims=True)
     joint = counts / np.where(whole > 0, whole, 1.0)
     apart = joint.sum(-1, keepdims=True) * joint.sum(-2, keepdims=True)
@@ -31,14 +39,19 @@ def mutual_information(counts: np.ndarray) -> np.ndarray:
 
 
 def tables(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Contingency tables (..., S, E) of labels (n,) in 0..S-1 and choices (n, ..., E), which count as often as they were chosen."""
+    """Contingency tables (..., S, E) of labels (n,) in 0..S-1 and choices (n, ..., E), which count
+    as often as they were chosen.
+    """
     one_hot = np.eye(labels.max() + 1)[labels]
     return np.moveaxis(np.tensordot(one_hot, chosen, axes=(0, 0)), 0, -2)
 
 
-# p = (1 + #{I_perm >= I}) / (1 + R)                                       (Phipson and Smyth, arXiv 1603.05766, eq. 1)
-def permutation_test(labels: np.ndarray, chosen: np.ndarray, permutations: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Does the choice depend on the label? Labels are dealt anew among the images, whose tiles stay together.
+# p = (1 + #{I_perm >= I}) / (1 + R)  (Phipson and Smyth, arXiv 1603.05766, eq. 1)
+def permutation_test(
+    labels: np.ndarray, chosen: np.ndarray, permutations: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Does the choice depend on the label? Labels are dealt anew among the images, whose tiles stay
+    together.
 
     Args:
         labels: (n,) int in 0..S-1.
@@ -47,7 +60,8 @@ def permutation_test(labels: np.ndarray, chosen: np.ndarray, permutations: int, 
         seed: of the permutations.
 
     Returns:
-        mutual information in bits, its mean over the permutations (what chance alone gives: it is not 0 for few images), and p, all (...).
+        mutual information in bits, its mean over the permutations (what chance alone gives: it is
+        not 0 for few images), and p, all (...).
     """
     draw = np.random.default_rng(seed)
     chosen = chosen.astype(np.float64)
@@ -61,5 +75,8 @@ def permutation_test(labels: np.ndarray, chosen: np.ndarray, permutations: int, 
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:
-    """p values (any shape) of many tests -> q: calling all with q < 0.05 findings is wrong in 5% of them (Benjamini and Hochberg, 1995)."""
+    """p values (any shape) of many tests -> q:
+
+    calling all with q < 0.05 findings is wrong in 5% of them (Benjamini and Hochberg, 1995).
+    """
     return stats.false_discovery_control(p.ravel()).reshape(p.shape) if p.size else p

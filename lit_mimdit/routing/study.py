@@ -1,4 +1,7 @@
-"""A routing study: one or several trainings asked about the same images, and every table that follows from it."""
+"""A routing study:
+
+one or several trainings asked about the same images, and every table that follows from it.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +12,13 @@ from lit_mimdit.data.degradations import SEVERITIES
 from lit_mimdit.routing.health import Health, effective_number, enough, health_of
 from lit_mimdit.routing.records import Records
 from lit_mimdit.routing.statistics import false_discovery, permutation_test, standard_error
-from lit_mimdit.routing.table6 import Interval, over_checkpoints, over_images, published_for, rows_of
+from lit_mimdit.routing.table6 import (
+    Interval,
+    over_checkpoints,
+    over_images,
+    published_for,
+    rows_of,
+)
 from lit_mimdit.routing.tally import entropy, tally_of
 
 Row = dict[str, Any]
@@ -55,7 +64,9 @@ class Study:
         """Which images have a degradation (or "all") and a severity (or "all")."""
         return [
             row
-            for row, (name, level) in enumerate(zip(self.records[0].degradation, self.severity, strict=True))
+            for row, (name, level) in enumerate(
+                zip(self.records[0].degradation, self.severity, strict=True)
+            )
             if degradation in (ALL, name) and severity in (ALL, level)
         ]
 
@@ -70,14 +81,28 @@ def degradation_table(study: Study, names: dict[str, str]) -> tuple[list[Row], I
         names: degradation as shown -> folder; contrasts are to the mean of these.
     """
     rows = {folder: study.rows(folder) for folder in names.values()}
-    values = [[records.inter[rows[folder]].mean(1, dtype=np.float64) for folder in names.values()] for records in study.records]
+    values = [
+        [records.inter[rows[folder]].mean(1, dtype=np.float64) for folder in names.values()]
+        for records in study.records
+    ]
     if len(values) > 1:
-        weights, contrasts = over_checkpoints(np.array([[some.mean(0) for some in own] for own in values]))
+        weights, contrasts = over_checkpoints(
+            np.array([[some.mean(0) for some in own] for own in values])
+        )
     else:
         weights, contrasts = over_images(values[0])
     published = published_for(list(names), study.groups)
-    table = rows_of(weights, contrasts, [len(rows[folder]) for folder in names.values()], list(names), study.titles, published)
-    errors = np.array([[standard_error(some) for some in own] for own in values])  # over the images of each checkpoint
+    table = rows_of(
+        weights,
+        contrasts,
+        [len(rows[folder]) for folder in names.values()],
+        list(names),
+        study.titles,
+        published,
+    )
+    errors = np.array(
+        [[standard_error(some) for some in own] for own in values]
+    )  # over the images of each checkpoint
     for row, error in zip(table, errors.mean(0).ravel(), strict=True):
         row["standard_error_over_images"] = error
         row["checkpoints"] = len(values)
@@ -92,13 +117,28 @@ def block_table(study: Study) -> list[Row]:
             values = records.inter[study.rows(name)].astype(np.float64)
             error = standard_error(values)
             for (block, group), mean in np.ndenumerate(values.mean(0)):
-                row = {"checkpoint": checkpoint, "degradation": name, "block": block, "group": study.labels[group], "images": len(values)}
-                found.append(row | {"mean": mean, "standard_error": error[block, group], "deviation": values[:, block, group].std()})
+                row = {
+                    "checkpoint": checkpoint,
+                    "degradation": name,
+                    "block": block,
+                    "group": study.labels[group],
+                    "images": len(values),
+                }
+                found.append(
+                    row
+                    | {
+                        "mean": mean,
+                        "standard_error": error[block, group],
+                        "deviation": values[:, block, group].std(),
+                    }
+                )
     return found
 
 
 def sub_expert_table(study: Study) -> list[Row]:
-    """Share of the images that each sub-expert worked on and its mean gate, by checkpoint, degradation and severity."""
+    """Share of the images that each sub-expert worked on and its mean gate, by checkpoint,
+    degradation and severity.
+    """
     found = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         for name in [ALL, *study.degradations]:
@@ -106,31 +146,59 @@ def sub_expert_table(study: Study) -> list[Row]:
                 rows = study.rows(name, severity)
                 if not rows or (name == ALL and severity != ALL):
                     continue
-                shares, gates = records.chosen[rows].mean(0, dtype=np.float64), records.gates[rows].mean(0, dtype=np.float64)
+                shares, gates = (
+                    records.chosen[rows].mean(0, dtype=np.float64),
+                    records.gates[rows].mean(0, dtype=np.float64),
+                )
                 for (block, group, expert), share in np.ndenumerate(shares):
-                    row = {"checkpoint": checkpoint, "degradation": name, "severity": severity, "block": block}
+                    row = {
+                        "checkpoint": checkpoint,
+                        "degradation": name,
+                        "severity": severity,
+                        "block": block,
+                    }
                     row |= {"group": study.labels[group], "sub_expert": expert, "images": len(rows)}
                     found.append(row | {"share": share, "mean_gate": gates[block, group, expert]})
     return found
 
 
 def router_table(study: Study, permutations: int, seed: int) -> list[Row]:
-    """Every router: effective number of experts, entropy, and what its choice tells of the degradation (mutual information).
+    """Every router: effective number of experts, entropy, and what its choice tells of the
+    degradation (mutual information).
 
     Of an Inter router, which weighs all groups, the weights take the place of choices.
     """
     found = []
     labels = np.unique(study.records[0].degradation, return_inverse=True)[1]
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
-        kinds = {"inter": (records.inter[:, :, None], records.inter[:, :, None]), "intra": (records.chosen, records.gates)}
+        kinds = {
+            "inter": (records.inter[:, :, None], records.inter[:, :, None]),
+            "intra": (records.chosen, records.gates),
+        }
         own = []
         for kind, (choices, gates) in kinds.items():
             bits, chance, p = permutation_test(labels, choices, permutations, seed)
-            effective, doubt = effective_number(choices.mean(0, dtype=np.float64)), entropy(gates.astype(np.float64)).mean(0)
+            effective, doubt = (
+                effective_number(choices.mean(0, dtype=np.float64)),
+                entropy(gates.astype(np.float64)).mean(0),
+            )
             for (block, group), value in np.ndenumerate(bits):
-                row = {"checkpoint": checkpoint, "router": kind, "block": block, "group": study.labels[group] if kind == "intra" else ""}
-                row |= {"experts": choices.shape[-1], "effective_experts": effective[block, group], "entropy_nats": doubt[block, group]}
-                row |= {"information_on_degradation_bits": value, "by_chance_bits": chance[block, group], "p": p[block, group]}
+                row = {
+                    "checkpoint": checkpoint,
+                    "router": kind,
+                    "block": block,
+                    "group": study.labels[group] if kind == "intra" else "",
+                }
+                row |= {
+                    "experts": choices.shape[-1],
+                    "effective_experts": effective[block, group],
+                    "entropy_nats": doubt[block, group],
+                }
+                row |= {
+                    "information_on_degradation_bits": value,
+                    "by_chance_bits": chance[block, group],
+                    "p": p[block, group],
+                }
                 own.append(row)
         for row, q in zip(own, false_discovery(np.array([row["p"] for row in own])), strict=True):
             row["q"] = q
@@ -139,9 +207,11 @@ def router_table(study: Study, permutations: int, seed: int) -> list[Row]:
 
 
 def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
-    """Do light and heavy variants of one degradation choose other sub-experts? Bits between severity and choice, of every Intra router.
+    """Do light and heavy variants of one degradation choose other sub-experts? Bits between
+    severity and choice, of every Intra router.
 
-    Only degradations with at least two severities of at least two images. q corrects p for the number of tests of a checkpoint.
+    Only degradations with at least two severities of at least two images. q corrects p for the
+    number of tests of a checkpoint.
     """
     found = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
@@ -154,8 +224,18 @@ def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
             labels = np.array([levels.index(study.severity[row]) for row in rows])
             bits, chance, p = permutation_test(labels, records.chosen[rows], permutations, seed)
             for (block, group), value in np.ndenumerate(bits):
-                row = {"checkpoint": checkpoint, "degradation": name, "block": block, "group": study.labels[group], "images": len(rows)}
-                row |= {"severities": " ".join(levels), "information_bits": value, "by_chance_bits": chance[block, group]}
+                row = {
+                    "checkpoint": checkpoint,
+                    "degradation": name,
+                    "block": block,
+                    "group": study.labels[group],
+                    "images": len(rows),
+                }
+                row |= {
+                    "severities": " ".join(levels),
+                    "information_bits": value,
+                    "by_chance_bits": chance[block, group],
+                }
                 own.append(row | {"p": p[block, group]})
         for row, q in zip(own, false_discovery(np.array([row["p"] for row in own])), strict=True):
             row["q"] = q
@@ -166,15 +246,30 @@ def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
 def health(study: Study) -> list[Health | None]:
     """Of each checkpoint; None where there are too few images to tell."""
     tallies = [tally_of(records) for records in study.records]
-    return [health_of(tally, study.top_k, DEAD_BELOW, COLLAPSE_BELOW) if enough(tally, DEAD_BELOW) else None for tally in tallies]
+    return [
+        (
+            health_of(tally, study.top_k, DEAD_BELOW, COLLAPSE_BELOW)
+            if enough(tally, DEAD_BELOW)
+            else None
+        )
+        for tally in tallies
+    ]
 
 
 def record_table(study: Study) -> list[Row]:
-    """Every image of every checkpoint, everything known of it: a column an Inter weight, a gate and a choice."""
+    """Every image of every checkpoint, everything known of it:
+
+    a column an Inter weight, a gate and a choice.
+    """
     found = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         for row, ((id, _), name) in enumerate(zip(records.key, records.degradation, strict=True)):
-            about: Row = {"checkpoint": checkpoint, "id": id, "degradation": name, "severity": study.severity[row]}
+            about: Row = {
+                "checkpoint": checkpoint,
+                "id": id,
+                "degradation": name,
+                "severity": study.severity[row],
+            }
             for (block, group), value in np.ndenumerate(records.inter[row]):
                 about[f"inter_block_{block:02d}_{study.labels[group]}"] = value
             for kind, values in (("gate", records.gates[row]), ("chosen", records.chosen[row])):

@@ -1,4 +1,5 @@
-"""Sums over images that add up: over batches, over processes, over degradations. What TensorBoard shows is read from them.
+"""Sums over images that add up: over batches, over processes, over degradations. What TensorBoard
+shows is read from them.
 
 A million images take as much memory as one, and two processes together hold what one process would.
 """
@@ -16,10 +17,12 @@ BINS = 60  # of the histograms over [0, 1]; TensorBoard shows 30
 class Tally(NamedTuple):
     """Sums over images (see routing/records.py for L, G, E), all float64.
 
-    images: (), their number. inter, inter_squares: (L, G), of the Inter weights and their squares. inter_entropy: (L,), of the entropies
+    images: (), their number. inter, inter_squares: (L, G), of the Inter weights and their squares.
+        inter_entropy: (L,), of the entropies
     (nats) of each image's Inter weights. gate_entropy: (L, G), of those of
     its Intra gates. gates, gate_squares, chosen: (L, G, E).
-    inter_histogram: (L, G, BINS), gates_histogram: (L, G, E, BINS): images by weight, in equal bins of [0, 1].
+    inter_histogram: (L, G, BINS), gates_histogram: (L, G, E, BINS): images by weight, in equal bins
+        of [0, 1].
     """
 
     images: np.ndarray
@@ -59,7 +62,10 @@ def entropy(p: np.ndarray) -> np.ndarray:
 
 
 def histogram(values: np.ndarray) -> np.ndarray:
-    """(n, ...) in [0, 1] -> (..., BINS): how many of the n lie in each bin; 1 belongs to the last."""
+    """(n, ...) in [0, 1] -> (..., BINS):
+
+    how many of the n lie in each bin; 1 belongs to the last.
+    """
     flat = values.reshape(len(values), -1)
     index = np.minimum((flat * BINS).astype(np.int64), BINS - 1) + BINS * np.arange(flat.shape[1])
     counts = np.bincount(index.ravel(), minlength=BINS * flat.shape[1])
@@ -68,7 +74,9 @@ def histogram(values: np.ndarray) -> np.ndarray:
 
 def tally_of(records: Records) -> Tally:
     """The sums of some images."""
-    inter, gates, chosen = (part.astype(np.float64) for part in (records.inter, records.gates, records.chosen))
+    inter, gates, chosen = (
+        part.astype(np.float64) for part in (records.inter, records.gates, records.chosen)
+    )
     return Tally(
         np.array(float(len(records))),
         inter.sum(0),
@@ -103,9 +111,11 @@ def total(parts: list[Tally]) -> Tally:
 
 
 def gather(records: Records | None) -> dict[str, Tally]:
-    """Tallies by degradation of all processes, the same on each of them; every process must call it.
+    """Tallies by degradation of all processes, the same on each of them; every process must call
+    it.
 
-    A sample that several processes saw, or one twice (samplers repeat samples to fill the last batch), counts once.
+    A sample that several processes saw, or one twice (samplers repeat samples to fill the last
+    batch), counts once.
 
     Args:
         records: of this process; None if it saw no image.
@@ -118,5 +128,7 @@ def gather(records: Records | None) -> dict[str, Tally]:
     seen = {key for some in keys[:rank] for key in some}
     own = records.without(seen) if records is not None else None
     tallies: list[dict[str, Tally]] = [{}] * world
-    torch.distributed.all_gather_object(tallies, tallies_of(own) if own is not None and len(own) else {})
+    torch.distributed.all_gather_object(
+        tallies, tallies_of(own) if own is not None and len(own) else {}
+    )
     return join(tallies)

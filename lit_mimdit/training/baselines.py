@@ -1,4 +1,7 @@
-"""The experiment with another system's branch in MiM's place: everything else is the same, file for file."""
+"""The experiment with another system's branch in MiM's place:
+
+everything else is the same, file for file.
+"""
 
 from typing import Any
 
@@ -7,7 +10,8 @@ from lit_mimdit.training.module import MiMDiTModule
 
 
 class ControlNetModule(MiMDiTModule):
-    """A ControlNet on the frozen backbone for `fit`, `validate`, `test` and `predict`; routing callbacks have nothing to show.
+    """A ControlNet on the frozen backbone for `fit`, `validate`, `test` and `predict`; routing
+    callbacks have nothing to show.
 
     Args:
         branch: see ControlNetConfig.

@@ -1,4 +1,8 @@
-"""`fit --dry-run`: what a run would train and how much memory it would take on each device, without weights, data or devices."""
+"""`fit --dry-run`:
+
+what a run would train and how much memory it would take on each device, without weights, data or
+devices.
+"""
 
 from dataclasses import fields
 from functools import cache
@@ -14,7 +18,9 @@ from lit_mimdit.training.module import MiMDiTModule
 from lit_mimdit.training.settings import build
 
 GIB = 2**30
-STRATEGIES = {"ddp": (0, False)} | {f"zero{n}{'_offload' * o}": (n, bool(o)) for n in (1, 2, 3) for o in (0, 1)}  # stage, offload
+STRATEGIES = {"ddp": (0, False)} | {
+    f"zero{n}{'_offload' * o}": (n, bool(o)) for n in (1, 2, 3) for o in (0, 1)
+}  # stage, offload
 ROWS = {"frozen": "frozen parameters", "trained": "trained parameters", "gradients": "their gradients",
         "optimizer": "optimizer states", "average": "average (EMA)"}  # fmt: skip
 
@@ -30,7 +36,10 @@ def processes(devices: Any, nodes: int) -> int:
 
 
 def stage_of(strategy: Any) -> tuple[str, int, bool]:
-    """(name, ZeRO stage or 0, offload) of trainer.strategy. ValueError for a strategy whose memory is not known."""
+    """(name, ZeRO stage or 0, offload) of trainer.strategy.
+
+    ValueError for a strategy whose memory is not known.
+    """
     if isinstance(strategy, dict):
         kind, options = strategy["class_path"].rsplit(".", 1)[-1], strategy.get("init_args") or {}
         if kind in ("ZeRO", "ZeROOnCPU"):
@@ -42,11 +51,17 @@ def stage_of(strategy: Any) -> tuple[str, int, bool]:
         return name, *STRATEGIES[name]
     if name == "auto" or name.startswith("ddp"):
         return "ddp", 0, False
-    raise ValueError(f"--dry-run: the memory of trainer.strategy {strategy!r} is not known; it knows {', '.join(STRATEGIES)}")
+    raise ValueError(
+        f"--dry-run: the memory of trainer.strategy {strategy!r} is not known; it knows"
+        f" {', '.join(STRATEGIES)}"
+    )
 
 
 def on_gpu(accelerator: str, strategy: Any) -> bool:
-    """Whether a run is meant for GPUs. "auto" is, also on a machine without: a dry run is for planning."""
+    """Whether a run is meant for GPUs.
+
+    "auto" is, also on a machine without: a dry run is for planning.
+    """
     own = strategy["class_path"] if isinstance(strategy, dict) else strategy
     return accelerator in ("auto", "gpu", "cuda") and not own.endswith(("_cpu", "OnCPU"))
 
@@ -54,7 +69,10 @@ def on_gpu(accelerator: str, strategy: Any) -> bool:
 def _module_arguments(config: dict[str, Any]) -> dict[str, Any]:
     """Arguments of MiMDiTModule, typed."""
     if config["class_path"] != f"{MiMDiTModule.__module__}.{MiMDiTModule.__name__}":
-        raise ValueError(f"--dry-run: model is {config['class_path']}; only {MiMDiTModule.__name__} can be estimated")
+        raise ValueError(
+            f"--dry-run: model is {config['class_path']}; only {MiMDiTModule.__name__} can be"
+            " estimated"
+        )
     module = build(MiMDiTModule, config["init_args"])
     typed = {"branch": module.branch_config, "optimizer": module.optimizer_config, "flow": module.flow, "sampling": module.sampling,
              "balance": module.balance, "prompt": module.prompt}  # fmt: skip
@@ -67,36 +85,77 @@ def dry_run(config: dict[str, Any]) -> None:
     Args:
         config: the whole configuration of `fit`, as plain values.
     """
-    arguments, trainer, data = _module_arguments(config["model"]), config["trainer"], config["data"]["init_args"]
-    if config["data"]["class_path"] != f"{FoundIRDataModule.__module__}.{FoundIRDataModule.__name__}":
-        raise ValueError(f"--dry-run: data is {config['data']['class_path']}; only {FoundIRDataModule.__name__} can be estimated")
+    arguments, trainer, data = (
+        _module_arguments(config["model"]),
+        config["trainer"],
+        config["data"]["init_args"],
+    )
+    if (
+        config["data"]["class_path"]
+        != f"{FoundIRDataModule.__module__}.{FoundIRDataModule.__name__}"
+    ):
+        raise ValueError(
+            f"--dry-run: data is {config['data']['class_path']}; only {FoundIRDataModule.__name__}"
+            " can be estimated"
+        )
     world = processes(trainer["devices"], trainer["num_nodes"])
-    batch = pairs_at_once(data["batch_size"], data["micro_batch"], world, trainer["accumulate_grad_batches"])
-    precision, average = str(trainer["precision"] or "32-true"), any(c["class_path"].endswith(".EMA") for c in trainer["callbacks"] or [])
+    batch = pairs_at_once(
+        data["batch_size"], data["micro_batch"], world, trainer["accumulate_grad_batches"]
+    )
+    precision, average = (
+        str(trainer["precision"] or "32-true"),
+        any(c["class_path"].endswith(".EMA") for c in trainer["callbacks"] or []),
+    )
     name, stage, offload = stage_of(trainer["strategy"])
     geometry = read_geometry(arguments["backbone"])
     module = meta_module(arguments, geometry)
-    print(f"backbone {arguments['backbone']}: sizes of {geometry.origin}; neither weights nor data were read\n")
+    print(
+        f"backbone {arguments['backbone']}: sizes of {geometry.origin}; neither weights nor data"
+        " were read\n"
+    )
     print(ModelSummary(module, max_depth=3))
     sizes = sizes_of(module)
-    print(f"\ntrained {sizes.trained / 1e6:,.2f} M, frozen {sizes.frozen / 1e6:,.2f} M parameters\n")
+    print(
+        f"\ntrained {sizes.trained / 1e6:,.2f} M, frozen {sizes.frozen / 1e6:,.2f} M parameters\n"
+    )
 
-    gpu, configured = on_gpu(trainer["accelerator"], trainer["strategy"]), arguments.get("gradient_checkpointing", False)
+    gpu, configured = (
+        on_gpu(trainer["accelerator"], trainer["strategy"]),
+        arguments.get("gradient_checkpointing", False),
+    )
 
     @cache
     def step(checkpointing: bool, stage: int) -> Step:
         own = arguments | {"gradient_checkpointing": checkpointing}
-        return simulate(own, geometry, batch=batch, crop=data["crop"], precision=precision, stage=stage, gpu=gpu)
+        return simulate(
+            own, geometry, batch=batch, crop=data["crop"], precision=precision, stage=stage, gpu=gpu
+        )
 
     device = "GPU" if gpu else "CPU"
-    print(f"GiB on each {device} ({world} of them), {batch} pairs of {data['crop']} px at once, {name}, {precision}")
-    kept = static(sizes, stage=stage, offload=offload, world=world, precision=precision, average=average)
-    for line in table(kept, {checkpointing: step(checkpointing, stage) for checkpointing in (True, False)}, configured):
+    print(
+        f"GiB on each {device} ({world} of them), {batch} pairs of {data['crop']} px at once,"
+        f" {name}, {precision}"
+    )
+    kept = static(
+        sizes, stage=stage, offload=offload, world=world, precision=precision, average=average
+    )
+    for line in table(
+        kept,
+        {checkpointing: step(checkpointing, stage) for checkpointing in (True, False)},
+        configured,
+    ):
         print(line)
-    print(f"\nof all strategies, with {world} {device}{'s' * (world > 1)} and gradient checkpointing as configured:")
+    print(
+        f"\nof all strategies, with {world} {device}{'s' * (world > 1)} and gradient checkpointing"
+        " as configured:"
+    )
     for other, (number, off) in STRATEGIES.items():
-        found = static(sizes, stage=number, offload=off, world=world, precision=precision, average=average)
-        alike = stage if {number, stage} == {1, 2} else number  # they differ in what is kept, not in the step
+        found = static(
+            sizes, stage=number, offload=off, world=world, precision=precision, average=average
+        )
+        alike = (
+            stage if {number, stage} == {1, 2} else number
+        )  # they differ in what is kept, not in the step
         host = f", and {found.host / GIB:.2f} on the host" if found.host else ""
         total = found.total + step(configured, alike).activations
         print(f"  {other:16}{total / GIB:8.2f}{host}{'   <- this run' * (other == name)}")
@@ -109,10 +168,15 @@ def table(kept: Static, steps: dict[bool, Step], configured: bool) -> list[str]:
     for field in fields(Static):
         if field.name in ROWS:
             lines.append(f"  {ROWS[field.name]:28}" + 2 * f"{getattr(kept, field.name) / GIB:8.2f}")
-    lines.append(f"  {'activations, at the peak':28}" + "".join(f"{steps[on].activations / GIB:8.2f}" for on in (True, False)))
+    lines.append(
+        f"  {'activations, at the peak':28}"
+        + "".join(f"{steps[on].activations / GIB:8.2f}" for on in (True, False))
+    )
     totals = "".join(f"{(kept.total + steps[on].activations) / GIB:8.2f}" for on in (True, False))
     lines.append(f"  {'sum':28}{totals}   (this run: {'on' if configured else 'off'})")
     if kept.host:
         lines.append(f"  {'on the host beside it':28}" + 2 * f"{kept.host / GIB:8.2f}")
-    lines.append(f"  {'TFLOP a step':28}" + "".join(f"{steps[on].flops / 1e12:8.2f}" for on in (True, False)))
+    lines.append(
+        f"  {'TFLOP a step':28}" + "".join(f"{steps[on].flops / 1e12:8.2f}" for on in (True, False))
+    )
     return lines

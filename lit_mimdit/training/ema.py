@@ -12,11 +12,13 @@ SHARDED = "average"  # key of the average among the states that ZeRO shards
 
 
 class EMA(L.Callback):
-    """ema = decay * ema + (1 - decay) * parameter after every optimizer step; validation, test and predict use the average.
+    """ema = decay * ema + (1 - decay) * parameter after every optimizer step; validation, test and
+    predict use the average.
 
-    The decay rises from 0 as min(decay, (1 + n) / (10 + n)) with n the number of updates, so that early averages do not remember the start.
-    With decay 0.999 the average spans about 1,000 steps. Under ZeRO each process averages its part of the 32-bit parameters, without
-    communication; the parts are put together for validation and checkpoints.
+    The decay rises from 0 as min(decay, (1 + n) / (10 + n)) with n the number of updates, so that
+    early averages do not remember the start. With decay 0.999 the average spans about 1,000 steps.
+    Under ZeRO each process averages its part of the 32-bit parameters, without communication; the
+    parts are put together for validation and checkpoints.
 
     Args:
         decay: in [0, 1).
@@ -26,7 +28,9 @@ class EMA(L.Callback):
         if not 0 <= decay < 1:
             raise ValueError(f"EMA decay is {decay}: it must lie in [0, 1)")
         self.decay, self.updates = decay, 0
-        self.average: dict[str, Tensor] = {}  # whole; while ZeRO trains, as of the last time that they were put together
+        self.average: dict[
+            str, Tensor
+        ] = {}  # whole; while ZeRO trains, as of the last time that they were put together
         self.backup: dict[str, Tensor] = {}
         self._zero: ZeRO | None = None
         self._names: dict[str, torch.nn.Parameter] = {}
@@ -41,7 +45,10 @@ class EMA(L.Callback):
         self._zero = trainer.strategy if isinstance(trainer.strategy, ZeRO) else None
         self._names = trained
         if self.average and self.average.keys() != trained.keys():
-            raise ValueError(f"the EMA in the checkpoint averages other parameters: {sorted(self.average.keys() ^ trained.keys())[:5]}")
+            raise ValueError(
+                "the EMA in the checkpoint averages other parameters:"
+                f" {sorted(self.average.keys() ^ trained.keys())[:5]}"
+            )
         if self._zero is not None:
             self._zero.add_state(SHARDED)
             for name, average in self.average.items():
@@ -53,7 +60,9 @@ class EMA(L.Callback):
             self.average = {name: self.average[name].to(p.device) for name, p in trained.items()}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._last_step = trainer.global_step  # a resumed run's step count is restored only after on_fit_start
+        self._last_step = (
+            trainer.global_step
+        )  # a resumed run's step count is restored only after on_fit_start
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -66,18 +75,29 @@ class EMA(L.Callback):
             self._zero.lerp_state(SHARDED, 1.0 - decay)
             return
         trained = self._trained(pl_module)
-        torch._foreach_lerp_(list(self.average.values()), [trained[name].detach() for name in self.average], 1.0 - decay)
+        torch._foreach_lerp_(
+            list(self.average.values()),
+            [trained[name].detach() for name in self.average],
+            1.0 - decay,
+        )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The strategy goes, the average stays: for the evaluation after the run."""
         if self._zero is not None:
-            self.average, self._zero = self._zero.collect(self._names, SHARDED, everywhere=True), None
+            self.average, self._zero = (
+                self._zero.collect(self._names, SHARDED, everywhere=True),
+                None,
+            )
 
     @torch.no_grad()
     def copy_to(self, module: L.LightningModule) -> None:
         """Overwrite the trained parameters of `module` with their average."""
         for name, parameter in self._trained(module).items():
-            average = self._zero.full(parameter, SHARDED) if self._zero is not None else self.average[name]
+            average = (
+                self._zero.full(parameter, SHARDED)
+                if self._zero is not None
+                else self.average[name]
+            )
             parameter.copy_(average)
 
     def _swap_in(self, module: L.LightningModule) -> None:
@@ -102,11 +122,15 @@ class EMA(L.Callback):
     on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
     on_test_end = on_predict_end = on_validation_end
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         self._swap_out(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        average = self._zero.collect(self._names, SHARDED) if self._zero is not None else self.average
+        average = (
+            self._zero.collect(self._names, SHARDED) if self._zero is not None else self.average
+        )
         return {"average": average, "updates": self.updates, "decay": self.decay}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Rectified flow: every formula of the objective, each a pure function.
 
-x0 = clean latent, eps = standard normal noise, t in [0, 1]; t = 0 is the clean latent and t = 1 pure noise. Shapes (B, C, H, W) and (B,).
+x0 = clean latent, eps = standard normal noise, t in [0, 1]; t = 0 is the clean latent and t = 1
+pure noise. Shapes (B, C, H, W) and (B,).
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ class FlowConfig:
         time_mean: m of the logit-normal: t = sigmoid(m + s n). 0 is SD3's.
         time_std: s of the logit-normal; 1 is SD3's.
         time_shift: resolution shift of t towards noise; 1 leaves it alone.
-        weighting: "velocity": mean squared error of the velocity (SD3, the paper); "clean": of the clean latent it implies.
+        weighting: "velocity": mean squared error of the velocity (SD3, the paper); "clean": of the
+            clean latent it implies.
     """
 
     time_mean: float = 0.0
@@ -28,14 +30,17 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         if self.time_std <= 0 or self.time_shift <= 0:
-            raise ValueError(f"flow.time_std is {self.time_std} and flow.time_shift {self.time_shift}: both must be positive")
+            raise ValueError(
+                f"flow.time_std is {self.time_std} and flow.time_shift {self.time_shift}: both must"
+                " be positive"
+            )
 
 
 def _like(t: Tensor, x: Tensor) -> Tensor:
     return t.view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
 
 
-# x_t = (1 - t) x0 + t eps                                  (Liu et al., arXiv 2209.03003; Esser et al., arXiv 2403.03206, eq. 13)
+# x_t = (1 - t) x0 + t eps  (Liu et al., arXiv 2209.03003; Esser et al., arXiv 2403.03206, eq. 13)
 def interpolate(x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
     """Noisy latent at time t."""
     return (1.0 - _like(t, x0)) * x0 + _like(t, x0) * eps
@@ -59,7 +64,7 @@ def logit_normal(n: Tensor, mean: float, std: float) -> Tensor:
     return torch.sigmoid(mean + std * n)
 
 
-# t' = a t / (1 + (a - 1) t)                                (arXiv 2403.03206, eq. 23, with a = sqrt(m / n))
+# t' = a t / (1 + (a - 1) t)  (arXiv 2403.03206, eq. 23, with a = sqrt(m / n))
 def shift(t: Tensor, a: float) -> Tensor:
     """Times moved towards noise (a > 1)."""
     return a * t / (1.0 + (a - 1.0) * t)
@@ -70,7 +75,8 @@ def sample_times(n: Tensor, config: FlowConfig) -> Tensor:
     return shift(logit_normal(n, config.time_mean, config.time_std), config.time_shift)
 
 
-# L = w(t) mean |v_hat - v|^2; w = 1, or t^2: since x0_hat - x0 = -t (v_hat - v), the error of the clean latent
+# L = w(t) mean |v_hat - v|^2; w = 1, or t^2: since x0_hat - x0 = -t (v_hat - v), the error of the
+# clean latent
 def loss_per_sample(predicted: Tensor, target: Tensor, t: Tensor, weighting: str) -> Tensor:
     """Mean squared error of each sample, (B,) float32."""
     error = (predicted.float() - target.float()).square().flatten(1).mean(1)
@@ -78,9 +84,11 @@ def loss_per_sample(predicted: Tensor, target: Tensor, t: Tensor, weighting: str
 
 
 def sample_noise(seeds: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Noise (B, *shape) and one more normal number (B,) a sample, each from its own seed (B,) int64, on the CPU.
+    """Noise (B, *shape) and one more normal number (B,) a sample, each from its own seed (B,)
+    int64, on the CPU.
 
-    A sample's draw does not depend on its neighbours, on the batch size, on the rank or on the device.
+    A sample's draw does not depend on its neighbours, on the batch size, on the rank or on the
+    device.
     """
     noise, extra = torch.empty(len(seeds), *shape), torch.empty(len(seeds))
     for row, seed in enumerate(seeds.tolist()):
@@ -90,8 +98,12 @@ def sample_noise(seeds: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]
     return noise, extra
 
 
-# E |v - v_hat|^2 of the best linear-Gaussian guess for x0 ~ N(0, 1): v_hat = E[v | x_t] = (2t - 1) / ((1-t)^2 + t^2) x_t
+# E |v - v_hat|^2 of the best linear-Gaussian guess for x0 ~ N(0, 1): v_hat = E[v | x_t] = (2t - 1)
+# / ((1-t)^2 + t^2) x_t
 def gaussian_baseline(t: Tensor) -> Tensor:
-    """Velocity error of the optimal predictor of white unit-variance data: what a prior has to beat at each t."""
+    """Velocity error of the optimal predictor of white unit-variance data:
+
+    what a prior has to beat at each t.
+    """
     power = (1.0 - t).square() + t.square()
     return 2.0 - (2.0 * t - 1.0).square() / power

@@ -1,7 +1,9 @@
-"""`python -m lit_mimdit data latents`: what the VAE makes of shards of tiles, stored, so that training skips the VAE.
+"""`python -m lit_mimdit data latents`: what the VAE makes of shards of tiles, stored, so that
+training skips the VAE.
 
-A latent depends on all of the image that the VAE sees and on its orientation, so latents are those of whole tiles, which training then uses
-as its crops, in each of the orientations that the augmentation draws.
+A latent depends on all of the image that the VAE sees and on its orientation, so latents are those
+of whole tiles, which training then uses as its crops, in each of the orientations that the
+augmentation draws.
 """
 
 import hashlib
@@ -39,30 +41,46 @@ def latents(
     dtype: Literal["float32", "float16"] = "float16",
     device: str = "auto",
 ) -> None:
-    """Encode shards of tiles with a VAE and write the latents as shards, for training that skips the VAE.
+    """Encode shards of tiles with a VAE and write the latents as shards, for training that skips
+    the VAE.
 
-    Cut the tiles at the size of the training crop first: `data shard --tile 512`. Training then takes the same tiles in the same order as
-    from the shards of images, with the latents of their LQ and GT: mode and log-variance. The same command goes on where it was stopped.
+    Cut the tiles at the size of the training crop first: `data shard --tile 512`. Training then
+    takes the same tiles in the same order as from the shards of images, with the latents of their
+    LQ and GT: mode and log-variance. The same command goes on where it was stopped.
 
     Args:
         source: folder of shards of images with tiles
         destination: folder for the shards of latents; made if it does not exist
         backbone: nano, a diffusers folder of SD3.5, or a hub id: whose VAE encodes
-        backbone_dtype: precision the VAE computes in, best that of the training's model.init_args.backbone_dtype
-        augment: the training's augmentation, each of whose orientations is stored: none takes 1, flip 2, dihedral 8 times the room
+        backbone_dtype: precision the VAE computes in, best that of the training's
+            model.init_args.backbone_dtype
+        augment: the training's augmentation, each of whose orientations is stored: none takes 1,
+            flip 2, dihedral 8 times the room
         dtype: precision of the stored latents
         device: cpu, cuda, ... or auto
     """
     images = ShardSource(str(source))
     if images.latents or images.tile is None:
         what = "latents already" if images.latents else "whole images"
-        raise ValueError(f"{source} holds {what}: give shards of tiles, written with `python -m lit_mimdit data shard --tile CROP`")
+        raise ValueError(
+            f"{source} holds {what}: give shards of tiles, written with `python -m lit_mimdit data"
+            " shard --tile CROP`"
+        )
     place = choose_device(device)
     vae = load_vae(backbone, getattr(torch, backbone_dtype)).to(place)
     factor = downsampling(vae)
     if images.tile % (2 * factor):
-        raise ValueError(f"{source} holds tiles of {images.tile} pixels, and latents need a multiple of {2 * factor}: cut other tiles")
-    settings = {"tile": images.tile, "augment": augment, "dtype": dtype, "backbone": backbone, "vae": vae_identity(vae)}
+        raise ValueError(
+            f"{source} holds tiles of {images.tile} pixels, and latents need a multiple of"
+            f" {2 * factor}: cut other tiles"
+        )
+    settings = {
+        "tile": images.tile,
+        "augment": augment,
+        "dtype": dtype,
+        "backbone": backbone,
+        "vae": vae_identity(vae),
+    }
     manifest = images.manifest
     start(destination, settings, [(shard.name, shard.sha256) for shard in manifest.shards])
     failed: list[tuple[str, str]] = []
@@ -77,7 +95,13 @@ def latents(
 
 
 def write_latents(
-    folder: Path, number: int, images: ShardSource, vae: AutoencoderKL, augment: Augment, dtype: torch.dtype, bar: tqdm
+    folder: Path,
+    number: int,
+    images: ShardSource,
+    vae: AutoencoderKL,
+    augment: Augment,
+    dtype: torch.dtype,
+    bar: tqdm,
 ) -> None:
     """One shard of latents, with the pairs and tiles of the images' shard of the same number."""
     with ShardWriter(folder, number) as writer:
@@ -85,7 +109,9 @@ def write_latents(
             pair = images.about(index)
             try:
                 height, width, tiles = images.tiles(index)
-                writer.add(pair, height, width, list(_encoded(vae, tiles, images.tile, augment, dtype)))
+                writer.add(
+                    pair, height, width, list(_encoded(vae, tiles, images.tile, augment, dtype))
+                )
             except ImageError as error:  # the pair keeps its place, without tiles: training draws the same stand-in as from the images
                 writer.add(pair, 0, 0, [])
                 writer.failed.append((pair.id, str(error)))
@@ -93,38 +119,58 @@ def write_latents(
 
 
 def _encoded(
-    vae: AutoencoderKL, tiles: list[tuple[Box, np.ndarray, np.ndarray]], side: int, augment: Augment, dtype: torch.dtype
+    vae: AutoencoderKL,
+    tiles: list[tuple[Box, np.ndarray, np.ndarray]],
+    side: int,
+    augment: Augment,
+    dtype: torch.dtype,
 ) -> Iterator[tuple[Box, list[Member]]]:
     for box, lq, gt in tiles:
         if (box.height, box.width) != (side, side):
             continue  # of an image smaller than a tile: smaller than the crop, too
         turns = SYMMETRIES[augment] // 2 if augment == "dihedral" else 1
-        orientations = [(bool(number // turns), number % turns) for number in range(SYMMETRIES[augment])]
+        orientations = [
+            (bool(number // turns), number % turns) for number in range(SYMMETRIES[augment])
+        ]
         members = []
         for number, symmetry in enumerate(orientations):
             pair = torch.stack([to_tensor(augment_array(image, *symmetry)) for image in (lq, gt)])
             mode, logvar = (part.to(dtype).cpu() for part in posterior(vae, pair.to(vae.device)))
             tensors = {"lq": mode[0], "gt": mode[1], "lq_logvar": logvar[0], "gt_logvar": logvar[1]}
-            members.append((f"v{number}.safetensors", save({name: tensor.contiguous() for name, tensor in tensors.items()})))
+            members.append(
+                (
+                    f"v{number}.safetensors",
+                    save({name: tensor.contiguous() for name, tensor in tensors.items()}),
+                )
+            )
         yield box, members
 
 
 @torch.no_grad()
 def posterior(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mode and log-variance, float32, of the latents of images (B, 3, H, W), shifted and scaled as `models.latents.encode` does it.
+    """Mode and log-variance, float32, of the latents of images (B, 3, H, W), shifted and scaled as
+    `models.latents.encode` does it.
 
     A latent z = (mean - shift) * scale has the log-variance logvar + 2 ln(scale).
     """
-    found, scale = vae.encode((images * 2.0 - 1.0).to(vae.dtype)).latent_dist, vae.config.scaling_factor
+    found, scale = (
+        vae.encode((images * 2.0 - 1.0).to(vae.dtype)).latent_dist,
+        vae.config.scaling_factor,
+    )
     mode = (found.mode().float() - (vae.config.shift_factor or 0.0)) * scale
     return mode, found.logvar.float() + 2 * math.log(scale)
 
 
 def vae_identity(vae: AutoencoderKL) -> str:
-    """Hash of a VAE's encoder and of what its latents are scaled by, the same whichever precision it was loaded in (bfloat16 or more)."""
+    """Hash of a VAE's encoder and of what its latents are scaled by, the same whichever precision
+    it was loaded in (bfloat16 or more).
+    """
     digest = hashlib.sha256(repr((vae.config.shift_factor, vae.config.scaling_factor)).encode())
     for name, tensor in sorted(vae.encoder.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().bfloat16().contiguous().view(torch.int16).numpy().tobytes())
+        digest.update(
+            name.encode()
+            + tensor.detach().cpu().bfloat16().contiguous().view(torch.int16).numpy().tobytes()
+        )
     return digest.hexdigest()[:16]
 
 
@@ -133,6 +179,7 @@ def require_same_vae(vae: AutoencoderKL, data: Any) -> None:
     manifest: Manifest | None = getattr(data, "latents_of", None)
     if manifest is not None and manifest.settings["vae"] != vae_identity(vae):
         raise ValueError(
-            f"data.train holds latents of the VAE of {manifest.settings['backbone']!r}, and model.backbone has another: "
-            f"write them again with `python -m lit_mimdit data latents --backbone ...`"
+            f"data.train holds latents of the VAE of {manifest.settings['backbone']!r}, and"
+            " model.backbone has another: write them again with `python -m lit_mimdit data latents"
+            " --backbone ...`"
         )

@@ -1,4 +1,7 @@
-"""When another process of the run no longer answers: its node is gone, cut off or stuck, or it was killed."""
+"""When another process of the run no longer answers:
+
+its node is gone, cut off or stuck, or it was killed.
+"""
 
 import os
 import re
@@ -6,17 +9,26 @@ import socket
 
 import torch.distributed as dist
 
-# gloo raises plain RuntimeErrors, which name its source files; NCCL's and the store's are DistErrors
-GLOO = re.compile(r"\bgloo/|Gloo\b|Connection (?:reset|closed) by peer|Application timeout caused pair closure")
+# gloo raises plain RuntimeErrors, which name its source files; NCCL's and the store's are
+# DistErrors
+GLOO = re.compile(
+    r"\bgloo/|Gloo\b|Connection (?:reset|closed) by peer|Application timeout caused pair closure"
+)
 
 
 def lost_contact(error: RuntimeError) -> str | None:
-    """One line for the user if `error` is a failed or timed-out exchange between processes, or None."""
+    """One line for the user if `error` is a failed or timed-out exchange between processes, or
+    None.
+    """
     text = " ".join(str(error).split())
     if not isinstance(error, dist.DistError) and not GLOO.search(text):
         return None
-    where = f"rank {os.environ.get('SLURM_PROCID') or os.environ.get('RANK') or 'unknown'} on {socket.gethostname()}"
+    where = (
+        f"rank {os.environ.get('SLURM_PROCID') or os.environ.get('RANK') or 'unknown'} on"
+        f" {socket.gethostname()}"
+    )
     return (
-        f"{where}: another process failed, or did not answer within the strategy's timeout ({text[:200]}). The output of the one that "
-        "failed first says why; the same command with `resume: auto` goes on from the last checkpoint"
+        f"{where}: another process failed, or did not answer within the strategy's timeout"
+        f" ({text[:200]}). The output of the one that failed first says why; the same command with"
+        " `resume: auto` goes on from the last checkpoint"
     )

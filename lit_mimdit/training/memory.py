@@ -1,7 +1,8 @@
 """How much memory a training step takes on each device, without weights, data or a device.
 
-The step itself is run on tensors that have shapes and no values (PyTorch's FakeTensorMode), and what is alive is added up; parameters,
-gradients and optimizer states follow from the strategy by arithmetic.
+The step itself is run on tensors that have shapes and no values (PyTorch's FakeTensorMode), and
+what is alive is added up; parameters, gradients and optimizer states follow from the strategy by
+arithmetic.
 """
 
 import weakref
@@ -26,15 +27,20 @@ from lit_mimdit.training.module import MiMDiTModule
 
 BUCKET = 200_000_000  # elements of ZeRO's buckets, and those that stage 3 keeps gathered: Lightning's defaults
 LIVE = 1_000_000_000
-ATTENTION = torch.ops.aten._scaled_dot_product_efficient_attention.default  # as much memory as the flash kernels, and it takes a mask
+ATTENTION = (
+    torch.ops.aten._scaled_dot_product_efficient_attention.default
+)  # as much memory as the flash kernels, and it takes a mask
 
 
 class Alive(TorchDispatchMode):
-    """Adds up the storages that operations make, until they are freed. peak, live: bytes; flops: of all operations.
+    """Adds up the storages that operations make, until they are freed. peak, live: bytes; flops: of
+    all operations.
 
-    What is an operation's input before any made it was there before: a view of it, such as a transposed weight, is no new storage.
+    What is an operation's input before any made it was there before: a view of it, such as a
+    transposed weight, is no new storage.
 
-    PyTorch's FlopCounterMode would keep what gradient checkpointing recomputes alive: its hooks hold the tensors.
+    PyTorch's FlopCounterMode would keep what gradient checkpointing recomputes alive: its hooks
+    hold the tensors.
     """
 
     def __init__(self) -> None:
@@ -69,14 +75,20 @@ class Alive(TorchDispatchMode):
 
 @contextmanager
 def attention(math: bool) -> Iterator[None]:
-    """Attention by a kernel that does not keep the N x N matrix, or by the one that does ("math"), also where the backward pass recomputes.
+    """Attention by a kernel that does not keep the N x N matrix, or by the one that does ("math"),
+    also where the backward pass recomputes.
 
-    Left to itself PyTorch takes "math" for tensors without values. A mode of torch.overrides would not reach into the backward pass.
+    Left to itself PyTorch takes "math" for tensors without values. A mode of torch.overrides would
+    not reach into the backward pass.
     """
 
-    def compute(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> Tensor:
+    def compute(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any
+    ) -> Tensor:
         if math:
-            return torch.ops.aten._scaled_dot_product_attention_math(query, key, value, attn_mask)[0]
+            return torch.ops.aten._scaled_dot_product_attention_math(query, key, value, attn_mask)[
+                0
+            ]
         if attn_mask is not None:
             attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:-1], key.shape[-2])
         return ATTENTION(query, key, value, attn_mask, torch.is_grad_enabled())[0]
@@ -91,33 +103,47 @@ def attention(math: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step of one device asks for. activations: bytes beside parameters and their gradients, at the peak.
-    flops: of forward and backward."""
+    """What one training step of one device asks for. activations: bytes beside parameters and their
+    gradients, at the peak. flops: of forward and backward."""
 
     activations: int
     flops: int
 
 
 def collects(config: BranchConfig, gpu: bool, stage: int) -> bool:
-    """Whether each image's sub-experts' weights are collected and all images computed at once, see MiM."""
+    """Whether each image's sub-experts' weights are collected and all images computed at once, see
+    MiM.
+    """
     return gpu and stage < 3 and config.inter.router == "dense" and config.intra.experts > 1
 
 
 def as_computed(config: BranchConfig) -> BranchConfig:
-    """The branch with as many sub-experts as an image chooses, all of them computed: which they are is not known without values.
+    """The branch with as many sub-experts as an image chooses, all of them computed: which they are
+    is not known without values.
 
-    Nor is which group an Inter router of one group takes: all groups are computed, and the step is an upper bound. Where weights are
-    collected, all of this is known.
+    Nor is which group an Inter router of one group takes: all groups are computed, and the step is
+    an upper bound. Where weights are collected, all of this is known.
     """
     config, intra = replace(config, inter=replace(config.inter, router="dense")), config.intra
     if intra.router == "dense":
         return config
-    return replace(config, intra=replace(intra, experts=intra.top_k, top_k=intra.top_k, router="dense"))
+    return replace(
+        config, intra=replace(intra, experts=intra.top_k, top_k=intra.top_k, router="dense")
+    )
 
 
 def meta_module(settings: dict[str, Any], geometry: Geometry) -> MiMDiTModule:
     """The experiment on the meta device, with the empty prompt."""
-    module = MiMDiTModule(**(settings | {"init": None, "prompt": None, "sampling": replace(settings["sampling"], guidance=1.0)}))
+    module = MiMDiTModule(
+        **(
+            settings
+            | {
+                "init": None,
+                "prompt": None,
+                "sampling": replace(settings["sampling"], guidance=1.0),
+            }
+        )
+    )
     module.log = module.log_dict = lambda *args, **options: None
     with torch.device("meta"):
         module.assemble(meta_backbone(settings["backbone"], geometry, module.backbone_dtype))
@@ -125,18 +151,29 @@ def meta_module(settings: dict[str, Any], geometry: Geometry) -> MiMDiTModule:
 
 
 def imagine(module: nn.Module) -> None:
-    """Parameters and buffers of the meta device as fake ones, which autocast takes for the CPU's; within a FakeTensorMode."""
+    """Parameters and buffers of the meta device as fake ones, which autocast takes for the CPU's;
+    within a FakeTensorMode.
+    """
     for part in module.modules():
         for name, p in part._parameters.items():
             if p is not None:
-                part._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
+                part._parameters[name] = nn.Parameter(
+                    torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad
+                )
         for name, buffer in part._buffers.items():
             if buffer is not None:
                 part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
 def simulate(
-    settings: dict[str, Any], geometry: Geometry, *, batch: int, crop: int, precision: str, stage: int = 0, gpu: bool = False
+    settings: dict[str, Any],
+    geometry: Geometry,
+    *,
+    batch: int,
+    crop: int,
+    precision: str,
+    stage: int = 0,
+    gpu: bool = False,
 ) -> Step:
     """Run `MiMDiTModule.training_step` and its backward pass without values.
 
@@ -146,13 +183,21 @@ def simulate(
         batch: pairs that a device takes at once.
         crop: side of the crops in pixels.
         precision: of the trainer.
-        stage: of ZeRO, or 0. DeepSpeed keeps the branch itself in the trainer's 16 bits in place of autocast.
+        stage: of ZeRO, or 0. DeepSpeed keeps the branch itself in the trainer's 16 bits in place of
+            autocast.
         gpu: whether the device is one, which computes sub-experts in another way than a CPU.
     """
-    low = {"bf16-mixed": torch.bfloat16, "bf16-true": torch.bfloat16, "16-mixed": torch.float16, "16-true": torch.float16}.get(precision)
+    low = {
+        "bf16-mixed": torch.bfloat16,
+        "bf16-true": torch.bfloat16,
+        "16-mixed": torch.float16,
+        "16-true": torch.float16,
+    }.get(precision)
     seeds, sharded, branch = torch.arange(batch), stage > 0, settings["branch"]
     at_once = collects(branch, gpu, stage)
-    module = meta_module(settings | {"branch": branch if at_once else as_computed(branch)}, geometry)
+    module = meta_module(
+        settings | {"branch": branch if at_once else as_computed(branch)}, geometry
+    )
     for mim in module.network.branch.mims:
         mim.as_on_gpu = at_once
     if low is not None and (sharded or precision.endswith("true")):
@@ -162,10 +207,16 @@ def simulate(
         module.prompts.fixed = module.network.prompt
         images = {name: torch.empty(batch, 3, crop, crop) for name in ("lq", "gt")}
         data = images | {"seed": seeds, "id": [""] * batch, "degradation": [""] * batch}
-        autocast = torch.autocast("cpu", low) if low is not None and not sharded and precision.endswith("mixed") else nullcontext()
+        autocast = (
+            torch.autocast("cpu", low)
+            if low is not None and not sharded and precision.endswith("mixed")
+            else nullcontext()
+        )
         parameters = [p for p in module.parameters() if p.requires_grad]
         for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)  # of the step before: they are there throughout
+            parameter.grad = torch.zeros_like(
+                parameter
+            )  # of the step before: they are there throughout
         with attention(module.kernels == [SDPBackend.MATH]), Alive() as alive:
             with autocast:
                 loss = module.training_step(data, 0)["loss"]
@@ -175,7 +226,10 @@ def simulate(
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the model, in bytes and numbers. frozen_bytes: parameters and buffers that do not train; trained: number of parameters that do."""
+    """Of the model, in bytes and numbers.
+
+    frozen_bytes: parameters and buffers that do not train; trained: number of parameters that do.
+    """
 
     frozen_bytes: int
     frozen: int
@@ -186,7 +240,9 @@ def sizes_of(module: nn.Module) -> Sizes:
     frozen = [p for p in module.parameters() if not p.requires_grad]
     state = frozen + list(module.buffers())
     return Sizes(
-        sum(t.nbytes for t in state), sum(p.numel() for p in frozen), sum(p.numel() for p in module.parameters() if p.requires_grad)
+        sum(t.nbytes for t in state),
+        sum(p.numel() for p in frozen),
+        sum(p.numel() for p in module.parameters() if p.requires_grad),
     )
 
 
@@ -206,18 +262,29 @@ class Static:
         return self.frozen + self.trained + self.gradients + self.optimizer + self.average
 
 
-def static(sizes: Sizes, *, stage: int, offload: bool, world: int, precision: str, average: bool) -> Static:
+def static(
+    sizes: Sizes, *, stage: int, offload: bool, world: int, precision: str, average: bool
+) -> Static:
     """What the strategy keeps where.
 
-    stage 0 is one process or DDP: everything everywhere, in 32 bits, and DDP's buckets beside the gradients. ZeRO keeps the parameters in
-    the trainer's precision, and a 32-bit copy of them beside Adam's two moments, in parts; its gradients are reduced through two buckets.
-    Stage 2 keeps a part of them, stage 3 also parts of all parameters, frozen ones too, and gathers up to 10^9 of them at a time.
+    stage 0 is one process or DDP: everything everywhere, in 32 bits, and DDP's buckets beside the
+        gradients. ZeRO keeps the parameters in
+    the trainer's precision, and a 32-bit copy of them beside Adam's two moments, in parts; its
+    gradients are reduced through two buckets. Stage 2 keeps a part of them, stage 3 also parts of
+    all parameters, frozen ones too, and gathers up to 10^9 of them at a time.
     """
     trained, frozen = sizes.trained, sizes.frozen_bytes
     if stage == 0:
         size = 2 if precision.endswith("true") and precision != "32-true" else 4
         gradients = size * trained * (2 if world > 1 else 1)
-        return Static(frozen, size * trained, gradients, 2 * size * trained, size * trained if average else 0, 0)
+        return Static(
+            frozen,
+            size * trained,
+            gradients,
+            2 * size * trained,
+            size * trained if average else 0,
+            0,
+        )
     size = 4 if precision == "32-true" else 2
     part = -(-trained // world)
     states = 4 * part + 8 * part  # master copy and moments
@@ -229,4 +296,11 @@ def static(sizes: Sizes, *, stage: int, offload: bool, world: int, precision: st
         parameters = size * part
         gathered = min(LIVE, sizes.frozen + trained) * (sizes.frozen_bytes / max(1, sizes.frozen))
         frozen = round(frozen / world + (gathered if world > 1 else 0))
-    return Static(frozen, parameters, gradients, 0 if offload else states, 0 if offload else averages, states + averages if offload else 0)
+    return Static(
+        frozen,
+        parameters,
+        gradients,
+        0 if offload else states,
+        0 if offload else averages,
+        states + averages if offload else 0,
+    )

@@ -20,8 +20,8 @@ class OptimizerConfig:
         weight_decay: L2 penalty (adam) or decoupled decay (adamw).
         warmup_steps: optimizer steps over which the rate rises linearly from 0.
         schedule: "constant" (the paper's fixed rate) or "cosine" to 0 at the trainer's last step.
-        lr_scale: multiplies the rate of every parameter whose dotted name contains the key as one of its parts,
-            e.g. {zero_linear: 10, router: 1}. A key that matches nothing is an error.
+        lr_scale: multiplies the rate of every parameter whose dotted name contains the key as one
+            of its parts, e.g. {zero_linear: 10, router: 1}. A key that matches nothing is an error.
     """
 
     lr: float
@@ -41,17 +41,24 @@ class OptimizerConfig:
             raise ValueError(f"optimizer.betas is {self.betas}: both must lie in [0, 1)")
 
 
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+) -> list[dict[str, Any]]:
     """Trainable parameters grouped by their learning rate; each group carries its `name`."""
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
         key = next((k for k in config.lr_scale if k in name.split(".")), "rest")
-        groups.setdefault(key, {"params": [], "lr": config.lr * config.lr_scale.get(key, 1.0), "name": key})["params"].append(parameter)
+        groups.setdefault(
+            key, {"params": [], "lr": config.lr * config.lr_scale.get(key, 1.0), "name": key}
+        )["params"].append(parameter)
     unused = [k for k in config.lr_scale if k not in groups]
     if unused:
-        raise ValueError(f"optimizer.lr_scale names {unused}, which no trained parameter has as a part of its name")
+        raise ValueError(
+            f"optimizer.lr_scale names {unused}, which no trained parameter has as a part of its"
+            " name"
+        )
     if not groups:
         raise ValueError("nothing to train: no parameter requires a gradient")
     return list(groups.values())
@@ -60,7 +67,8 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], config: Optimize
 def lr_factor(step: int, *, warmup_steps: int, schedule: str, total_steps: float) -> float:
     """Multiplier of the learning rate at an optimizer step (counted from 0).
 
-    Linear warm-up (step + 1) / warmup_steps, then 1 or (1 + cos(pi u)) / 2, u = share of the steps after the warm-up.
+    Linear warm-up (step + 1) / warmup_steps, then 1 or (1 + cos(pi u)) / 2, u = share of the steps
+    after the warm-up.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -70,13 +78,32 @@ def lr_factor(step: int, *, warmup_steps: int, schedule: str, total_steps: float
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
-def configure(named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, total_steps: float) -> dict[str, Any]:
-    """What LightningModule.configure_optimizers returns: the optimizer and a schedule advanced every step."""
+def configure(
+    named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, total_steps: float
+) -> dict[str, Any]:
+    """What LightningModule.configure_optimizers returns:
+
+    the optimizer and a schedule advanced every step.
+    """
     if config.schedule == "cosine" and not math.isfinite(total_steps):
-        raise ValueError("optimizer.schedule is cosine, but the run has no end: set trainer.max_steps or trainer.max_epochs")
+        raise ValueError(
+            "optimizer.schedule is cosine, but the run has no end: set trainer.max_steps or"
+            " trainer.max_epochs"
+        )
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
-    optimizer = kind(parameter_groups(named, config), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+    optimizer = kind(
+        parameter_groups(named, config),
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: lr_factor(step, warmup_steps=config.warmup_steps, schedule=config.schedule, total_steps=total_steps)
+        optimizer,
+        lambda step: lr_factor(
+            step,
+            warmup_steps=config.warmup_steps,
+            schedule=config.schedule,
+            total_steps=total_steps,
+        ),
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -11,7 +11,10 @@ from lit_mimdit.training.checkpoint import KEY, read_checkpoint
 
 
 def problem_of(path: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from, or None: every byte is checked against its checksum, and it must be of a run."""
+    """Why a checkpoint cannot be resumed from, or None:
+
+    every byte is checked against its checksum, and it must be of a run.
+    """
     try:
         with zipfile.ZipFile(path) as file:
             broken = file.testzip()
@@ -23,16 +26,23 @@ def problem_of(path: Path) -> str | None:
         missing = {KEY, "loops", "optimizer_states"} - read_checkpoint(path).keys()
     except ValueError as error:
         return str(error)
-    return f"{path}: no checkpoint of a run, {', '.join(sorted(missing))} missing" if missing else None
+    return (
+        f"{path}: no checkpoint of a run, {', '.join(sorted(missing))} missing" if missing else None
+    )
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
-    """The youngest checkpoint of a folder that is whole, and what is wrong with those that are younger, and with unfinished files."""
+    """The youngest checkpoint of a folder that is whole, and what is wrong with those that are
+    younger, and with unfinished files.
+    """
     problems = [
-        f"{part}: {part.stat().st_size / 2**20:.1f} MiB of a checkpoint that was never finished; delete it"
+        f"{part}: {part.stat().st_size / 2**20:.1f} MiB of a checkpoint that was never finished;"
+        " delete it"
         for part in sorted(folder.glob(".*.part"))
     ]
-    for path in sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in sorted(
+        folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True
+    ):
         problem = problem_of(path)
         if problem is None:
             return path, problems
@@ -41,27 +51,40 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def checkpoint_to_resume(resume: str, folders: list[str | Path | None]) -> Path | None:
-    """What the option `resume` means: "auto" looks through `folders` and names what is broken there; else a path.
+    """What the option `resume` means: "auto" looks through `folders` and names what is broken
+    there; else a path.
 
     ValueError if the path is none, or if "auto" has no folder to look into.
     """
     if resume != "auto":
         path = Path(resume)
-        problem = problem_of(path) if path.is_file() else f"{resume!r} is neither auto, nor never, nor a file"
+        problem = (
+            problem_of(path)
+            if path.is_file()
+            else f"{resume!r} is neither auto, nor never, nor a file"
+        )
         if problem is not None:
             raise ValueError(f"resume: {problem}")
         return path
     known = [Path(folder) for folder in folders if folder]
     if not known:
-        raise ValueError("resume is auto, but no ModelCheckpoint in trainer.callbacks has a dirpath: set it, or resume: never")
+        raise ValueError(
+            "resume is auto, but no ModelCheckpoint in trainer.callbacks has a dirpath: set it, or"
+            " resume: never"
+        )
     found = [newest_valid(folder) for folder in known if folder.is_dir()]
     for problem in (problem for _, problems in found for problem in problems):
         rank_zero_warn(f"resume: skipped {problem}")
-    return max((path for path, _ in found if path is not None), key=lambda path: path.stat().st_mtime_ns, default=None)
+    return max(
+        (path for path, _ in found if path is not None),
+        key=lambda path: path.stat().st_mtime_ns,
+        default=None,
+    )
 
 
 class SameStart(L.Callback):
-    """Stops the run if its processes do not start from the same checkpoint: then their folders are not one.
+    """Stops the run if its processes do not start from the same checkpoint: then their folders are
+    not one.
 
     Args:
         path: what this process found.
@@ -78,6 +101,6 @@ class SameStart(L.Callback):
         other = next((rank for rank, name in enumerate(found) if name != found[0]), None)
         if other is not None:
             raise ValueError(
-                f"resume: rank 0 found {found[0]}, rank {other} found {found[other]}: the checkpoints' folder must be on a file system "
-                "that all nodes share"
+                f"resume: rank 0 found {found[0]}, rank {other} found {found[other]}: the"
+                " checkpoints' folder must be on a file system that all nodes share"
             )

@@ -8,7 +8,9 @@ T = TypeVar("T")
 
 
 def build(kind: type[T], values: dict[str, Any]) -> T:
-    """An instance of `kind` from nested plain values; an unknown key or a wrong type is a ValueError that names it."""
+    """An instance of `kind` from nested plain values; an unknown key or a wrong type is a
+    ValueError that names it.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "value")
     try:

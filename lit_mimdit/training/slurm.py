@@ -6,7 +6,10 @@ import signal
 import subprocess
 from collections.abc import Mapping
 
-GOES_ON = ("RUNNING", "TIMEOUT")  # states in which a job that was told to end may start again; not CANCELLED, not PREEMPTED
+GOES_ON = (
+    "RUNNING",
+    "TIMEOUT",
+)  # states in which a job that was told to end may start again; not CANCELLED, not PREEMPTED
 
 
 def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
@@ -27,10 +30,12 @@ def _scontrol(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def requeue(number: int) -> str | None:
-    """Put this job back into the queue after signal `number`, and say what happened; None outside Slurm and after Ctrl-C.
+    """Put this job back into the queue after signal `number`, and say what happened; None outside
+    Slurm and after Ctrl-C.
 
-    SIGUSR1 is only ever sent because somebody asked for it (`#SBATCH --signal=USR1@120`). SIGTERM also comes from scancel, which must
-    be obeyed, and with a preemption, after which Slurm itself starts the job again: there the job's state decides.
+    SIGUSR1 is only ever sent because somebody asked for it (`#SBATCH --signal=USR1@120`). SIGTERM
+    also comes from scancel, which must be obeyed, and with a preemption, after which Slurm itself
+    starts the job again: there the job's state decides.
     """
     job = job_id()
     if job is None or number == signal.SIGINT:
@@ -44,5 +49,8 @@ def requeue(number: int) -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"Job {job} could not be requeued ({error}); sbatch it again, and it goes on."
     if done.returncode:
-        return f"Job {job} could not be requeued ({done.stderr.strip()}); sbatch it again, and it goes on."
+        return (
+            f"Job {job} could not be requeued ({done.stderr.strip()}); sbatch it again, and it"
+            " goes on."
+        )
     return f"Job {job} is back in the queue."

@@ -1,11 +1,14 @@
-"""Training over many processes: DeepSpeed's ZeRO by name, with checkpoints that do not know how many processes wrote them.
+"""Training over many processes: DeepSpeed's ZeRO by name, with checkpoints that do not know how
+many processes wrote them.
 
-`trainer.strategy: zero1 | zero2 | zero3` shard the optimizer's state, also the gradients, also the parameters (the frozen backbone's
-too) over the processes; `_offload` keeps the optimizer's state in the memory of the host. `ddp` is Lightning's own.
+`trainer.strategy: zero1 | zero2 | zero3` shard the optimizer's state, also the gradients, also the
+parameters (the frozen backbone's too) over the processes; `_offload` keeps the optimizer's state in
+the memory of the host. `ddp` is Lightning's own.
 
-DeepSpeed's own checkpoints are folders for one number of processes and one stage, hold pickled code and are not written atomically.
-Here the processes put their parts together instead (the trained branch is small), and the first one writes the same file that a
-single process would: it resumes under every strategy and number of processes, and everything that reads checkpoints reads it.
+DeepSpeed's own checkpoints are folders for one number of processes and one stage, hold pickled code
+and are not written atomically. Here the processes put their parts together instead (the trained
+branch is small), and the first one writes the same file that a single process would: it resumes
+under every strategy and number of processes, and everything that reads checkpoints reads it.
 """
 
 import itertools
@@ -27,7 +30,10 @@ DEFAULT_TIMEOUT = timedelta(minutes=10)
 
 
 class FullPrecisionInputs(DeepSpeedPrecision):
-    """DeepSpeed's precision without its rounding of every input: references would be scored in 16 bits, and the network casts itself."""
+    """DeepSpeed's precision without its rounding of every input:
+
+    references would be scored in 16 bits, and the network casts itself.
+    """
 
     def convert_input(self, data: Any) -> Any:
         return data
@@ -37,10 +43,12 @@ class ZeRO(DeepSpeedStrategy):
     """DeepSpeed's ZeRO on GPUs, for Adam and AdamW.
 
     Args:
-        stage: 1 shards the optimizer's state over the processes, 2 the gradients as well, 3 the parameters as well.
+        stage: 1 shards the optimizer's state over the processes, 2 the gradients as well, 3 the
+            parameters as well.
         offload: keep the optimizer's state in the host's memory, and compute its step there.
         timeout: how long a process waits for the others before the run fails, as H:MM:SS.
-        config: further DeepSpeed options, such as {zero_optimization: {reduce_bucket_size: 100000000}}; they win over those chosen here.
+        config: further DeepSpeed options, such as {zero_optimization: {reduce_bucket_size:
+            100000000}}; they win over those chosen here.
         parallel_devices: set by Lightning.
         cluster_environment: set by Lightning.
         process_group_backend: "nccl" by default.
@@ -84,14 +92,20 @@ class ZeRO(DeepSpeedStrategy):
 
     @precision_plugin.setter
     def precision_plugin(self, plugin: Precision | None) -> None:
-        self._precision_plugin = FullPrecisionInputs(plugin.precision) if isinstance(plugin, DeepSpeedPrecision) else plugin
+        self._precision_plugin = (
+            FullPrecisionInputs(plugin.precision)
+            if isinstance(plugin, DeepSpeedPrecision)
+            else plugin
+        )
 
     def setup_distributed(self) -> None:
         super().setup_distributed()
         from deepspeed.utils import groups
 
         # DeepSpeed's copy of the world group would wait for 30 minutes, whatever the timeout here
-        groups._WORLD_GROUP = dist.new_group(ranks=range(dist.get_world_size()), timeout=self._timeout)
+        groups._WORLD_GROUP = dist.new_group(
+            ranks=range(dist.get_world_size()), timeout=self._timeout
+        )
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
@@ -99,32 +113,45 @@ class ZeRO(DeepSpeedStrategy):
 
     @contextmanager
     def model_sharded_context(self) -> Generator[None, None, None]:
-        """Weights are loaded whole, by diffusers, and sharded by `init_deepspeed`: each process holds all of them once, in the host's
-        memory."""
+        """Weights are loaded whole, by diffusers, and sharded by `init_deepspeed`: each process
+        holds all of them once, in the host's memory."""
         self._init_config_if_needed()
         yield
 
     def init_deepspeed(self) -> None:
-        """Only training is sharded: validate, test and predict run as on one device, however many tiles each process has to do."""
+        """Only training is sharded:
+
+        validate, test and predict run as on one device, however many tiles each process has to do.
+        """
         if self.lightning_module.trainer.state.fn == TrainerFn.FITTING:
             super().init_deepspeed()
         else:
             self.model_to_device()
 
-    def _setup_model_and_optimizer(self, model: nn.Module, optimizer: Optimizer | None, lr_scheduler: Any = None) -> Any:
+    def _setup_model_and_optimizer(
+        self, model: nn.Module, optimizer: Optimizer | None, lr_scheduler: Any = None
+    ) -> Any:
         if "bf16" not in self.config and "fp16" not in self.config:
-            low = next((name for name, p in model.named_parameters() if p.dtype != torch.float32), None)
+            low = next(
+                (name for name, p in model.named_parameters() if p.dtype != torch.float32), None
+            )
             if low is not None:
                 raise ValueError(
-                    f"trainer.precision is 32-true, but {low} is kept in 16 bits: under ZeRO set model.backbone_dtype to float32, or "
-                    "trainer.precision to bf16-mixed"
+                    f"trainer.precision is 32-true, but {low} is kept in 16 bits: under ZeRO set"
+                    " model.backbone_dtype to float32, or trainer.precision to bf16-mixed"
                 )
         self._groups = [list(group["params"]) for group in optimizer.param_groups]
         engine, sharded = super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
         self.engine = engine
-        for flat in self._flats(sharded):  # Adam would do so at its first step; checkpoints and averages need it before
+        for flat in self._flats(
+            sharded
+        ):  # Adam would do so at its first step; checkpoints and averages need it before
             step = torch.zeros((), dtype=torch.float32)
-            sharded.optimizer.state[flat] = {"step": step, "exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
+            sharded.optimizer.state[flat] = {
+                "step": step,
+                "exp_avg": torch.zeros_like(flat),
+                "exp_avg_sq": torch.zeros_like(flat),
+            }
         self._link(sharded)
         return engine, sharded
 
@@ -133,7 +160,11 @@ class ZeRO(DeepSpeedStrategy):
     def _flats(self, sharded: Any = None) -> list[Tensor]:
         """This process's parts of the 32-bit parameters, flat; the keys of Adam's state."""
         sharded = sharded or self.engine.optimizer
-        return list(sharded.fp32_partitioned_groups_flat if self.stage == 3 else sharded.single_partition_of_fp32_groups)
+        return list(
+            sharded.fp32_partitioned_groups_flat
+            if self.stage == 3
+            else sharded.single_partition_of_fp32_groups
+        )
 
     def _link(self, sharded: Any) -> None:
         """Let DeepSpeed know all entries of Adam's state (stages 1 and 2 look them up once only)."""
@@ -154,15 +185,28 @@ class ZeRO(DeepSpeedStrategy):
 
     @torch.no_grad()
     def lerp_state(self, key: str, weight: float) -> None:
-        """state = state + weight (parameter - state), each process its own part: no communication."""
+        """state = state + weight (parameter - state), each process its own part:
+
+        no communication.
+        """
         flats = self._flats()
-        torch._foreach_lerp_([self.engine.optimizer.optimizer.state[flat][key] for flat in flats], [f.detach() for f in flats], weight)
+        torch._foreach_lerp_(
+            [self.engine.optimizer.optimizer.state[flat][key] for flat in flats],
+            [f.detach() for f in flats],
+            weight,
+        )
 
     def full(self, parameter: nn.Parameter, key: str | None = MASTER) -> Tensor:
-        """A state of a parameter put together from all processes, float32 of the parameter's shape; all of them must ask."""
+        """A state of a parameter put together from all processes, float32 of the parameter's shape;
+        all of them must ask.
+        """
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-        return safe_get_full_fp32_param(parameter) if key is MASTER else safe_get_full_optimizer_state(parameter, key)
+        return (
+            safe_get_full_fp32_param(parameter)
+            if key is MASTER
+            else safe_get_full_optimizer_state(parameter, key)
+        )
 
     def set_full(self, parameter: nn.Parameter, value: Tensor, key: str | None = MASTER) -> None:
         """The inverse of `full`: each process keeps its part of `value`."""
@@ -173,7 +217,9 @@ class ZeRO(DeepSpeedStrategy):
             safe_set_local_optimizer_state,
         )
 
-        if self.stage == 3:  # DeepSpeed's own would fail where the processes do not divide the parameter
+        if (
+            self.stage == 3
+        ):  # DeepSpeed's own would fail where the processes do not divide the parameter
             size = parameter.ds_tensor.numel()
             flat = nn.functional.pad(value.flatten(), (0, size * self.world_size - value.numel()))
             value = flat[size * self.global_rank : size * (self.global_rank + 1)]
@@ -191,7 +237,12 @@ class ZeRO(DeepSpeedStrategy):
         if "offload_optimizer" in self.config["zero_optimization"]:
             parts: Iterable[Tensor] = [flat.grad for flat in flats]
         else:
-            parts = [part for parts in sharded.averaged_gradients.values() for part in parts or [] if part is not None]
+            parts = [
+                part
+                for parts in sharded.averaged_gradients.values()
+                for part in parts or []
+                if part is not None
+            ]
         squares = [part.detach().float().square().sum().to(self.root_device) for part in parts]
         total = torch.stack(squares).sum() if squares else torch.zeros((), device=self.root_device)
         dist.all_reduce(total)
@@ -201,7 +252,14 @@ class ZeRO(DeepSpeedStrategy):
         """Name of the first trained parameter whose gradient is not finite; all processes must ask."""
         from deepspeed.utils import safe_get_full_grad
 
-        return next((name for name, p in named if p.requires_grad and not torch.isfinite(safe_get_full_grad(p)).all()), None)
+        return next(
+            (
+                name
+                for name, p in named
+                if p.requires_grad and not torch.isfinite(safe_get_full_grad(p)).all()
+            ),
+            None,
+        )
 
     # -- evaluation between the steps: whole parameters (stage 3)
 
@@ -215,19 +273,26 @@ class ZeRO(DeepSpeedStrategy):
             self.engine.optimizer.parameter_offload.setup_zero_stage3_hooks()
 
     def teardown(self) -> None:
-        if self.engine is not None and not self.lightning_module.trainer.interrupted:  # else the other processes may be gone
+        if (
+            self.engine is not None and not self.lightning_module.trainer.interrupted
+        ):  # else the other processes may be gone
             self._gather()
         if self.model is not None:
             self.model = self.lightning_module
         super().teardown()
 
     def _gather(self) -> None:
-        """Whole parameters on every process, and no hooks that exchange them: the processes need not do the same from here on."""
+        """Whole parameters on every process, and no hooks that exchange them:
+
+        the processes need not do the same from here on.
+        """
         if self.stage == 3 and self.engine is not None and self._whole is None:
             import deepspeed
 
             self.engine.optimizer.parameter_offload._remove_module_hooks()
-            self._whole = deepspeed.zero.GatheredParameters(list(self.lightning_module.parameters()))
+            self._whole = deepspeed.zero.GatheredParameters(
+                list(self.lightning_module.parameters())
+            )
             self._whole.__enter__()
 
     # -- checkpoints: one file, as if one process had written it
@@ -237,8 +302,12 @@ class ZeRO(DeepSpeedStrategy):
         named = {name: p for name, p in self.lightning_module.named_parameters() if p.requires_grad}
         return self.collect(named, MASTER)
 
-    def collect(self, named: Mapping[Any, nn.Parameter], key: str | None, everywhere: bool = False) -> dict[Any, Tensor]:
-        """Whole states of parameters, on the CPU of the first process or of all; all processes must ask."""
+    def collect(
+        self, named: Mapping[Any, nn.Parameter], key: str | None, everywhere: bool = False
+    ) -> dict[Any, Tensor]:
+        """Whole states of parameters, on the CPU of the first process or of all; all processes must
+        ask.
+        """
         found = {}
         for name, parameter in named.items():
             whole = self.full(parameter, key)
@@ -254,17 +323,27 @@ class ZeRO(DeepSpeedStrategy):
         if not self.is_global_zero:
             return {}
         step = adam.state[self._flats()[0]]["step"]
-        state = {i: {"step": step.detach().float().cpu().clone()} | {key: moments[key][i] for key in moments} for i in range(len(named))}
+        state = {
+            i: (
+                {"step": step.detach().float().cpu().clone()}
+                | {key: moments[key][i] for key in moments}
+            )
+            for i in range(len(named))
+        }
         indices, groups = iter(range(len(named))), []
         for group, parameters in zip(adam.param_groups, self._groups, strict=True):
             values = {key: value for key, value in group.items() if key != "params"}
             groups.append(values | {"params": [next(indices) for _ in parameters]})
         return {"state": state, "param_groups": groups}
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
+    ) -> None:
         DDPStrategy.save_checkpoint(self, checkpoint, filepath, storage_options)
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, checkpoint_path: Any, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return DDPStrategy.load_checkpoint(self, checkpoint_path, weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -275,7 +354,9 @@ class ZeRO(DeepSpeedStrategy):
         return True
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """The 32-bit parameters (the module was loaded before, in its own precision), the moments and the settings of the groups."""
+        """The 32-bit parameters (the module was loaded before, in its own precision), the moments
+        and the settings of the groups.
+        """
         adam, saved = self.engine.optimizer.optimizer, checkpoint["optimizer_states"][0]
         for name, parameter in self.lightning_module.named_parameters():
             if parameter.requires_grad:
@@ -290,7 +371,10 @@ class ZeRO(DeepSpeedStrategy):
 
 
 class ZeROOnCPU(ZeRO):
-    """The same on CPUs over gloo, to try and to test without GPUs: only what asks for a GPU is answered here."""
+    """The same on CPUs over gloo, to try and to test without GPUs:
+
+    only what asks for a GPU is answered here.
+    """
 
     @property
     def parallel_devices(self) -> list[torch.device] | None:
@@ -298,15 +382,26 @@ class ZeROOnCPU(ZeRO):
 
     @parallel_devices.setter
     def parallel_devices(self, devices: list[torch.device] | None) -> None:
-        self._parallel_devices = [torch.device("cpu", i) for i in range(len(devices))] if devices else devices  # DeepSpeed wants an index
+        self._parallel_devices = (
+            [torch.device("cpu", i) for i in range(len(devices))] if devices else devices
+        )  # DeepSpeed wants an index
 
     def setup_environment(self) -> None:
         import deepspeed.ops
 
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # an all-reduce that would have to be compiled first
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = (
+            False  # an all-reduce that would have to be compiled first
+        )
         DDPStrategy.setup_environment(self)  # DeepSpeedStrategy's refuses whatever is no GPU
 
 
 for _stage, _offload, _cpu in itertools.product((1, 2, 3), (False, True), (False, True)):
     _name = f"zero{_stage}{'_offload' * _offload}{'_cpu' * _cpu}"
-    StrategyRegistry.register(_name, ZeROOnCPU if _cpu else ZeRO, description=_name, stage=_stage, offload=_offload, override=True)
+    StrategyRegistry.register(
+        _name,
+        ZeROOnCPU if _cpu else ZeRO,
+        description=_name,
+        stage=_stage,
+        offload=_offload,
+        override=True,
+    )

@@ -8,7 +8,12 @@ from lit_mimdit.ablation.curves import curves, losses, mean_curve, picture, smoo
 from lit_mimdit.ablation.runs import Run
 from lit_mimdit.ablation.study import Study, Variant
 
-LOSSES = {("full", 0): [4.0, 2.0, 1.0], ("full", 1): [8.0, 4.0, 2.0], ("other", 0): [4.0, 3.0, 2.0], ("other", 1): [8.0, 2.0]}
+LOSSES = {
+    ("full", 0): [4.0, 2.0, 1.0],
+    ("full", 1): [8.0, 4.0, 2.0],
+    ("other", 0): [4.0, 3.0, 2.0],
+    ("other", 1): [8.0, 2.0],
+}
 
 
 @pytest.fixture
@@ -28,7 +33,11 @@ def test_rows_and_means_by_hand(runs, tmp_path):
     steps, values = mean_curve(rows, "full")
     assert steps.tolist() == [9, 19, 29] and values.tolist() == [6.0, 3.0, 1.5]
     steps, values = mean_curve(rows, "other", "full")
-    assert steps.tolist() == [9, 19, 29] and values.tolist() == [1.0, (3 / 2 + 2 / 4) / 2, 2.0], "by seed; the last of one seed"
+    assert steps.tolist() == [9, 19, 29] and values.tolist() == [
+        1.0,
+        (3 / 2 + 2 / 4) / 2,
+        2.0,
+    ], "by seed; the last of one seed"
     assert losses(Run("none", 0, tmp_path)) == {}
 
 
@@ -43,7 +52,13 @@ def test_smoothing_by_hand():
 
 
 def test_a_line_a_variant_and_one_less_where_it_is_divided_by_the_full_models(runs):
-    study = Study("b", "full", {"full": Variant(), "other": Variant(), "not_yet": Variant()}, [0, 1], ["psnr"])
+    study = Study(
+        "b", "full", {"full": Variant(), "other": Variant(), "not_yet": Variant()}, [0, 1], ["psnr"]
+    )
     left, right = picture(study, curves(runs)).axes
-    assert [line.get_label() for line in left.lines] == ["full", "other"] and left.lines[0].get_ydata().tolist() == [6.0, 3.0, 1.5]
-    assert [line.get_label() for line in right.lines if not line.get_label().startswith("_")] == ["other"]
+    assert [line.get_label() for line in left.lines] == ["full", "other"] and left.lines[
+        0
+    ].get_ydata().tolist() == [6.0, 3.0, 1.5]
+    assert [line.get_label() for line in right.lines if not line.get_label().startswith("_")] == [
+        "other"
+    ]

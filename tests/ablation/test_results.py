@@ -25,16 +25,27 @@ SHIFT = {"full": 0.0, "worse": 0.2, "same": 0.0}  # of LPIPS
 @pytest.fixture(scope="module")
 def study() -> Study:
     paper = PaperRow(3, "w/o Intra-MoE")
-    variants = {"full": Variant(), "worse": Variant(lines={"a": 1}, paper=paper), "same": Variant(lines={"a": 2}, paper=paper)}
+    variants = {
+        "full": Variant(),
+        "worse": Variant(lines={"a": 1}, paper=paper),
+        "same": Variant(lines={"a": 2}, paper=paper),
+    }
     return Study("base.yaml", "full", variants, SEEDS, ["lpips", "fid", "psnr"])
 
 
 def features_of(variant: str, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(2.0 * SHIFT[variant], 1.0, (2 * IMAGES, 2048)).astype(np.float32)
+    return (
+        np.random.default_rng(seed)
+        .normal(2.0 * SHIFT[variant], 1.0, (2 * IMAGES, 2048))
+        .astype(np.float32)
+    )
 
 
 def write_test(run, study: Study) -> None:
-    """A finished run: LPIPS and PSNR differ between images, a little between seeds, and between variants by SHIFT."""
+    """A finished run:
+
+    LPIPS and PSNR differ between images, a little between seeds, and between variants by SHIFT.
+    """
     draw, rows = np.random.default_rng([run.seed, len(run.variant)]), []
     features = np.concatenate([features_of(run.variant, run.seed), features_of("full", 99)])
     for number in range(2 * IMAGES):
@@ -44,11 +55,21 @@ def write_test(run, study: Study) -> None:
         rows.append(Row(about[0], "restored", *about[1:], scores=scores, feature=number))
         rows.append(Row(about[0], "reference", *about[1:], feature=2 * IMAGES + number))
     keys = {"status": "computed", "published_weights": True, "cap_pixels": None}
-    metrics = {key: keys | {"label": METRICS[key].label, "version": "", "weights": {}} for key in study.metrics}
+    metrics = {
+        key: keys | {"label": METRICS[key].label, "version": "", "weights": {}}
+        for key in study.metrics
+    }
     about = {"name": "restored", "image_rule": "whole", "restoration": {"commit": "abc"}}
     (run.folder / "test").mkdir(parents=True)
-    write_evaluation(run.folder / "test", about | summarise(rows, features, metrics), rows, prefix="test_")
-    cost = {"trained_parameters": 10, "branch_flops": 20 + len(run.variant), "forward_flops": 40, "image": "64 x 64"}
+    write_evaluation(
+        run.folder / "test", about | summarise(rows, features, metrics), rows, prefix="test_"
+    )
+    cost = {
+        "trained_parameters": 10,
+        "branch_flops": 20 + len(run.variant),
+        "forward_flops": 40,
+        "image": "64 x 64",
+    }
     (run.folder / COST).write_text(json.dumps(cost))
 
 
@@ -62,11 +83,17 @@ def rows(study, tmp_path_factory) -> tuple[list[dict], list, object]:
 
 
 def pick(rows: list[dict], variant: str, metric: str, degradation: str = "all") -> dict:
-    return next(row for row in rows if (row["variant"], row["metric"], row["degradation"]) == (variant, metric, degradation))
+    return next(
+        row
+        for row in rows
+        if (row["variant"], row["metric"], row["degradation"]) == (variant, metric, degradation)
+    )
 
 
 def scores(folder, variant: str, seed: int, column: str, kind: str = "all") -> np.ndarray:
-    with open(folder / "runs" / variant / f"seed{seed}" / "test" / "test_scores.csv", newline="") as file:
+    with open(
+        folder / "runs" / variant / f"seed{seed}" / "test" / "test_scores.csv", newline=""
+    ) as file:
         lines = sorted(csv.DictReader(file), key=lambda line: line["id"])
     return np.array([float(line[column]) for line in lines if kind in ("all", line["degradation"])])
 
@@ -74,17 +101,32 @@ def scores(folder, variant: str, seed: int, column: str, kind: str = "all") -> n
 @pytest.mark.parametrize("kind", ["all", *KINDS])
 def test_differences_are_paired_by_seed_and_image(rows, kind):
     found, _, folder = rows
-    apart = [scores(folder, "worse", s, "restored_lpips", kind) - scores(folder, "full", s, "restored_lpips", kind) for s in SEEDS]
+    apart = [
+        scores(folder, "worse", s, "restored_lpips", kind)
+        - scores(folder, "full", s, "restored_lpips", kind)
+        for s in SEEDS
+    ]
     row = pick(found, "worse", "lpips", kind)
-    assert row["difference"] == pytest.approx(np.mean(apart)) and (row["seeds"], row["images"]) == np.shape(apart)
-    assert 0 < row["low"] < row["difference"] < row["high"] and row["high"] - row["low"] < 0.1, "images differ by more, and cancel"
-    assert row["finding"] == "variant worse" and pick(found, "same", "lpips", kind)["finding"] == "undecided"
+    assert row["difference"] == pytest.approx(np.mean(apart)) and (
+        row["seeds"],
+        row["images"],
+    ) == np.shape(apart)
+    assert 0 < row["low"] < row["difference"] < row["high"] and row["high"] - row["low"] < 0.1, (
+        "images differ by more, and cancel"
+    )
+    assert (
+        row["finding"] == "variant worse"
+        and pick(found, "same", "lpips", kind)["finding"] == "undecided"
+    )
 
 
 def test_fid_is_of_the_set_and_its_interval_over_seeds(rows):
     found, _, _ = rows
     row = pick(found, "worse", "fid")
-    own, full = (np.array([frechet(features_of(v, s), features_of("full", 99)) for s in SEEDS]) for v in ("worse", "full"))
+    own, full = (
+        np.array([frechet(features_of(v, s), features_of("full", 99)) for s in SEEDS])
+        for v in ("worse", "full")
+    )
     mean, low, high = t_interval(own - full)
     assert (row["value"], row["difference"]) == pytest.approx((own.mean(), mean), rel=1e-4)
     assert (row["low"], row["high"]) == pytest.approx((low, high), rel=1e-3)
@@ -97,11 +139,20 @@ def test_verdicts_need_the_whole_interval(rows, study):
     ]  # fmt: skip
     assert finding(1, 2, False) == "variant worse"
     assert verdict(0.1, 0.2, 0.03) == verdict(-0.2, -0.1, -0.03) == "confirmed in the small"
-    assert verdict(-0.2, -0.1, 0.03) == "not confirmed" and verdict(-0.1, 0.2, 0.03) == verdict(0.0, 0.2, 0.03) == "undecided"
+    assert (
+        verdict(-0.2, -0.1, 0.03) == "not confirmed"
+        and verdict(-0.1, 0.2, 0.03) == verdict(0.0, 0.2, 0.03) == "undecided"
+    )
     found, _, _ = rows
-    assert pick(found, "worse", "lpips")["verdict"] == "confirmed in the small" and pick(found, "worse", "psnr")["verdict"] == ""
+    assert (
+        pick(found, "worse", "lpips")["verdict"] == "confirmed in the small"
+        and pick(found, "worse", "psnr")["verdict"] == ""
+    )
     assert pick(found, "worse", "lpips")["paper_difference"] == pytest.approx(0.1873 - 0.1636)
-    assert published_difference(study, "worse", "fid") == (34.5619, 26.8815) and published_difference(study, "full", "fid") is None
+    assert (
+        published_difference(study, "worse", "fid") == (34.5619, 26.8815)
+        and published_difference(study, "full", "fid") is None
+    )
 
 
 def test_files_say_the_same_as_the_rows(rows, study, tmp_path):
@@ -110,16 +161,34 @@ def test_files_say_the_same_as_the_rows(rows, study, tmp_path):
     with open(tmp_path / "results.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == len(found) == 3 * 3 * 3
-    assert float(pick(lines, "worse", "lpips")["low"]) == pytest.approx(pick(found, "worse", "lpips")["low"], rel=1e-5)
+    assert float(pick(lines, "worse", "lpips")["low"]) == pytest.approx(
+        pick(found, "worse", "lpips")["low"], rel=1e-5
+    )
     text, tex = (tmp_path / "results.md").read_text(), (tmp_path / "results.tex").read_text()
     row = pick(found, "worse", "lpips")
     shown = f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
-    assert text.count(shown) == 3 and text.count("confirmed in the small") >= 1 and "0.1873" in text and "+0.0237" in text
-    assert "25 of full" not in text and "(1.04 of full)" in text and shown in tex and tex.count(r"\toprule") == 5
-    assert (tmp_path / "results.png").stat().st_size > 5000 and "worse" in (tmp_path / "results.svg").read_text()
+    assert (
+        text.count(shown) == 3
+        and text.count("confirmed in the small") >= 1
+        and "0.1873" in text
+        and "+0.0237" in text
+    )
+    assert (
+        "25 of full" not in text
+        and "(1.04 of full)" in text
+        and shown in tex
+        and tex.count(r"\toprule") == 5
+    )
+    assert (tmp_path / "results.png").stat().st_size > 5000 and "worse" in (
+        tmp_path / "results.svg"
+    ).read_text()
 
 
 def test_one_seed_gives_numbers_and_no_interval(rows, study):
     _, tested, _ = rows
     row = pick(table(study, [one for one in tested if one.run.seed == 1]), "worse", "lpips")
-    assert row["difference"] == pytest.approx(0.2, abs=0.05) and math.isnan(row["low"]) and row["verdict"] == "no interval"
+    assert (
+        row["difference"] == pytest.approx(0.2, abs=0.05)
+        and math.isnan(row["low"])
+        and row["verdict"] == "no interval"
+    )

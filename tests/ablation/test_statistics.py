@@ -1,4 +1,6 @@
-"""Intervals for other trainings and other images, against cases that can be worked out, and against their own promise."""
+"""Intervals for other trainings and other images, against cases that can be worked out, and against
+their own promise.
+"""
 
 import math
 
@@ -26,7 +28,10 @@ def test_seeds_that_agree_leave_the_images_alone():
 
 
 def test_a_table_worked_out_by_hand():
-    """Seeds (1, 3), images (0, 2, 4) around mean 2 and a residual of +-1 in two images: MS_S = 6, MS_I = 4 * 2, MS_E = 2."""
+    """Seeds (1, 3), images (0, 2, 4) around mean 2 and a residual of +-1 in two images:
+
+    MS_S = 6, MS_I = 4 * 2, MS_E = 2.
+    """
     d = np.array([[1 - 2 + 1, 1 + 0 - 1, 1 + 2.0], [3 - 2 - 1, 3 + 0 + 1, 3 + 2]])
     assert d.mean() == 2
     spread, freedom = 6 + 8 - 2, 12**2 / (6**2 / 1 + 8**2 / 2 + 2**2 / 2)
@@ -34,13 +39,23 @@ def test_a_table_worked_out_by_hand():
     assert crossed_interval(d) == pytest.approx((2, 2 - reach, 2 + reach))
 
 
-@pytest.mark.parametrize(("sd_seed", "sd_image", "sd_rest"), [(1.0, 0.1, 1.0), (0.1, 1.0, 0.5), (0.5, 0.5, 0.5), (0.0, 0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("sd_seed", "sd_image", "sd_rest"),
+    [(1.0, 0.1, 1.0), (0.1, 1.0, 0.5), (0.5, 0.5, 0.5), (0.0, 0.0, 1.0)],
+)
 def test_about_95_of_100_intervals_hold_the_truth(sd_seed, sd_image, sd_rest):
-    """3 seeds, 30 images, whichever of them varies most; the share of 2,000 tables has a standard error of 0.5%."""
+    """3 seeds, 30 images, whichever of them varies most; the share of 2,000 tables has a standard
+    error of 0.5%.
+    """
     draw = np.random.default_rng(0)
     held = 0
     for _ in range(2000):
-        d = sd_seed * draw.normal(size=(3, 1)) + sd_image * draw.normal(size=(1, 30)) + sd_rest * draw.normal(size=(3, 30)) + 0.3
+        d = (
+            sd_seed * draw.normal(size=(3, 1))
+            + sd_image * draw.normal(size=(1, 30))
+            + sd_rest * draw.normal(size=(3, 30))
+            + 0.3
+        )
         _, low, high = crossed_interval(d)
         held += low <= 0.3 <= high
     assert held / 2000 >= 0.915
@@ -54,7 +69,10 @@ def test_one_seed_or_one_image_proves_nothing():
 
 
 def test_a_spread_that_nearly_vanishes_leaves_the_degrees_of_freedom_of_the_seeds():
-    """Seeds that agree better than the rest lets one expect: MS_S + MS_I - MS_E is small, and so are Satterthwaite's degrees."""
+    """Seeds that agree better than the rest lets one expect:
+
+    MS_S + MS_I - MS_E is small, and so are Satterthwaite's degrees.
+    """
     noise = np.random.default_rng(0).normal(size=(3, 12))
     d = noise - noise.mean(1, keepdims=True) + 0.001 * np.arange(3)[:, None]
     d += (1.01 - 1.0) * d.mean(0)

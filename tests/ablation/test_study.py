@@ -1,4 +1,7 @@
-"""Study files: what they may say, and that each variant differs from the full model in its own lines and no others."""
+"""Study files:
+
+what they may say, and that each variant differs from the full model in its own lines and no others.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,11 @@ def leaves(values: Any, place: str = "") -> dict[str, Any]:
     """ "a.b.c" -> value; lists are values."""
     if not isinstance(values, dict) or not values:
         return {place: values}
-    return {key: value for name, part in values.items() for key, value in leaves(part, f"{place}.{name}" if place else name).items()}
+    return {
+        key: value
+        for name, part in values.items()
+        for key, value in leaves(part, f"{place}.{name}" if place else name).items()
+    }
 
 
 def resolved(capsys, *args: str) -> dict[str, Any]:
@@ -34,7 +41,9 @@ def resolved(capsys, *args: str) -> dict[str, Any]:
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """What `other` says of the keys that differ; an empty mapping that is no longer empty shows as its keys."""
+    """What `other` says of the keys that differ; an empty mapping that is no longer empty shows as
+    its keys.
+    """
     keys = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
     return {key: other.get(key) for key in keys if one.get(key) != {} or key in other}
 
@@ -58,19 +67,30 @@ def test_a_variant_differs_in_its_named_lines_only(path, base, bases, capsys):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_runs_of_a_study_differ_in_the_variants_lines_only(name, tmp_path, capsys):
-    """Beside the budget, all runs of a seed share everything; those of another seed differ in the seed and the folder."""
+    """Beside the budget, all runs of a seed share everything; those of another seed differ in the
+    seed and the folder.
+    """
     source = FOLDER / f"{name}.yaml"
     study = read_study(source)
     freeze(study, source, tmp_path)
     runs = {(run.variant, run.seed): run for run in all_runs(study, tmp_path)}
     assert len(runs) == len(study.variants) * len(study.seeds) and len(study.seeds) >= 3
     first = resolved(capsys, *runs[study.full, 0].arguments("fit", study.metrics)[1:])
-    again = difference(first, resolved(capsys, *runs[study.full, 1].arguments("fit", study.metrics)[1:]))
-    assert {key for key in again if "dir" not in key and "callbacks" not in key} == {"seed_everything", "data.init_args.seed"}
+    again = difference(
+        first, resolved(capsys, *runs[study.full, 1].arguments("fit", study.metrics)[1:])
+    )
+    assert {key for key in again if "dir" not in key and "callbacks" not in key} == {
+        "seed_everything",
+        "data.init_args.seed",
+    }
     for variant in [name for name in study.others if study.variants[name].lines]:
-        changed = difference(first, resolved(capsys, *runs[variant, 0].arguments("fit", study.metrics)[1:]))
+        changed = difference(
+            first, resolved(capsys, *runs[variant, 0].arguments("fit", study.metrics)[1:])
+        )
         of_folder = {key for key in changed if "dir" in key or "callbacks" in key}
-        assert {key: value for key, value in changed.items() if key not in of_folder} == leaves(study.variants[variant].lines)
+        assert {key: value for key, value in changed.items() if key not in of_folder} == leaves(
+            study.variants[variant].lines
+        )
 
 
 @pytest.mark.slow
@@ -79,14 +99,25 @@ def test_variants_dry_run_with_sd35(name, capsys):
     """Without its weights; of fewer sub-experts fewer parameters train."""
     base, variant = str(ROOT / "experiments" / BASES["sd35"]), str(FOLDER / f"{name}.yaml")
     assert cli.main(["fit", "-c", base, "-c", variant, "--dry-run"]) == 0
-    assert f"trained {'87.32' if name == 'wo_intra' else '221.43'} M, frozen" in capsys.readouterr().out
+    assert (
+        f"trained {'87.32' if name == 'wo_intra' else '221.43'} M, frozen"
+        in capsys.readouterr().out
+    )
 
 
 def test_the_three_tables_are_all_there():
     study = read_study(FOLDER / "nano.yaml")
     named = {(v.paper.table, v.paper.row) for v in study.variants.values() if v.paper}
-    assert named == {(table, row) for table, (_, full) in ABLATIONS.items() for row in read_ablation(table) if row != full}
-    assert read_ablation(3)["w/o Intra-MoE"]["LPIPS"] == 0.1873 and read_ablation(5)["Dense Inter + Sparse Intra"]["NIQE"] == 4.2502
+    assert named == {
+        (table, row)
+        for table, (_, full) in ABLATIONS.items()
+        for row in read_ablation(table)
+        if row != full
+    }
+    assert (
+        read_ablation(3)["w/o Intra-MoE"]["LPIPS"] == 0.1873
+        and read_ablation(5)["Dense Inter + Sparse Intra"]["NIQE"] == 4.2502
+    )
 
 
 BROKEN = {
@@ -103,7 +134,13 @@ BROKEN = {
 def test_a_broken_study_names_what_is_wrong(key, tmp_path, capsys):
     value, message = BROKEN[key]
     (tmp_path / "base.yaml").write_text("{}")
-    study = {"base": "base.yaml", "full": "full", "seeds": [0], "metrics": ["psnr"], "variants": {"full": {}}}
+    study = {
+        "base": "base.yaml",
+        "full": "full",
+        "seeds": [0],
+        "metrics": ["psnr"],
+        "variants": {"full": {}},
+    }
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(study | {key: value}))
     assert cli.main(["ablate", "-c", str(path), "-o", str(tmp_path / "out")]) == 2
@@ -121,7 +158,13 @@ def test_a_broken_study_names_what_is_wrong(key, tmp_path, capsys):
 )
 def test_a_broken_variant_names_what_is_wrong(variant, message, tmp_path):
     (tmp_path / "base.yaml").write_text("{}")
-    values = {"base": "base.yaml", "full": "full", "seeds": [0], "metrics": ["psnr"], "variants": {"full": {}, "other": variant}}
+    values = {
+        "base": "base.yaml",
+        "full": "full",
+        "seeds": [0],
+        "metrics": ["psnr"],
+        "variants": {"full": {}, "other": variant},
+    }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ValueError, match="study.yaml") as error:
         read_study(tmp_path / "study.yaml")

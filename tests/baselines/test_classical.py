@@ -1,4 +1,7 @@
-"""Classical tools: each undoes its degradation where its model of it is right, and its formulas hold."""
+"""Classical tools:
+
+each undoes its degradation where its model of it is right, and its formulas hold.
+"""
 
 import numpy as np
 import pytest
@@ -39,7 +42,9 @@ def test_transmission_of_haze_over_a_scene_with_dark_pixels():
     scene[::2, ::2] = 0.6
     light, through = np.array([0.8, 0.9, 1.0], np.float32), 0.4
     hazy = scene * through + light * (1 - through)
-    np.testing.assert_allclose(tools.transmission(hazy, light, patch=5, omega=1.0), through, atol=1e-6)
+    np.testing.assert_allclose(
+        tools.transmission(hazy, light, patch=5, omega=1.0), through, atol=1e-6
+    )
 
 
 def test_dark_channel_lifts_even_haze(photo):
@@ -49,9 +54,15 @@ def test_dark_channel_lifts_even_haze(photo):
 
 def test_a_guided_filter_gives_back_an_affine_function_of_its_guide():
     guide = np.random.default_rng(0).random((30, 40))
-    np.testing.assert_allclose(tools.guided_filter(guide, 0.3 * guide + 0.2, radius=3, epsilon=1e-9), 0.3 * guide + 0.2, atol=1e-5)
+    np.testing.assert_allclose(
+        tools.guided_filter(guide, 0.3 * guide + 0.2, radius=3, epsilon=1e-9),
+        0.3 * guide + 0.2,
+        atol=1e-5,
+    )
     smooth = tools.guided_filter(np.zeros((30, 40)), guide, radius=3, epsilon=1e-3)
-    assert smooth[15, 20] == pytest.approx(np.mean([guide[y : y + 7, x : x + 7].mean() for y in range(9, 16) for x in range(14, 21)]))
+    assert smooth[15, 20] == pytest.approx(
+        np.mean([guide[y : y + 7, x : x + 7].mean() for y in range(9, 16) for x in range(14, 21)])
+    )
 
 
 def test_median_removes_a_streak_and_keeps_an_edge():
@@ -72,5 +83,8 @@ def test_gamma_reaches_its_mean_on_an_even_image_and_clahe_raises_contrast(photo
 def test_every_method_writes_a_folder_of_the_same_names_and_sizes(method, tmp_path, photo):
     (tmp_path / "in").mkdir()
     Image.fromarray(np.uint8(photo[:41, :52] * 255)).save(tmp_path / "in" / "a.jpg")
-    assert main(["classical", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--method", method]) == 0
+    assert (
+        main(["classical", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--method", method])
+        == 0
+    )
     assert Image.open(tmp_path / "out" / "a.png").size == (52, 41)

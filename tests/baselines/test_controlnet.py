@@ -38,11 +38,21 @@ def test_it_is_diffusers_controlnet_on_diffusers_transformer(make_transformer, l
         return make_transformer(num_layers=blocks)
 
     network = trained(ControlNetDiT(make(), ControlNetConfig(layers), PROMPT))
-    control = SD3ControlNetModel.from_transformer(make(), num_layers=layers, num_extra_conditioning_channels=0)
+    control = SD3ControlNetModel.from_transformer(
+        make(), num_layers=layers, num_extra_conditioning_channels=0
+    )
     missing = control.load_state_dict(network.branch.net.state_dict(), strict=False).missing_keys
-    assert all("ff_context" in name or "to_add_out" in name or name == "pos_embed.pos_embed" for name in missing)
+    assert all(
+        "ff_context" in name or "to_add_out" in name or name == "pos_embed.pos_embed"
+        for name in missing
+    )
     prompt = PROMPT.expand(2)
-    common = {"encoder_hidden_states": prompt.embeds, "pooled_projections": prompt.pooled, "timestep": 1000 * T, "return_dict": False}
+    common = {
+        "encoder_hidden_states": prompt.embeds,
+        "pooled_projections": prompt.pooled,
+        "timestep": 1000 * T,
+        "return_dict": False,
+    }
     with torch.no_grad():
         residuals = control(hidden_states=X, controlnet_cond=Z, **common)[0]
         expected = make()(hidden_states=X, block_controlnet_hidden_states=residuals, **common)[0]
@@ -60,8 +70,13 @@ def test_at_the_start_it_is_the_backbone_and_copies_it(make_transformer):
     with torch.no_grad():
         assert torch.equal(network(X, T, network.condition(Z)), network(X, T, None))
     assert dict(transformer.config) == before
-    for own, theirs in zip(network.branch.net.transformer_blocks, transformer.transformer_blocks[:2], strict=True):
-        assert torch.equal(own.attn.to_q.weight, theirs.attn.to_q.weight) and own.attn.to_q.weight is not theirs.attn.to_q.weight
+    for own, theirs in zip(
+        network.branch.net.transformer_blocks, transformer.transformer_blocks[:2], strict=True
+    ):
+        assert (
+            torch.equal(own.attn.to_q.weight, theirs.attn.to_q.weight)
+            and own.attn.to_q.weight is not theirs.attn.to_q.weight
+        )
 
 
 def test_everything_in_the_branch_trains_and_nothing_else(transformer):
@@ -78,7 +93,9 @@ def test_everything_in_the_branch_trains_and_nothing_else(transformer):
         torch.testing.assert_close(p.grad, plain[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("layers, message", [(0, "at least 1"), (3, "this backbone of 3 blocks gives 1 to 2")])
+@pytest.mark.parametrize(
+    "layers, message", [(0, "at least 1"), (3, "this backbone of 3 blocks gives 1 to 2")]
+)
 def test_impossible_layers(transformer, layers, message):
     with pytest.raises(ValueError, match=f"branch.layers is {layers}: .*{message}"):
         ControlNetDiT(transformer, ControlNetConfig(layers), PROMPT)
@@ -86,17 +103,23 @@ def test_impossible_layers(transformer, layers, message):
 
 @pytest.fixture
 def settings(tiny_settings) -> dict:
-    """The small run with a ControlNet, as experiments/nano/controlnet.yaml differs from branch.yaml."""
+    """The small run with a ControlNet, as experiments/nano/controlnet.yaml differs from
+    branch.yaml.
+    """
     settings = copy.deepcopy(tiny_settings)
     model, trainer = settings["model"], settings["trainer"]
     model["class_path"] = "lit_mimdit.training.baselines.ControlNetModule"
     model["init_args"]["branch"] = {"layers": 2}
     del model["init_args"]["balance"]
-    trainer["callbacks"] = [c for c in trainer["callbacks"] if not c["class_path"].startswith(CALLBACKS)]
+    trainer["callbacks"] = [
+        c for c in trainer["callbacks"] if not c["class_path"].startswith(CALLBACKS)
+    ]
     return settings
 
 
-def test_it_is_trained_tested_exported_and_restores_by_the_same_commands(settings, write_settings, tmp_path, monkeypatch, capsys):
+def test_it_is_trained_tested_exported_and_restores_by_the_same_commands(
+    settings, write_settings, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     config = write_settings(tmp_path / "tiny.yaml", settings)
     assert cli.main(["fit", "-c", config]) == 0
@@ -115,17 +138,39 @@ def test_it_is_trained_tested_exported_and_restores_by_the_same_commands(setting
         assert cli.main(["restore", "photo.png", "-o", output, "--checkpoint", checkpoint]) == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert cli.main(["restore", "photos", "-o", "restored", "--checkpoint", last]) == 0
-    assert json.loads((tmp_path / "restored" / "restoration.json").read_text())["images"] == {"photo.png": []}
+    assert json.loads((tmp_path / "restored" / "restoration.json").read_text())["images"] == {
+        "photo.png": []
+    }
     capsys.readouterr()
-    assert cli.main(["routing", "--data", settings["data"]["init_args"]["root"], "--checkpoint", last, "-o", "routing"]) == 2
+    assert (
+        cli.main(
+            [
+                "routing",
+                "--data",
+                settings["data"]["init_args"]["root"],
+                "--checkpoint",
+                last,
+                "-o",
+                "routing",
+            ]
+        )
+        == 2
+    )
     assert "its network has no routers" in capsys.readouterr().err
 
 
-def test_routing_callbacks_and_balance_losses_are_refused(settings, write_settings, tmp_path, monkeypatch, capsys):
+def test_routing_callbacks_and_balance_losses_are_refused(
+    settings, write_settings, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     config = write_settings(tmp_path / "tiny.yaml", settings)
     assert cli.main(["fit", "-c", config, "--model.init_args.balance.z", "1"]) == 2
     assert "balance" in capsys.readouterr().err
-    settings["trainer"]["callbacks"].append({"class_path": f"{CALLBACKS}Scalars", "init_args": {"every_n_steps": 2}})
+    settings["trainer"]["callbacks"].append(
+        {"class_path": f"{CALLBACKS}Scalars", "init_args": {"every_n_steps": 2}}
+    )
     assert cli.main(["fit", "-c", write_settings(tmp_path / "routing.yaml", settings)]) == 2
-    assert "trainer.callbacks holds RoutingScalars, but this network has no routers" in capsys.readouterr().err
+    assert (
+        "trainer.callbacks holds RoutingScalars, but this network has no routers"
+        in capsys.readouterr().err
+    )

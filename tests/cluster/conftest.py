@@ -22,15 +22,25 @@ def warm() -> Iterator[Warm]:
 
 @pytest.fixture(scope="session")
 def watched(tiny_settings, write_settings) -> Callable[..., str]:
-    """Writes a YAML of `tiny_settings` without pictures and validation, with a checkpoint every 2 of 6 steps, `resume: auto`, `Watch`."""
+    """Writes a YAML of `tiny_settings` without pictures and validation, with a checkpoint every 2
+    of 6 steps, `resume: auto`, `Watch`.
+    """
 
     def write(folder: Path, **changes) -> str:
-        base = {"resume": "auto", "trainer.limit_val_batches": 0, "trainer.enable_progress_bar": False}
+        base = {
+            "resume": "auto",
+            "trainer.limit_val_batches": 0,
+            "trainer.enable_progress_bar": False,
+        }
         folder.mkdir(parents=True, exist_ok=True)
         path = Path(write_settings(folder / "tiny.yaml", tiny_settings, **base | changes))
         settings = yaml.safe_load(path.read_text())
         kept = {"ModelCheckpoint", "EMA", "FiniteGuard", "GracefulStop", "RunRecord"}
-        callbacks = [c for c in settings["trainer"]["callbacks"] if c["class_path"].rsplit(".", 1)[-1] in kept]
+        callbacks = [
+            c
+            for c in settings["trainer"]["callbacks"]
+            if c["class_path"].rsplit(".", 1)[-1] in kept
+        ]
         callbacks[0]["init_args"]["every_n_train_steps"] = 2
         settings["trainer"]["callbacks"] = [{"class_path": f"watch.{Watch.__name__}"}, *callbacks]
         path.write_text(yaml.safe_dump(settings))

@@ -13,7 +13,16 @@ from watch import seen
 
 HERE = Path(__file__).parent
 CHECKPOINTS = Path("runs/quickstart/checkpoints")
-SINGLE_HOST = ["--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--rdzv-id", "test"]  # --standalone
+SINGLE_HOST = [
+    "--nproc-per-node",
+    "2",
+    "--rdzv-backend",
+    "c10d",
+    "--rdzv-endpoint",
+    "localhost:0",
+    "--rdzv-id",
+    "test",
+]  # --standalone
 PATIENCE = 900  # seconds; a machine that does other work needs some
 
 
@@ -28,14 +37,18 @@ class Warm:
 
     def __init__(self) -> None:
         command = [sys.executable, str(HERE / "warm.py")]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+        )
 
     def _ask(self, **request) -> int | None:
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, folder: Path, args: list[str], torchrun: list[str] | None = None, **more) -> int:
+    def start(
+        self, folder: Path, args: list[str], torchrun: list[str] | None = None, **more
+    ) -> int:
         return self._ask(folder=str(folder), args=args, torchrun=torchrun, **more)
 
     def wait(self, pid: int, timeout: float = PATIENCE) -> int | None:
@@ -51,7 +64,9 @@ class Warm:
         limit = time.monotonic() + PATIENCE
         while not happened():
             status = self.wait(pid, 0.05)
-            assert status is None and time.monotonic() < limit, f"status {status}: {said(folder)[-3000:]}"
+            assert status is None and time.monotonic() < limit, (
+                f"status {status}: {said(folder)[-3000:]}"
+            )
 
     def halted(self, pid: int, folder: Path) -> int:
         """Waits until a run has halted (watch.py), and says which process did."""
@@ -69,14 +84,21 @@ class Warm:
 
 def said(folder: Path) -> str:
     """What the runs of a folder have written, by file."""
-    return "".join(path.read_text(errors="replace") for path in sorted([*folder.glob("output.txt"), *folder.glob("host-*.txt")]))
+    return "".join(
+        path.read_text(errors="replace")
+        for path in sorted([*folder.glob("output.txt"), *folder.glob("host-*.txt")])
+    )
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:
     """Parameters, average and moments of a checkpoint."""
     checkpoint = torch.load(path, weights_only=True)
     found = {f"parameter {name}": tensor for name, tensor in checkpoint["state_dict"].items()}
-    (average,) = [state["average"] for name, state in checkpoint["callbacks"].items() if name.startswith("EMA")]
+    (average,) = [
+        state["average"]
+        for name, state in checkpoint["callbacks"].items()
+        if name.startswith("EMA")
+    ]
     found |= {f"average {name}": tensor for name, tensor in average.items()}
     for index, state in checkpoint["optimizer_states"][0]["state"].items():
         found |= {f"moment {index} {key}": tensor for key, tensor in state.items()}
@@ -84,10 +106,24 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_run(folder: Path, expected: Path, atol: float = 2e-6) -> None:
-    """The last checkpoints agree (0: bit by bit), and every step had the same samples: none lost, none twice."""
-    ours, theirs = tensors(folder / CHECKPOINTS / "last.ckpt"), tensors(expected / CHECKPOINTS / "last.ckpt")
+    """The last checkpoints agree (0:
+
+    bit by bit), and every step had the same samples: none lost, none twice.
+    """
+    ours, theirs = (
+        tensors(folder / CHECKPOINTS / "last.ckpt"),
+        tensors(expected / CHECKPOINTS / "last.ckpt"),
+    )
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
-        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=atol, msg=lambda text, n=name: f"{folder.name}: {n}: {text}")
+        torch.testing.assert_close(
+            ours[name],
+            tensor,
+            rtol=0,
+            atol=atol,
+            msg=lambda text, n=name: f"{folder.name}: {n}: {text}",
+        )
     ours, theirs = seen(folder), seen(expected)
-    assert {step: sorted(samples) for step, samples in ours.items()} == {step: sorted(samples) for step, samples in theirs.items()}
+    assert {step: sorted(samples) for step, samples in ours.items()} == {
+        step: sorted(samples) for step, samples in theirs.items()
+    }

@@ -25,20 +25,46 @@ scontrol show job $job
 """
 
 
-def test_a_job_is_requeued_after_sigusr1_and_ends_as_a_run_that_nothing_disturbed(watched, undisturbed, tmp_path):
-    missing = [name for name in ("slurmctld", "slurmd", "sbatch", "munged") if shutil.which(name) is None]
+def test_a_job_is_requeued_after_sigusr1_and_ends_as_a_run_that_nothing_disturbed(
+    watched, undisturbed, tmp_path
+):
+    missing = [
+        name for name in ("slurmctld", "slurmd", "sbatch", "munged") if shutil.which(name) is None
+    ]
     if missing or os.geteuid() != 0:
-        pytest.skip(f"needs root and Debian's slurm-wlm and munge; missing: {', '.join(missing) or 'root'}")
+        pytest.skip(
+            f"needs root and Debian's slurm-wlm and munge; missing: {', '.join(missing) or 'root'}"
+        )
     watched(tmp_path)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     variables = environment() | {"PATH": path, "MASTER_ADDR": "127.0.0.1", "HALT": "0:3"}
-    command = ["timeout", "-k", "30", str(2 * PATIENCE), str(HERE / "two_nodes.sh"), "bash", "-c", JOB]
+    command = [
+        "timeout",
+        "-k",
+        "30",
+        str(2 * PATIENCE),
+        str(HERE / "two_nodes.sh"),
+        "bash",
+        "-c",
+        JOB,
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     (output,) = tmp_path.glob("slurm-*.out")
     said = output.read_text(errors="replace")
-    assert done.returncode == 0 and "JobState=COMPLETED" in done.stdout, f"{done.stdout[-2000:]}{done.stderr[-2000:]}{said[-3000:]}"
-    assert "Restarts=1" in done.stdout and "is back in the queue." in said and "resume: going on from" in said
+    assert done.returncode == 0 and "JobState=COMPLETED" in done.stdout, (
+        f"{done.stdout[-2000:]}{done.stderr[-2000:]}{said[-3000:]}"
+    )
+    assert (
+        "Restarts=1" in done.stdout
+        and "is back in the queue." in said
+        and "resume: going on from" in said
+    )
     assert_same_run(tmp_path, undisturbed)
-    records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("runs/quickstart/version_*/run.json"))]
+    records = [
+        json.loads(path.read_text())
+        for path in sorted(tmp_path.glob("runs/quickstart/version_*/run.json"))
+    ]
     job = output.stem.removeprefix("slurm-")
-    assert [(r["job"], r["nodes"], r["restarts"], r["processes"]) for r in records] == [(job, ["node1", "node2"], i, 2) for i in (0, 1)]
+    assert [(r["job"], r["nodes"], r["restarts"], r["processes"]) for r in records] == [
+        (job, ["node1", "node2"], i, 2) for i in (0, 1)
+    ]

@@ -14,7 +14,10 @@ from real_runs import HERE, PATIENCE, assert_same_run, environment, said
 from watch import seen
 
 TIMEOUT = "0:00:15"
-STRATEGIES = {"ddp": "lightning.pytorch.strategies.DDPStrategy", "zero2": "lit_mimdit.training.strategies.ZeROOnCPU"}
+STRATEGIES = {
+    "ddp": "lightning.pytorch.strategies.DDPStrategy",
+    "zero2": "lit_mimdit.training.strategies.ZeROOnCPU",
+}
 
 
 def hosts(*args: str, **options) -> subprocess.CompletedProcess:
@@ -43,7 +46,16 @@ def options(strategy: str) -> list[str]:
 def test_torchrun_on_two_hosts_with_ddp(network, watched, undisturbed, tmp_path):
     """The command of README's section, with its own Python on each host."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = ["torchrun", network, "-m", "lit_mimdit", "fit", "-c", watched(tmp_path), *options("ddp")]
+    command = [
+        "torchrun",
+        network,
+        "-m",
+        "lit_mimdit",
+        "fit",
+        "-c",
+        watched(tmp_path),
+        *options("ddp"),
+    ]
     done = hosts(*command, cwd=tmp_path, env=environment() | {"PATH": path})
     assert done.returncode == 0, done.stderr + said(tmp_path)[-6000:]
     assert_same_run(tmp_path, undisturbed)
@@ -57,9 +69,29 @@ class Pair:
     def __init__(self, warm, network: str, folder: Path, args: list[str], **env: str) -> None:
         self.warm, self.pids = warm, []
         for host in (0, 1):
-            torchrun = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-id", folder.name, "--rdzv-backend", "c10d"]
-            torchrun += ["--rdzv-endpoint", "10.10.0.1:29400", "--local-addr", f"10.10.0.{host + 1}", "--rdzv-conf", f"is_host={1 - host}"]
-            more = {"netns": f"{network}-{host}", "output": f"host-{host}.txt", "env": env | {"GLOO_SOCKET_IFNAME": "eth0"}}
+            torchrun = [
+                "--nnodes",
+                "2",
+                "--nproc-per-node",
+                "1",
+                "--rdzv-id",
+                folder.name,
+                "--rdzv-backend",
+                "c10d",
+            ]
+            torchrun += [
+                "--rdzv-endpoint",
+                "10.10.0.1:29400",
+                "--local-addr",
+                f"10.10.0.{host + 1}",
+                "--rdzv-conf",
+                f"is_host={1 - host}",
+            ]
+            more = {
+                "netns": f"{network}-{host}",
+                "output": f"host-{host}.txt",
+                "env": env | {"GLOO_SOCKET_IFNAME": "eth0"},
+            }
             self.pids.append(warm.start(folder, args, torchrun, **more))
 
     def wait(self, timeout: float = PATIENCE) -> list[int | None]:
@@ -67,8 +99,18 @@ class Pair:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2"])
-def test_a_host_that_is_cut_off_ends_the_run_in_an_error(strategy, network, warm, watched, undisturbed, tmp_path):
-    config = watched(tmp_path, **{"trainer.strategy": {"class_path": STRATEGIES[strategy], "init_args": {"timeout": TIMEOUT}}})
+def test_a_host_that_is_cut_off_ends_the_run_in_an_error(
+    strategy, network, warm, watched, undisturbed, tmp_path
+):
+    config = watched(
+        tmp_path,
+        **{
+            "trainer.strategy": {
+                "class_path": STRATEGIES[strategy],
+                "init_args": {"timeout": TIMEOUT},
+            }
+        },
+    )
     args = ["fit", "-c", config, *options(strategy)[:4]]
     pair = Pair(warm, network, tmp_path, args, HALT="0:3")
     warm.halted(pair.pids[0], tmp_path)
@@ -77,10 +119,14 @@ def test_a_host_that_is_cut_off_ends_the_run_in_an_error(strategy, network, warm
     for host, pid in enumerate(pair.pids):
         output = tmp_path / f"host-{host}.txt"
         warm.until(pid, tmp_path, lambda output=output: "error: rank " in output.read_text())
-        (message,) = [line for line in output.read_text().splitlines() if line.startswith("error: ")]
+        (message,) = [
+            line for line in output.read_text().splitlines() if line.startswith("error: ")
+        ]
         assert "did not answer within the strategy's timeout" in message
     assert warm.wait(pair.pids[0]) != 0
-    os.killpg(pair.pids[1], signal.SIGKILL)  # this torchrun cannot reach the other, and only gives up minutes later
+    os.killpg(
+        pair.pids[1], signal.SIGKILL
+    )  # this torchrun cannot reach the other, and only gives up minutes later
     warm.wait(pair.pids[1])
     assert max(seen(tmp_path)) == 3
     hosts("down", network)

@@ -1,11 +1,15 @@
-"""torchrun, again and again, from one process that has imported everything: starting Python costs more than a tiny run.
+"""torchrun, again and again, from one process that has imported everything: starting Python costs
+more than a tiny run.
 
-torchrun's own agent runs here, with its rendezvous, restarts and signals, but forks its workers instead of starting Python for each.
-Requests come as JSON, one a line:
-    {"folder": ..., "args": [...of lit_mimdit], "torchrun": [...its options], or null for one plain process, and if wanted
+torchrun's own agent runs here, with its rendezvous, restarts and signals, but forks its workers
+instead of starting Python for each. Requests come as JSON, one a line:
+    {"folder": ..., "args": [...of lit_mimdit], "torchrun": [...its options], or null for one plain
+    process, and if wanted
      "env": {...}, "netns": name of a network namespace, "output": name of the file}
-        starts a run, and answers with the id of its process group; its output is appended to FOLDER/output.txt
-    {"wait": id, "timeout": seconds}    answers with the exit status (negative: the signal), or null after the timeout
+        starts a run, and answers with the id of its process group; its output is appended to
+        FOLDER/output.txt
+    {"wait": id, "timeout": seconds}    answers with the exit status (negative: the signal), or null
+    after the timeout
 The end of the input kills what still runs.
 """
 
@@ -40,7 +44,9 @@ def run(request: dict) -> None:
     os.setsid()
     folder = Path(request["folder"].format(rank=0))
     folder.mkdir(parents=True, exist_ok=True)
-    output = os.open(folder / request.get("output", "output.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    output = os.open(
+        folder / request.get("output", "output.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    )
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -56,7 +62,8 @@ def run(request: dict) -> None:
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args
 
-    # the name of a caller, for a log that nobody keeps: found by going through all modules, of which there are thousands here
+    # the name of a caller, for a log that nobody keeps: found by going through all modules, of
+    # which there are thousands here
     dynamic_rendezvous.get_method_name = lambda depth=2: ""
     config, _, _ = config_from_args(parse_args([*request["torchrun"], "--no-python", "unused"]))
     config.start_method = "fork"

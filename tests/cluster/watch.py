@@ -1,4 +1,7 @@
-"""A callback for runs in processes of their own: writes down what each rank trained on, and halts a run where the outside wants it."""
+"""A callback for runs in processes of their own:
+
+writes down what each rank trained on, and halts a run where the outside wants it.
+"""
 
 import os
 import time
@@ -14,12 +17,14 @@ PATIENCE = 300  # seconds until a halted run gives up
 class Watch(L.Callback):
     """One line a finished step in `seen-RANK.txt`: step, and `id=loss` of every sample.
 
-    $HALT=RANK:STEP: when that rank begins that step for the first time, it writes its process id to `halted` and waits for a file `go`.
-    $NAN=RANK:STEP: the first image that this rank gets in that step is NaN.
-    $BALLAST=N: checkpoints are N MiB larger, so that writing one takes a while.
+    $HALT=RANK:STEP: when that rank begins that step for the first time, it writes its process id to
+    `halted` and waits for a file `go`. $NAN=RANK:STEP: the first image that this rank gets in that
+    step is NaN. $BALLAST=N: checkpoints are N MiB larger, so that writing one takes a while.
     """
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         here = f"{trainer.global_rank}:{trainer.global_step}"
         if os.environ.get("NAN") == here:
             batch["gt"] = batch["gt"].float()
@@ -32,7 +37,14 @@ class Watch(L.Callback):
             while not Path("go").exists() and time.monotonic() < limit:
                 time.sleep(0.01)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         losses = outputs["per_sample"].tolist()
         samples = " ".join(f"{id}={loss!r}" for id, loss in zip(batch["id"], losses, strict=True))
         with open(f"seen-{trainer.global_rank}.txt", "a", encoding="utf-8") as file:
@@ -50,7 +62,9 @@ def seen(folder: Path) -> dict[int, dict[str, float]]:
         own: dict[int, dict[str, float]] = {}
         for line in path.read_text().splitlines():
             step, *samples = line.split(" ")
-            own[int(step)] = {id: float(loss) for id, loss in (sample.rsplit("=", 1) for sample in samples)}
+            own[int(step)] = {
+                id: float(loss) for id, loss in (sample.rsplit("=", 1) for sample in samples)
+            }
         for step, samples in own.items():
             steps[step] = steps.get(step, {}) | samples
     return steps

@@ -9,7 +9,15 @@ import pytest
 import tifffile
 from PIL import Image
 
-from lit_mimdit.data.image_io import ImageError, image_size, list_images, read_photo, read_rgb, to_tensor, write_photo
+from lit_mimdit.data.image_io import (
+    ImageError,
+    image_size,
+    list_images,
+    read_photo,
+    read_rgb,
+    to_tensor,
+    write_photo,
+)
 
 
 def noise(*shape, dtype=np.uint8, seed=0):
@@ -19,7 +27,9 @@ def noise(*shape, dtype=np.uint8, seed=0):
 def smooth(height, width):
     """A picture that JPEG keeps well: (H, W, 3) uint8."""
     y, x = np.mgrid[0:height, 0:width]
-    return np.stack([255 * x / width, 255 * y / height, 255 - 255 * x / width], axis=2).astype(np.uint8)
+    return np.stack([255 * x / width, 255 * y / height, 255 - 255 * x / width], axis=2).astype(
+        np.uint8
+    )
 
 
 def one_line(error):
@@ -28,14 +38,21 @@ def one_line(error):
 
 def test_missing_empty_and_folder(tmp_path):
     (tmp_path / "empty.png").touch()
-    for name, reason in [("no.png", "no such file"), ("empty.png", "zero bytes"), ("", "Is a directory")]:
+    for name, reason in [
+        ("no.png", "no such file"),
+        ("empty.png", "zero bytes"),
+        ("", "Is a directory"),
+    ]:
         for read in (read_rgb, read_photo, image_size):
             with pytest.raises(ImageError, match=reason) as error:
                 read(tmp_path / name)
             assert one_line(error) and str(tmp_path / name) in str(error.value)
 
 
-@pytest.mark.parametrize("extension,bits", [(".png", 8), (".png", 16), (".jpg", 8), (".tif", 8), (".tif", 16), (".webp", 8)])
+@pytest.mark.parametrize(
+    "extension,bits",
+    [(".png", 8), (".png", 16), (".jpg", 8), (".tif", 8), (".tif", 16), (".webp", 8)],
+)
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
 def test_truncated(tmp_path, extension, part, bits):
     path = tmp_path / f"t{extension}"
@@ -59,7 +76,9 @@ def test_a_tiff_with_missing_pixels_is_not_filled_with_black(tmp_path):
 
 def test_not_an_image(tmp_path):
     (tmp_path / "a.png").write_bytes(b"<html>404</html>" * 20)
-    (tmp_path / "b.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    (tmp_path / "b.eps").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    )
     for name in ("a.png", "b.eps"):
         with pytest.raises(ImageError, match="not an image") as error:
             read_rgb(tmp_path / name)
@@ -71,7 +90,9 @@ def test_decompression_bombs(tmp_path):
     Image.fromarray(noise(2, 2, 3)).save(tmp_path / "bomb.png")
     whole = (tmp_path / "bomb.png").read_bytes()
     chunk = b"IHDR" + header
-    (tmp_path / "bomb.png").write_bytes(whole[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + whole[33:])
+    (tmp_path / "bomb.png").write_bytes(
+        whole[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + whole[33:]
+    )
     tifffile.imwrite(tmp_path / "bomb.tif", noise(4, 4, 3, dtype=np.uint16), photometric="rgb")
     with tifffile.TiffFile(tmp_path / "bomb.tif", mode="r+b") as tiff:
         tiff.pages.first.tags["ImageWidth"].overwrite(60000)
@@ -85,7 +106,14 @@ def test_decompression_bombs(tmp_path):
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_mutated_files_give_pixels_or_an_image_error(tmp_path):
     rng = np.random.default_rng(0)
-    for extension, bits in [(".png", 8), (".png", 16), (".jpg", 8), (".tif", 8), (".tif", 16), (".webp", 8)]:
+    for extension, bits in [
+        (".png", 8),
+        (".png", 16),
+        (".jpg", 8),
+        (".tif", 8),
+        (".tif", 16),
+        (".webp", 8),
+    ]:
         path = tmp_path / f"m{extension}"
         write_photo(path, to_tensor(smooth(24, 32)), bits=bits)
         whole = np.frombuffer(path.read_bytes(), np.uint8)

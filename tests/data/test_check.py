@@ -69,7 +69,12 @@ def test_problems_are_counted_and_named(tmp_path, capsys):
     assert f"unreadable: {empty}: the file is empty" in output
     assert "size mismatch: 14Lowlight/1118: LQ 30x20" in output and "GT 30x21" in output
     assert f"unpaired GT: {lonely}" in output
-    assert [row(output, name)[-1] for name in ("01Blur", "06JPEG", "14Lowlight", "total")] == ["2", "1", "1", "4"]
+    assert [row(output, name)[-1] for name in ("01Blur", "06JPEG", "14Lowlight", "total")] == [
+        "2",
+        "1",
+        "1",
+        "4",
+    ]
     assert "4 problem(s), 4 pair(s)" in output
 
 
@@ -93,7 +98,11 @@ def test_every_pair_is_looked_at_whatever_the_number_of_threads(tmp_path):
     for i in range(40):
         picture(tmp_path / f"01Blur/LQ/{i}.png", size=(8, 8))
         picture(tmp_path / f"01Blur/GT/{i}.png", size=(8, 8 + i % 2))
-    assert check(tmp_path, contact_sheet=None, workers=1) == check(tmp_path, contact_sheet=None, workers=3) == 20
+    assert (
+        check(tmp_path, contact_sheet=None, workers=1)
+        == check(tmp_path, contact_sheet=None, workers=3)
+        == 20
+    )
 
 
 def test_long_lists_are_cut(tmp_path, capsys):
@@ -117,7 +126,10 @@ def test_split_frames_and_layout_are_passed_on(tmp_path, capsys):
         for side in ("sharp", "blurry"):
             picture(tmp_path / f"4k/VID_001/{side}/{i:05d}.jpg")
     (tmp_path / "frames.txt").write_text("VID_001/00002\n")
-    assert check(tmp_path / "4k", layout="4krd", frames=tmp_path / "frames.txt", contact_sheet=None) == 0
+    assert (
+        check(tmp_path / "4k", layout="4krd", frames=tmp_path / "frames.txt", contact_sheet=None)
+        == 0
+    )
     assert row(capsys.readouterr().out, "Blur")[1] == "1"
 
 
@@ -134,11 +146,14 @@ def test_impossible_settings(tmp_path):
         with pytest.raises(ValueError, match=f"{name} must be at least 1"):
             check(tmp_path, **{name: 0})
     for path in (tmp_path / "sheet.gif", tmp_path / "no" / "sheet.png"):
-        with pytest.raises(ValueError, match=r"contact_sheet must be a \.png file in a folder that exists"):
+        with pytest.raises(
+            ValueError, match=r"contact_sheet must be a \.png file in a folder that exists"
+        ):
             check(tmp_path, contact_sheet=path)
 
 
-# --- contact sheet ------------------------------------------------------------------------------------------------------
+# --- contact sheet
+# ------------------------------------------------------------------------------------------------------
 
 
 def share(pixels: np.ndarray, colour) -> float:
@@ -161,14 +176,18 @@ def test_contact_sheet_has_a_row_a_degradation_with_lq_left_of_gt(tmp_path):
 def test_contact_sheet_spreads_its_samples_and_shows_broken_files(tmp_path):
     pairs = []
     for i in range(9):
-        lq, gt = (picture(tmp_path / f"{side}{i}.png", BLUE if i == 8 else RED) for side in ("lq", "gt"))
+        lq, gt = (
+            picture(tmp_path / f"{side}{i}.png", BLUE if i == 8 else RED) for side in ("lq", "gt")
+        )
         pairs.append(Pair(f"a/{i}", "a", lq, gt))
     (tmp_path / "lq0.png").write_bytes(b"broken")
     pixels = draw_sheet(tmp_path / "sheet.png", pairs)
     quarters = np.array_split(pixels, 4, axis=1)
     assert share(quarters[0], (178, 34, 34)) > 0.5, "an unreadable file is a red cell"
     assert share(quarters[1], RED) > 0.5
-    assert share(quarters[2], BLUE) > 0.5 and share(quarters[3], BLUE) > 0.5, "the last pair is among the samples"
+    assert share(quarters[2], BLUE) > 0.5 and share(quarters[3], BLUE) > 0.5, (
+        "the last pair is among the samples"
+    )
 
 
 def test_long_labels_stay_in_their_cell(tmp_path):

@@ -1,4 +1,6 @@
-"""Image files of every kind that users and data sets have, written here by independent writers (PIL, tifffile, raw bytes)."""
+"""Image files of every kind that users and data sets have, written here by independent writers
+(PIL, tifffile, raw bytes).
+"""
 
 import struct
 import zlib
@@ -22,7 +24,9 @@ def noise(*shape, dtype=np.uint8, seed=0):
 def smooth(height, width):
     """A picture that JPEG keeps well: (H, W, 3) uint8."""
     y, x = np.mgrid[0:height, 0:width]
-    return np.stack([255 * x / width, 255 * y / height, 255 - 255 * x / width], axis=2).astype(np.uint8)
+    return np.stack([255 * x / width, 255 * y / height, 255 - 255 * x / width], axis=2).astype(
+        np.uint8
+    )
 
 
 def png(pixels, before=(), after=()):
@@ -32,9 +36,14 @@ def png(pixels, before=(), after=()):
     raw = pixels.astype(f">u{pixels.itemsize}").tobytes()
     stride = len(raw) // height
     rows = b"".join(b"\0" + raw[i * stride : (i + 1) * stride] for i in range(height))
-    header = struct.pack(">IIBBBBB", width, height, bits, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    header = struct.pack(
+        ">IIBBBBB", width, height, bits, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0
+    )
     chunks = [(b"IHDR", header), *before, (b"IDAT", zlib.compress(rows)), *after, (b"IEND", b"")]
-    body = b"".join(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks)
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
     return b"\x89PNG\r\n\x1a\n" + body
 
 
@@ -44,10 +53,14 @@ def exif(orientation):
     return block
 
 
-# --- what is in the file decides ---------------------------------------------------------------------------------------
+# --- what is in the file decides
+# ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name,options", [("a.png", {}), ("a.bmp", {}), ("a.tif", {}), ("a.webp", {"lossless": True}), ("a.ppm", {})])
+@pytest.mark.parametrize(
+    "name,options",
+    [("a.png", {}), ("a.bmp", {}), ("a.tif", {}), ("a.webp", {"lossless": True}), ("a.ppm", {})],
+)
 @pytest.mark.parametrize("shape", [(1, 1, 3), (33, 47, 3), (64, 3, 3)])
 def test_rgb_is_read_exactly(tmp_path, name, options, shape):
     pixels = noise(*shape)
@@ -63,7 +76,9 @@ def test_content_decides_the_format_not_the_name(tmp_path):
     Image.fromarray(smooth(30, 40)).save(path, "JPEG", exif=exif(6))
     info = image_info(path)
     assert info == (40, 30, "JPEG", 6)
-    np.testing.assert_array_equal(read_rgb(path), np.asarray(ImageOps.exif_transpose(Image.open(path))))
+    np.testing.assert_array_equal(
+        read_rgb(path), np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    )
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -83,15 +98,21 @@ def test_all_orientations_as_pil_applies_them(tmp_path, kind, orientation):
 def test_all_orientations_of_16_bit_files(tmp_path, kind, orientation):
     pixels, path = noise(21, 34, 3, dtype=np.uint16), tmp_path / "photo"
     if kind == "PNG":
-        path.write_bytes(png(pixels, before=[(b"eXIf", exif(orientation).tobytes().removeprefix(b"Exif\0\0"))]))
+        path.write_bytes(
+            png(pixels, before=[(b"eXIf", exif(orientation).tobytes().removeprefix(b"Exif\0\0"))])
+        )
     else:
-        tifffile.imwrite(path, pixels, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+        tifffile.imwrite(
+            path, pixels, photometric="rgb", extratags=[(274, "H", 1, orientation, True)]
+        )
     # PIL cannot hold 16-bit RGB, so each byte of it is turned as an 8-bit image
     low, high = ((pixels >> shift & 255).astype(np.uint8) for shift in (0, 8))
     turned = []
     for part in (low, high):
         Image.fromarray(part).save(tmp_path / "part.png", exif=exif(orientation))
-        turned.append(np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "part.png"))).astype(np.uint16))
+        turned.append(
+            np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "part.png"))).astype(np.uint16)
+        )
     expected = turned[1] << 8 | turned[0]
     np.testing.assert_array_equal(read_rgb(path), expected)
     assert image_size(path) == expected.shape[:2]
@@ -99,7 +120,9 @@ def test_all_orientations_of_16_bit_files(tmp_path, kind, orientation):
 
 def test_orientation_stored_after_the_pixels_of_a_png(tmp_path):
     path = tmp_path / "late.png"
-    path.write_bytes(png(noise(21, 34, 3), after=[(b"eXIf", exif(6).tobytes().removeprefix(b"Exif\0\0"))]))
+    path.write_bytes(
+        png(noise(21, 34, 3), after=[(b"eXIf", exif(6).tobytes().removeprefix(b"Exif\0\0"))])
+    )
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     np.testing.assert_array_equal(read_rgb(path), expected)
@@ -107,7 +130,9 @@ def test_orientation_stored_after_the_pixels_of_a_png(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("block", [b"Exif\0\0garbage and more", b"Exif\0\0MM\0*\xff\xff\xff\xff", exif(99).tobytes()])
+@pytest.mark.parametrize(
+    "block", [b"Exif\0\0garbage and more", b"Exif\0\0MM\0*\xff\xff\xff\xff", exif(99).tobytes()]
+)
 def test_a_broken_or_impossible_orientation_leaves_the_picture_as_stored(tmp_path, block):
     path = tmp_path / "photo.jpg"
     Image.fromarray(smooth(21, 34)).save(path, exif=block)
@@ -116,7 +141,9 @@ def test_a_broken_or_impossible_orientation_leaves_the_picture_as_stored(tmp_pat
 
 
 def test_a_broken_exif_text_of_a_png_leaves_the_picture_as_stored(tmp_path):
-    (tmp_path / "a.png").write_bytes(png(noise(21, 34, 3), before=[(b"tEXt", b"Raw profile type exif\0\nexif\n 10\nnot hex")]))
+    (tmp_path / "a.png").write_bytes(
+        png(noise(21, 34, 3), before=[(b"tEXt", b"Raw profile type exif\0\nexif\n 10\nnot hex")])
+    )
     assert read_rgb(tmp_path / "a.png").shape == (21, 34, 3)
     assert image_size(tmp_path / "a.png") == (21, 34)
 
@@ -131,7 +158,8 @@ def test_size_is_read_without_decoding(tmp_path):
         assert image_size(path) == (300, 200)
 
 
-# --- kinds of pixels ----------------------------------------------------------------------------------------------------
+# --- kinds of pixels
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_gray_gives_three_equal_channels(tmp_path):
@@ -158,7 +186,9 @@ def test_alpha_is_dropped_and_colours_of_transparent_pixels_stay(tmp_path, mode)
     np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), expected)
     photo = read_photo(tmp_path / "a.png")
     assert photo.gray == (mode == "LA")
-    torch.testing.assert_close(photo.alpha, torch.from_numpy(pixels[None, ..., -1] / np.float32(255)), rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        photo.alpha, torch.from_numpy(pixels[None, ..., -1] / np.float32(255)), rtol=0, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("transparent", [False, True])
@@ -167,12 +197,16 @@ def test_palette(tmp_path, transparent):
     image = Image.fromarray(index)
     image.putpalette(colours.tobytes())
     assert image.mode == "P"
-    image.save(tmp_path / "p.png", **({"transparency": bytes([0, 128, 255, 7])} if transparent else {}))
+    image.save(
+        tmp_path / "p.png", **({"transparency": bytes([0, 128, 255, 7])} if transparent else {})
+    )
     np.testing.assert_array_equal(read_rgb(tmp_path / "p.png"), colours[index])
     photo = read_photo(tmp_path / "p.png")
     assert not photo.gray and (photo.alpha is not None) == transparent
     if transparent:
-        np.testing.assert_array_equal((photo.alpha[0] * 255).round(), np.array([0, 128, 255, 7])[index])
+        np.testing.assert_array_equal(
+            (photo.alpha[0] * 255).round(), np.array([0, 128, 255, 7])[index]
+        )
 
 
 def test_one_transparent_colour(tmp_path):
@@ -201,9 +235,15 @@ def test_16_bit_png_keeps_16_bits(tmp_path, channels):
     (tmp_path / "a.png").write_bytes(png(pixels))
     read = read_rgb(tmp_path / "a.png")
     assert read.dtype == np.uint16
-    np.testing.assert_array_equal(read, pixels[..., :3] if channels >= 3 else pixels[..., :1].repeat(3, axis=2))
+    np.testing.assert_array_equal(
+        read, pixels[..., :3] if channels >= 3 else pixels[..., :1].repeat(3, axis=2)
+    )
     photo = read_photo(tmp_path / "a.png")
-    assert photo.bits == 16 and photo.gray == (channels <= 2) and (photo.alpha is not None) == (channels in (2, 4))
+    assert (
+        photo.bits == 16
+        and photo.gray == (channels <= 2)
+        and (photo.alpha is not None) == (channels in (2, 4))
+    )
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
@@ -214,7 +254,13 @@ def test_16_bit_tiff_keeps_16_bits(tmp_path, planar, extra, byteorder, bigtiff):
     stored = pixels if planar == "contig" else np.moveaxis(pixels, 2, 0)
     path = tmp_path / "a.tif"
     tifffile.imwrite(
-        path, stored.copy(), photometric="rgb", planarconfig=planar, extrasamples=extra or None, byteorder=byteorder, bigtiff=bigtiff
+        path,
+        stored.copy(),
+        photometric="rgb",
+        planarconfig=planar,
+        extrasamples=extra or None,
+        byteorder=byteorder,
+        bigtiff=bigtiff,
     )
     read = read_rgb(path)
     assert read.dtype == np.uint16
@@ -233,13 +279,19 @@ def test_16_bit_gray_tiff_and_inverted_gray(tmp_path):
 
 
 def test_16_bit_tiff_with_premultiplied_colours(tmp_path):
-    colours, alpha = noise(13, 19, 3, dtype=np.uint16), noise(13, 19, 1, dtype=np.uint16, seed=1) | 0x8000
+    colours, alpha = (
+        noise(13, 19, 3, dtype=np.uint16),
+        noise(13, 19, 1, dtype=np.uint16, seed=1) | 0x8000,
+    )
     stored = np.concatenate([(colours / 65535.0 * alpha).round().astype(np.uint16), alpha], axis=2)
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extrasamples=["assocalpha"])
     assert np.abs(read_rgb(tmp_path / "a.tif").astype(int) - colours).max() <= 1
 
 
-@pytest.mark.skipif(not FOUNDIR.is_dir(), reason="needs the real FoundIR pairs next to the repository (../shared/data)")
+@pytest.mark.skipif(
+    not FOUNDIR.is_dir(),
+    reason="needs the real FoundIR pairs next to the repository (../shared/data)",
+)
 def test_real_foundir_pairs():
     """1118 is a JPEG with a .png name: the pair must come out with one size."""
     for stem, size in [("0001", (1080, 1920)), ("1118", (1528, 2720))]:

@@ -57,7 +57,10 @@ def test_any_size(name, shape):
 @pytest.mark.parametrize("name", [*ALL, *FOUNDIR_TYPES])
 def test_severities_are_steps(photograph, name, seed):
     names = FOUNDIR_TYPES.get(name, (name,))
-    light, medium, heavy = (psnr(photograph, degrade(photograph, names, severity, rng(seed)), data_range=1) for severity in SEVERITIES)
+    light, medium, heavy = (
+        psnr(photograph, degrade(photograph, names, severity, rng(seed)), data_range=1)
+        for severity in SEVERITIES
+    )
     assert light > medium + 0.3 and medium > heavy + 0.3
     assert light < 34  # visible; light noise at sigma 8 is 30 dB
 
@@ -65,10 +68,13 @@ def test_severities_are_steps(photograph, name, seed):
 def test_srgb_curve():
     values = np.linspace(0, 1, 256, dtype=np.float32)
     np.testing.assert_allclose(degradations.srgb_to_linear(values), linear(values), atol=1e-6)
-    np.testing.assert_allclose(degradations.linear_to_srgb(linear(values).astype(np.float32)), values, atol=1e-6)
+    np.testing.assert_allclose(
+        degradations.linear_to_srgb(linear(values).astype(np.float32)), values, atol=1e-6
+    )
 
 
-# Blur -----------------------------------------------------------------------------------------------------------------------------
+# Blur
+# -----------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("angle", [0, 0.4, np.pi / 2, 2.5])
@@ -76,25 +82,33 @@ def test_motion_psf_lies_along_its_direction(angle):
     psf = degradations.motion_psf(30, angle, 0)
     assert psf.sum() == pytest.approx(1, abs=1e-9) and psf.min() >= 0
     y, x = np.mgrid[: psf.shape[0], : psf.shape[1]] - psf.shape[0] // 2
-    assert (psf * x).sum() == pytest.approx(0, abs=1e-9) and (psf * y).sum() == pytest.approx(0, abs=1e-9)
+    assert (psf * x).sum() == pytest.approx(0, abs=1e-9) and (psf * y).sum() == pytest.approx(
+        0, abs=1e-9
+    )
     along, across = x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle)
-    # The variance of a uniform segment is length^2 / 12; bilinear deposition adds at most 1/4 square pixel in each direction.
+    # The variance of a uniform segment is length^2 / 12; bilinear deposition adds at most 1/4
+    # square pixel in each direction.
     assert (psf * along**2).sum() == pytest.approx(30**2 / 12, abs=0.3)
     assert (psf * across**2).sum() < 0.3
 
 
 def test_motion_psf_turns():
     straight, curved = degradations.motion_psf(30, 0, 0), degradations.motion_psf(30, 0, np.pi / 2)
-    # A quarter circle of length 30 has radius 60 / pi and sagitta radius (1 - cos 45 deg) = 5.6 px, a straight line none.
+    # A quarter circle of length 30 has radius 60 / pi and sagitta radius (1 - cos 45 deg) = 5.6 px,
+    # a straight line none.
     assert np.ptp(np.nonzero(straight)[0]) == 0
-    assert np.ptp(np.nonzero(curved)[0]) == pytest.approx(60 / np.pi * (1 - np.cos(np.pi / 4)), abs=1.5)
+    assert np.ptp(np.nonzero(curved)[0]) == pytest.approx(
+        60 / np.pi * (1 - np.cos(np.pi / 4)), abs=1.5
+    )
 
 
 def test_disc_psf():
     psf = degradations.disc_psf(6.3)
     y, x = np.mgrid[: psf.shape[0], : psf.shape[1]] - psf.shape[0] // 2
     assert psf.sum() == pytest.approx(1)
-    assert (psf * (x**2 + y**2)).sum() == pytest.approx(6.3**2 / 2, rel=0.03)  # second moment of a uniform disc: r^2 / 2
+    assert (psf * (x**2 + y**2)).sum() == pytest.approx(
+        6.3**2 / 2, rel=0.03
+    )  # second moment of a uniform disc: r^2 / 2
 
 
 def test_convolution_spreads_a_point_as_the_psf():
@@ -108,7 +122,9 @@ def test_convolution_spreads_a_point_as_the_psf():
 
 @pytest.mark.parametrize("name", ["motion_blur", "defocus_blur"])
 def test_blur_is_in_linear_light_and_keeps_it(name):
-    """A black and white checkerboard blurs to half the *light*, sRGB 0.735, not to sRGB 0.5; a flat image stays as it is."""
+    """A black and white checkerboard blurs to half the *light*, sRGB 0.735, not to sRGB 0.5; a flat
+    image stays as it is.
+    """
     checkerboard = np.repeat((np.indices((64, 64)).sum(0) % 2).astype(np.float32)[..., None], 3, 2)
     blurred = DEGRADATIONS[name](checkerboard, "heavy", rng(1))
     assert blurred.mean() == pytest.approx(0.7354, abs=0.01)
@@ -116,7 +132,8 @@ def test_blur_is_in_linear_light_and_keeps_it(name):
     np.testing.assert_allclose(DEGRADATIONS[name](flat, "heavy", rng(1)), flat, atol=1e-5)
 
 
-# Noise and exposure ---------------------------------------------------------------------------------------------------------------
+# Noise and exposure
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_poissonian_gaussian_has_the_variance_of_the_model():
@@ -128,11 +145,17 @@ def test_poissonian_gaussian_has_the_variance_of_the_model():
 
 
 def test_sensor_noise_variance_grows_linearly_with_light():
-    """Variance at three grey levels, measured in linear light, lies on one line a x + b with a in the documented range."""
-    levels = np.array([0.35, 0.5, 0.62])  # sRGB, far enough from the ends not to be clipped at this severity
+    """Variance at three grey levels, measured in linear light, lies on one line a x + b with a in
+    the documented range.
+    """
+    levels = np.array(
+        [0.35, 0.5, 0.62]
+    )  # sRGB, far enough from the ends not to be clipped at this severity
     variances = []
     for level in levels:
-        noisy = degradations.sensor_noise(np.full((256, 256, 3), level, np.float32), "light", rng(7))
+        noisy = degradations.sensor_noise(
+            np.full((256, 256, 3), level, np.float32), "light", rng(7)
+        )
         variances.append(linear(noisy[::2, ::2]).var())
     light = linear(levels)
     a, b = np.polyfit(light, variances, 1)
@@ -160,24 +183,36 @@ def test_low_light_divides_the_light():
 
 
 def test_low_light_with_less_grain():
-    """Of a flat scene all deviation is noise, which the tone curve leaves nearly in proportion; the exposure is the same."""
+    """Of a flat scene all deviation is noise, which the tone curve leaves nearly in proportion; the
+    exposure is the same.
+    """
     grey = np.full((128, 128, 3), 0.8, np.float32)
-    full, half, none = (degradations.low_light(grey, "light", rng(2), grain) for grain in (1.0, 0.5, 0.0))
+    full, half, none = (
+        degradations.low_light(grey, "light", rng(2), grain) for grain in (1.0, 0.5, 0.0)
+    )
     assert half.std() == pytest.approx(full.std() / 2, rel=0.02) and none.std() < 1e-6
     assert full.mean() == pytest.approx(none.mean(), abs=1e-3)
     assert np.array_equal(full, degradations.low_light(grey, "light", rng(2)))
-    dark = [degrade(grey, ("low_light", "noise"), "light", rng(2), grain=grain) for grain in (1.0, 0.0)]
+    dark = [
+        degrade(grey, ("low_light", "noise"), "light", rng(2), grain=grain) for grain in (1.0, 0.0)
+    ]
     assert dark[0].std() > dark[1].std() > 0.01, "other noise stays"
     with pytest.raises(ValueError, match="grain is 1.5"):
         degradations.low_light(grey, "light", rng(2), 1.5)
 
 
-# Scene, lens, encoder -------------------------------------------------------------------------------------------------------------
+# Scene, lens, encoder
+# -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("severity,low,high", [("light", 0.45, 0.65), ("medium", 1.0, 1.3), ("heavy", 2.0, 2.5)])
+@pytest.mark.parametrize(
+    "severity,low,high", [("light", 0.45, 0.65), ("medium", 1.0, 1.3), ("heavy", 2.0, 2.5)]
+)
 def test_haze_obeys_the_scattering_equation(severity, low, high):
-    """On a constant image J with depths 0, 1/2, 1: (I(1) - J) / (I(1/2) - J) = 1 + t(1/2), which gives beta and the airlight."""
+    """On a constant image J with depths 0, 1/2, 1:
+
+    (I(1) - J) / (I(1/2) - J) = 1 + t(1/2), which gives beta and the airlight.
+    """
     image = np.full((4, 100, 3), 0.4, np.float32)
     depth = np.zeros((4, 100), np.float32)
     depth[1], depth[2], depth[3] = 0.5, 1, 0.25
@@ -192,7 +227,9 @@ def test_haze_obeys_the_scattering_equation(severity, low, high):
 
 def test_haze_uses_the_depth_it_is_given_and_refuses_a_wrong_one(photograph):
     near, far = (np.full(photograph.shape[:2], depth, np.float32) for depth in (0, 1))
-    np.testing.assert_allclose(degradations.haze(photograph, "heavy", rng(), near), photograph, atol=1e-5)
+    np.testing.assert_allclose(
+        degradations.haze(photograph, "heavy", rng(), near), photograph, atol=1e-5
+    )
     assert degradations.haze(photograph, "heavy", rng(), far).std() < 0.5 * photograph.std()
     for wrong in (far[1:], -far, far * np.nan):
         with pytest.raises(ValueError, match="depth must be finite"):
@@ -208,7 +245,9 @@ def test_drawn_depth_is_a_smooth_scene_that_recedes_upwards():
 
 
 def test_rain_streaks_fall():
-    """Streaks only add light on a dark scene, and change fast across their direction, slowly along it (within 23 degrees of vertical)."""
+    """Streaks only add light on a dark scene, and change fast across their direction, slowly along
+    it (within 23 degrees of vertical).
+    """
     opacity = degradations.rain_opacity(256, 256, 2.0, rng(3))
     assert opacity.min() >= 0 and opacity.max() < 1
     across, along = np.abs(np.diff(opacity, axis=1)).mean(), np.abs(np.diff(opacity, axis=0)).mean()
@@ -218,9 +257,17 @@ def test_rain_streaks_fall():
 
 
 def test_raindrops_cover_the_documented_part_and_leave_the_rest(photograph):
-    for severity, (low, high) in {"light": (0.07, 0.10), "medium": (0.16, 0.22), "heavy": (0.32, 0.40)}.items():
-        changed = (np.abs(degradations.raindrop(photograph, severity, rng(2)) - photograph).max(2) > 1e-3).mean()
-        assert 0.4 * low < changed < 1.9 * high  # overlaps and borders take away, soft rims and irregular outlines add
+    for severity, (low, high) in {
+        "light": (0.07, 0.10),
+        "medium": (0.16, 0.22),
+        "heavy": (0.32, 0.40),
+    }.items():
+        changed = (
+            np.abs(degradations.raindrop(photograph, severity, rng(2)) - photograph).max(2) > 1e-3
+        ).mean()
+        assert (
+            0.4 * low < changed < 1.9 * high
+        )  # overlaps and borders take away, soft rims and irregular outlines add
 
 
 def test_jpeg_equals_the_encoder(photograph):
@@ -228,10 +275,14 @@ def test_jpeg_equals_the_encoder(photograph):
         file = io.BytesIO()
         image = Image.fromarray(np.rint(photograph * 255).astype(np.uint8))
         image.save(file, "JPEG", quality=degradations.jpeg_quality(severity, rng(6)))
-        np.testing.assert_array_equal(degradations.jpeg(photograph, severity, rng(6)), np.float32(Image.open(file)) / np.float32(255))
+        np.testing.assert_array_equal(
+            degradations.jpeg(photograph, severity, rng(6)),
+            np.float32(Image.open(file)) / np.float32(255),
+        )
 
 
-# Composition ----------------------------------------------------------------------------------------------------------------------
+# Composition
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_foundir_types():
@@ -239,15 +290,37 @@ def test_foundir_types():
     assert [name[:2] for name in FOUNDIR_TYPES] == [f"{number:02d}" for number in range(1, 21)]
     assert sum(len(names) == 1 for names in FOUNDIR_TYPES.values()) == 7
     for folder, names in FOUNDIR_TYPES.items():
-        words = folder[2:].replace("NightRain", "Lowlight_Rain").replace("Lowlight", "low-light").lower().split("_")
+        words = (
+            folder[2:]
+            .replace("NightRain", "Lowlight_Rain")
+            .replace("Lowlight", "low-light")
+            .lower()
+            .split("_")
+        )
         assert [name.replace("_", "-") for name in names] == words
 
 
 def test_composition_is_in_physical_order_and_chains_the_steps(photograph):
     names = ["low_light", "noise", "jpeg", "blur", "raindrop", "rain", "haze"]
     steps = compose(names, "heavy", rng(9))
-    assert [step.name for step in steps] == ["haze", "rain", "raindrop", "blur", "low_light", "noise", "jpeg"]
-    assert [step.severity for step in steps] == ["light", "light", "light", "light", "heavy", "medium", "light"]
+    assert [step.name for step in steps] == [
+        "haze",
+        "rain",
+        "raindrop",
+        "blur",
+        "low_light",
+        "noise",
+        "jpeg",
+    ]
+    assert [step.severity for step in steps] == [
+        "light",
+        "light",
+        "light",
+        "light",
+        "heavy",
+        "medium",
+        "light",
+    ]
     expected = photograph
     for step in steps:
         expected = DEGRADATIONS[step.name](expected, step.severity, step.generator)
@@ -266,7 +339,9 @@ def test_a_step_does_not_depend_on_its_neighbours(photograph):
 
 def test_depth_reaches_haze_through_degrade(photograph):
     near = np.zeros(photograph.shape[:2], np.float32)
-    np.testing.assert_allclose(degrade(photograph, ("haze",), "heavy", rng(), near), photograph, atol=1e-5)
+    np.testing.assert_allclose(
+        degrade(photograph, ("haze",), "heavy", rng(), near), photograph, atol=1e-5
+    )
 
 
 def test_nothing_to_do_is_a_copy(photograph):
@@ -278,7 +353,10 @@ def test_families_use_both_members():
     flat = np.full((64, 64, 3), 0.5, np.float32)
     point = flat.copy()
     point[32, 32] = 1
-    for family, members in {"blur": ("motion_blur", "defocus_blur"), "noise": ("sensor_noise", "gaussian_noise")}.items():
+    for family, members in {
+        "blur": ("motion_blur", "defocus_blur"),
+        "noise": ("sensor_noise", "gaussian_noise"),
+    }.items():
         seen = set()
         for seed in range(20):
             output = DEGRADATIONS[family](point, "light", rng(seed))
@@ -292,14 +370,18 @@ def test_families_use_both_members():
 
 @pytest.mark.parametrize("name", ALL)
 def test_unknown_severity(photograph, name):
-    with pytest.raises(ValueError, match="unknown severity 'Heavy': choose from light, medium, heavy"):
+    with pytest.raises(
+        ValueError, match="unknown severity 'Heavy': choose from light, medium, heavy"
+    ):
         DEGRADATIONS[name](photograph, "Heavy", rng())
     with pytest.raises(ValueError, match="unknown severity 'Heavy'"):
         degrade(photograph, (name,), "Heavy", rng())
 
 
 def test_unknown_degradation(photograph):
-    with pytest.raises(ValueError, match="unknown degradation 'fog': choose from haze, rain, raindrop, blur"):
+    with pytest.raises(
+        ValueError, match="unknown degradation 'fog': choose from haze, rain, raindrop, blur"
+    ):
         degrade(photograph, ("haze", "fog"), "light", rng())
 
 
@@ -314,6 +396,9 @@ def test_unknown_degradation(photograph):
     ],
 )
 def test_wrong_image(wrong, message):
-    for call in (lambda: degrade(wrong, ("haze",), "light", rng()), lambda: degradations.rain(wrong, "light", rng())):
+    for call in (
+        lambda: degrade(wrong, ("haze",), "light", rng()),
+        lambda: degradations.rain(wrong, "light", rng()),
+    ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -29,7 +29,9 @@ def noise(*shape, dtype=np.uint8, seed=0):
 def smooth(height, width):
     """A picture that JPEG keeps well: (H, W, 3) uint8."""
     y, x = np.mgrid[0:height, 0:width]
-    return np.stack([255 * x / width, 255 * y / height, 255 - 255 * x / width], axis=2).astype(np.uint8)
+    return np.stack([255 * x / width, 255 * y / height, 255 - 255 * x / width], axis=2).astype(
+        np.uint8
+    )
 
 
 def test_to_tensor_covers_the_range():
@@ -37,7 +39,11 @@ def test_to_tensor_covers_the_range():
         top = np.iinfo(dtype).max
         array = np.arange(top + 1, dtype=dtype)[None, :, None].repeat(3, axis=2)
         tensor = to_tensor(array)
-        assert tensor.dtype == torch.float32 and tensor.shape == (3, 1, top + 1) and tensor.is_contiguous()
+        assert (
+            tensor.dtype == torch.float32
+            and tensor.shape == (3, 1, top + 1)
+            and tensor.is_contiguous()
+        )
         assert tensor.min() == 0 and tensor.max() == 1
         assert torch.equal((tensor[0, 0] * top).round().long(), torch.arange(top + 1))
     for wrong in (np.zeros((2, 2, 3)), np.zeros((2, 2), np.uint8)):
@@ -45,12 +51,19 @@ def test_to_tensor_covers_the_range():
             to_tensor(wrong)
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------
+# --- writing
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "extension,bits,gray",
-    [(name, bits, gray) for name in (".png", ".tif", ".TIFF") for bits in (8, 16) for gray in (False, True)] + [(".webp", 8, False)],
+    [
+        (name, bits, gray)
+        for name in (".png", ".tif", ".TIFF")
+        for bits in (8, 16)
+        for gray in (False, True)
+    ]
+    + [(".webp", 8, False)],
 )
 @pytest.mark.parametrize("with_alpha", [False, True])
 def test_lossless_round_trip(tmp_path, extension, bits, gray, with_alpha):
@@ -59,7 +72,13 @@ def test_lossless_round_trip(tmp_path, extension, bits, gray, with_alpha):
         pixels[..., 1:3] = pixels[..., :1]
     pixels[:5, :, 3] = 0
     path = tmp_path / f"a{extension}"
-    write_photo(path, to_tensor(pixels[..., :3]), to_tensor(pixels[..., 3:]) if with_alpha else None, gray, bits)
+    write_photo(
+        path,
+        to_tensor(pixels[..., :3]),
+        to_tensor(pixels[..., 3:]) if with_alpha else None,
+        gray,
+        bits,
+    )
     photo = read_photo(path)
     np.testing.assert_array_equal(read_rgb(path), pixels[..., :3])
     assert (photo.gray, photo.bits, photo.alpha is not None) == (gray, bits, with_alpha)
@@ -76,7 +95,10 @@ def test_every_16_bit_level_survives(tmp_path):
 
 
 def test_16_bit_png_is_read_by_others(tmp_path):
-    """PIL keeps the high bytes of 16-bit RGB: enough to see that an independent reader takes the file."""
+    """PIL keeps the high bytes of 16-bit RGB:
+
+    enough to see that an independent reader takes the file.
+    """
     pixels = noise(21, 34, 3, dtype=np.uint16)
     write_photo(tmp_path / "a.png", to_tensor(pixels), bits=16)
     with Image.open(tmp_path / "a.png") as image:
@@ -127,7 +149,10 @@ def test_impossible_requests(tmp_path):
 
 
 def test_failing_disk_leaves_the_old_file_and_nothing_else(tmp_path):
-    """A process that may write 20,000 bytes a file, as on a full disk: the write fails in the middle, for real."""
+    """A process that may write 20,000 bytes a file, as on a full disk:
+
+    the write fails in the middle, for real.
+    """
     target = tmp_path / "photo.png"
     target.write_bytes(b"old")
     script = f"""
@@ -140,9 +165,13 @@ try:
 except ImageError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == f"{target}: cannot be written: File too large"
-    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"] and target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == [
+        "photo.png"
+    ] and target.read_bytes() == b"old"
 
 
 def test_interrupt_leaves_nothing(tmp_path, monkeypatch):
@@ -161,7 +190,8 @@ def test_a_written_file_has_the_usual_permissions(tmp_path):
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-# --- folders ------------------------------------------------------------------------------------------------------------
+# --- folders
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_list_images_in_natural_order(tmp_path):

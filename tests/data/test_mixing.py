@@ -20,8 +20,13 @@ def test_natural_takes_each_once_and_no_more_shards_than_the_window_at_once(wind
         assert sorted(order(epoch)) == list(range(60))
         if window in (1, 3):
             parts = TABLE.shard[order(epoch)]
-            assert all(len(set(parts[start : start + 6 * window])) <= window for start in range(0, 60, 6 * window))
-    assert not np.array_equal(order(0), order(1)) and np.array_equal(order(2), natural(TABLE, window, seed=1)(2))
+            assert all(
+                len(set(parts[start : start + 6 * window])) <= window
+                for start in range(0, 60, 6 * window)
+            )
+    assert not np.array_equal(order(0), order(1)) and np.array_equal(
+        order(2), natural(TABLE, window, seed=1)(2)
+    )
 
 
 @pytest.mark.parametrize("window", [None, 2])
@@ -53,5 +58,9 @@ def test_any_number_of_ranks_goes_on_with_the_rest_of_the_epoch(mixing, ranks, b
 def test_a_stand_in_is_a_function_of_its_place_and_of_the_same_degradation_first():
     found = [stand_in(55, attempt, (0, 1, 55), GROUP) for attempt in range(40)]
     assert found == [stand_in(55, attempt, (0, 1, 55), GROUP) for attempt in range(40)]
-    assert {int(GROUP[index]) for index in found[:16]} == {1} and {int(GROUP[index]) for index in found[16:]} >= {0, 1}
-    assert stand_in(55, 0, (0, 1, 55), GROUP) != stand_in(55, 0, (0, 2, 55), GROUP) or stand_in(55, 1, (0, 1, 55), GROUP)
+    assert {int(GROUP[index]) for index in found[:16]} == {1} and {
+        int(GROUP[index]) for index in found[16:]
+    } >= {0, 1}
+    assert stand_in(55, 0, (0, 1, 55), GROUP) != stand_in(55, 0, (0, 2, 55), GROUP) or stand_in(
+        55, 1, (0, 1, 55), GROUP
+    )

@@ -4,16 +4,34 @@ import numpy as np
 import pytest
 import torch
 
-from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader, batch_indices, epoch_order, sample_seed
+from lit_mimdit.data.order import (
+    Cluster,
+    EpochSampler,
+    ResumableLoader,
+    batch_indices,
+    epoch_order,
+    sample_seed,
+)
 
-SHAPES = [(10, 1, 1), (10, 3, 1), (13, 2, 2), (64, 4, 4), (100, 1, 7), (7, 5, 3)]  # samples, batch a rank, ranks
+SHAPES = [
+    (10, 1, 1),
+    (10, 3, 1),
+    (13, 2, 2),
+    (64, 4, 4),
+    (100, 1, 7),
+    (7, 5, 3),
+]  # samples, batch a rank, ranks
 
 
-def epoch_of(samples: int, batch: int, ranks: int, epoch: int, drop_last: bool) -> list[list[list[int]]]:
+def epoch_of(
+    samples: int, batch: int, ranks: int, epoch: int, drop_last: bool
+) -> list[list[list[int]]]:
     """What each rank gets, batch by batch."""
     everyone = []
     for rank in range(ranks):
-        sampler = EpochSampler(samples, batch, seed=3, shuffle=True, drop_last=drop_last, cluster=Cluster(ranks, rank))
+        sampler = EpochSampler(
+            samples, batch, seed=3, shuffle=True, drop_last=drop_last, cluster=Cluster(ranks, rank)
+        )
         sampler.set_epoch(epoch)
         assert all(item[0] == epoch for items in sampler for item in items)
         everyone.append([[index for _, index in items] for items in sampler])
@@ -23,11 +41,18 @@ def epoch_of(samples: int, batch: int, ranks: int, epoch: int, drop_last: bool) 
 @pytest.mark.parametrize("samples, batch, ranks", SHAPES)
 def test_every_sample_exactly_once_an_epoch(samples, batch, ranks):
     for epoch in range(3):
-        seen = [index for rank in epoch_of(samples, batch, ranks, epoch, drop_last=False) for items in rank for index in items]
+        seen = [
+            index
+            for rank in epoch_of(samples, batch, ranks, epoch, drop_last=False)
+            for items in rank
+            for index in items
+        ]
         assert sorted(seen) == list(range(samples))
 
 
-@pytest.mark.parametrize("samples, batch, ranks", [shape for shape in SHAPES if shape[0] >= shape[1] * shape[2]])
+@pytest.mark.parametrize(
+    "samples, batch, ranks", [shape for shape in SHAPES if shape[0] >= shape[1] * shape[2]]
+)
 def test_training_gives_every_rank_as_many_batches_and_leaves_out_the_rest(samples, batch, ranks):
     everyone = epoch_of(samples, batch, ranks, 0, drop_last=True)
     assert {len(rank) for rank in everyone} == {samples // (batch * ranks)}
@@ -62,7 +87,12 @@ def test_sample_seeds_differ_by_everything_and_fit_a_signed_integer():
 def test_impossible_shapes():
     with pytest.raises(ValueError, match="rank 2 is not among 2 processes"):
         Cluster(2, 2)
-    with pytest.raises(ValueError, match="has 5 pairs, one step over all processes takes 6: lower data.batch_size or add pairs"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            "has 5 pairs, one step over all processes takes 6: lower data.batch_size or add pairs"
+        ),
+    ):
         EpochSampler(5, 3, 0, True, True, Cluster(2, 0))
 
 

@@ -1,4 +1,7 @@
-"""The photographs of installed packages: readable offline, each in one split, with a depth where one was measured."""
+"""The photographs of installed packages:
+
+readable offline, each in one split, with a depth where one was measured.
+"""
 
 import socket
 
@@ -40,7 +43,10 @@ def test_splits_are_disjoint_and_none_is_empty():
 
 
 def test_depth_follows_the_stereo_formula():
-    """Z = f B / (disparity + offset), with the calibration that scikit-image documents: f 994.978 px, B 193.001 mm, offset 31.086 px."""
+    """Z = f B / (disparity + offset), with the calibration that scikit-image documents:
+
+    f 994.978 px, B 193.001 mm, offset 31.086 px.
+    """
     import skimage.data
 
     left, _, disparity = skimage.data.stereo_motorcycle()
@@ -67,9 +73,17 @@ def test_unknown_names():
         photographs.of_split("valid")
 
 
-@pytest.mark.parametrize("file,state", [("no_such_package_here/a.png", "is not installed"), ("skimage/data/a.png", "has no such file")])
+@pytest.mark.parametrize(
+    "file,state",
+    [
+        ("no_such_package_here/a.png", "is not installed"),
+        ("skimage/data/a.png", "has no such file"),
+    ],
+)
 def test_missing_file_names_the_remedy(monkeypatch, file, state):
     missing = PHOTOGRAPHS[0]._replace(file=file)
     monkeypatch.setattr(photographs, "PHOTOGRAPHS", (missing,))
-    with pytest.raises(FileNotFoundError, match=f"{file} not found: scikit-image {state}; run `pip install"):
+    with pytest.raises(
+        FileNotFoundError, match=f"{file} not found: scikit-image {state}; run `pip install"
+    ):
         photographs.load(missing.name)

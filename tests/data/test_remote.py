@@ -1,4 +1,7 @@
-"""Shards on an S3 server and in a cache: what fails for a while costs nothing, what stays broken is noted once."""
+"""Shards on an S3 server and in a cache:
+
+what fails for a while costs nothing, what stays broken is noted once.
+"""
 
 import shutil
 import subprocess
@@ -51,8 +54,14 @@ def server() -> Iterator[ThreadedMotoServer]:
 @pytest.fixture
 def s3(server, shard_root, monkeypatch) -> str:
     """The shards on an S3 server on loopback."""
-    values = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "us-east-1"}
-    for key, value in (values | {"AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port())}).items():
+    values = {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "y",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for key, value in (
+        values | {"AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port())}
+    ).items():
         monkeypatch.setenv(key, value)
     boto3.client("s3").create_bucket(Bucket="bucket")
     upload(shard_root, "foundir/train")
@@ -61,7 +70,9 @@ def s3(server, shard_root, monkeypatch) -> str:
 
 @pytest.fixture
 def faults(server, s3, monkeypatch) -> Iterator[deque[str]]:
-    """Requests go through a proxy which fails in the ways that are put into this queue, one a request: refuse, drop, cut."""
+    """Requests go through a proxy which fails in the ways that are put into this queue, one a
+    request: refuse, drop, cut.
+    """
     queue: deque[str] = deque()
 
     class Proxy(BaseHTTPRequestHandler):
@@ -112,22 +123,44 @@ def test_s3_gives_what_the_folder_gives_with_and_without_a_bounded_cache(shard_r
     held = list((tmp_path / "cache").glob("*.tar"))
     assert 1 <= len(held) <= 2 and sum(path.stat().st_size for path in held) <= cache.limit
     flip_byte(held[0], 700), held[0].touch()
-    assert all(same(source.read(index, None, None), local.read(index, None, None)) for index in range(10)), "a damaged copy is fetched anew"
+    assert all(
+        same(source.read(index, None, None), local.read(index, None, None)) for index in range(10)
+    ), "a damaged copy is fetched anew"
 
 
 def test_a_data_set_on_s3_can_be_checked(s3, tmp_path, capsys):
     assert check(s3, contact_sheet=tmp_path / "sheet.png") == 0
-    assert "no problem(s), 10 pair(s)" in capsys.readouterr().out and (tmp_path / "sheet.png").stat().st_size > 1000
+    assert (
+        "no problem(s), 10 pair(s)" in capsys.readouterr().out
+        and (tmp_path / "sheet.png").stat().st_size > 1000
+    )
 
 
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_store_that_fails_for_a_while_costs_no_sample(shard_root, faults, s3, tmp_path, cached):
-    local, source = ShardSource(str(shard_root)), ShardSource(s3, ShardCache(tmp_path / "cache", 10**9) if cached else None, retries=4)
+    local, source = (
+        ShardSource(str(shard_root)),
+        ShardSource(s3, ShardCache(tmp_path / "cache", 10**9) if cached else None, retries=4),
+    )
     for index, trouble in enumerate(
-        (["cut", "cut"], ["drop", "refuse"], ["cut", "refuse", "cut"], [], ["refuse"], [], ["cut"], [], [], [])
+        (
+            ["cut", "cut"],
+            ["drop", "refuse"],
+            ["cut", "refuse", "cut"],
+            [],
+            ["refuse"],
+            [],
+            ["cut"],
+            [],
+            [],
+            [],
+        )
     ):
         faults.extend(trouble)
-        assert same(source.read(index, None, None), local.read(index, None, None)) and source.take_notes() == []
+        assert (
+            same(source.read(index, None, None), local.read(index, None, None))
+            and source.take_notes() == []
+        )
     assert cached or not faults, "all of it happened"
 
 
@@ -150,7 +183,12 @@ def test_a_sample_that_a_store_keeps_back_is_lost_once_and_there_again_later(fau
     faults.append("refuse")
     sample = dataset[0, 4]
     (fault,) = sample["faults"]
-    assert fault.lost and fault.id == source.about(4).id != sample["id"] and "cannot be read" in fault.reason and "503" in fault.reason
+    assert (
+        fault.lost
+        and fault.id == source.about(4).id != sample["id"]
+        and "cannot be read" in fault.reason
+        and "503" in fault.reason
+    )
     assert dataset[0, 4]["id"] == fault.id
     faults.append("drop")
     with pytest.raises(ImageError, match="s3://bucket/foundir/train/manifest.json: cannot be read"):
@@ -163,14 +201,21 @@ def test_a_damaged_shard_on_s3_costs_its_damaged_pair_only(shard_root, s3, tmp_p
     flip_byte(copy / "shard-000001.tar", int(local._index(1).spans[0, 0, 0]) + 30)
     upload(copy, "damaged")
     boto3.client("s3").delete_object(Bucket="bucket", Key="damaged/shard-000003.tar")
-    source = ShardSource("s3://bucket/damaged", ShardCache(tmp_path / "cache", 10**9) if cached else None, retries=0)
+    source = ShardSource(
+        "s3://bucket/damaged", ShardCache(tmp_path / "cache", 10**9) if cached else None, retries=0
+    )
     for index in (3, 9):
-        with pytest.raises(ImageError, match="checksum of tile 0 differs from the index's" if index == 3 else "NoSuchKey"):
+        with pytest.raises(
+            ImageError,
+            match="checksum of tile 0 differs from the index's" if index == 3 else "NoSuchKey",
+        ):
             source.read(index, None, None)
     for index in (*range(3), *range(4, 9)):
         assert same(source.read(index, None, None), local.read(index, None, None))
     notes = source.take_notes()
-    assert [(note.id, note.lost) for note in notes] == ([("shard-000001.tar", False)] if cached else [])
+    assert [(note.id, note.lost) for note in notes] == (
+        [("shard-000001.tar", False)] if cached else []
+    )
 
 
 def test_a_cache_that_cannot_be_written_is_noted_once_and_done_without(shard_root, tmp_path):
@@ -185,10 +230,14 @@ def test_a_cache_that_is_too_small_says_so(shard_root, tmp_path):
     source = ShardSource(str(shard_root), ShardCache(tmp_path / "cache", 1000))
     assert source.read(0, None, None)[0].shape == (48, 48, 3)
     (note,) = source.take_notes()
-    assert note.id == "cache" and "larger than the cache of 1000: raise data.cache_gb" in note.reason
+    assert (
+        note.id == "cache" and "larger than the cache of 1000: raise data.cache_gb" in note.reason
+    )
 
 
-def test_a_shard_that_another_process_fetches_for_too_long_is_read_where_it_lies(shard_root, tmp_path, monkeypatch):
+def test_a_shard_that_another_process_fetches_for_too_long_is_read_where_it_lies(
+    shard_root, tmp_path, monkeypatch
+):
     monkeypatch.setattr(cache_file, "_PATIENCE", 0.1)
     source = ShardSource(str(shard_root), ShardCache(tmp_path / "cache", 10**9))
     entry = source.manifest.shards[0]
@@ -197,7 +246,10 @@ def test_a_shard_that_another_process_fetches_for_too_long_is_read_where_it_lies
         assert source.read(0, None, None)[0].shape == (48, 48, 3)
     (note,) = source.take_notes()
     assert note.id == "cache" and "cannot be used" in note.reason and "lock" in note.reason
-    assert source.read(0, None, None)[0].shape == (48, 48, 3) and len(list((tmp_path / "cache").glob("*.tar"))) == 1
+    assert (
+        source.read(0, None, None)[0].shape == (48, 48, 3)
+        and len(list((tmp_path / "cache").glob("*.tar"))) == 1
+    )
 
 
 NO_FCNTL = """
@@ -211,5 +263,9 @@ assert source.read(0, None, None)[0].shape == (48, 48, 3) and source.take_notes(
 
 
 def test_the_cache_works_without_fcntl(shard_root, tmp_path):
-    subprocess.run([sys.executable, "-W", "ignore", "-c", NO_FCNTL, str(shard_root), str(tmp_path / "cache")], check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", NO_FCNTL, str(shard_root), str(tmp_path / "cache")],
+        check=True,
+        timeout=300,
+    )
     assert len(list((tmp_path / "cache").glob("*.tar"))) == 1

@@ -28,7 +28,11 @@ def rows(tree):
 
 
 def contents(tree):
-    return {str(path.relative_to(tree)): path.read_bytes() for path in sorted(tree.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(tree)): path.read_bytes()
+        for path in sorted(tree.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("split,crops", [("train", 2), ("val", 1), ("test", 3)])
@@ -48,30 +52,46 @@ def test_meta_file_lists_every_pair_of_foundirs_layout(tree, split, crops):
         ids.append(int(gt.stem))
         listed |= {gt, lq}
     assert ids == list(range(1, 20 * crops + 1))  # run across the folders
-    assert listed == {path.relative_to(tree) for path in (tree / split).rglob("*") if path.is_file()}
+    assert listed == {
+        path.relative_to(tree) for path in (tree / split).rglob("*") if path.is_file()
+    }
 
 
 def test_extensions_are_foundirs(tree):
     suffixes = {path.parts[-3]: path.suffix for path in tree.glob("test/*/LQ/*")}
-    assert {name for name, suffix in suffixes.items() if suffix == ".JPG"} == {"06JPEG", "17Lowlight_JPEG"}
-    assert {name for name, suffix in suffixes.items() if suffix != ".png"} == {name for name in FOUNDIR_TYPES if "JPEG" in name}
+    assert {name for name, suffix in suffixes.items() if suffix == ".JPG"} == {
+        "06JPEG",
+        "17Lowlight_JPEG",
+    }
+    assert {name for name, suffix in suffixes.items() if suffix != ".png"} == {
+        name for name in FOUNDIR_TYPES if "JPEG" in name
+    }
     assert {path.suffix for path in tree.glob("*/*/GT/*")} == {".png"}
 
 
 def test_splits_use_disjoint_photographs(tree):
-    used = {split: {row["photograph"] for row in rows(tree) if row["split"] == split} for split in photographs.SPLITS}
+    used = {
+        split: {row["photograph"] for row in rows(tree) if row["split"] == split}
+        for split in photographs.SPLITS
+    }
     for split, names in used.items():
         assert names <= {photograph.name for photograph in photographs.of_split(split)}
-    assert not (used["train"] & used["val"] or used["train"] & used["test"] or used["val"] & used["test"])
+    assert not (
+        used["train"] & used["val"] or used["train"] & used["test"] or used["val"] & used["test"]
+    )
 
 
 def test_every_test_type_has_every_severity(tree):
     for name in FOUNDIR_TYPES:
-        assert {row["severity"] for row in rows(tree) if row["split"] == "test" and row["type"] == name} == {"light", "medium", "heavy"}
+        assert {
+            row["severity"] for row in rows(tree) if row["split"] == "test" and row["type"] == name
+        } == {"light", "medium", "heavy"}
 
 
 def test_table_reproduces_the_images(tree):
-    """GT is the resized crop, LQ what `degrade` makes of it with the listed seed, up to the rounding to 8 bits before JPEG."""
+    """GT is the resized crop, LQ what `degrade` makes of it with the listed seed, up to the
+    rounding to 8 bits before JPEG.
+    """
     table = rows(tree)
     assert len(table) == 20 * 6
     for row in table:
@@ -83,9 +103,17 @@ def test_table_reproduces_the_images(tree):
         assert np.array_equal(gt, Image.open(tree / row["gt"]))
         depth = photographs.depth(row["photograph"])
         if depth is not None:
-            depth = np.asarray(Image.fromarray(depth).resize((48, 48), Image.Resampling.BOX, box=box))
+            depth = np.asarray(
+                Image.fromarray(depth).resize((48, 48), Image.Resampling.BOX, box=box)
+            )
         generator = np.random.default_rng(int(row["seed"]))
-        lq = degrade(np.asarray(gt, np.float32) / 255, FOUNDIR_TYPES[row["type"]], row["severity"], generator, depth)
+        lq = degrade(
+            np.asarray(gt, np.float32) / 255,
+            FOUNDIR_TYPES[row["type"]],
+            row["severity"],
+            generator,
+            depth,
+        )
         assert np.array_equal(to_uint8(lq), Image.open(tree / row["lq"]))
     assert len({row["seed"] for row in table}) == len(table)
 
@@ -97,7 +125,8 @@ def test_jpeg_quality_of_the_table_is_the_files(tree):
             with Image.open(tree / row["lq"]) as image:
                 first_coefficient = image.quantization[0][0]
             quality = int(row["jpeg_quality"])
-            # libjpeg: table entry (16 in the standard luminance table) times 5000 / quality percent, for quality < 50.
+            # libjpeg: table entry (16 in the standard luminance table) times 5000 / quality
+            # percent, for quality < 50.
             assert first_coefficient == min((16 * (5000 // quality) + 50) // 100, 255)
 
 
@@ -108,13 +137,19 @@ def test_crops_come_in_several_scales(tree):
 
 def test_same_seed_same_files(tree, tmp_path):
     assert contents(write_sample_data(tmp_path / "again", **SMALL)) == contents(tree)
-    other = contents(write_sample_data(tmp_path / "other", **{**SMALL, "train_crops": 0, "test_crops": 0}, seed=1))
+    other = contents(
+        write_sample_data(
+            tmp_path / "other", **{**SMALL, "train_crops": 0, "test_crops": 0}, seed=1
+        )
+    )
     assert other["val/01Blur/GT/0001.png"] != contents(tree)["val/01Blur/GT/0001.png"]
     assert "train.txt" not in other
 
 
 def test_some_types_are_a_part_of_all(tree, tmp_path):
-    part = contents(write_sample_data(tmp_path / "part", types=["12NightRain", "03Blur_JPEG"], **SMALL))
+    part = contents(
+        write_sample_data(tmp_path / "part", types=["12NightRain", "03Blur_JPEG"], **SMALL)
+    )
     images = {path: data for path, data in part.items() if "/" in path}
     assert len(images) == 2 * 2 * 6
     whole = contents(tree)
@@ -122,13 +157,18 @@ def test_some_types_are_a_part_of_all(tree, tmp_path):
 
 
 def test_severities_setting(tmp_path):
-    tree = write_sample_data(tmp_path / "tree", size=32, train_crops=2, val_crops=0, test_crops=0, severities=("heavy",))
+    tree = write_sample_data(
+        tmp_path / "tree", size=32, train_crops=2, val_crops=0, test_crops=0, severities=("heavy",)
+    )
     assert {row["severity"] for row in rows(tree)} == {"heavy"}
 
 
 def test_readme_has_the_licences(tree):
     text = (tree / "README.txt").read_text()
-    assert all(photograph.author in text and photograph.licence in text for photograph in photographs.PHOTOGRAPHS)
+    assert all(
+        photograph.author in text and photograph.licence in text
+        for photograph in photographs.PHOTOGRAPHS
+    )
 
 
 def test_existing_folders(tmp_path):
@@ -152,7 +192,9 @@ def test_existing_folders(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"tree", "mine"}
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
+)
 @pytest.mark.parametrize("existing", [False, True])
 def test_interrupted_run_changes_nothing(tmp_path, monkeypatch, error, existing):
     folder = tmp_path / "new" / "tree"
@@ -165,7 +207,11 @@ def test_interrupted_run_changes_nothing(tmp_path, monkeypatch, error, existing)
         written.append(write(*args))
 
     monkeypatch.setattr(sample_data, "write_pair", fail_late)
-    message = "sample data not written to .*tree: No space left on device" if isinstance(error, OSError) else None
+    message = (
+        "sample data not written to .*tree: No space left on device"
+        if isinstance(error, OSError)
+        else None
+    )
     with pytest.raises(type(error), match=message):
         write_sample_data(folder, **{**ONE, "val_crops": 5}, seed=1, overwrite=existing)
     assert len(written) == 3
@@ -179,7 +225,11 @@ def test_failed_rename_puts_the_old_tree_back(tmp_path, monkeypatch):
     before = contents(folder)
 
     def refuse(self, target, rename=Path.rename):
-        if ".partial-" in self.name and Path(target).name == "tree" and not self.name.endswith("-replaced"):
+        if (
+            ".partial-" in self.name
+            and Path(target).name == "tree"
+            and not self.name.endswith("-replaced")
+        ):
             raise PermissionError(errno.EACCES, "Permission denied")
         return rename(self, target)
 
@@ -195,7 +245,10 @@ def test_failed_rename_puts_the_old_tree_back(tmp_path, monkeypatch):
         ({"types": ["Blur"]}, "unknown type 'Blur': choose from 01Blur, 02Blur_Noise"),
         ({"types": []}, "at least one entry"),
         ({"severities": ()}, "at least one entry"),
-        ({"severities": ("extreme",)}, "unknown severity 'extreme': choose from light, medium, heavy"),
+        (
+            {"severities": ("extreme",)},
+            "unknown severity 'extreme': choose from light, medium, heavy",
+        ),
         ({"size": 301}, "size is 301: give 16 to 300"),
         ({"size": 0}, "size is 0: give 16 to 300"),
         ({"val_crops": -1}, "val_crops is -1: give 0 or more"),
@@ -215,7 +268,9 @@ def test_own_photographs_make_the_test_split(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     Image.fromarray(image).save(photos / "a.png")
     Image.fromarray(image[::-1]).save(photos / "deep" / "b.png")
-    tree = write_sample_data(tmp_path / "tree", size=32, test_crops=6, types=["05Noise"], photos=photos)
+    tree = write_sample_data(
+        tmp_path / "tree", size=32, test_crops=6, types=["05Noise"], photos=photos
+    )
     assert not (tree / "train.txt").exists() and not (tree / "val.txt").exists()
     listed = rows(tree)
     assert {row["photograph"] for row in listed} == {"a.png", "deep/b.png"}
@@ -229,5 +284,7 @@ def test_own_photographs_make_the_test_split(tmp_path):
 def test_a_folder_without_photographs_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "missing"):
-        with pytest.raises(ValueError, match=f"photos is .*{folder}: give a folder with photographs"):
+        with pytest.raises(
+            ValueError, match=f"photos is .*{folder}: give a folder with photographs"
+        ):
             write_sample_data(tmp_path / "tree", photos=tmp_path / folder)

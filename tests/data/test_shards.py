@@ -1,4 +1,8 @@
-"""Shards: what comes back is what went in; what is damaged or points elsewhere is refused; a killed command goes on."""
+"""Shards:
+
+what comes back is what went in; what is damaged or points elsewhere is refused; a killed command
+goes on.
+"""
 
 import json
 import shutil
@@ -37,7 +41,10 @@ def copy_of(shard_root: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(shard_root, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("height, width, tile, overlap", [(48, 48, 40, 8), (100, 37, 40, 0), (40, 40, 40, 39), (1080, 1920, 512, 64)])
+@pytest.mark.parametrize(
+    "height, width, tile, overlap",
+    [(48, 48, 40, 8), (100, 37, 40, 0), (40, 40, 40, 39), (1080, 1920, 512, 64)],
+)
 def test_tiles_cover_every_pixel_and_share_the_overlap(height, width, tile, overlap):
     seen = np.zeros((height, width), int)
     for top, left, rows, columns in boxes(height, width, tile, overlap):
@@ -49,7 +56,10 @@ def test_tiles_cover_every_pixel_and_share_the_overlap(height, width, tile, over
 
 
 def test_whole_images_and_middle_crops_are_those_of_the_folder(shard_root, folder):
-    source, place = ShardSource(str(shard_root)), {pair.id: number for number, pair in enumerate(folder.pairs)}
+    source, place = (
+        ShardSource(str(shard_root)),
+        {pair.id: number for number, pair in enumerate(folder.pairs)},
+    )
     assert len(source) == len(folder) == 10 and len(source.manifest.shards) == 4
     for index in range(10):
         about = source.about(index)
@@ -59,12 +69,20 @@ def test_whole_images_and_middle_crops_are_those_of_the_folder(shard_root, folde
             assert same(source.read(index, crop, None), folder.read(other, crop, None))
 
 
-def test_shards_of_whole_images_give_the_training_samples_of_the_folder(data_root, folder, tmp_path):
+def test_shards_of_whole_images_give_the_training_samples_of_the_folder(
+    data_root, folder, tmp_path
+):
     shard(data_root, tmp_path / "s", meta=Path("train.txt"), shard_pairs=4, workers=2)
-    source, place = ShardSource(str(tmp_path / "s")), {pair.id: number for number, pair in enumerate(folder.pairs)}
+    source, place = (
+        ShardSource(str(tmp_path / "s")),
+        {pair.id: number for number, pair in enumerate(folder.pairs)},
+    )
     for index in range(10):
         draws = [np.random.default_rng(index) for _ in range(2)]
-        assert same(source.read(index, 20, draws[0]), folder.read(place[source.about(index).id], 20, draws[1]))
+        assert same(
+            source.read(index, 20, draws[0]),
+            folder.read(place[source.about(index).id], 20, draws[1]),
+        )
         assert draws[0].integers(2**40) == draws[1].integers(2**40), "as many numbers drawn"
 
 
@@ -74,27 +92,42 @@ def test_drawn_crops_lie_in_all_tiles(shard_root):
     places = set()
     for seed in range(40):
         crop = source.read(0, 40, np.random.default_rng(seed))[1]
-        places |= {(y, x) for y in (0, 8) for x in (0, 8) if np.array_equal(whole[y : y + 40, x : x + 40], crop)}
+        places |= {
+            (y, x)
+            for y in (0, 8)
+            for x in (0, 8)
+            if np.array_equal(whole[y : y + 40, x : x + 40], crop)
+        }
     assert places == {(0, 0), (0, 8), (8, 0), (8, 8)}
 
 
 def test_webdataset_reads_them_too(shard_root):
     import webdataset
 
-    first = next(iter(webdataset.WebDataset(str(shard_root / "shard-000000.tar"), shardshuffle=False)))
-    assert {"lq.webp", "gt.webp", "json"} <= first.keys() and json.loads(first["json"])["id"].startswith("train/")
+    first = next(
+        iter(webdataset.WebDataset(str(shard_root / "shard-000000.tar"), shardshuffle=False))
+    )
+    assert {"lq.webp", "gt.webp", "json"} <= first.keys() and json.loads(first["json"])[
+        "id"
+    ].startswith("train/")
 
 
 def test_a_run_that_was_killed_goes_on_and_makes_the_same_bytes(data_root, shard_root, tmp_path):
     copy = copy_of(shard_root, tmp_path)
-    for name in ("manifest.json", ".shard-000001.done", "shard-000002.npz"):  # as if killed in the second shard and behind the third
+    for name in (
+        "manifest.json",
+        ".shard-000001.done",
+        "shard-000002.npz",
+    ):  # as if killed in the second shard and behind the third
         (copy / name).unlink()
     (copy / ".shard-000001.tar.1234.part").write_bytes(b"half")
     kept = (copy / "shard-000000.tar").stat().st_mtime_ns
     again = {"meta": Path("train.txt"), "tile": 40, "overlap": 8, "shard_pairs": 3, "workers": 1}
     shard(data_root, copy, **again)
     assert (copy / "shard-000000.tar").stat().st_mtime_ns == kept and not list(copy.glob(".*.part"))
-    assert json.loads((copy / "manifest.json").read_text()) == json.loads((shard_root / "manifest.json").read_text())
+    assert json.loads((copy / "manifest.json").read_text()) == json.loads(
+        (shard_root / "manifest.json").read_text()
+    )
     with pytest.raises(ValueError, match="other settings \\(overlap differ\\)"):
         shard(data_root, copy, **(again | {"overlap": 4}))
 
@@ -126,7 +159,9 @@ def test_impossible_settings(data_root, tmp_path, wrong, message):
         shard(data_root, tmp_path / "s", meta=Path("train.txt"), **wrong)
 
 
-@pytest.mark.parametrize("name", ["../shard-000000.tar", "/etc/passwd", "a/b.tar", ".hidden", "..", 7])
+@pytest.mark.parametrize(
+    "name", ["../shard-000000.tar", "/etc/passwd", "a/b.tar", ".hidden", "..", 7]
+)
 def test_names_that_lead_outside_are_refused(shard_root, tmp_path, name):
     copy = copy_of(shard_root, tmp_path)
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -150,7 +185,13 @@ def test_an_index_that_points_outside_its_shard_is_refused(shard_root, tmp_path,
         ShardSource(str(copy)).read(1, None, None)
 
 
-CODECS = [("webp", None, 0), ("png", None, 0), ("copy", None, 0), ("jpeg", 95, 12), ("webp", 90, 40)]  # and the largest error
+CODECS = [
+    ("webp", None, 0),
+    ("png", None, 0),
+    ("copy", None, 0),
+    ("jpeg", 95, 12),
+    ("webp", 90, 40),
+]  # and the largest error
 
 
 @pytest.mark.parametrize("codec, quality, error", CODECS)
@@ -162,14 +203,20 @@ def test_codecs_keep_what_they_declare_and_16_bits_and_orientation(tmp_path, cod
     for side in ("LQ", "GT"):
         (tmp_path / "d/01Blur" / side).mkdir(parents=True)
         Image.fromarray(smooth).save(tmp_path / f"d/01Blur/{side}/1.png", exif=exif)
-        (tmp_path / f"d/01Blur/{side}/2.png").write_bytes(encode_png16(smooth.astype(np.uint16) * 200 + 7))
+        (tmp_path / f"d/01Blur/{side}/2.png").write_bytes(
+            encode_png16(smooth.astype(np.uint16) * 200 + 7)
+        )
     shard(tmp_path / "d", tmp_path / "s", codec=codec, quality=quality, workers=1)
     source = ShardSource(str(tmp_path / "s"))
     for index in range(2):
-        files = [tmp_path / f"d/01Blur/{side}/{source.about(index).id[-1]}.png" for side in ("LQ", "GT")]
+        files = [
+            tmp_path / f"d/01Blur/{side}/{source.about(index).id[-1]}.png" for side in ("LQ", "GT")
+        ]
         for stored, file in zip(source.read(index, None, None), files, strict=True):
             original = read_rgb(file)
-            if quality is not None and original.dtype == np.uint16:  # a declared quality keeps the high bytes
+            if (
+                quality is not None and original.dtype == np.uint16
+            ):  # a declared quality keeps the high bytes
                 original = (original >> 8).astype(np.uint8)
             assert stored.dtype == original.dtype and stored.shape == original.shape
             assert np.abs(stored.astype(int) - original).max() <= error
@@ -187,13 +234,21 @@ def test_kill_9_in_the_middle_and_the_same_command_again_make_the_same_bytes(tmp
 
     def command(name: str, workers: int) -> list[str]:
         options = {"tile": 64, "overlap": 8, "shard_pairs": 1, "workers": workers}
-        return ["data", "shard", str(tmp_path / "d"), str(tmp_path / name), *(f"--{key}={value}" for key, value in options.items())]
+        return [
+            "data",
+            "shard",
+            str(tmp_path / "d"),
+            str(tmp_path / name),
+            *(f"--{key}={value}" for key, value in options.items()),
+        ]
 
     def files(name: str) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "lit_mimdit", *command("killed", 2)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "lit_mimdit", *command("killed", 2)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         while len(list((tmp_path / "killed").glob(".*.done"))) < 3:
@@ -222,20 +277,34 @@ def test_damage_is_seen_by_its_checksum(shard_root, tmp_path):
     offset = int(ShardSource(str(shard_root))._index(0).spans[0, 0, 0])
     flip_byte(copy / "shard-000000.tar", offset + 30)
     source = ShardSource(str(copy))
-    for index, message in ((0, "checksum of tile 0 differs"), (3, "its checksum differs from the manifest's"), (6, "No such file")):
+    for index, message in (
+        (0, "checksum of tile 0 differs"),
+        (3, "its checksum differs from the manifest's"),
+        (6, "No such file"),
+    ):
         with pytest.raises(ImageError, match=message):
             source.read(index, None, None)
-    assert source.read(1, None, None)[0].shape == (48, 48, 3) and source.about(3).id == "shard-000001.tar:0"
+    assert (
+        source.read(1, None, None)[0].shape == (48, 48, 3)
+        and source.about(3).id == "shard-000001.tar:0"
+    )
     dataset = PairDataset(source, 32, True, "flip", 0, replace=True)
     samples = [dataset[1, index] for index in range(10)]
-    assert {fault.id for sample in samples for fault in sample["faults"]} >= {source.about(6).id, "shard-000001.tar:0"}
+    assert {fault.id for sample in samples for fault in sample["faults"]} >= {
+        source.about(6).id,
+        "shard-000001.tar:0",
+    }
     assert all(sample["lq"].shape == (3, 32, 32) for sample in samples)
     again = PairDataset(ShardSource(str(copy)), 32, True, "flip", 0, replace=True)
-    assert [again[1, index]["id"] for index in range(10)] == [sample["id"] for sample in samples], "the same stand-ins"
+    assert [again[1, index]["id"] for index in range(10)] == [sample["id"] for sample in samples], (
+        "the same stand-ins"
+    )
 
 
 def test_600_mutated_shards_give_pixels_or_an_image_error(shard_root, tmp_path):
-    """Members and indices with bytes changed or cut; of every second index the checksum is renewed, so that its arrays are looked at."""
+    """Members and indices with bytes changed or cut; of every second index the checksum is renewed,
+    so that its arrays are looked at.
+    """
     draw = np.random.default_rng(0)
     source = ShardSource(str(shard_root))
     data = source._members(0, source._index(0), 0, [0, 1])
@@ -245,7 +314,9 @@ def test_600_mutated_shards_give_pixels_or_an_image_error(shard_root, tmp_path):
         whole = bytearray(data[number % 2] if number % 3 else index)
         for _ in range(int(draw.integers(1, 5))):
             whole[int(draw.integers(len(whole)))] = int(draw.integers(256))
-        mutated = bytes(whole[: int(draw.integers(1, len(whole) + 1))] if number % 5 == 0 else whole)
+        mutated = bytes(
+            whole[: int(draw.integers(1, len(whole) + 1))] if number % 5 == 0 else whole
+        )
         try:
             if number % 3:
                 decode("mutated", mutated)

@@ -1,4 +1,6 @@
-"""NIQE against a second implementation from the paper (Mittal et al., IEEE SPL 2013), and golden values where the real model is."""
+"""NIQE against a second implementation from the paper (Mittal et al., IEEE SPL 2013), and golden
+values where the real model is.
+"""
 
 import numpy as np
 import pytest
@@ -19,10 +21,14 @@ RATIOS = gamma(2 / SHAPES) ** 2 / (gamma(1 / SHAPES) * gamma(3 / SHAPES))
 
 
 def asymmetric_gaussian(x: np.ndarray) -> tuple[float, float, float]:
-    """Shape and both scales of an asymmetric generalised Gaussian, by moments (Lasmar et al., ICIP 2009)."""
+    """Shape and both scales of an asymmetric generalised Gaussian, by moments (Lasmar et al., ICIP
+    2009).
+    """
     left, right = np.sqrt(np.mean(x[x < 0] ** 2)), np.sqrt(np.mean(x[x > 0] ** 2))
     ratio = left / right
-    target = np.mean(np.abs(x)) ** 2 / np.mean(x**2) * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
+    target = (
+        np.mean(np.abs(x)) ** 2 / np.mean(x**2) * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
+    )
     shape = SHAPES[np.argmin((RATIOS - target) ** 2)]
     scale = np.sqrt(gamma(1 / shape) / gamma(3 / shape))
     return shape, left * scale, right * scale
@@ -57,7 +63,10 @@ def halved(y: np.ndarray) -> np.ndarray:
     for axis in (0, 1):
         padded = np.pad(y, [(3, 4) if a == axis else (0, 0) for a in (0, 1)], mode="symmetric")
         count = y.shape[axis] // 2
-        y = sum(tap * np.take(padded, 2 * np.arange(count) + offset, axis) for offset, tap in enumerate(taps))
+        y = sum(
+            tap * np.take(padded, 2 * np.arange(count) + offset, axis)
+            for offset, tap in enumerate(taps)
+        )
     return y
 
 
@@ -70,7 +79,11 @@ def niqe(image: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> float:
     for side in (96, 48):
         plane = normalised(y)
         scales.append(
-            [block_features(plane[r * side : (r + 1) * side, c * side : (c + 1) * side]) for r in range(rows) for c in range(columns)]
+            [
+                block_features(plane[r * side : (r + 1) * side, c * side : (c + 1) * side])
+                for r in range(rows)
+                for c in range(columns)
+            ]
         )
         y = halved(y)
     features = np.concatenate([np.array(scale) for scale in scales], axis=1)
@@ -86,11 +99,15 @@ def test_it_is_a_second_implementation(size, random_weights, monkeypatch, tmp_pa
     for sigma in (2, 25):
         image = noisy(picture(sigma, *size), sigma)
         ours = niqe(image, model["mu_prisparam"].ravel(), model["cov_prisparam"])
-        assert Scorer("niqe").score(to_tensor(image)[None], None)[0].scores["niqe"] == pytest.approx(ours, rel=2e-3)
+        assert Scorer("niqe").score(to_tensor(image)[None], None)[0].scores[
+            "niqe"
+        ] == pytest.approx(ours, rel=2e-3)
 
 
 def test_with_the_real_model_it_is_the_official_one_and_the_second_implementation():
-    """MATLAB's values and pyiqa's of its calibration images; pyiqa leaves MATLAB (and this test) by up to 5% on the most distorted one."""
+    """MATLAB's values and pyiqa's of its calibration images; pyiqa leaves MATLAB (and this test) by
+    up to 5% on the most distorted one.
+    """
     metric = real("niqe")
     found, _ = weights.find_all(metric)
     score = scoring(metric, load(metric, found, torch.device("cpu")), 0, torch.device("cpu"))
@@ -99,6 +116,10 @@ def test_with_the_real_model_it_is_the_official_one_and_the_second_implementatio
     golden = [15.656, 3.6549, 3.2342, 3.1917, 9.073]
     for (path, _), theirs, expected in zip(calibration(), official, golden, strict=True):
         value = score(to_tensor(read_rgb(path))[None], None).item()
-        assert value == pytest.approx(expected, rel=1e-3) and value == pytest.approx(theirs, rel=0.06)
+        assert value == pytest.approx(expected, rel=1e-3) and value == pytest.approx(
+            theirs, rel=0.06
+        )
         second = niqe(read_rgb(path), model["mu_prisparam"].ravel(), model["cov_prisparam"])
-        assert value == pytest.approx(second, rel=5e-3 if value < 5 else 0.06) and second == pytest.approx(theirs, rel=0.02)
+        assert value == pytest.approx(
+            second, rel=5e-3 if value < 5 else 0.06
+        ) and second == pytest.approx(theirs, rel=0.02)

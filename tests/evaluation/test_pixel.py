@@ -22,7 +22,9 @@ def test_rgb_scores_are_scikit_images(sigma):
     image = noisy(clean, sigma)
     found = score(to_tensor(image), to_tensor(clean))
     assert found["psnr"] == pytest.approx(peak_signal_noise_ratio(clean, image), abs=1e-5)
-    assert found["ssim_rgb"] == pytest.approx(structural_similarity(clean, image, channel_axis=2, data_range=255, **SKIMAGE), abs=1e-7)
+    assert found["ssim_rgb"] == pytest.approx(
+        structural_similarity(clean, image, channel_axis=2, data_range=255, **SKIMAGE), abs=1e-7
+    )
 
 
 @pytest.mark.parametrize("sigma", [3, 20, 60])
@@ -30,10 +32,18 @@ def test_y_scores_are_scikit_images_of_the_luma(sigma):
     clean = picture(1)
     image = noisy(clean, sigma)
     found = score(to_tensor(image), to_tensor(clean))
-    y, x = (plane @ np.array([0.299, 0.587, 0.114]) for plane in (clean.astype(float), image.astype(float)))
+    y, x = (
+        plane @ np.array([0.299, 0.587, 0.114])
+        for plane in (clean.astype(float), image.astype(float))
+    )
     assert found["psnr_y"] == pytest.approx(peak_signal_noise_ratio(y, x, data_range=255), abs=1e-5)
-    assert found["ssim_y"] == pytest.approx(structural_similarity(y.round(), x.round(), data_range=255, **SKIMAGE), abs=3e-5)
-    assert abs(found["psnr_y"] - found["psnr"]) > 0.2 and abs(found["ssim_y"] - found["ssim_rgb"]) > 1e-4
+    assert found["ssim_y"] == pytest.approx(
+        structural_similarity(y.round(), x.round(), data_range=255, **SKIMAGE), abs=3e-5
+    )
+    assert (
+        abs(found["psnr_y"] - found["psnr"]) > 0.2
+        and abs(found["ssim_y"] - found["ssim_rgb"]) > 1e-4
+    )
 
 
 def test_names_mean_what_pyiqa_means():
@@ -45,7 +55,9 @@ def test_names_mean_what_pyiqa_means():
     ours = {"psnr": psnr, "psnry": psnr_y, "ssim": ssim_y, "ssimc": ssim}
     for name, function in ours.items():
         theirs = pyiqa.create_metric(name, device="cpu")(x, y).item()
-        assert function(x, y).item() == pytest.approx(theirs, abs=2e-4 if "ssim" in name else 2e-3), name
+        assert function(x, y).item() == pytest.approx(
+            theirs, abs=2e-4 if "ssim" in name else 2e-3
+        ), name
 
 
 def test_scores_are_of_what_an_8_bit_file_shows():
@@ -57,6 +69,12 @@ def test_scores_are_of_what_an_8_bit_file_shows():
 
 
 def test_a_batch_is_its_images():
-    x, y = (torch.stack([to_tensor(picture(seed)) for seed in seeds]) for seeds in ((1, 2, 3), (4, 5, 6)))
+    x, y = (
+        torch.stack([to_tensor(picture(seed)) for seed in seeds])
+        for seeds in ((1, 2, 3), (4, 5, 6))
+    )
     for function in (psnr, psnr_y, ssim, ssim_y):
-        assert torch.equal(function(x, y), torch.cat([function(a[None], b[None]) for a, b in zip(x, y, strict=True)]))
+        assert torch.equal(
+            function(x, y),
+            torch.cat([function(a[None], b[None]) for a, b in zip(x, y, strict=True)]),
+        )

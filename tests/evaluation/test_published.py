@@ -19,19 +19,38 @@ def test_the_tables_come_with_the_package_whole():
     assert next(e.value for e in second["4KRD", "NIQE"] if e.method == "MiM-DiT (paper)") == 3.6536
     assert {path.name[:6] for path in PAPER.glob("*.csv")} == {f"table{i}" for i in range(1, 7)}
     with open(PAPER / "table6_routing_weights.csv", newline="") as file:
-        assert sum(float(line["blur"]) for line in csv.DictReader(file)) == pytest.approx(1.0, abs=2e-3)
+        assert sum(float(line["blur"]) for line in csv.DictReader(file)) == pytest.approx(
+            1.0, abs=2e-3
+        )
 
 
 def test_best_and_second_follow_the_direction_and_ties_share():
-    entries = [Entry("a", 0.30), Entry("b", 0.20), Entry("c", 0.20001), Entry("d", 0.25), Entry("e", 0.1, ranked=False)]
+    entries = [
+        Entry("a", 0.30),
+        Entry("b", 0.20),
+        Entry("c", 0.20001),
+        Entry("d", 0.25),
+        Entry("e", 0.1, ranked=False),
+    ]
     assert marks(entries, higher=False) == {"a": "", "b": "best", "c": "best", "d": "second"}
     assert marks(entries, higher=True) == {"a": "best", "b": "", "c": "", "d": "second"}
 
 
 def summary(n: int, dataset: str = "FoundIR", degradation: str = "01Blur", **values: float) -> dict:
-    restored = {key: {"mean": value, "low": None, "high": None, "n": n} for key, value in values.items()}
+    restored = {
+        key: {"mean": value, "low": None, "high": None, "n": n} for key, value in values.items()
+    }
     about = {"metrics": {"musiq": {"status": "not computed: weights missing (a.pth)"}}}
-    return about | {"groups": [{"dataset": dataset, "degradation": degradation, "n": n, "versions": {"restored": restored}}]}
+    return about | {
+        "groups": [
+            {
+                "dataset": dataset,
+                "degradation": degradation,
+                "n": n,
+                "versions": {"restored": restored},
+            }
+        ]
+    }
 
 
 def line(text: str, start: str) -> str:
@@ -41,8 +60,14 @@ def line(text: str, start: str) -> str:
 def test_ones_own_row_stands_beside_them_and_is_ranked_at_equal_n():
     text = comparison(summary(150, lpips=0.18, niqe=2.0), "mine", "markdown")
     assert "Table 1, Blur: published values and mine (mine: N = 150)" in text and "Haze" not in text
-    assert line(text, "| mine") == "| mine (this run) | <u>0.1800</u> | - | **2.0000** | - | not computed | - |"
-    assert "**0.1722**" in line(text, "| FoundIR") and "<u>" not in line(text, "| DiffUIR |").split("|")[2]
+    assert (
+        line(text, "| mine")
+        == "| mine (this run) | <u>0.1800</u> | - | **2.0000** | - | not computed | - |"
+    )
+    assert (
+        "**0.1722**" in line(text, "| FoundIR")
+        and "<u>" not in line(text, "| DiffUIR |").split("|")[2]
+    )
     assert "<u>2.9546</u>" in line(text, "| MiM-DiT (paper)")
 
 
@@ -58,7 +83,13 @@ def test_other_images_are_shown_but_never_ranked():
 def test_latex_is_escaped_and_marked():
     text = comparison(summary(150, lpips=0.18), "mi_ne & co", "latex")
     assert r"mi\_ne \& co (this run) & \underline{0.1800}" in text and r"\textbf{0.1722}" in text
-    assert r"LPIPS $\downarrow$" in text and text.count(r"\begin{tabular}") == 1 and "_" not in text.replace(r"\_", "")
+    assert (
+        r"LPIPS $\downarrow$" in text
+        and text.count(r"\begin{tabular}") == 1
+        and "_" not in text.replace(r"\_", "")
+    )
     assert escape("50% ↑") == r"50\% $\uparrow$"
-    table = latex(["degradation", "N", "PSNR ↑"], [["01_Blur", "2", "3"], ["all", "2", "3"]], "a title")
+    table = latex(
+        ["degradation", "N", "PSNR ↑"], [["01_Blur", "2", "3"], ["all", "2", "3"]], "a title"
+    )
     assert r"\begin{tabular}{lrr}" in table and r"01\_Blur & 2 & 3 \\" in table

@@ -21,9 +21,23 @@ def runs(folders, monkeypatch) -> list[str]:
     """Two evaluations: "out" with degraded images and router weights, "plain" without."""
     monkeypatch.setenv("TORCH_HOME", str(folders / "none"))
     monkeypatch.delenv(VARIABLE, raising=False)
-    made = {"format": "lit_mimdit.restoration.1", "sampling": {"steps": 3}, "fidelity": {"name": "f.safetensors", "weight": 0.5}}
+    made = {
+        "format": "lit_mimdit.restoration.1",
+        "sampling": {"steps": 3},
+        "fidelity": {"name": "f.safetensors", "weight": 0.5},
+    }
     write_record(Path("restored"), made, {"05Noise/0005.png": [[0.1, 0.2, 0.3, 0.4], [0.25] * 4]})
-    common = ["evaluate", "--restored", "restored", "--reference", "reference", "--metrics", "psnr,ssim_y,niqe", "--device", "cpu"]
+    common = [
+        "evaluate",
+        "--restored",
+        "restored",
+        "--reference",
+        "reference",
+        "--metrics",
+        "psnr,ssim_y,niqe",
+        "--device",
+        "cpu",
+    ]
     assert cli.main([*common, "--degraded", "degraded", "-o", "out", "--name", "one & two"]) == 0
     assert cli.main([*common, "-o", "plain"]) == 0
     return ["out", "plain"]
@@ -32,21 +46,37 @@ def runs(folders, monkeypatch) -> list[str]:
 def test_the_page_is_whole_in_itself(runs, capsys):
     assert cli.main(["report", *runs, "-o", "page", "--cases", "1", "--side", "64"]) == 0
     html, markdown = Path("page/report.html").read_text(), Path("page/report.md").read_text()
-    assert not re.search(r'(src|href)="(?!data:)', html) and "<script" not in html and "http" not in html.replace("http://www.w3.org", "")
+    assert (
+        not re.search(r'(src|href)="(?!data:)', html)
+        and "<script" not in html
+        and "http" not in html.replace("http://www.w3.org", "")
+    )
     summary = json.loads(Path("out/summary.json").read_text())
     mean = summary["groups"][-1]["versions"]["restored"]["psnr"]["mean"]
     for text in (html, markdown):
-        assert "steps 3" in text and "fidelity network" in text and "name f.safetensors, weight 0.5" in text
+        assert (
+            "steps 3" in text
+            and "fidelity network" in text
+            and "name f.safetensors, weight 0.5" in text
+        )
         assert f"{mean:.2f} [" in text and "not computed: weights missing" in text
         assert "Best by PSNR RGB (dB)" in text and "Worst by PSNR RGB (dB)" in text
-        assert text.index("01Blur/0000") < text.index("05Noise/0005"), "less noise was added to the first"
+        assert text.index("01Blur/0000") < text.index("05Noise/0005"), (
+            "less noise was added to the first"
+        )
     assert "one &amp; two" in html and "one & two" in markdown
-    colour = {re.search(r'fill="(#\w+)"/><text[^>]*>plain<', svg)[1] for svg in re.findall(r"<svg.*?</svg>", html) if ">plain<" in svg}
+    colour = {
+        re.search(r'fill="(#\w+)"/><text[^>]*>plain<', svg)[1]
+        for svg in re.findall(r"<svg.*?</svg>", html)
+        if ">plain<" in svg
+    }
     assert len(colour) == 1, "a run has one colour in all plots"
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", markdown)
     assert pictures and all(Path("page", name).is_file() for name in pictures)
     assert sum("routing" in name for name in pictures) == 2, "only this image's weights are known"
-    assert html.count("data:image/png;base64,") == sum(name.endswith(".png") for name in pictures) == 4
+    assert (
+        html.count("data:image/png;base64,") == sum(name.endswith(".png") for name in pictures) == 4
+    )
     for svg in re.findall(r"<svg.*?</svg>", html):
         ElementTree.fromstring(svg)
 
@@ -60,26 +90,55 @@ def test_before_and_after_are_the_files(tmp_path):
 
 
 def test_plots_place_values_on_their_axis():
-    assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0] and ticks(3.0, 3.0)[0] < ticks(3.0, 3.0)[-1]
+    assert (
+        ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+        and ticks(3.0, 3.0)[0] < ticks(3.0, 3.0)[-1]
+    )
     value = {"mean": 25.0, "low": 20.0, "high": 30.0, "n": 3}
-    root = ElementTree.fromstring(interval_plot("psnr", {"a <b>": {"Blur": value, "Rain": value | {"mean": None}}}))
+    root = ElementTree.fromstring(
+        interval_plot("psnr", {"a <b>": {"Blur": value, "Rain": value | {"mean": None}}})
+    )
     space = "{http://www.w3.org/2000/svg}"
     circle = root.find(f"{space}circle")
     assert circle.find(f"{space}title").text == "a <b>, Blur: 25.00 (N = 3)"
     (line,) = [e for e in root.findall(f"{space}line") if e.get("stroke-width")]
-    assert (float(line.get("x1")) + float(line.get("x2"))) / 2 == pytest.approx(float(circle.get("cx")), abs=0.1)
-    axis = {float(e.text): float(e.get("x")) for e in root.findall(f"{space}text") if e.get("fill") == "#555"}
+    assert (float(line.get("x1")) + float(line.get("x2"))) / 2 == pytest.approx(
+        float(circle.get("cx")), abs=0.1
+    )
+    axis = {
+        float(e.text): float(e.get("x"))
+        for e in root.findall(f"{space}text")
+        if e.get("fill") == "#555"
+    }
     low, high = min(axis), max(axis)
     expected = axis[low] + (25.0 - low) / (high - low) * (axis[high] - axis[low])
-    assert float(circle.get("cx")) == pytest.approx(expected, abs=0.2) and low <= 20 and high >= 30 and max(axis.values()) <= 760
-    heights = [float(e.get("height")) for e in ElementTree.fromstring(routing_plot([[0.1, 0.2, 0.3, 0.4]], list("abcd"))) if len(e)]
+    assert (
+        float(circle.get("cx")) == pytest.approx(expected, abs=0.2)
+        and low <= 20
+        and high >= 30
+        and max(axis.values()) <= 760
+    )
+    heights = [
+        float(e.get("height"))
+        for e in ElementTree.fromstring(routing_plot([[0.1, 0.2, 0.3, 0.4]], list("abcd")))
+        if len(e)
+    ]
     assert heights == pytest.approx([8, 16, 24, 32])
 
 
 def test_what_is_no_evaluation_is_refused(runs, capsys):
     assert cli.main(["report", "reference", "-o", "page"]) == 2
     assert "reference: no summary.json here" in capsys.readouterr().err
-    assert cli.main(["report", "out", "out", "-o", "page"]) == 2 and "two are called 'one & two'" in capsys.readouterr().err
-    assert cli.main(["report", "out", "-o", "page", "--by", "lpips"]) == 2 and "has no such scores" in capsys.readouterr().err
+    assert (
+        cli.main(["report", "out", "out", "-o", "page"]) == 2
+        and "two are called 'one & two'" in capsys.readouterr().err
+    )
+    assert (
+        cli.main(["report", "out", "-o", "page", "--by", "lpips"]) == 2
+        and "has no such scores" in capsys.readouterr().err
+    )
     Path("out/summary.json").write_text('{"format": "other"}')
-    assert cli.main(["report", "out", "-o", "page"]) == 2 and "of another version ('other'" in capsys.readouterr().err
+    assert (
+        cli.main(["report", "out", "-o", "page"]) == 2
+        and "of another version ('other'" in capsys.readouterr().err
+    )

@@ -43,11 +43,19 @@ NO_FEATURES = np.zeros((0, FEATURES), np.float32)
 
 def test_means_gains_and_ties_by_hand():
     found = summarise(some_rows(), NO_FEATURES, METRICS)
-    assert [(g["degradation"], g["n"]) for g in found["groups"]] == [("Blur", 1), ("Rain", 2), ("all", 3)]
+    assert [(g["degradation"], g["n"]) for g in found["groups"]] == [
+        ("Blur", 1),
+        ("Rain", 2),
+        ("all", 3),
+    ]
     assert group(found, "Rain")["versions"]["restored"]["psnr"]["mean"] == 26.5
     assert group(found, "all")["versions"]["degraded"]["psnr"]["mean"] == 24.0
     gain = group(found, "all")["gain"]["psnr"]
-    assert gain["mean"] == pytest.approx(7 / 3) and (gain["better"], gain["worse"], gain["tied"]) == (2, 1, 0)
+    assert gain["mean"] == pytest.approx(7 / 3) and (
+        gain["better"],
+        gain["worse"],
+        gain["tied"],
+    ) == (2, 1, 0)
     ssim = group(found, "all")["gain"]["ssim_y"]
     assert (ssim["better"], ssim["worse"], ssim["tied"]) == (1, 1, 1)
     single = group(found, "Blur")["versions"]["restored"]["psnr"]
@@ -69,15 +77,28 @@ def test_what_failed_is_listed_and_in_no_mean():
     value = group(found, "Rain")["versions"]["restored"]["psnr"]
     assert (value["mean"], value["n"]) == (29.0, 1) and group(found, "Rain")["n"] == 2
     assert group(found, "Rain")["gain"]["psnr"]["n"] == 1
-    assert found["failed"] == [{"dataset": "", "id": "b", "version": "restored", "metric": "psnr", "reason": "the score is nan"}]
+    assert found["failed"] == [
+        {
+            "dataset": "",
+            "id": "b",
+            "version": "restored",
+            "metric": "psnr",
+            "reason": "the score is nan",
+        }
+    ]
     json.dumps(found, allow_nan=False)
 
 
 def test_the_interval_is_a_percentile_bootstrap():
-    """0 and 1, each half the time: the mean of 100 draws is binomial, sd 0.05; and it is repeatable, but not for another seed."""
+    """0 and 1, each half the time:
+
+    the mean of 100 draws is binomial, sd 0.05; and it is repeatable, but not for another seed.
+    """
     values = np.array([0.0, 1.0] * 50)
     low, high = bootstrap(values, seed=0)
-    assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.011) and high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.011)
+    assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.011) and high == pytest.approx(
+        0.5 + 1.96 * 0.05, abs=0.011
+    )
     noise = np.random.default_rng(0).normal(size=50)
     assert bootstrap(noise, 0) == bootstrap(noise, 0) != bootstrap(noise, 1)
     assert bootstrap(noise, 0, resamples=100) != bootstrap(noise, 0)
@@ -93,7 +114,10 @@ def test_it_covers_the_truth_as_often_as_it_says():
 
 
 def test_order_changes_nothing_to_the_last_bit():
-    rows = [row(f"{i:03}", "restored", "ab"[i % 2], psnr=float(v)) for i, v in enumerate(np.random.default_rng(0).normal(25, 3, 60))]
+    rows = [
+        row(f"{i:03}", "restored", "ab"[i % 2], psnr=float(v))
+        for i, v in enumerate(np.random.default_rng(0).normal(25, 3, 60))
+    ]
     assert summarise(rows, NO_FEATURES, METRICS) == summarise(rows[::-1], NO_FEATURES, METRICS)
 
 
@@ -102,32 +126,56 @@ def test_fid_is_pooled_and_by_degradation():
     rows = []
     for i in range(8):
         about = (f"{i}", "restored", "", "ab"[i % 2], 40, 52)
-        rows += [Row(*about, feature=2 * i), Row(about[0], "reference", *about[2:], feature=2 * i + 1)]
+        rows += [
+            Row(*about, feature=2 * i),
+            Row(about[0], "reference", *about[2:], feature=2 * i + 1),
+        ]
     metrics = {"fid": METRICS["psnr"], "fid_torchmetrics": METRICS["psnr"]}
     found = summarise(rows, features, metrics)
     own, other = features[::2], features[1::2]
-    assert group(found, "all")["versions"]["restored"]["fid"]["mean"] == pytest.approx(frechet(own, other), rel=1e-9)
-    assert group(found, "a")["versions"]["restored"]["fid"]["mean"] == pytest.approx(frechet(own[::2], other[::2]), rel=1e-9)
-    assert (
-        group(found, "b")["versions"]["restored"]["fid"]["n"] == 4 and "fid_torchmetrics" not in group(found, "b")["versions"]["restored"]
+    assert group(found, "all")["versions"]["restored"]["fid"]["mean"] == pytest.approx(
+        frechet(own, other), rel=1e-9
     )
-    assert group(found, "all")["versions"]["restored"]["fid_torchmetrics"]["mean"] == pytest.approx(frechet(own, other), rel=1e-3)
+    assert group(found, "a")["versions"]["restored"]["fid"]["mean"] == pytest.approx(
+        frechet(own[::2], other[::2]), rel=1e-9
+    )
+    assert (
+        group(found, "b")["versions"]["restored"]["fid"]["n"] == 4
+        and "fid_torchmetrics" not in group(found, "b")["versions"]["restored"]
+    )
+    assert group(found, "all")["versions"]["restored"]["fid_torchmetrics"]["mean"] == pytest.approx(
+        frechet(own, other), rel=1e-3
+    )
 
 
 def test_data_sets_are_never_pooled_together():
     rows = [replace(r, dataset="4KRD") for r in some_rows()]
     rows += [replace(r, dataset="UHD-LL", scores={"psnr": 1.0, "ssim_y": 0.0}) for r in some_rows()]
     found = summarise(rows, NO_FEATURES, METRICS)
-    assert [(g["dataset"], g["n"]) for g in found["groups"] if g["degradation"] == "all"] == [("4KRD", 3), ("UHD-LL", 3)]
-    assert means(found)["4KRD/psnr_restored"] == pytest.approx(79 / 3) and means(found)["UHD-LL/psnr_restored"] == 1.0
+    assert [(g["dataset"], g["n"]) for g in found["groups"] if g["degradation"] == "all"] == [
+        ("4KRD", 3),
+        ("UHD-LL", 3),
+    ]
+    assert (
+        means(found)["4KRD/psnr_restored"] == pytest.approx(79 / 3)
+        and means(found)["UHD-LL/psnr_restored"] == 1.0
+    )
     text = render({"metrics": METRICS, **found}, "both", ("degraded", "restored"))
     assert "4KRD all" in text and "UHD-LL Rain" in text
 
 
 def test_the_text_names_metrics_and_what_is_missing():
-    about = METRICS | {"liqe": METRICS["psnr"] | {"label": "LIQE", "status": "not computed: weights missing (a.pt)"}}
+    about = METRICS | {
+        "liqe": (
+            METRICS["psnr"] | {"label": "LIQE", "status": "not computed: weights missing (a.pt)"}
+        )
+    }
     text = render(summarise(some_rows(), NO_FEATURES, about), "the title", ("degraded", "restored"))
-    assert "the title" in text and "PSNR RGB (dB) / SSIM Y" in text and "LIQE: not computed: weights missing (a.pt)" in text
+    assert (
+        "the title" in text
+        and "PSNR RGB (dB) / SSIM Y" in text
+        and "LIQE: not computed: weights missing (a.pt)" in text
+    )
     assert "26.50 / 0.700" in text and max(map(len, text.splitlines())) <= 120
 
 
@@ -168,7 +216,10 @@ if world > 1:
 
 
 def test_two_processes_give_the_summary_of_one(tmp_path):
-    """Seven images, four on rank 0 and three on rank 1: the same JSON to the last digit, FID and intervals too."""
+    """Seven images, four on rank 0 and three on rank 1:
+
+    the same JSON to the last digit, FID and intervals too.
+    """
 
     def start(rank: int, world: int) -> subprocess.Popen:
         command = [sys.executable, "-c", RANKS, str(rank), str(world), str(tmp_path)]
@@ -176,9 +227,15 @@ def test_two_processes_give_the_summary_of_one(tmp_path):
 
     running = [start(0, 1), start(0, 2), start(1, 2)]
     said = [process.communicate(timeout=300) for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0], [errors[-2000:] for _, errors in said]
+    assert [process.returncode for process in running] == [0, 0, 0], [
+        errors[-2000:] for _, errors in said
+    ]
     one, two = json.loads(said[0][0]), json.loads(said[1][0])
-    assert one == two and one[0]["groups"][-1]["n"] == 7 and one[0]["groups"][-1]["versions"]["restored"]["fid"]["mean"] > 0
+    assert (
+        one == two
+        and one[0]["groups"][-1]["n"] == 7
+        and one[0]["groups"][-1]["versions"]["restored"]["fid"]["mean"] > 0
+    )
 
 
 def test_a_table_scores_every_version_against_the_reference():
@@ -186,5 +243,8 @@ def test_a_table_scores_every_version_against_the_reference():
     made = ScoreTable(("degraded", "restored"), Scorer("psnr"))
     made.add("a", "Blur", clean, {"degraded": (clean + 0.1).clamp(0, 1), "restored": clean})
     found = {r.version: r for r in made.rows}
-    assert found["restored"].scores["psnr"] == pytest.approx(80.0) and 15 < found["degraded"].scores["psnr"] < 25
+    assert (
+        found["restored"].scores["psnr"] == pytest.approx(80.0)
+        and 15 < found["degraded"].scores["psnr"] < 25
+    )
     assert (found["restored"].height, found["restored"].width) == (20, 24)

@@ -1,4 +1,6 @@
-"""What cannot be restored, or restored with, is refused in one line that names it; the smallest images are restored."""
+"""What cannot be restored, or restored with, is refused in one line that names it; the smallest
+images are restored.
+"""
 
 import copy
 import json
@@ -33,7 +35,9 @@ def test_latents_that_are_not_finite_are_named(restorer, size):
     damaged = copy.deepcopy(restorer.network)
     with torch.no_grad():
         damaged.branch.mims[1].zero_linear.bias[3] = float("inf")
-    with pytest.raises(ValueError, match=r"100% of the latent of the restored image is not finite.*try float32"):
+    with pytest.raises(
+        ValueError, match=r"100% of the latent of the restored image is not finite.*try float32"
+    ):
         Restorer(damaged, restorer.vae, restorer.scheduler, restorer.config)(lq, seed)
     assert restorer(lq, seed)[0].isfinite().all()
 
@@ -42,14 +46,21 @@ def test_latents_that_are_not_finite_are_named(restorer, size):
 @pytest.mark.parametrize("window", [2, 16])
 def test_images_smaller_than_a_window_are_restored(restorer, size, window):
     torch.manual_seed(0)
-    network = MiMDiT(restorer.network.backbone, BranchConfig(width=8, heads=2, window=window, zero_std=0.5), restorer.network.prompt)
+    network = MiMDiT(
+        restorer.network.backbone,
+        BranchConfig(width=8, heads=2, window=window, zero_std=0.5),
+        restorer.network.prompt,
+    )
     small = Restorer(network.eval(), restorer.vae, restorer.scheduler, restorer.config)
     image, _ = small(torch.rand(1, 3, *size), torch.tensor([0]))
     assert image.shape[-2:] == size and image.isfinite().all()
 
 
 def test_latents_of_another_backbone_do_not_fit(restorer):
-    with pytest.raises(ValueError, match=r"latent has shape \(1, 4, 8, 8\): this backbone takes \(batch, 16, height, width\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"latent has shape \(1, 4, 8, 8\): this backbone takes \(batch, 16, height, width\)",
+    ):
         restorer.network.condition(torch.zeros(1, 4, 8, 8))
     condition = restorer.network.condition(torch.zeros(1, 16, 8, 8))
     with pytest.raises(ValueError, match=r"latent has shape \(1, 32, 8, 8\)"):
@@ -57,14 +68,24 @@ def test_latents_of_another_backbone_do_not_fit(restorer):
 
 
 def test_a_backbone_of_another_kind_is_refused(backbone_folder, branch_file, tmp_path, capsys):
-    other = PixArtTransformer2DModel(num_layers=1, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, caption_channels=12)
-    with pytest.raises(ValueError, match="the backbone is a PixArtTransformer2DModel: only Stable Diffusion 3"):
+    other = PixArtTransformer2DModel(
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=12,
+    )
+    with pytest.raises(
+        ValueError, match="the backbone is a PixArtTransformer2DModel: only Stable Diffusion 3"
+    ):
         MiMDiT(other, BranchConfig(width=8, heads=2), PROMPT)
     folder = tmp_path / "other"
     shutil.copytree(backbone_folder, folder)
     shutil.rmtree(folder / "transformer")
     other.save_pretrained(folder / "transformer")
-    with pytest.raises(ValueError, match="transformer: is a PixArtTransformer2DModel; give Stable Diffusion 3.5"):
+    with pytest.raises(
+        ValueError, match="transformer: is a PixArtTransformer2DModel; give Stable Diffusion 3.5"
+    ):
         load_backbone(str(folder))
     (tmp_path / "photo.png").write_bytes(b"")
     assert cli.main(["restore", str(tmp_path / "photo.png"), "-o", str(tmp_path / "x.png"), "--checkpoint", str(branch_file),
@@ -77,6 +98,8 @@ def test_a_config_that_does_not_say_what_it_is_still_loads(backbone_folder, tmp_
     folder = tmp_path / "plain"
     shutil.copytree(backbone_folder, folder)
     path = folder / "vae" / "config.json"
-    values = {key: value for key, value in json.loads(path.read_text()).items() if key != "_class_name"}
+    values = {
+        key: value for key, value in json.loads(path.read_text()).items() if key != "_class_name"
+    }
     path.write_text(json.dumps(values))
     assert load_backbone(str(folder)).vae.config.latent_channels == 16

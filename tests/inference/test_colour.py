@@ -15,7 +15,9 @@ def test_adain_gives_each_channel_of_each_image_the_others_mean_and_deviation():
     torch.testing.assert_close(y.mean((2, 3)), S.mean((2, 3)), rtol=0, atol=1e-5)
     torch.testing.assert_close(y.std((2, 3)), S.std((2, 3)), rtol=0, atol=1e-4)
     torch.testing.assert_close(adain(0.3 * X + 0.2, X), X, rtol=0, atol=1e-3)
-    by_hand = (X[1, 2] - X[1, 2].mean()) / X[1, 2].std(correction=0) * S[1, 2].std(correction=0) + S[1, 2].mean()
+    by_hand = (X[1, 2] - X[1, 2].mean()) / X[1, 2].std(correction=0) * S[1, 2].std(
+        correction=0
+    ) + S[1, 2].mean()
     torch.testing.assert_close(adain(X, S)[1, 2], by_hand, rtol=0, atol=1e-3)
     flat = torch.full((1, 3, 8, 8), 0.5)
     assert adain(flat, S[:1]).isfinite().all()
@@ -29,7 +31,9 @@ def test_low_frequencies_are_scipys_dilated_blurs(levels):
         taps[[0, 2**level, -1]] = 0.25, 0.5, 0.25
         for axis in (2, 3):
             expected = convolve1d(expected, taps, axis=axis, mode="nearest")
-    torch.testing.assert_close(low_frequencies(X, levels), torch.from_numpy(expected).float(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        low_frequencies(X, levels), torch.from_numpy(expected).float(), rtol=0, atol=1e-5
+    )
 
 
 def test_wavelet_keeps_detail_and_takes_the_others_colour():
@@ -43,5 +47,10 @@ def test_wavelet_keeps_detail_and_takes_the_others_colour():
 def test_correction_is_in_range_image_by_image_and_for_any_size(kind):
     y = correct(kind, X, S)
     assert 0 <= y.min() <= y.max() <= 1 and torch.equal(y, X) == (kind == "none")
-    torch.testing.assert_close(y, torch.cat([correct(kind, X[i : i + 1], S[i : i + 1]) for i in range(2)]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        y,
+        torch.cat([correct(kind, X[i : i + 1], S[i : i + 1]) for i in range(2)]),
+        rtol=0,
+        atol=1e-6,
+    )
     assert correct(kind, X[..., :1, :1], S[..., :1, :1]).isfinite().all()

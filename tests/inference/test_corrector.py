@@ -1,4 +1,7 @@
-"""The fidelity network at work: its file, images of any size, its place behind the restorer and in the records."""
+"""The fidelity network at work:
+
+its file, images of any size, its place behind the restorer and in the records.
+"""
 
 import json
 
@@ -32,8 +35,12 @@ def file(tmp_path):
 def test_a_file_comes_back_in_float16_precision(file):
     restored, lq = torch.rand(2, 2, 3, 16, 16)
     found = load_corrector(str(file), 0.5)
-    torch.testing.assert_close(found(restored, lq), trained()(restored, lq, 0.5).clamp(0, 1), rtol=0, atol=2e-3)
-    assert load_corrector(None) is None and torch.equal(load_corrector(str(file), 0.0)(restored, lq), restored)
+    torch.testing.assert_close(
+        found(restored, lq), trained()(restored, lq, 0.5).clamp(0, 1), rtol=0, atol=2e-3
+    )
+    assert load_corrector(None) is None and torch.equal(
+        load_corrector(str(file), 0.0)(restored, lq), restored
+    )
 
 
 def test_large_images_go_through_in_tiles_without_seams(monkeypatch):
@@ -44,7 +51,8 @@ def test_large_images_go_through_in_tiles_without_seams(monkeypatch):
     monkeypatch.setattr(corrector, "OVERLAP", 48)
     tiled = network(restored, lq)
     assert not torch.equal(tiled, whole)
-    # a tile's border sees zeros for its neighbour's pixels; its weight there is smallest, so that little is left of it
+    # a tile's border sees zeros for its neighbour's pixels; its weight there is smallest, so that
+    # little is left of it
     apart = (tiled - whole).abs()
     monkeypatch.setattr(corrector, "OVERLAP", 0)
     hard = (network(restored, lq) - whole).abs()
@@ -81,18 +89,28 @@ def test_restore_takes_and_records_it(branch_file, file, tmp_path, monkeypatch):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)).save("a.png")
 
     def run(out, *args):
-        assert cli.main(["restore", "a.png", "--checkpoint", str(branch_file), "-o", out, *args]) == 0
-        return np.asarray(Image.open(f"{out}/a.png")), json.loads((tmp_path / out / "restoration.json").read_text())
+        assert (
+            cli.main(["restore", "a.png", "--checkpoint", str(branch_file), "-o", out, *args]) == 0
+        )
+        return np.asarray(Image.open(f"{out}/a.png")), json.loads(
+            (tmp_path / out / "restoration.json").read_text()
+        )
 
     plain, record = run("plain")
     assert record["fidelity"] is None
     with_it, other = run("with", "--fidelity", str(file), "--fidelity_weight", "0.5")
     assert not np.array_equal(plain, with_it) and other["config_hash"] != record["config_hash"]
-    assert other["fidelity"]["name"] == "f.safetensors" and other["fidelity"]["weight"] == 0.5 and len(other["fidelity"]["sha256"]) == 64
+    assert (
+        other["fidelity"]["name"] == "f.safetensors"
+        and other["fidelity"]["weight"] == 0.5
+        and len(other["fidelity"]["sha256"]) == 64
+    )
     assert np.array_equal(run("none", "--fidelity", "none")[0], plain)
 
 
-def test_it_is_the_default_behind_the_branch_of_the_package_alone(branch_file, tmp_path, monkeypatch):
+def test_it_is_the_default_behind_the_branch_of_the_package_alone(
+    branch_file, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)).save("a.png")
 
@@ -101,12 +119,18 @@ def test_it_is_the_default_behind_the_branch_of_the_package_alone(branch_file, t
         return json.loads((tmp_path / out / "restoration.json").read_text())["fidelity"]
 
     assert used("shipped")["name"] == "fidelity.safetensors" and used("shipped")["weight"] == 1.0
-    assert used("without", "--fidelity", "none") is None and used("own", "--checkpoint", str(branch_file)) is None
+    assert (
+        used("without", "--fidelity", "none") is None
+        and used("own", "--checkpoint", str(branch_file)) is None
+    )
 
 
 def test_test_takes_it_too(tiny, file, tmp_path):
     def psnr(*args):
-        assert cli.main(["test", "-c", tiny(), *args, "--trainer.default_root_dir", str(tmp_path)]) == 0
+        assert (
+            cli.main(["test", "-c", tiny(), *args, "--trainer.default_root_dir", str(tmp_path)])
+            == 0
+        )
 
     psnr("--model.init_args.fidelity", str(file))
 
@@ -114,11 +138,17 @@ def test_test_takes_it_too(tiny, file, tmp_path):
 def test_what_is_no_fidelity_network_is_refused(tmp_path, branch_file, file):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("no")
-    for name, message in [("none.safetensors", "no such file"), ("other.safetensors", "says None"), ("text.safetensors", "not a fidelity")]:
+    for name, message in [
+        ("none.safetensors", "no such file"),
+        ("other.safetensors", "says None"),
+        ("text.safetensors", "not a fidelity"),
+    ]:
         with pytest.raises(ValueError, match=message):
             load_corrector(str(tmp_path / name))
     with pytest.raises(ValueError, match="fidelity_weight is 1.5"):
         load_corrector(str(file), 1.5)
     save_fidelity(tmp_path / "deep.safetensors", trained(widths=(4, 4, 4, 4)))
     with pytest.raises(ValueError, match="multiples of 16 px, this backbone of 8 px"):
-        load_restorer(branch_file, None, torch.device("cpu"), fidelity=str(tmp_path / "deep.safetensors"))
+        load_restorer(
+            branch_file, None, torch.device("cpu"), fidelity=str(tmp_path / "deep.safetensors")
+        )

@@ -16,7 +16,13 @@ from lit_mimdit.inference.sampler import SamplingConfig
 
 
 @pytest.mark.parametrize(
-    "size, expected", [((1080, 1920), (72, 128)), ((2000, 2000), (128, 128)), ((4000, 200), (128, 8)), ((9000, 10), (128, 8))]
+    "size, expected",
+    [
+        ((1080, 1920), (72, 128)),
+        ((2000, 2000), (128, 128)),
+        ((4000, 200), (128, 8)),
+        ((9000, 10), (128, 8)),
+    ],
 )
 def test_small_sizes(size, expected):
     assert small_size(*size, 128, 8) == expected
@@ -24,7 +30,9 @@ def test_small_sizes(size, expected):
 
 def test_shrinking_takes_means():
     image = torch.rand(1, 3, 12, 20)
-    torch.testing.assert_close(shrink(image, (3, 5)), image.unflatten(2, (3, 4)).unflatten(4, (5, 4)).mean((3, 5)))
+    torch.testing.assert_close(
+        shrink(image, (3, 5)), image.unflatten(2, (3, 4)).unflatten(4, (5, 4)).mean((3, 5))
+    )
 
 
 def test_tiles_take_the_light_and_keep_the_detail():
@@ -36,7 +44,9 @@ def test_tiles_take_the_light_and_keep_the_detail():
     result = anchor(patchwork, even)
     left, right = result[..., 8:56].mean(), result[..., 72:120].mean()
     assert abs(left - 0.5) < 0.01 and abs(right - 0.5) < 0.01
-    kept = torch.corrcoef(torch.stack([result[..., 8:56].flatten(), detail[..., 8:56].flatten()]))[0, 1]
+    kept = torch.corrcoef(torch.stack([result[..., 8:56].flatten(), detail[..., 8:56].flatten()]))[
+        0, 1
+    ]
     assert kept > 0.95
 
 
@@ -52,35 +62,63 @@ def restorer(branch_file) -> Restorer:
 
 def test_the_restorer_anchors_large_images_only(restorer):
     config = replace(restorer.config, tile=32, overlap=8)
-    plain, with_it = (Restorer(restorer.network, restorer.vae, restorer.scheduler, c) for c in (config, replace(config, overview=48)))
+    plain, with_it = (
+        Restorer(restorer.network, restorer.vae, restorer.scheduler, c)
+        for c in (config, replace(config, overview=48))
+    )
     seeds = torch.tensor([1, 2])
     for size, differs in (((40, 48), False), ((56, 72), True)):
         lq = torch.rand(2, 3, *size)
         counted = []
         found = with_it(lq, seeds, progress=counted.append)[0]
         assert torch.equal(found, plain(lq, seeds)[0]) != differs
-        assert sum(counted) == 2 * with_it.evaluations(*size) if not differs else with_it.evaluations(*size) > plain.evaluations(*size)
+        assert (
+            sum(counted) == 2 * with_it.evaluations(*size)
+            if not differs
+            else with_it.evaluations(*size) > plain.evaluations(*size)
+        )
     small = shrink(lq, small_size(*size, 48, restorer.multiple))
     whole = replace(config, tile=64, overview=0)
-    restored_small = Restorer(restorer.network, restorer.vae, restorer.scheduler, whole)(small, seeds)[0]
-    torch.testing.assert_close(found, anchor(plain(lq, seeds)[0], restored_small), rtol=0, atol=1e-5)
+    restored_small = Restorer(restorer.network, restorer.vae, restorer.scheduler, whole)(
+        small, seeds
+    )[0]
+    torch.testing.assert_close(
+        found, anchor(plain(lq, seeds)[0], restored_small), rtol=0, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("size", [(24, 32), (40, 56), (64, 72)], ids=["smaller than a tile", "in tiles", "larger than the small copy"])
+@pytest.mark.parametrize(
+    "size",
+    [(24, 32), (40, 56), (64, 72)],
+    ids=["smaller than a tile", "in tiles", "larger than the small copy"],
+)
 def test_several_samples_give_the_light_of_their_mean_to_images_of_any_size(restorer, size):
     config = replace(restorer.config, tile=32, overlap=8)
     plain, with_it = (
-        Restorer(restorer.network, restorer.vae, restorer.scheduler, c) for c in (config, replace(config, overview=64, overview_samples=3))
+        Restorer(restorer.network, restorer.vae, restorer.scheduler, c)
+        for c in (config, replace(config, overview=64, overview_samples=3))
     )
-    lq, seeds, counted = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 7]), []
+    lq, seeds, counted = (
+        torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([1, 7]),
+        [],
+    )
     found = with_it(lq, seeds, progress=counted.append)[0]
-    more = 2 if max(size) <= config.tile else 3  # an image in one piece is the first sample of itself
-    assert sum(counted) == 2 * with_it.evaluations(*size) == 2 * (plain.evaluations(*size) + more * config.steps)
+    more = (
+        2 if max(size) <= config.tile else 3
+    )  # an image in one piece is the first sample of itself
+    assert (
+        sum(counted)
+        == 2 * with_it.evaluations(*size)
+        == 2 * (plain.evaluations(*size) + more * config.steps)
+    )
     whole = Restorer(restorer.network, restorer.vae, restorer.scheduler, replace(config, tile=64))
     small = shrink(lq, small_size(*size, 64, restorer.multiple)) if max(size) > 64 else lq
     samples = [whole(small, seeds + number)[0] for number in range(3)]
     assert (samples[0] - samples[1]).abs().max() > 1e-3, "other noise"
-    torch.testing.assert_close(found, anchor(plain(lq, seeds)[0], torch.stack(samples).mean(0)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        found, anchor(plain(lq, seeds)[0], torch.stack(samples).mean(0)), rtol=0, atol=1e-5
+    )
 
 
 def test_restore_takes_it(branch_file, tmp_path, monkeypatch):
@@ -89,12 +127,29 @@ def test_restore_takes_it(branch_file, tmp_path, monkeypatch):
     for out, side in (("off", "0"), ("on", "40")):
         assert (
             cli.main(
-                ["restore", "a.png", "-o", out, "--checkpoint", str(branch_file), "--tile", "32", "--overlap", "8", "--overview", side]
+                [
+                    "restore",
+                    "a.png",
+                    "-o",
+                    out,
+                    "--checkpoint",
+                    str(branch_file),
+                    "--tile",
+                    "32",
+                    "--overlap",
+                    "8",
+                    "--overview",
+                    side,
+                ]
             )
             == 0
         )
-        assert json.loads((tmp_path / out / "restoration.json").read_text())["sampling"]["overview"] == int(side)
-    assert not np.array_equal(np.asarray(Image.open("off/a.png")), np.asarray(Image.open("on/a.png")))
+        assert json.loads((tmp_path / out / "restoration.json").read_text())["sampling"][
+            "overview"
+        ] == int(side)
+    assert not np.array_equal(
+        np.asarray(Image.open("off/a.png")), np.asarray(Image.open("on/a.png"))
+    )
 
 
 def test_impossible_sides_are_refused(restorer):
@@ -103,5 +158,15 @@ def test_impossible_sides_are_refused(restorer):
     with pytest.raises(ValueError, match="sampling.overview_samples is 0"):
         SamplingConfig(overview_samples=0)
     for side in (12, 1024):
-        with pytest.raises(ValueError, match=f"sampling.overview is {side} px: this backbone takes multiples of 8 px up to 64 px"):
-            Restorer(restorer.network, restorer.vae, restorer.scheduler, replace(restorer.config, overview=side))
+        with pytest.raises(
+            ValueError,
+            match=(
+                f"sampling.overview is {side} px: this backbone takes multiples of 8 px up to 64 px"
+            ),
+        ):
+            Restorer(
+                restorer.network,
+                restorer.vae,
+                restorer.scheduler,
+                replace(restorer.config, overview=side),
+            )

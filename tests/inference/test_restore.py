@@ -1,4 +1,7 @@
-"""The restore command on files: what goes in, what comes out, and what stays whole when something is wrong."""
+"""The restore command on files:
+
+what goes in, what comes out, and what stays whole when something is wrong.
+"""
 
 import errno
 import os
@@ -20,7 +23,9 @@ from lit_mimdit.training.checkpoint import load_branch, save_branch
 @pytest.fixture
 def restore(branch_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return lambda *args: cli.main(["restore", "--checkpoint", str(branch_file), "--device", "cpu", *map(str, args)])
+    return lambda *args: cli.main(
+        ["restore", "--checkpoint", str(branch_file), "--device", "cpu", *map(str, args)]
+    )
 
 
 def photo(path: Path | str, height: int, width: int, mode: str = "RGB", **options) -> Path:
@@ -36,7 +41,9 @@ def test_a_file_to_a_file_of_the_same_size(restore, size):
     photo("in.png", *size)
     assert restore("in.png", "-o", "out.jpg") == 0
     with Image.open("out.jpg") as image:
-        assert (image.height, image.width) == size and image.format == "JPEG" and image.mode == "RGB"
+        assert (
+            (image.height, image.width) == size and image.format == "JPEG" and image.mode == "RGB"
+        )
 
 
 def test_grayscale_alpha_sixteen_bits_and_orientation(restore):
@@ -48,10 +55,21 @@ def test_grayscale_alpha_sixteen_bits_and_orientation(restore):
     turned[0x0112] = 6  # turn by 90 degrees to see it upright
     photo("in/turned.jpg", 10, 23, exif=turned)
     assert restore("in", "-o", "out") == 0
-    assert sorted(p.name for p in Path("out").glob("*.png")) == ["alpha.png", "gray.png", "sixteen.png", "turned.png"]
-    gray, alpha, sixteen, turned = (read_photo(f"out/{name}.png") for name in ("gray", "alpha", "sixteen", "turned"))
+    assert sorted(p.name for p in Path("out").glob("*.png")) == [
+        "alpha.png",
+        "gray.png",
+        "sixteen.png",
+        "turned.png",
+    ]
+    gray, alpha, sixteen, turned = (
+        read_photo(f"out/{name}.png") for name in ("gray", "alpha", "sixteen", "turned")
+    )
     assert gray.gray and gray.rgb.shape == (3, 20, 17)
-    assert torch.equal(alpha.alpha, read_photo("in/alpha.png").alpha) and alpha.rgb.shape == (3, 9, 33)
+    assert torch.equal(alpha.alpha, read_photo("in/alpha.png").alpha) and alpha.rgb.shape == (
+        3,
+        9,
+        33,
+    )
     assert sixteen.bits == 16 and len(torch.unique(sixteen.rgb)) > 256
     assert turned.rgb.shape == (3, 23, 10)
 
@@ -64,12 +82,23 @@ def test_folders_keep_their_shape_and_seeds_their_noise(restore):
     names = sorted(str(p.relative_to("one")) for p in Path("one").rglob("*.png"))
     assert names == ["a.png", "deep/a.png"]
     for name in names:
-        assert Path("one", name).read_bytes() == Path("two", name).read_bytes() != Path("three", name).read_bytes()
+        assert (
+            Path("one", name).read_bytes()
+            == Path("two", name).read_bytes()
+            != Path("three", name).read_bytes()
+        )
 
 
 @pytest.mark.parametrize(
     "options",
-    [["--steps", 5], ["--solver", "heun"], ["--start", "lq", "--strength", "0.3"], ["--tile", 16], ["--overlap", 0], ["--backbone", None]],
+    [
+        ["--steps", 5],
+        ["--solver", "heun"],
+        ["--start", "lq", "--strength", "0.3"],
+        ["--tile", 16],
+        ["--overlap", 0],
+        ["--backbone", None],
+    ],
     ids=lambda options: options[0],
 )
 def test_every_option_reaches_the_picture(restore, backbone_folder, options):
@@ -78,12 +107,17 @@ def test_every_option_reaches_the_picture(restore, backbone_folder, options):
     options = [backbone_folder if option is None else option for option in options]
     assert restore("in.png", "-o", "other.png", *options) == 0
     same = Path("plain.png").read_bytes() == Path("other.png").read_bytes()
-    assert same == (options[0] == "--backbone"), "all but the place of the backbone change the picture"
+    assert same == (options[0] == "--backbone"), (
+        "all but the place of the backbone change the picture"
+    )
 
 
 def test_tiles_at_once_change_the_time_only(restore):
     photo("in.png", 40, 70)
-    assert restore("in.png", "-o", "two.png") == 0 and restore("in.png", "-o", "five.png", "--tile_batch", 5) == 0
+    assert (
+        restore("in.png", "-o", "two.png") == 0
+        and restore("in.png", "-o", "five.png", "--tile_batch", 5) == 0
+    )
     assert (read_photo("two.png").rgb - read_photo("five.png").rgb).abs().max() <= 1.01 / 255
 
 
@@ -93,7 +127,9 @@ def test_a_broken_file_does_not_cost_the_others(restore, capsys):
     Path("in/m.png").write_bytes(good.read_bytes()[:60])
     assert restore("in", "-o", "out") == 1
     captured = capsys.readouterr()
-    assert [line for line in captured.err.splitlines() if line.startswith("error: ")][0].startswith("error: in/m.png")
+    assert [line for line in captured.err.splitlines() if line.startswith("error: ")][0].startswith(
+        "error: in/m.png"
+    )
     assert "error" not in captured.out
     assert sorted(p.name for p in Path("out").glob("*.png")) == ["a.png", "z.png"]
 
@@ -117,7 +153,10 @@ def test_a_full_disk_leaves_nothing_half_written(restore, monkeypatch, capsys):
     [
         (["gone.png", "-o", "out.png"], "gone.png: no such file or folder"),
         (["empty", "-o", "out"], "empty: no images in this folder"),
-        (["a/x.png", "b/x.png", "-o", "out"], "a/x.png and b/x.png would both be written to out/x.png"),
+        (
+            ["a/x.png", "b/x.png", "-o", "out"],
+            "a/x.png and b/x.png would both be written to out/x.png",
+        ),
         (["a", "-o", "a/x.png"], "is a file; several photographs need a folder"),
         (["a/x.png", "-o", "a/x.png"], "would replace the original"),
         (["a", "-o", "a"], "would replace the original"),
@@ -125,7 +164,10 @@ def test_a_full_disk_leaves_nothing_half_written(restore, monkeypatch, capsys):
         (["a/x.png", "-o", "x.bmp"], "cannot write images of type '.bmp'"),
         (["a/x.png", "-o", "x.png", "--tile", "36"], "sampling.tile is 36 px"),
         (["a/x.png", "-o", "x.png", "--steps", "0"], "sampling.steps is 0"),
-        (["a/x.png", "-o", "x.png", "--device", "gpu9"], "device is 'gpu9': it cannot be used here"),
+        (
+            ["a/x.png", "-o", "x.png", "--device", "gpu9"],
+            "device is 'gpu9': it cannot be used here",
+        ),
         (["a/x.png", "-o", "x.png", "--backbone", "/gone"], "there is no folder '/gone'"),
     ],
 )
@@ -145,13 +187,18 @@ def test_two_inputs_of_one_name_in_different_folders_are_fine_below_one_folder(t
     photo(tmp_path / "in" / "a" / "x.png", 8, 8)
     photo(tmp_path / "in" / "b" / "x.jpg", 8, 8)
     jobs = plan([tmp_path / "in"], tmp_path / "out")
-    assert [str(target.relative_to(tmp_path)) for _, target in jobs] == ["out/a/x.png", "out/b/x.png"]
+    assert [str(target.relative_to(tmp_path)) for _, target in jobs] == [
+        "out/a/x.png",
+        "out/b/x.png",
+    ]
 
 
 def test_a_branch_of_another_backbone_or_width_is_refused(branch_file, make_backbone, tmp_path):
     cpu = torch.device("cpu")
     other = make_backbone(tmp_path / "deeper", num_layers=2)
-    with pytest.raises(ValueError, match="trained on backbone .*, which has another geometry than .*deeper'"):
+    with pytest.raises(
+        ValueError, match="trained on backbone .*, which has another geometry than .*deeper'"
+    ):
         load_restorer(branch_file, str(other), cpu)
     same = make_backbone(tmp_path / "same")
     load_restorer(branch_file, str(same), cpu)
@@ -170,17 +217,24 @@ def test_a_branch_of_another_backbone_or_width_is_refused(branch_file, make_back
 
 
 def test_predict_writes_the_bytes_that_restore_writes(tiny, capsys):
-    """One command from a checkpoint, the other from a YAML: same sampling, same seed, same picture."""
+    """One command from a checkpoint, the other from a YAML:
+
+    same sampling, same seed, same picture.
+    """
     photo("in/a.png", 40, 33)
     photo("in/deep/b.jpg", 12, 20, "L")
-    config = tiny(**{"data.init_args.predict": "in", "trainer.max_steps": 2, "trainer.limit_val_batches": 0})
+    config = tiny(
+        **{"data.init_args.predict": "in", "trainer.max_steps": 2, "trainer.limit_val_batches": 0}
+    )
     assert cli.main(["fit", "-c", config]) == 0
     last = "runs/quickstart/checkpoints/last.ckpt"
     assert cli.main(["predict", "-c", config, "--ckpt_path", last]) == 0
     assert cli.main(["restore", "in", "-o", "out", "--checkpoint", last, "--device", "cpu"]) == 0
     for name in ("a.png", "deep/b.png"):
         assert Path("out", name).read_bytes() == Path("runs/quickstart/restored", name).read_bytes()
-    assert cli.main(["predict", "-c", config, "--ckpt_path", last, "--data.init_args.seed", "5"]) == 0
+    assert (
+        cli.main(["predict", "-c", config, "--ckpt_path", last, "--data.init_args.seed", "5"]) == 0
+    )
     assert Path("out/a.png").read_bytes() != Path("runs/quickstart/restored/a.png").read_bytes()
 
     Path("in/c.png").write_bytes(b"no image")

@@ -25,18 +25,26 @@ def restorer(branch_file) -> Restorer:
 
 
 def images(count: int, height: int, width: int) -> torch.Tensor:
-    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(height + width))
+    return torch.rand(
+        count, 3, height, width, generator=torch.Generator().manual_seed(height + width)
+    )
 
 
 def with_config(restorer: Restorer, **changes) -> Restorer:
-    return Restorer(restorer.network, restorer.vae, restorer.scheduler, replace(restorer.config, **changes))
+    return Restorer(
+        restorer.network, restorer.vae, restorer.scheduler, replace(restorer.config, **changes)
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (65, 30), (8, 8), (32, 32), (33, 40)])
 def test_any_size_comes_back_in_its_size(restorer, size):
     lq, counted = images(1, *size), []
     restored, (routing,) = restorer(lq, torch.tensor([0]), progress=counted.append)
-    assert restored.shape == lq.shape and restored.isfinite().all() and 0 <= restored.min() <= restored.max() <= 1
+    assert (
+        restored.shape == lq.shape
+        and restored.isfinite().all()
+        and 0 <= restored.min() <= restored.max() <= 1
+    )
     assert sum(counted) == restorer.evaluations(*size)
     assert len(routing) == 3
     assert restorer.round_trip(lq).shape == lq.shape
@@ -46,7 +54,9 @@ def test_padding_mirrors_or_repeats_and_keeps_what_fits():
     row = torch.arange(1.0, 6.0).view(1, 1, 1, 5)
     assert pad_to_multiple(row, 8).shape == (1, 1, 8, 8)
     square = torch.arange(25.0).view(1, 1, 5, 5)
-    assert torch.equal(pad_to_multiple(square, 8)[0, 0, :5, :], square[0, 0][:, [0, 1, 2, 3, 4, 3, 2, 1]])
+    assert torch.equal(
+        pad_to_multiple(square, 8)[0, 0, :5, :], square[0, 0][:, [0, 1, 2, 3, 4, 3, 2, 1]]
+    )
     assert pad_to_multiple(torch.ones(1, 1, 8, 16), 8).shape == (1, 1, 8, 16)
 
 
@@ -62,7 +72,9 @@ def test_an_image_is_restored_alone_as_in_company(restorer, size):
 
 
 def test_decisions_are_known_of_every_image_and_every_tile(restorer):
-    """A row a tile, whatever the groups of tiles; the first tile's decisions are those of the tile by itself."""
+    """A row a tile, whatever the groups of tiles; the first tile's decisions are those of the tile
+    by itself.
+    """
     small, large, seeds = images(3, 32, 32), images(2, 50, 70), torch.arange(3)
     whole = restorer(small, seeds)[1]
     assert [len(decisions[0].inter.weights) for decisions in whole] == [1, 1, 1]
@@ -72,25 +84,39 @@ def test_decisions_are_known_of_every_image_and_every_tile(restorer):
     assert tiles > 2
     for group in (2, tiles):
         tiled = with_config(restorer, tile_batch=group)(large, seeds[:2])[1]
-        assert [len(router.weights) for decisions in tiled for mim in decisions for router in (mim.inter, *mim.intra)] == [
-            tiles
-        ] * 2 * 3 * 5
+        assert [
+            len(router.weights)
+            for decisions in tiled
+            for mim in decisions
+            for router in (mim.inter, *mim.intra)
+        ] == [tiles] * 2 * 3 * 5
         weights = tiled[1][0].inter.weights
-        torch.testing.assert_close(torch.tensor(inter_weights(tiled[1])[0]), weights.mean(0), atol=1e-4, rtol=0)
-        torch.testing.assert_close(weights, with_config(restorer, tile_batch=1)(large[1:], seeds[1:2])[1][0][0].inter.weights)
+        torch.testing.assert_close(
+            torch.tensor(inter_weights(tiled[1])[0]), weights.mean(0), atol=1e-4, rtol=0
+        )
+        torch.testing.assert_close(
+            weights,
+            with_config(restorer, tile_batch=1)(large[1:], seeds[1:2])[1][0][0].inter.weights,
+        )
 
 
 def test_tile_batch_is_no_part_of_the_result(restorer):
     lq, seed = images(1, 50, 70), torch.tensor([1])
     one = with_config(restorer, tile_batch=1)(lq, seed)[0]
-    torch.testing.assert_close(with_config(restorer, tile_batch=4)(lq, seed)[0], one, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        with_config(restorer, tile_batch=4)(lq, seed)[0], one, rtol=0, atol=1e-4
+    )
 
 
 def test_what_does_not_fit_into_the_memory_for_conditions_is_computed_again(restorer):
-    """The same bits, whether all tiles' keys and values are kept, some, or none; 3 groups of 2 tiles at 2 steps."""
+    """The same bits, whether all tiles' keys and values are kept, some, or none; 3 groups of 2
+    tiles at 2 steps.
+    """
     lq, seed, asked = images(1, 50, 70), torch.tensor([1]), []
     hook = restorer.network.branch.mims[0].register_forward_hook(lambda *_: asked.append(1))
-    size = conditioned(restorer.network, torch.zeros(2, 16, 8, 8), restorer.network.prompt, 1.0).size
+    size = conditioned(
+        restorer.network, torch.zeros(2, 16, 8, 8), restorer.network.prompt, 1.0
+    ).size
     assert size == 2 * 2 * 3 * 16 * 16 * 4, "tiles x (key, value) x blocks x tokens x width x bytes"
     results, counts = [], []
     for kept in (3, 2, 0):
@@ -101,16 +127,31 @@ def test_what_does_not_fit_into_the_memory_for_conditions_is_computed_again(rest
     assert counts == [3, 3 + 1, 3 + 3], "at the second step only what was not kept"
     for image, (routing,) in results[1:]:
         assert torch.equal(image, results[0][0])
-        assert all(torch.equal(a, b) for a, b in zip(tree_leaves(routing), tree_leaves(results[0][1][0]), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(tree_leaves(routing), tree_leaves(results[0][1][0]), strict=True)
+        )
 
 
 def test_cached_conditions_are_recomputed_ones_at_every_step(transformer):
-    """To float32 precision, for every base and fusion: nothing of a condition depends on time or on the noisy latent."""
+    """To float32 precision, for every base and fusion:
+
+    nothing of a condition depends on time or on the noisy latent.
+    """
     z_lq, noise = torch.randn(2, 2, 16, 8, 8, generator=torch.Generator().manual_seed(1))
     prompt = Prompt(torch.randn(1, 4, 12), torch.randn(1, 10))
-    config, scheduler = SamplingConfig(steps=4, solver="heun"), FlowMatchEulerDiscreteScheduler(shift=3.0)
-    for base, fusion in itertools.product(("zero", "embed", "position", "reference"), ("concat", "concat_latent", "zero_gated")):
-        network = MiMDiT(transformer, BranchConfig(width=16, heads=2, window=2, base=base, fusion=fusion, zero_std=0.5), prompt).eval()
+    config, scheduler = (
+        SamplingConfig(steps=4, solver="heun"),
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+    for base, fusion in itertools.product(
+        ("zero", "embed", "position", "reference"), ("concat", "concat_latent", "zero_gated")
+    ):
+        network = MiMDiT(
+            transformer,
+            BranchConfig(width=16, heads=2, window=2, base=base, fusion=fusion, zero_std=0.5),
+            prompt,
+        ).eval()
         if fusion == "zero_gated":
             torch.nn.init.constant_(network.branch.gates, 0.5)
         seen: dict[bool, list[torch.Tensor]] = {True: [], False: []}
@@ -118,20 +159,34 @@ def test_cached_conditions_are_recomputed_ones_at_every_step(transformer):
             kept = network.condition(z_lq)
             for cached, velocities in seen.items():
 
-                def velocity(x: torch.Tensor, t: float, cached=cached, velocities=velocities, network=network, kept=kept) -> torch.Tensor:
-                    velocities.append(network(x, torch.full((2,), t), kept if cached else network.condition(z_lq)))
+                def velocity(
+                    x: torch.Tensor,
+                    t: float,
+                    cached=cached,
+                    velocities=velocities,
+                    network=network,
+                    kept=kept,
+                ) -> torch.Tensor:
+                    velocities.append(
+                        network(x, torch.full((2,), t), kept if cached else network.condition(z_lq))
+                    )
                     return velocities[-1]
 
                 sample(velocity, z_lq, noise, scheduler, config)
             bare = network(noise, torch.full((2,), 1.0), None)
         assert len(seen[True]) == len(seen[False]) == 7
         for step, (one, other) in enumerate(zip(seen[True], seen[False], strict=True)):
-            torch.testing.assert_close(one, other, rtol=0, atol=1e-6, msg=f"{base}, {fusion}, evaluation {step}")
+            torch.testing.assert_close(
+                one, other, rtol=0, atol=1e-6, msg=f"{base}, {fusion}, evaluation {step}"
+            )
         assert (seen[True][0] - bare).abs().max() > 0.01, "the condition counts"
 
 
 class Local(torch.nn.Module):
-    """A network whose velocity at a place depends on that place alone: tiling must not change what it does."""
+    """A network whose velocity at a place depends on that place alone:
+
+    tiling must not change what it does.
+    """
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
@@ -145,24 +200,33 @@ class Local(torch.nn.Module):
 
 
 def test_tiling_changes_nothing_for_a_local_velocity(restorer, monkeypatch):
-    """The latent after all steps, tiled and in one piece; encoder and decoder are not local and are left out."""
+    """The latent after all steps, tiled and in one piece; encoder and decoder are not local and are
+    left out.
+    """
     from lit_mimdit.inference import restorer as module
 
     def latent(vae, image: torch.Tensor) -> torch.Tensor:
         return image[..., ::4, ::4].repeat(1, 6, 1, 1)[:, :16]
 
     monkeypatch.setattr(module, "encode", latent)
-    monkeypatch.setattr(module, "decode", lambda vae, z: z[:, :3].repeat_interleave(4, -1).repeat_interleave(4, -2))
+    monkeypatch.setattr(
+        module, "decode", lambda vae, z: z[:, :3].repeat_interleave(4, -1).repeat_interleave(4, -2)
+    )
     network = Local(restorer.network)
     config = SamplingConfig(steps=3, tile=64, overlap=8, tile_batch=2)
     lq, seed = images(1, 56, 64), torch.tensor([1])
     whole = Restorer(network, restorer.vae, restorer.scheduler, config)(lq, seed)[0]
-    tiled = Restorer(network, restorer.vae, restorer.scheduler, replace(config, tile=24))(lq, seed)[0]
+    tiled = Restorer(network, restorer.vae, restorer.scheduler, replace(config, tile=24))(lq, seed)[
+        0
+    ]
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
 
 
 def test_the_shipped_network_leaves_no_seam_where_tiles_meet():
-    """Against the same image in one piece: the difference may be smooth (tiles see less of the scene), but must not jump at a border."""
+    """Against the same image in one piece:
+
+    the difference may be smooth (tiles see less of the scene), but must not jump at a border.
+    """
     shipped = load_restorer(None, None, torch.device("cpu"))
     photo = torch.from_numpy(data.coffee()[100:228, 150:278].copy()).permute(2, 0, 1)[None] / 255
     dark, seed = 0.35 * photo, torch.tensor([0])
@@ -174,8 +238,12 @@ def test_the_shipped_network_leaves_no_seam_where_tiles_meet():
         return torch.stack([steps / steps.mean() for steps in across])
 
     blended, cut = jumps(32), jumps(0)
-    assert blended.max() < 3 < 5 < cut[:, 63].min(), "without overlap there is a seam between the pixels 63 and 64"
-    assert blended[:, [31, 63, 95]].mean() < 1.6, "tiles begin or end here; with weights that do not fade it is 1.95"
+    assert blended.max() < 3 < 5 < cut[:, 63].min(), (
+        "without overlap there is a seam between the pixels 63 and 64"
+    )
+    assert blended[:, [31, 63, 95]].mean() < 1.6, (
+        "tiles begin or end here; with weights that do not fade it is 1.95"
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,20 +268,32 @@ def test_every_setting_changes_the_result(restorer, change):
 
 def test_tiles_must_suit_the_backbone(restorer):
     for tile in (36, 72):
-        with pytest.raises(ValueError, match=f"sampling.tile is {tile} px: this backbone takes multiples of 8 px up to 64 px"):
+        with pytest.raises(
+            ValueError,
+            match=f"sampling.tile is {tile} px: this backbone takes multiples of 8 px up to 64 px",
+        ):
             with_config(restorer, tile=tile)
 
 
 def test_the_vae_is_not_cut_where_the_transformer_is(restorer):
-    """An image of many transformer tiles goes through the VAE in one piece, up to the VAE's own, larger tile."""
+    """An image of many transformer tiles goes through the VAE in one piece, up to the VAE's own,
+    larger tile.
+    """
     image = images(1, 96, 64)
     small = with_config(restorer, tile=32, overlap=8)
-    torch.testing.assert_close(small.round_trip(image), decode(restorer.vae, encode(restorer.vae, image)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        small.round_trip(image),
+        decode(restorer.vae, encode(restorer.vae, image)),
+        rtol=0,
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("size", [(32, 24), (29, 30), (50, 70)])
 def test_routing_while_sampling_is_routing_in_one_forward(restorer, size):
-    """The routers are asked once an image or tile, whatever the steps, and `route` asks the same; whole, padded and tiled images."""
+    """The routers are asked once an image or tile, whatever the steps, and `route` asks the same;
+    whole, padded and tiled images.
+    """
     lq, asked = images(2, *size), []
     hooks = [mim.router.register_forward_hook(lambda module, args, routing: asked.append(len(routing.weights))) for mim in
              restorer.network.branch.mims]  # fmt: skip

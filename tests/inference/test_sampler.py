@@ -4,7 +4,15 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from lit_mimdit.inference.sampler import SamplingConfig, euler, evaluations, heun, sample, start_latent, times
+from lit_mimdit.inference.sampler import (
+    SamplingConfig,
+    euler,
+    evaluations,
+    heun,
+    sample,
+    start_latent,
+    times,
+)
 
 LQ, NOISE = torch.randn(2, 2, 4, 3, 3, generator=torch.Generator().manual_seed(0)).unbind()
 
@@ -44,11 +52,15 @@ def test_euler_is_diffusers_step():
 
 
 def test_heun_is_of_second_order():
-    """Halving the step divides the error by about 2 (Euler) and 4 (Heun), on an interval that ends before t = 0."""
+    """Halving the step divides the error by about 2 (Euler) and 4 (Heun), on an interval that ends
+    before t = 0.
+    """
 
     def error(solver, steps: int) -> float:
         grid = torch.linspace(1.0, 0.2, steps + 1, dtype=torch.float64).tolist()
-        exact = euler(curved, NOISE.double(), torch.linspace(1.0, 0.2, 20001, dtype=torch.float64).tolist())
+        exact = euler(
+            curved, NOISE.double(), torch.linspace(1.0, 0.2, 20001, dtype=torch.float64).tolist()
+        )
         return (solver(curved, NOISE.double(), grid) - exact).abs().max().item()
 
     assert error(euler, 40) / error(euler, 80) == pytest.approx(2.0, rel=0.15)
@@ -60,13 +72,21 @@ def test_heun_is_of_second_order():
 def test_evaluations_counts_the_calls(solver, steps):
     calls = []
     config = SamplingConfig(steps=steps, solver=solver)
-    sample(lambda x, t: calls.append(t) or curved(x, t), LQ, NOISE, FlowMatchEulerDiscreteScheduler(), config)
+    sample(
+        lambda x, t: calls.append(t) or curved(x, t),
+        LQ,
+        NOISE,
+        FlowMatchEulerDiscreteScheduler(),
+        config,
+    )
     assert len(calls) == evaluations(config) and 0.0 not in calls
 
 
 def test_where_the_solver_starts():
     assert torch.equal(start_latent(LQ, NOISE, SamplingConfig()), NOISE)
-    torch.testing.assert_close(start_latent(LQ, NOISE, SamplingConfig(start="lq", strength=0.25)), 0.75 * LQ + 0.25 * NOISE)
+    torch.testing.assert_close(
+        start_latent(LQ, NOISE, SamplingConfig(start="lq", strength=0.25)), 0.75 * LQ + 0.25 * NOISE
+    )
     assert torch.equal(start_latent(LQ, NOISE, SamplingConfig(start="lq", strength=1.0)), NOISE)
 
 

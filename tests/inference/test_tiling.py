@@ -13,13 +13,18 @@ TILES = [(8, 0, 8), (32, 8, 8), (64, 56, 8), (48, 13, 16), (32, 31, 8), (64, 0, 
 
 @pytest.mark.parametrize("tile, overlap, multiple", TILES)
 @pytest.mark.parametrize("height, width", SHAPES)
-def test_boxes_cover_everything_have_one_size_and_lie_on_the_grid(height, width, tile, overlap, multiple):
+def test_boxes_cover_everything_have_one_size_and_lie_on_the_grid(
+    height, width, tile, overlap, multiple
+):
     height, width = -(-height // multiple) * multiple, -(-width // multiple) * multiple
     found = boxes(height, width, tile, overlap, multiple)
     covered = torch.zeros(height, width)
     for box in found:
         part = crop(covered, box)
-        assert part.shape == (min(tile, height), min(tile, width)), "all one size, none over the border"
+        assert part.shape == (
+            min(tile, height),
+            min(tile, width),
+        ), "all one size, none over the border"
         part.add_(1)
     assert covered.min() >= 1 and len(set(found)) == len(found)
     assert all(n % multiple == 0 for box in found for n in box)
@@ -41,7 +46,11 @@ def test_the_ramp_by_hand():
 
 
 def field(height: int, width: int) -> torch.Tensor:
-    y, x = torch.meshgrid(torch.arange(height, dtype=torch.float32), torch.arange(width, dtype=torch.float32), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float32),
+        torch.arange(width, dtype=torch.float32),
+        indexing="ij",
+    )
     return torch.stack([torch.full_like(y, 3.0), 0.5 * y - 0.25 * x + 1.0])[None]
 
 
@@ -49,7 +58,9 @@ def field(height: int, width: int) -> torch.Tensor:
 def test_tiles_that_agree_blend_to_what_they_agree_on(batch):
     plane = torch.cat([field(72, 40), torch.randn(1, 1, 72, 40)], dim=1)
     tiles = boxes(72, 40, 32, 8, 8)
-    torch.testing.assert_close(blend(plane, tiles, tiles, 8, batch, lambda x, _: x), plane, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        blend(plane, tiles, tiles, 8, batch, lambda x, _: x), plane, rtol=0, atol=1e-5
+    )
 
 
 def test_results_of_another_scale_land_where_they_belong():
@@ -63,7 +74,14 @@ def test_results_of_another_scale_land_where_they_belong():
 
 def test_where_tiles_disagree_the_seam_is_a_slope():
     tiles = [(0, 0, 1, 8), (0, 4, 1, 8)]
-    result = blend(torch.zeros(1, 1, 1, 12), tiles, tiles, 4, 1, lambda x, group: torch.full_like(x, float(group)))
+    result = blend(
+        torch.zeros(1, 1, 1, 12),
+        tiles,
+        tiles,
+        4,
+        1,
+        lambda x, group: torch.full_like(x, float(group)),
+    )
     weights = torch.tensor([0.2, 0.4, 0.6, 0.8])  # the second tile's, where both are
     expected = torch.cat([torch.zeros(4), weights / (weights + weights.flip(0)), torch.ones(4)])
     torch.testing.assert_close(result.flatten(), expected)
@@ -71,5 +89,12 @@ def test_where_tiles_disagree_the_seam_is_a_slope():
 
 def test_groups_are_numbered_and_hold_at_most_a_batch():
     tiles, seen = boxes(32, 64, 16, 0, 8), []
-    blend(torch.zeros(1, 1, 32, 64), tiles, tiles, 0, 3, lambda x, group: seen.append((group, len(x))) or x)
+    blend(
+        torch.zeros(1, 1, 32, 64),
+        tiles,
+        tiles,
+        0,
+        3,
+        lambda x, group: seen.append((group, len(x))) or x,
+    )
     assert seen == [(0, 3), (1, 3), (2, 2)]

@@ -1,4 +1,6 @@
-"""Each expert against an independent implementation with the same weights, outputs and gradients, in double precision."""
+"""Each expert against an independent implementation with the same weights, outputs and gradients,
+in double precision.
+"""
 
 import pytest
 import torch
@@ -8,7 +10,12 @@ from torch.testing import assert_close
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 from torchvision.ops import SqueezeExcitation
 
-from lit_mimdit.models.attention_experts import ChannelAttention, SEAttention, SpatialAttention, SwinAttention
+from lit_mimdit.models.attention_experts import (
+    ChannelAttention,
+    SEAttention,
+    SpatialAttention,
+    SwinAttention,
+)
 
 WIDTH, HEADS, BATCH = 8, 2, 2
 GRIDS = [(1, 1), (1, 7), (7, 1), (5, 3), (4, 4), (4, 8), (6, 9)]
@@ -37,8 +44,12 @@ def copy_weights(pairs: list[tuple[Tensor, Tensor]]) -> None:
             reference.copy_(ours.reshape(reference.shape))
 
 
-def assert_same(x: Tensor, ours: Tensor, reference: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> None:
-    """Same outputs; same gradients of a random function of them with respect to `x` and every pair of parameters."""
+def assert_same(
+    x: Tensor, ours: Tensor, reference: Tensor, pairs: list[tuple[Tensor, Tensor]]
+) -> None:
+    """Same outputs; same gradients of a random function of them with respect to `x` and every pair
+    of parameters.
+    """
     assert_close(ours, reference)
     probe = torch.randn_like(ours)
     left = torch.autograd.grad((ours * probe).sum(), [x] + [a for a, _ in pairs])
@@ -63,7 +74,10 @@ def test_spatial_attention_is_multi_head_attention(grid):
 
 
 class TransposedAttention(nn.Module):
-    """Restormer's MDTA from its formula: out_i = sum_j softmax_j(alpha_h * <q_i, k_j> / (|q_i| |k_j|)) v_j, i and j channels of head h."""
+    """Restormer's MDTA from its formula:
+
+    out_i = sum_j softmax_j(alpha_h * <q_i, k_j> / (|q_i| |k_j|)) v_j, i and j channels of head h.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,8 +90,13 @@ class TransposedAttention(nn.Module):
         queries, keys, values = self.depthwise(self.pointwise(x_BdHW)).chunk(3, dim=1)
         outputs, size = [], WIDTH // HEADS
         for head in range(HEADS):
-            q, k, v = (part[:, head * size : (head + 1) * size].flatten(2) for part in (queries, keys, values))
-            cosine = torch.einsum("bin,bjn->bij", q, k) / (q.norm(dim=-1)[:, :, None] * k.norm(dim=-1)[:, None, :])
+            q, k, v = (
+                part[:, head * size : (head + 1) * size].flatten(2)
+                for part in (queries, keys, values)
+            )
+            cosine = torch.einsum("bin,bjn->bij", q, k) / (
+                q.norm(dim=-1)[:, :, None] * k.norm(dim=-1)[:, None, :]
+            )
             scores = (self.alpha[head] * cosine).exp()
             outputs.append(torch.einsum("bij,bjn->bin", scores / scores.sum(-1, keepdim=True), v))
         return self.project(torch.cat(outputs, dim=1).unflatten(2, x_BdHW.shape[2:]))
@@ -110,7 +129,10 @@ def swin(window: int, shifted: bool) -> SwinAttention:
 
 
 @pytest.mark.parametrize("shifted", [False, True])
-@pytest.mark.parametrize(("window", "grid"), [(4, (8, 8)), (4, (4, 8)), (4, (12, 4)), (4, (8, 12)), (3, (6, 9)), (2, (4, 6)), (4, (4, 4))])
+@pytest.mark.parametrize(
+    ("window", "grid"),
+    [(4, (8, 8)), (4, (4, 8)), (4, (12, 4)), (4, (8, 12)), (3, (6, 9)), (2, (4, 6)), (4, (4, 4))],
+)
 def test_swin_attention_is_torchvisions(window, grid, shifted):
     ours = swin(window, shifted)
     shift = window // 2 if shifted else 0
@@ -129,10 +151,13 @@ def test_swin_attention_is_torchvisions(window, grid, shifted):
 
 
 def window_attention(expert: SwinAttention, x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Attention over all tokens of the real grid, masked to each token's piece of a window; no padding, no rolling."""
+    """Attention over all tokens of the real grid, masked to each token's piece of a window; no
+    padding, no rolling.
+    """
     window = expert.window
     places = [(row, col) for row in range(grid[0]) for col in range(grid[1])]
-    # an axis that one window covers is not shifted; else windows begin at `shift`, and the tokens before it are a piece of their own
+    # an axis that one window covers is not shifted; else windows begin at `shift`, and the tokens
+    # before it are a piece of their own
     shift = [window // 2 if expert.shifted and size > window else 0 for size in grid]
     piece = [tuple((place[axis] - shift[axis]) // window for axis in range(2)) for place in places]
 
@@ -141,7 +166,12 @@ def window_attention(expert: SwinAttention, x: Tensor, grid: tuple[int, int]) ->
     for i, (row, col) in enumerate(places):
         seen = [j for j in range(len(places)) if piece[j] == piece[i]]
         steps = [(row - places[j][0], col - places[j][1]) for j in seen]
-        bias = torch.stack([expert.bias_table[(dr + window - 1) * (2 * window - 1) + dc + window - 1] for dr, dc in steps])
+        bias = torch.stack(
+            [
+                expert.bias_table[(dr + window - 1) * (2 * window - 1) + dc + window - 1]
+                for dr, dc in steps
+            ]
+        )
         scores = torch.einsum("bhc,bjhc->bjh", q[:, i], k[:, seen]) / (WIDTH // HEADS) ** 0.5 + bias
         outputs.append(torch.einsum("bjh,bjhc->bhc", scores.softmax(1), v[:, seen]).flatten(1))
     return expert.out(torch.stack(outputs, dim=1))
@@ -153,7 +183,10 @@ def window_attention(expert: SwinAttention, x: Tensor, grid: tuple[int, int]) ->
 def test_swin_attention_never_sees_its_padding(window, grid, shifted):
     ours = swin(window, shifted)
     x = tokens(grid)
-    pairs = [(p, p) for p in (ours.qkv.weight, ours.qkv.bias, ours.out.weight, ours.out.bias, ours.bias_table)]
+    pairs = [
+        (p, p)
+        for p in (ours.qkv.weight, ours.qkv.bias, ours.out.weight, ours.out.bias, ours.bias_table)
+    ]
     assert_same(x, ours(x, grid), window_attention(ours, x, grid), pairs)
 
 
@@ -218,7 +251,10 @@ def test_rows_and_columns_are_not_confused(kind):
     [
         (lambda: SpatialAttention(10, 4), ["branch.width is 10", "branch.heads 4", "multiple"]),
         (lambda: ChannelAttention(10, 4), ["branch.width is 10", "branch.heads 4", "multiple"]),
-        (lambda: SwinAttention(10, 4, 8, False), ["branch.width is 10", "branch.heads 4", "multiple"]),
+        (
+            lambda: SwinAttention(10, 4, 8, False),
+            ["branch.width is 10", "branch.heads 4", "multiple"],
+        ),
         (lambda: SpatialAttention(8, 0), ["branch.heads 0"]),
         (lambda: SwinAttention(8, 2, 0, False), ["branch.window is 0", "at least 1"]),
         (lambda: SEAttention(8, 0), ["branch.se_reduction is 0", "between 1 and"]),
@@ -234,7 +270,10 @@ def test_impossible_settings_name_the_key_and_the_limit(build, names):
 
 @pytest.mark.parametrize("shifted,count", [(False, 1), (True, 12)])
 def test_swin_hands_over_a_mask_that_the_flash_kernel_takes(monkeypatch, shifted, count):
-    """PyTorch's CPU kernel takes masks of 2 or 4 dimensions; others fall back to the slower math. One mask is enough for equal windows."""
+    """PyTorch's CPU kernel takes masks of 2 or 4 dimensions; others fall back to the slower math.
+
+    One mask is enough for equal windows.
+    """
     seen, attend = [], F.scaled_dot_product_attention
 
     def attention(*parts, attn_mask):

@@ -1,4 +1,6 @@
-"""A complete small Stable Diffusion 3.5 folder is loaded by diffusers' own readers; what cannot be loaded is named, with a remedy."""
+"""A complete small Stable Diffusion 3.5 folder is loaded by diffusers' own readers; what cannot be
+loaded is named, with a remedy.
+"""
 
 import json
 import re
@@ -25,25 +27,49 @@ def test_a_whole_pipeline_loads_frozen_in_bfloat16_from_sharded_files(pipeline_f
     loaded = load_backbone(str(pipeline_folder), torch.bfloat16)
     parts = {"transformer": loaded.transformer, "vae": loaded.vae}
     for part, model in parts.items():
-        written = {k: v for file in (pipeline_folder / part).glob("*.safetensors") for k, v in load_file(file).items()}
+        written = {
+            k: v
+            for file in (pipeline_folder / part).glob("*.safetensors")
+            for k, v in load_file(file).items()
+        }
         state = model.state_dict()
         assert state.keys() == written.keys() and len(state) > 50
         assert all(torch.equal(state[name], tensor.bfloat16()) for name, tensor in written.items())
         assert not model.training and not any(p.requires_grad for p in model.parameters())
         assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    assert (loaded.vae.config.latent_channels, loaded.vae.config.scaling_factor, loaded.vae.config.shift_factor) == (16, 1.5305, 0.0609)
-    assert loaded.scheduler.config.shift == 3.0 and loaded.identity.dtype == "bfloat16" and loaded.where == str(pipeline_folder)
+    assert (
+        loaded.vae.config.latent_channels,
+        loaded.vae.config.scaling_factor,
+        loaded.vae.config.shift_factor,
+    ) == (16, 1.5305, 0.0609)
+    assert (
+        loaded.scheduler.config.shift == 3.0
+        and loaded.identity.dtype == "bfloat16"
+        and loaded.where == str(pipeline_folder)
+    )
     full = load_backbone(str(pipeline_folder))
-    assert (full.identity.config, full.identity.weights) == (loaded.identity.config, loaded.identity.weights)
+    assert (full.identity.config, full.identity.weights) == (
+        loaded.identity.config,
+        loaded.identity.weights,
+    )
     assert full.identity.dtype == "float32" and full.transformer.dtype == torch.float32
 
 
 def test_it_computes_what_diffusers_own_pipeline_computes(pipeline_folder, cache):
-    """Weights, scaling and embeddings together: one step of the official pipeline is one step of ours."""
+    """Weights, scaling and embeddings together:
+
+    one step of the official pipeline is one step of ours.
+    """
     pipeline = StableDiffusion3Pipeline.from_pretrained(pipeline_folder)
     pipeline.set_progress_bar_config(disable=True)
     latent = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
-    options = {"num_inference_steps": 1, "guidance_scale": 1.0, "output_type": "pt", "height": 32, "width": 32}
+    options = {
+        "num_inference_steps": 1,
+        "guidance_scale": 1.0,
+        "output_type": "pt",
+        "height": 32,
+        "width": 32,
+    }
     theirs = pipeline("", latents=latent.clone(), **options).images
     loaded = load_backbone(str(pipeline_folder))
     with torch.no_grad():
@@ -65,11 +91,18 @@ def test_a_hub_id_is_read_from_the_hubs_cache(pipeline_folder, tmp_path, cache):
     (home / "models--someone--small-sd3" / "refs").mkdir()
     (home / "models--someone--small-sd3" / "refs" / "main").write_text(commit)
     code = (
-        "from lit_mimdit.models.backbone import load_backbone; from lit_mimdit.models.encoders import encoder_identity\n"
-        "b = load_backbone('someone/small-sd3'); print(b.identity.weights, b.prompt.embeds.shape[1], encoder_identity(b.where))"
+        "from lit_mimdit.models.backbone import load_backbone; from lit_mimdit.models.encoders"
+        " import encoder_identity\nb = load_backbone('someone/small-sd3');"
+        " print(b.identity.weights, b.prompt.embeds.shape[1], encoder_identity(b.where))"
     )
-    environment = os.environ | {"HF_HUB_CACHE": str(home), "HF_HUB_OFFLINE": "1", "LIT_MIMDIT_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=600)
+    environment = os.environ | {
+        "HF_HUB_CACHE": str(home),
+        "HF_HUB_OFFLINE": "1",
+        "LIT_MIMDIT_CACHE": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     here = load_backbone(str(pipeline_folder))
     assert done.stdout.split() == [here.identity.weights, "333", f"someone/small-sd3@{commit}"]
@@ -90,7 +123,10 @@ def _lose_a_shard(folder: Path) -> None:
 
 def _pickle_only(folder: Path) -> None:
     files = list((folder / "vae").glob("*.safetensors"))
-    torch.save({k: v for file in files for k, v in load_file(file).items()}, folder / "vae" / "diffusion_pytorch_model.bin")
+    torch.save(
+        {k: v for file in files for k, v in load_file(file).items()},
+        folder / "vae" / "diffusion_pytorch_model.bin",
+    )
     for file in [*files, folder / "vae" / "diffusion_pytorch_model.safetensors.index.json"]:
         file.unlink()
 
@@ -111,12 +147,21 @@ def _other_config(folder: Path) -> None:
     [
         (
             _drop("scheduler"),
-            "has no folder scheduler: it is no complete folder of Stable Diffusion 3.5; download it whole with `hf download",
+            (
+                "has no folder scheduler: it is no complete folder of Stable Diffusion 3.5;"
+                " download it whole with `hf download"
+            ),
         ),
         (_lose_a_shard, "could not be loaded .*download it again"),
         (_cut, "could not be loaded .*download it again"),
         (_pickle_only, "could not be loaded .*damaged or no safetensors"),
-        (_lose_a_tensor, "vae: the weights do not fit config.json, 1 missing keys such as decoder.conv_out.weight"),
+        (
+            _lose_a_tensor,
+            (
+                "vae: the weights do not fit config.json, 1 missing keys such as"
+                " decoder.conv_out.weight"
+            ),
+        ),
         (_other_config, "could not be loaded .*expected shape .*download it again"),
     ],
     ids=["part", "shard", "cut", "pickle", "tensor", "config"],
@@ -158,4 +203,7 @@ def test_the_vae_alone_needs_nothing_else(folder):
 def test_a_fresh_diffusers_transformer_has_the_same_keys(pipeline_folder, cache):
     """Nothing of the loading renames or drops a weight."""
     loaded = load_backbone(str(pipeline_folder)).transformer
-    assert loaded.state_dict().keys() == SD3Transformer2DModel(**dict(loaded.config)).state_dict().keys()
+    assert (
+        loaded.state_dict().keys()
+        == SD3Transformer2DModel(**dict(loaded.config)).state_dict().keys()
+    )

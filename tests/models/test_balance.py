@@ -12,15 +12,20 @@ def routing(logits: list[list[float]], selected: list[list[int]]) -> Routing:
     values = torch.tensor(logits, requires_grad=True)
     chosen = torch.tensor(selected)
     gates = values.softmax(-1)
-    return Routing(torch.zeros_like(gates).scatter(1, chosen, gates.gather(1, chosen)), chosen, values)
+    return Routing(
+        torch.zeros_like(gates).scatter(1, chosen, gates.gather(1, chosen)), chosen, values
+    )
 
 
 LN2, LN3 = math.log(2.0), math.log(3.0)
 
 
 def test_load_balance_loss_top_1():
-    # gates (3/4, 1/4) and (1/2, 1/2), both images choose expert 0: f = (1, 0), P = (5/8, 3/8), 2 * 5/8
-    assert_close(load_balance_loss(routing([[LN3, 0.0], [0.0, 0.0]], [[0], [0]])), torch.tensor(1.25))
+    # gates (3/4, 1/4) and (1/2, 1/2), both images choose expert 0: f = (1, 0), P = (5/8, 3/8), 2 *
+    # 5/8
+    assert_close(
+        load_balance_loss(routing([[LN3, 0.0], [0.0, 0.0]], [[0], [0]])), torch.tensor(1.25)
+    )
 
 
 def test_load_balance_loss_top_2():
@@ -32,7 +37,9 @@ def test_load_balance_loss_top_2():
 @pytest.mark.parametrize(("experts", "top_k"), [(4, 1), (4, 2), (3, 3)])
 def test_load_balance_loss_is_one_at_uniform(experts, top_k):
     selected = [[(image + k) % experts for k in range(top_k)] for image in range(experts)]
-    assert_close(load_balance_loss(routing([[0.7] * experts] * experts, selected)), torch.tensor(1.0))
+    assert_close(
+        load_balance_loss(routing([[0.7] * experts] * experts, selected)), torch.tensor(1.0)
+    )
 
 
 def test_load_balance_loss_pushes_the_crowded_expert_down():

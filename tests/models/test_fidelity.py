@@ -1,4 +1,7 @@
-"""The fidelity network: what it is before and after training, its weight, and what its U-Net demands."""
+"""The fidelity network:
+
+what it is before and after training, its weight, and what its U-Net demands.
+"""
 
 import math
 
@@ -23,17 +26,25 @@ def _trained(module):
 
 
 def test_an_untrained_network_takes_the_mean(images):
-    torch.testing.assert_close(Fidelity(widths=(4, 6), blocks=1)(*images), (images[0] + images[1]) / 2)
+    torch.testing.assert_close(
+        Fidelity(widths=(4, 6), blocks=1)(*images), (images[0] + images[1]) / 2
+    )
 
 
 def test_shares_and_residual_by_hand(images):
     restored, lq = images
     network = Fidelity(widths=(4,), blocks=1)
     with torch.no_grad():  # what leaves is its bias, 4 pixels for each plane: the shares of light and detail, then the residual
-        network.correction.leave.bias.copy_(torch.tensor([3.0] * 4 + [-1.0] * 4 + [0.1] * 4 + [0.0] * 4 + [-0.2] * 4))
+        network.correction.leave.bias.copy_(
+            torch.tensor([3.0] * 4 + [-1.0] * 4 + [0.1] * 4 + [0.0] * 4 + [-0.2] * 4)
+        )
     of_light, of_detail = (1 / (1 + math.exp(-logit)) for logit in (3.0, -1.0))
     low = light(lq - restored)
-    expected = of_light * low + of_detail * (lq - restored - low) + torch.tensor([0.1, 0.0, -0.2])[:, None, None]
+    expected = (
+        of_light * low
+        + of_detail * (lq - restored - low)
+        + torch.tensor([0.1, 0.0, -0.2])[:, None, None]
+    )
     torch.testing.assert_close(network(restored, lq, weight=0.5), restored + 0.5 * expected)
 
 
@@ -62,7 +73,9 @@ def test_statistics_of_the_scene_by_hand_and_in_place_of_a_tiles_own(images):
     flat = coarse.flatten(2)
     own = torch.cat([flat.mean(-1), flat.std(-1, correction=0)], dim=1)
     torch.testing.assert_close(network.statistics(*images), own, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(network(*images, statistics=own), network(*images), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        network(*images, statistics=own), network(*images), rtol=1e-3, atol=1e-4
+    )
     assert not torch.allclose(network(*images, statistics=own.flip(0)), network(*images), atol=1e-3)
 
 
@@ -84,7 +97,10 @@ def test_both_images_count(images):
 def test_every_parameter_learns(images):
     network = _trained(Fidelity(widths=(4, 6, 8), blocks=2))
     network(*images).square().mean().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in network.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.abs().max() > 0
+        for parameter in network.parameters()
+    )
 
 
 def test_a_pixel_far_away_is_seen_on_coarse_levels_only():
@@ -94,7 +110,8 @@ def test_a_pixel_far_away_is_seen_on_coarse_levels_only():
         rows = image.grad.abs().sum((0, 1, 3)).nonzero().flatten()
         return int(rows.max() - rows.min()) + 1
 
-    # by hand: 6 convolutions of 3 on pixels of 2 see 13 of them; beside them, blocks on pixels of 4 see further
+    # by hand: 6 convolutions of 3 on pixels of 2 see 13 of them; beside them, blocks on pixels of 4
+    # see further
     assert reach(_trained(Correction(2, 4, (4,), 1))) == 26
     assert reach(_trained(Correction(2, 4, (4, 4), 1))) > 26
 
@@ -104,10 +121,16 @@ def test_residual_block_by_hand():
     x = torch.randn(1, 2, 5, 5, generator=torch.Generator().manual_seed(2))
     first = torch.nn.functional.conv2d(x, block.first.weight, block.first.bias, padding=1)
     gelu = first * 0.5 * (1 + torch.erf(first / 2**0.5))
-    torch.testing.assert_close(block(x), x + torch.nn.functional.conv2d(gelu, block.second.weight, block.second.bias, padding=1))
+    torch.testing.assert_close(
+        block(x),
+        x + torch.nn.functional.conv2d(gelu, block.second.weight, block.second.bias, padding=1),
+    )
 
 
-@pytest.mark.parametrize("settings", [{"widths": (), "blocks": 1}, {"widths": (0,), "blocks": 1}, {"widths": (4,), "blocks": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"widths": (), "blocks": 1}, {"widths": (0,), "blocks": 1}, {"widths": (4,), "blocks": 0}],
+)
 def test_impossible_networks_are_refused(settings):
     with pytest.raises(ValueError, match="give at least one level"):
         Fidelity(**settings)

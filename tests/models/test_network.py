@@ -32,7 +32,13 @@ def build(make_transformer, prompt):
     """MiMDiT with always the same weights; its Zero Linears start at random unless told otherwise."""
 
     def network(**changes) -> MiMDiT:
-        settings = {"width": 8, "heads": 2, "window": 2, "intra": IntraConfig(3, 2), "zero_std": 0.5}
+        settings = {
+            "width": 8,
+            "heads": 2,
+            "window": 2,
+            "intra": IntraConfig(3, 2),
+            "zero_std": 0.5,
+        }
         torch.manual_seed(0)
         network = MiMDiT(make_transformer(), BranchConfig(**(settings | changes)), prompt)
         for name, parameter in network.branch.named_parameters():  # images shall choose differently
@@ -62,11 +68,15 @@ def bare(transformer: nn.Module, x_t: Tensor, t: Tensor, prompt: Prompt) -> Tens
     ).sample
 
 
-def received_by_attention(transformer: nn.Module, x_t: Tensor, t: Tensor, prompt: Prompt) -> list[Tensor]:
+def received_by_attention(
+    transformer: nn.Module, x_t: Tensor, t: Tensor, prompt: Prompt
+) -> list[Tensor]:
     """What the joint attention of every block of the untouched backbone is given, (B, N, D)."""
     received, hooks = [], []
     for block in transformer.transformer_blocks:
-        hook = block.attn.register_forward_pre_hook(lambda _m, _a, kwargs: received.append(kwargs["hidden_states"]), with_kwargs=True)
+        hook = block.attn.register_forward_pre_hook(
+            lambda _m, _a, kwargs: received.append(kwargs["hidden_states"]), with_kwargs=True
+        )
         hooks.append(hook)
     with torch.no_grad():
         bare(transformer, x_t, t, prompt)
@@ -79,12 +89,16 @@ def keys_and_values(transformer: nn.Module, tokens: list[Tensor]) -> list[tuple[
     """(B, H, N, D/H) by the untouched backbone's projections."""
     pairs = []
     for block, c in zip(transformer.transformer_blocks, tokens, strict=True):
-        key, value = (layer(c).unflatten(-1, (2, 8)).transpose(1, 2) for layer in (block.attn.to_k, block.attn.to_v))
+        key, value = (
+            layer(c).unflatten(-1, (2, 8)).transpose(1, 2)
+            for layer in (block.attn.to_k, block.attn.to_v)
+        )
         pairs.append((block.attn.norm_k(key), value))
     return pairs
 
 
-# --- at the start -------------------------------------------------------------------------------------------------------------
+# --- at the start
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_no_condition_is_bitwise_the_backbone(build, make_transformer, prompt):
@@ -95,18 +109,26 @@ def test_no_condition_is_bitwise_the_backbone(build, make_transformer, prompt):
 def test_zero_gated_starts_bitwise_at_the_backbone(build, make_transformer, prompt):
     for zero_std in (0.0, 0.5):
         network, (x_t, t) = build(fusion="zero_gated", zero_std=zero_std), noisy()
-        assert torch.equal(network(x_t, t, network.condition(latents())), bare(make_transformer(), x_t, t, prompt))
+        assert torch.equal(
+            network(x_t, t, network.condition(latents())), bare(make_transformer(), x_t, t, prompt)
+        )
         nn.init.ones_(network.branch.gates)
-        assert (network(x_t, t, network.condition(latents())) - network(x_t, t, None)).abs().max() > 1e-3
+        assert (
+            network(x_t, t, network.condition(latents())) - network(x_t, t, None)
+        ).abs().max() > 1e-3
 
 
 def test_concat_latent_is_concat_but_for_what_the_text_reads(build, make_transformer, prompt):
-    """In the first block the latent tokens get the same; the text differs, and with it what later blocks compute."""
+    """In the first block the latent tokens get the same; the text differs, and with it what later
+    blocks compute.
+    """
     results, z_lq, (x_t, t) = {}, latents(), noisy()
     for fusion in ("concat", "concat_latent"):
         network, seen = build(fusion=fusion), []
         for block in network.backbone.transformer_blocks:
-            block.register_forward_hook(lambda _module, _args, output, kept=seen: kept.append(output))
+            block.register_forward_hook(
+                lambda _module, _args, output, kept=seen: kept.append(output)
+            )
         results[fusion] = network(x_t, t, network.condition(z_lq)), seen
     (joint, blocks), (apart, others) = results["concat"], results["concat_latent"]
     assert_close(blocks[0][1], others[0][1], rtol=1e-5, atol=1e-5)
@@ -114,7 +136,10 @@ def test_concat_latent_is_concat_but_for_what_the_text_reads(build, make_transfo
 
 
 def test_concat_of_zero_tokens_knows_nothing_of_the_image_but_is_not_the_backbone(build):
-    """A zero token takes its share of every softmax: the paper's start is near the backbone, not at it."""
+    """A zero token takes its share of every softmax:
+
+    the paper's start is near the backbone, not at it.
+    """
     network, (x_t, t) = build(zero_std=0.0), noisy()
     first, second = (network(x_t, t, network.condition(latents())) for _ in range(2))
     assert torch.equal(first, second)
@@ -122,7 +147,8 @@ def test_concat_of_zero_tokens_knows_nothing_of_the_image_but_is_not_the_backbon
     assert (first - backbone).abs().mean() > 0.01 * backbone.abs().mean()
 
 
-# --- the condition ------------------------------------------------------------------------------------------------------------
+# --- the condition
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("positions", [True, False])
@@ -132,10 +158,14 @@ def test_branch_receives_the_embedded_latent(build, make_transformer, positions)
         mim.project.register_forward_pre_hook(lambda _module, args: given.append(args[0]))
     network.condition(z_lq)
     embed = make_transformer().pos_embed
-    patches = z_lq.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)  # (B, N, 16 * 2 * 2)
+    patches = (
+        z_lq.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    )  # (B, N, 16 * 2 * 2)
     expected = patches @ embed.proj.weight.flatten(1).T + embed.proj.bias
     if positions:
-        rows, columns = (slice((8 - n) // 2, (8 - n) // 2 + n) for n in GRID)  # the centre of the backbone's 8 x 8 positions
+        rows, columns = (
+            slice((8 - n) // 2, (8 - n) // 2 + n) for n in GRID
+        )  # the centre of the backbone's 8 x 8 positions
         expected = expected + embed.pos_embed.unflatten(1, (8, 8))[:, rows, columns].flatten(1, 2)
     assert len(given) == BLOCKS
     for x in given:
@@ -146,7 +176,9 @@ def test_condition_tokens_become_keys_and_values(build, make_transformer):
     network, z_lq = build(), latents()
     condition = network.condition(z_lq)
     tokens, _ = network.branch(make_transformer().pos_embed(z_lq), GRID)
-    for (key, value), block in zip(keys_and_values(make_transformer(), tokens), condition.blocks, strict=True):
+    for (key, value), block in zip(
+        keys_and_values(make_transformer(), tokens), condition.blocks, strict=True
+    ):
         assert_close(block.key, key)
         assert_close(block.value, value)
         assert block.gate is None
@@ -161,7 +193,9 @@ def test_base_by_hand(build, make_transformer, prompt, base, zero_std):
         variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
         bases = [(x - mean) / (variance + 1e-5).sqrt()] * BLOCKS
     elif base == "position":
-        bases = received_by_attention(untouched, torch.zeros(1, *z_lq.shape[1:]), torch.ones(1), prompt)
+        bases = received_by_attention(
+            untouched, torch.zeros(1, *z_lq.shape[1:]), torch.ones(1), prompt
+        )
     else:
         bases = received_by_attention(untouched, z_lq, torch.zeros(BATCH), prompt)
     tokens, _ = network.branch(x, GRID)
@@ -176,7 +210,10 @@ def test_bases_depend_on_each_images_own_prompt(build, base):
     network, z_lq, prompts = build(base=base, zero_std=0.0), latents(), random_prompt(BATCH)
     together = network.condition(z_lq, prompts)
     for image in range(BATCH):
-        alone = network.condition(z_lq[image : image + 1], Prompt(prompts.embeds[image : image + 1], prompts.pooled[image : image + 1]))
+        alone = network.condition(
+            z_lq[image : image + 1],
+            Prompt(prompts.embeds[image : image + 1], prompts.pooled[image : image + 1]),
+        )
         for a, b in zip(together.blocks, alone.blocks, strict=True):
             assert_close(a.key[image : image + 1], b.key, rtol=1e-4, atol=1e-5)
     assert (together.blocks[0].key[0] - together.blocks[0].key[1]).abs().max() > 1e-3
@@ -202,7 +239,8 @@ def test_routing_is_what_the_routers_decide(build, make_transformer):
             assert torch.equal(intra.selected, selected)
 
 
-# --- the velocity -------------------------------------------------------------------------------------------------------------
+# --- the velocity
+# -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fusion", ["concat", "concat_latent", "zero_gated"])
@@ -223,9 +261,13 @@ def test_a_batch_of_four_is_four_batches_of_one(build, base, fusion):
     if network.branch.gates is not None:
         nn.init.ones_(network.branch.gates)
     together = network(x_t, t, network.condition(z_lq))
-    alone = [network(x_t[i : i + 1], t[i : i + 1], network.condition(z_lq[i : i + 1])) for i in range(4)]
+    alone = [
+        network(x_t[i : i + 1], t[i : i + 1], network.condition(z_lq[i : i + 1])) for i in range(4)
+    ]
     assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
-    assert (together - network(x_t, t, network.condition(z_lq.flip(0)))).abs().max() > 1e-3, "the condition should matter here"
+    assert (together - network(x_t, t, network.condition(z_lq.flip(0)))).abs().max() > 1e-3, (
+        "the condition should matter here"
+    )
 
 
 def test_training_mode_changes_nothing(build):
@@ -242,15 +284,22 @@ def test_a_given_prompt_replaces_the_empty_one(build, make_transformer):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_branch_that_restores_computes_in_the_backbones_precision(build, dtype, training):
-    """In training the trainer's precision rules. Its weights stay, and so does what its routers compute in."""
+    """In training the trainer's precision rules.
+
+    Its weights stay, and so does what its routers compute in.
+    """
     network = build().train(training)
     network.backbone.to(dtype)
     dtypes = []
-    network.branch.mims[0].feed_forward[1].register_forward_hook(lambda _module, _inputs, output: dtypes.append(output.dtype))
+    network.branch.mims[0].feed_forward[1].register_forward_hook(
+        lambda _module, _inputs, output: dtypes.append(output.dtype)
+    )
     condition = network.condition(latents())
     assert dtypes == [torch.float32 if training else dtype]
     assert {p.dtype for p in network.branch.parameters()} == {torch.float32}
-    assert {r.logits.dtype for mim in condition.routing for r in (mim.inter, *mim.intra)} == {torch.float32}
+    assert {r.logits.dtype for mim in condition.routing for r in (mim.inter, *mim.intra)} == {
+        torch.float32
+    }
 
 
 @pytest.mark.parametrize("base", ["zero", "embed", "position", "reference"])
@@ -271,7 +320,8 @@ def test_bfloat16_backbone(build, base, fusion, branch_dtype):
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.branch.parameters())
 
 
-# --- what is trained ----------------------------------------------------------------------------------------------------------
+# --- what is trained
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fusion", ["concat", "concat_latent", "zero_gated"])
@@ -286,11 +336,18 @@ def test_only_the_branch_is_trained_and_all_of_it(build, make_transformer, fusio
     condition = network.condition(latents())
     network(x_t, t, condition).square().mean().backward()
 
-    assert all(parameter.grad is None and not parameter.requires_grad for parameter in network.backbone.parameters())
+    assert all(
+        parameter.grad is None and not parameter.requires_grad
+        for parameter in network.backbone.parameters()
+    )
     idle = set()  # sub-experts that no image selected: their gradient is 0, not missing, since other processes may have one
     for block, routing in enumerate(condition.routing):
         for group, intra in enumerate(routing.intra):
-            idle |= {f"mims.{block}.groups.{group}.experts.{e}." for e in range(3) if e not in intra.selected}
+            idle |= {
+                f"mims.{block}.groups.{group}.experts.{e}."
+                for e in range(3)
+                if e not in intra.selected
+            }
     assert idle
     for name, parameter in network.branch.named_parameters():
         if name.startswith(tuple(idle)):
@@ -311,10 +368,20 @@ def test_first_step_from_zero(build):
     for _ in range(2):
         optimizer.zero_grad()
         network(x_t, t, network.condition(z_lq)).square().mean().backward()
-        moved.append({name for name, p in network.branch.named_parameters() if p.grad is not None and p.grad.any()})
+        moved.append(
+            {
+                name
+                for name, p in network.branch.named_parameters()
+                if p.grad is not None and p.grad.any()
+            }
+        )
         optimizer.step()
-    assert moved[0] == {name for name, _ in network.branch.named_parameters() if "zero_linear" in name}
-    assert any("router" in name for name in moved[1]) and any("experts" in name for name in moved[1])
+    assert moved[0] == {
+        name for name, _ in network.branch.named_parameters() if "zero_linear" in name
+    }
+    assert any("router" in name for name in moved[1]) and any(
+        "experts" in name for name in moved[1]
+    )
 
 
 def test_gates_have_a_gradient_at_the_start(build):
@@ -331,7 +398,8 @@ def test_train_leaves_the_backbone_in_evaluation_mode(build):
         assert not any(module.training for module in network.backbone.modules())
 
 
-# --- every setting ------------------------------------------------------------------------------------------------------------
+# --- every setting
+# ------------------------------------------------------------------------------------------------------------
 
 KNOBS = [  # the setting, its other value, and what it needs around it
     ("width", 16, {}),
@@ -365,17 +433,26 @@ def test_the_list_of_settings_is_complete():
 
 @pytest.mark.parametrize(("name", "value", "around"), KNOBS, ids=str)
 def test_every_setting_matters(build, name, value, around):
-    """With all weights equal that both have, the velocity differs: it is the setting, not another random start."""
+    """With all weights equal that both have, the velocity differs:
+
+    it is the setting, not another random start.
+    """
     ours = build(**around)
     part, _, leaf = name.rpartition(".")
-    changes = {part: replace(getattr(ours.branch.config, part), **{leaf: value})} if part else {name: value}
+    changes = (
+        {part: replace(getattr(ours.branch.config, part), **{leaf: value})}
+        if part
+        else {name: value}
+    )
     other = build(**around, **changes)
     mine = ours.branch.state_dict()
     with torch.no_grad():
         for key, tensor in other.branch.state_dict().items():
             if key in mine and mine[key].shape == tensor.shape and name != "zero_std":
                 tensor.copy_(mine[key])
-            elif name == "window" and key.endswith("bias_table"):  # of another size: without it only the window differs
+            elif name == "window" and key.endswith(
+                "bias_table"
+            ):  # of another size: without it only the window differs
                 tensor.zero_()
                 mine[key].zero_()
     z_lq, (x_t, t) = latents(), noisy()
@@ -383,7 +460,8 @@ def test_every_setting_matters(build, name, value, around):
     assert (left - right).abs().max() > 1e-4 * left.abs().max()
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------------------
+# --- what is refused
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -399,7 +477,10 @@ def test_every_setting_matters(build, name, value, around):
 )
 def test_latents_of_another_shape_are_refused(build, shape, names):
     network, latent = build(), torch.zeros(shape)
-    for attempt in (lambda: network.condition(latent), lambda: network(latent, torch.rand(shape[0]), None)):
+    for attempt in (
+        lambda: network.condition(latent),
+        lambda: network(latent, torch.rand(shape[0]), None),
+    ):
         with pytest.raises(ValueError) as error:
             attempt()
         for name in names:

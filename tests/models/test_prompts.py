@@ -1,4 +1,8 @@
-"""Prompts: the embeddings are those of diffusers' own pipeline, computed once, kept on disk, and given to the right samples."""
+"""Prompts:
+
+the embeddings are those of diffusers' own pipeline, computed once, kept on disk, and given to the
+right samples.
+"""
 
 import gc
 import json
@@ -21,13 +25,19 @@ CAT, RAIN = "a clean photo of a cat, high quality", "a street in the rain"
 
 def load(folder: Path, dtype: torch.dtype = torch.float32, **config) -> Prompts:
     loaded = load_backbone(str(folder), dtype)
-    return Prompts(PromptConfig(**config), str(folder), loaded.where, loaded.transformer, loaded.prompt)
+    return Prompts(
+        PromptConfig(**config), str(folder), loaded.where, loaded.transformer, loaded.prompt
+    )
 
 
-def official(folder: Path, text: str, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+def official(
+    folder: Path, text: str, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
     pipeline = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=dtype)
     with torch.no_grad():
-        embeds, _, pooled, _ = pipeline.encode_prompt(text, None, None, do_classifier_free_guidance=False)
+        embeds, _, pooled, _ = pipeline.encode_prompt(
+            text, None, None, do_classifier_free_guidance=False
+        )
     return embeds, pooled
 
 
@@ -37,17 +47,27 @@ def test_an_embedding_is_the_official_pipelines(pipeline_folder, cache, text, dt
     embeds, pooled = official(pipeline_folder, text, dtype)
     for _ in ("computed", "read"):
         prompt = load(pipeline_folder, dtype, text=text).of()
-        assert torch.equal(prompt.embeds, embeds) and torch.equal(prompt.pooled, pooled) and prompt.embeds.dtype == dtype
+        assert (
+            torch.equal(prompt.embeds, embeds)
+            and torch.equal(prompt.pooled, pooled)
+            and prompt.embeds.dtype == dtype
+        )
     assert embeds.shape == (1, 77 + 256, 32) and pooled.shape == (1, 12) and embeds.abs().sum() > 0
 
 
 def test_it_is_computed_once_and_the_encoders_are_released(pipeline_folder, cache, monkeypatch):
     asked = []
     real = StableDiffusion3Pipeline.from_pretrained
-    monkeypatch.setattr(StableDiffusion3Pipeline, "from_pretrained", lambda *a, **k: asked.append(a) or real(*a, **k))
+    monkeypatch.setattr(
+        StableDiffusion3Pipeline,
+        "from_pretrained",
+        lambda *a, **k: asked.append(a) or real(*a, **k),
+    )
     first = load(pipeline_folder, text=CAT)
     gc.collect()
-    assert not [o for o in gc.get_objects() if isinstance(o, CLIPTextModelWithProjection | T5EncoderModel)]
+    assert not [
+        o for o in gc.get_objects() if isinstance(o, CLIPTextModelWithProjection | T5EncoderModel)
+    ]
     assert len(asked) == 2, "the empty prompt and this one"
     second = load(pipeline_folder, text=CAT)
     assert len(asked) == 2 and torch.equal(first.of().embeds, second.of().embeds)
@@ -71,7 +91,10 @@ def test_a_damaged_cache_is_computed_anew(pipeline_folder, cache, damage):
 
 
 def test_other_encoders_are_not_answered_from_the_cache(pipeline_folder, tmp_path, cache):
-    """Same folder name, text and transformer; one weight of one encoder differs. And a copy elsewhere is the same encoder."""
+    """Same folder name, text and transformer; one weight of one encoder differs.
+
+    And a copy elsewhere is the same encoder.
+    """
     other = Path(shutil.copytree(pipeline_folder, tmp_path / "other"))
     assert encoders.encoder_identity(str(other)) == encoders.encoder_identity(str(pipeline_folder))
     before = load(other, text=CAT).of()
@@ -94,7 +117,9 @@ def test_large_files_of_weights_are_told_apart_by_blocks(tmp_path, monkeypatch):
         file.write_bytes(bytes(1 if i == place else 0 for i in range(10000)))
         seen.add(encoders.encoder_identity(str(tmp_path)))
     file.write_bytes(bytes(10001))
-    assert len(seen | {encoders.encoder_identity(str(tmp_path))}) >= 3, "first and last bytes and the size count"
+    assert len(seen | {encoders.encoder_identity(str(tmp_path))}) >= 3, (
+        "first and last bytes and the size count"
+    )
 
 
 def test_captions_reach_their_images(pipeline_folder, cache, tmp_path):
@@ -104,7 +129,9 @@ def test_captions_reach_their_images(pipeline_folder, cache, tmp_path):
     found = prompts.of(["05Noise/0002", "unknown", "01Blur/0001"])
     for row, text in enumerate((RAIN, "haze", CAT)):
         embeds, pooled = official(pipeline_folder, text)
-        assert torch.equal(found.embeds[row], embeds[0]) and torch.equal(found.pooled[row], pooled[0])
+        assert torch.equal(found.embeds[row], embeds[0]) and torch.equal(
+            found.pooled[row], pooled[0]
+        )
     assert torch.equal(found.row(2).embeds, official(pipeline_folder, CAT)[0])
     assert torch.equal(prompts.of().embeds, official(pipeline_folder, "haze")[0])
 
@@ -116,7 +143,9 @@ def test_dropout_gives_the_empty_prompt_by_the_samples_seed(pipeline_folder, cac
     assert 70 < int(dropped.sum()) < 130, "400 x 0.25 = 100, four standard deviations are 35"
     one = prompts.of_training(["x"], seeds[:1])
     kept = prompts.of_training(["x", "x"], seeds[:2])
-    assert torch.equal(one.embeds[0], kept.embeds[0]), "a sample's draw does not depend on its neighbours"
+    assert torch.equal(one.embeds[0], kept.embeds[0]), (
+        "a sample's draw does not depend on its neighbours"
+    )
     never = load(pipeline_folder, text=CAT).of_training(["x"] * 400, seeds)
     assert len(never.embeds) == 1 and torch.equal(never.pooled, prompts.fixed.pooled)
 
@@ -124,7 +153,12 @@ def test_dropout_gives_the_empty_prompt_by_the_samples_seed(pipeline_folder, cac
 def test_nano_has_its_empty_prompt_and_no_other(cache):
     prompts = load("nano")
     assert prompts.of().embeds.shape == (1, 4, 64)
-    with pytest.raises(ValueError, match="backbone 'nano' has no text encoders for the prompt 'a cat': leave prompt.text empty"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            "backbone 'nano' has no text encoders for the prompt 'a cat': leave prompt.text empty"
+        ),
+    ):
         load("nano", text="a cat")
 
 
@@ -135,11 +169,18 @@ def test_a_backbone_that_has_neither_encoders_nor_an_empty_prompt(pipeline_folde
         load(folder)
 
 
-def test_encoders_of_another_transformer_are_refused(pipeline_folder, make_transformer, cache, tmp_path):
+def test_encoders_of_another_transformer_are_refused(
+    pipeline_folder, make_transformer, cache, tmp_path
+):
     folder = Path(shutil.copytree(pipeline_folder, tmp_path / "mixed"))
     shutil.rmtree(folder / "transformer")
-    make_transformer(joint_attention_dim=40, pooled_projection_dim=12).save_pretrained(folder / "transformer")
-    with pytest.raises(ValueError, match=r"give embeddings of \(1, 333, 32\) and \(1, 12\), which do not fit its transformer"):
+    make_transformer(joint_attention_dim=40, pooled_projection_dim=12).save_pretrained(
+        folder / "transformer"
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"give embeddings of \(1, 333, 32\) and \(1, 12\), which do not fit its transformer",
+    ):
         load(folder)
     assert not list(cache.rglob("*.safetensors"))
 
@@ -170,14 +211,22 @@ def test_captions_as_json_lines(tmp_path):
     [
         ("c.txt", "id,caption\n", "give a .csv with the columns id and caption, or a .jsonl"),
         ("c.csv", None, "cannot be read .No such file"),
-        ("c.csv", "name,text\na,b\n", "its first line is 'name,text'; the columns id and caption are needed"),
+        (
+            "c.csv",
+            "name,text\na,b\n",
+            "its first line is 'name,text'; the columns id and caption are needed",
+        ),
         ("c.csv", "", "its first line is ''"),
         ("c.csv", "id,caption\n", "no captions in it"),
         ("c.csv", "id,caption\na,b\na,c\n", "line 3: a second caption for 'a'"),
         ("c.csv", "id,caption\na\n", "line 2: an id and a caption are needed"),
         ("c.csv", b"id,caption\na,\xff\n", "it is not UTF-8"),
         ("c.jsonl", '{"id": "a", "caption": "b"}\n{"id": ', "line 2: not JSON"),
-        ("c.jsonl", '{"id": "a", "caption": 3}\n', "line 1: an id and a caption are needed, both text"),
+        (
+            "c.jsonl",
+            '{"id": "a", "caption": 3}\n',
+            "line 1: an id and a caption are needed, both text",
+        ),
         ("c.jsonl", "[1]\n", "line 1: an id and a caption"),
     ],
 )
@@ -191,7 +240,11 @@ def test_what_is_wrong_with_captions_is_one_line(tmp_path, name, content, messag
 
 
 @pytest.mark.parametrize(
-    "wrong, message", [({"dropout": 1.0, "text": "a"}, "prompt.dropout is 1.0"), ({"dropout": 0.1}, "all prompts are empty")]
+    "wrong, message",
+    [
+        ({"dropout": 1.0, "text": "a"}, "prompt.dropout is 1.0"),
+        ({"dropout": 0.1}, "all prompts are empty"),
+    ],
 )
 def test_impossible_settings_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):

@@ -16,7 +16,9 @@ def x():
 def gates_by_hand(router: Router, x: torch.Tensor) -> torch.Tensor:
     """exp(l_e) / sum exp(l), l = W mean + b, written out."""
     mean = x.sum(1) / x.shape[1]
-    exponentials = ((mean[:, None, :] * router.project.weight[None]).sum(-1) + router.project.bias).exp()
+    exponentials = (
+        (mean[:, None, :] * router.project.weight[None]).sum(-1) + router.project.bias
+    ).exp()
     return exponentials / exponentials.sum(1, keepdim=True)
 
 
@@ -45,7 +47,9 @@ def test_top_k_keeps_the_largest_gates(x, top_k, renormalise):
                 assert_close(routing.weights[image, expert], gates[image, expert] / total)
             else:
                 assert routing.weights[image, expert] == 0.0
-    assert len({tuple(row) for row in routing.selected.tolist()}) > 1, "the images should not all choose alike here"
+    assert len({tuple(row) for row in routing.selected.tolist()}) > 1, (
+        "the images should not all choose alike here"
+    )
 
 
 def test_gradients_reach_the_selected_gates_and_the_projection(x):
@@ -75,7 +79,10 @@ def test_routing_stays_float32_inside_autocast_and_with_bfloat16_weights(x):
     rounded.bfloat16()  # what DeepSpeed's bf16 mode does to a module
     routing = rounded(x.bfloat16())
     assert routing.weights.dtype == routing.logits.dtype == torch.float32
-    assert_close(routing.weights.sum(-1), gates_by_hand(rounded.float(), x.bfloat16().float()).topk(2).values.sum(-1))
+    assert_close(
+        routing.weights.sum(-1),
+        gates_by_hand(rounded.float(), x.bfloat16().float()).topk(2).values.sum(-1),
+    )
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 4])
@@ -88,7 +95,9 @@ def test_load_is_the_share_of_images_and_sums_to_top_k(x, top_k):
 
 def test_one_expert_always_weighs_one(x):
     routing = Router(WIDTH, 1, 1)(x)
-    assert torch.equal(routing.weights, torch.ones(BATCH, 1)) and torch.equal(routing.selected, torch.zeros(BATCH, 1, dtype=torch.long))
+    assert torch.equal(routing.weights, torch.ones(BATCH, 1)) and torch.equal(
+        routing.selected, torch.zeros(BATCH, 1, dtype=torch.long)
+    )
 
 
 def test_training_mode_changes_nothing_and_calls_repeat(x):
@@ -99,7 +108,12 @@ def test_training_mode_changes_nothing_and_calls_repeat(x):
 
 
 @pytest.mark.parametrize(
-    ("experts", "top_k", "names"), [(0, 1, ["experts is 0", "at least 1"]), (4, 0, ["top_k is 0", "4"]), (4, 5, ["top_k is 5", "4"])]
+    ("experts", "top_k", "names"),
+    [
+        (0, 1, ["experts is 0", "at least 1"]),
+        (4, 0, ["top_k is 0", "4"]),
+        (4, 5, ["top_k is 5", "4"]),
+    ],
 )
 def test_impossible_settings_name_the_setting_and_the_limit(experts, top_k, names):
     with pytest.raises(ValueError) as error:

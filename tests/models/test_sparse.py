@@ -1,4 +1,6 @@
-"""Sparse computation is the same computation under torch.compile and gradient checkpointing, and the host waits once a MiM at most."""
+"""Sparse computation is the same computation under torch.compile and gradient checkpointing, and
+the host waits once a MiM at most.
+"""
 
 import copy
 
@@ -15,7 +17,13 @@ GRID, WIDTH, OUTER = (3, 5), 8, 12
 
 
 def config(**changes) -> BranchConfig:
-    settings = {"width": WIDTH, "heads": 2, "window": 2, "zero_std": 0.5, "intra": IntraConfig(experts=4, top_k=2)}
+    settings = {
+        "width": WIDTH,
+        "heads": 2,
+        "window": 2,
+        "zero_std": 0.5,
+        "intra": IntraConfig(experts=4, top_k=2),
+    }
     return BranchConfig(**(settings | changes))
 
 
@@ -30,7 +38,9 @@ def sharp(module: torch.nn.Module) -> torch.nn.Module:
 
 def tokens(seed: int, batch: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, 15, OUTER, generator=generator) + 2.0 * torch.randn(batch, 1, OUTER, generator=generator)
+    return torch.randn(batch, 15, OUTER, generator=generator) + 2.0 * torch.randn(
+        batch, 1, OUTER, generator=generator
+    )
 
 
 def results(module, x: Tensor, parameters: list) -> list[Tensor]:
@@ -42,7 +52,10 @@ def results(module, x: Tensor, parameters: list) -> list[Tensor]:
 
 
 def test_compiled_it_computes_the_same_for_every_choice_of_experts():
-    """Numbers of images an expert works on: 0, 1, several; graphs are not made for every combination of them."""
+    """Numbers of images an expert works on:
+
+    0, 1, several; graphs are not made for every combination of them.
+    """
     torch._dynamo.reset()
     mim = sharp(MiM(OUTER, config(groups=["swin", "se"]), shifted=True))
     compiled, parameters = torch.compile(mim, backend="aot_eager"), list(mim.parameters())
@@ -50,9 +63,13 @@ def test_compiled_it_computes_the_same_for_every_choice_of_experts():
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         for seed, batch in ((0, 5), (2, 1), (3, 6)):
             x = tokens(seed, batch)
-            for a, b in zip(results(compiled, x, parameters), results(mim, x, parameters), strict=True):
+            for a, b in zip(
+                results(compiled, x, parameters), results(mim, x, parameters), strict=True
+            ):
                 assert_close(a, b, rtol=1e-4, atol=1e-5)
-            seen |= {int(n * batch) for routing in mim(x, GRID)[2].intra for n in routing.load.tolist()}
+            seen |= {
+                int(n * batch) for routing in mim(x, GRID)[2].intra for n in routing.load.tolist()
+            }
     assert {0, 1} <= seen and len(seen) > 3
 
 
@@ -61,7 +78,10 @@ def test_all_images_at_once_are_one_graph_for_every_choice_of_experts(monkeypatc
     torch._dynamo.reset()
     mim = sharp(MiM(OUTER, config(), shifted=True))
     counter = CompileCounterWithBackend("aot_eager")
-    compiled, parameters = torch.compile(mim, backend=counter, fullgraph=True), list(mim.parameters())
+    compiled, parameters = (
+        torch.compile(mim, backend=counter, fullgraph=True),
+        list(mim.parameters()),
+    )
     for seed in (0, 2, 3):
         x = tokens(seed, 5)
         for a, b in zip(results(compiled, x, parameters), results(mim, x, parameters), strict=True):
@@ -77,10 +97,17 @@ def test_gradient_checkpointing_recomputes_the_same(chained):
     calls = []
     for branch in (plain, saving):
         for mim in branch.mims:
-            mim.project.register_forward_hook(lambda *_, branch=branch: calls.append(branch is saving))
+            mim.project.register_forward_hook(
+                lambda *_, branch=branch: calls.append(branch is saving)
+            )
     x = tokens(0, 4)
-    left, right = results(plain, x, list(plain.parameters())), results(saving, x, list(saving.parameters()))
-    assert calls.count(False) == 3 and calls.count(True) == 6, "each MiM runs again in the backward pass"
+    left, right = (
+        results(plain, x, list(plain.parameters())),
+        results(saving, x, list(saving.parameters())),
+    )
+    assert calls.count(False) == 3 and calls.count(True) == 6, (
+        "each MiM runs again in the backward pass"
+    )
     assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
     assert any(gradient.any() for gradient in left[1:])
     with torch.no_grad():
@@ -88,7 +115,17 @@ def test_gradient_checkpointing_recomputes_the_same(chained):
     assert calls.count(True) == 9, "not without gradients"
 
 
-WAITS = ("tolist", "item", "nonzero", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__")
+WAITS = (
+    "tolist",
+    "item",
+    "nonzero",
+    "cpu",
+    "numpy",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+)
 
 
 @pytest.mark.parametrize(

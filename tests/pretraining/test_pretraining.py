@@ -31,7 +31,9 @@ def test_level_weights_follow_the_square_root_of_the_area():
 
 def test_crop_batches_are_functions_of_seed_epoch_and_index():
     levels = [load("coffee")]
-    first, again = (CropBatches(levels, [(32, 4), (64, 2)], [0.5, 0.5], 8, seed=3) for _ in range(2))
+    first, again = (
+        CropBatches(levels, [(32, 4), (64, 2)], [0.5, 0.5], 8, seed=3) for _ in range(2)
+    )
     assert all(torch.equal(first[i], again[i]) for i in range(8))
     assert {tuple(first[i].shape) for i in range(8)} == {(4, 3, 32, 32), (2, 3, 64, 64)}
     before = first[0]
@@ -44,11 +46,23 @@ def test_crop_batches_are_functions_of_seed_epoch_and_index():
 
 def test_crops_are_pixels_of_the_photograph():
     image = load("coffee")
-    crop = ((CropBatches([image], [(16, 1)], [1.0], 1, seed=0)[0][0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    windows = np.lib.stride_tricks.sliding_window_view(image, (16, 16), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
+    crop = (
+        ((CropBatches([image], [(16, 1)], [1.0], 1, seed=0)[0][0] + 1) * 127.5)
+        .round()
+        .byte()
+        .permute(1, 2, 0)
+        .numpy()
+    )
+    windows = np.lib.stride_tricks.sliding_window_view(image, (16, 16), axis=(0, 1)).transpose(
+        0, 1, 3, 4, 2
+    )
     corner = windows[:, :, 0, 0]
     found = [np.argwhere((corner == c[0, 0]).all(-1)) for c in (crop, crop[:, ::-1])]
-    assert any((windows[y, x] == c).all() for c, places in zip((crop, crop[:, ::-1]), found, strict=True) for y, x in places)
+    assert any(
+        (windows[y, x] == c).all()
+        for c, places in zip((crop, crop[:, ::-1]), found, strict=True)
+        for y, x in places
+    )
 
 
 def test_positions_are_sines_of_the_distance_from_the_middle():
@@ -66,7 +80,9 @@ def test_hints_tell_the_colours_of_distinct_tokens():
     assert embeds.shape == (2, 3, 64)
     place = positions((2, 3))
     for row, image in zip(embeds, images, strict=True):
-        index = [int((place - hint[COLOURS + 1 : COLOURS + 33]).abs().sum(-1).argmin()) for hint in row]
+        index = [
+            int((place - hint[COLOURS + 1 : COLOURS + 33]).abs().sum(-1).argmin()) for hint in row
+        ]
         assert len(set(index)) == 3
         for hint, token in zip(row, index, strict=True):
             y, x = 8 * (token // 3), 8 * (token % 3)
@@ -94,19 +110,58 @@ def photo_folders(tmp_path):
 def test_both_trainings_write_a_backbone_that_loads(photo_folders, monkeypatch):
     """The two commands of experiments/nano/README.md, at tiny size."""
     folder = photo_folders
-    data = ["--data.init_args.photos", f"{folder}/train", "--data.init_args.val_photos", f"{folder}/val", "--data.init_args.batches", "2"]
-    data += ["--data.init_args.val_batches", "1", "--trainer.max_steps", "2", "--trainer.logger", "false", "--trainer.precision", "32-true"]
+    data = [
+        "--data.init_args.photos",
+        f"{folder}/train",
+        "--data.init_args.val_photos",
+        f"{folder}/val",
+        "--data.init_args.batches",
+        "2",
+    ]
+    data += [
+        "--data.init_args.val_batches",
+        "1",
+        "--trainer.max_steps",
+        "2",
+        "--trainer.logger",
+        "false",
+        "--trainer.precision",
+        "32-true",
+    ]
     data += ["--trainer.callbacks", "null"]
-    vae = ["--model.init_args.channels", "[8,8,8]", "--data.init_args.sizes", "[[32,2]]", "--model.init_args.output", f"{folder}/vae"]
+    vae = [
+        "--model.init_args.channels",
+        "[8,8,8]",
+        "--data.init_args.sizes",
+        "[[32,2]]",
+        "--model.init_args.output",
+        f"{folder}/vae",
+    ]
     monkeypatch.chdir(folder)
     root = pytest.importorskip("lit_mimdit").__path__[0] + "/../experiments/nano"
     assert main(["fit", "-c", f"{root}/vae.yaml", *vae, *data]) == 0
-    mmdit = ["--model.init_args.vae", f"{folder}/vae", "--model.init_args.output", f"{folder}/backbone", "--model.init_args.layers", "2"]
-    mmdit += ["--model.init_args.dual_layers", "1", "--model.init_args.heads", "2", "--model.init_args.head_dim", "8"]
+    mmdit = [
+        "--model.init_args.vae",
+        f"{folder}/vae",
+        "--model.init_args.output",
+        f"{folder}/backbone",
+        "--model.init_args.layers",
+        "2",
+    ]
+    mmdit += [
+        "--model.init_args.dual_layers",
+        "1",
+        "--model.init_args.heads",
+        "2",
+        "--model.init_args.head_dim",
+        "8",
+    ]
     mmdit += ["--data.init_args.sizes", "[[32,2],[64,1]]", "--data.init_args.shares", "[0.5,0.5]"]
     assert main(["fit", "-c", f"{root}/mmdit.yaml", *mmdit, *data]) == 0
     backbone = load_backbone(f"{folder}/backbone")
-    assert backbone.transformer.config.dual_attention_layers == (0,) or list(backbone.transformer.config.dual_attention_layers) == [0]
+    assert backbone.transformer.config.dual_attention_layers == (0,) or list(
+        backbone.transformer.config.dual_attention_layers
+    ) == [0]
     assert backbone.prompt.embeds.shape == (1, 4, 64)
     latent = encode(backbone.vae, torch.rand(1, 3, 32, 32))
     assert latent.shape == (1, 16, 8, 8) and backbone.vae.config.scaling_factor != 0.18215
@@ -115,51 +170,103 @@ def test_both_trainings_write_a_backbone_that_loads(photo_folders, monkeypatch):
 def test_a_missing_vae_names_the_command_that_makes_it(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = pytest.importorskip("lit_mimdit").__path__[0] + "/../experiments/nano"
-    assert main(["fit", "-c", f"{root}/mmdit.yaml", "--model.init_args.vae", str(tmp_path / "none")]) == 2
+    assert (
+        main(["fit", "-c", f"{root}/mmdit.yaml", "--model.init_args.vae", str(tmp_path / "none")])
+        == 2
+    )
     assert "experiments/nano/vae.yaml" in capsys.readouterr().err
 
 
 def test_degraded_crops_keep_the_contract_and_their_seed():
-    first, again = (DegradedCrops([load("coffee")], 32, ["05Noise", "14Lowlight"], 8, seed=5) for _ in range(2))
+    first, again = (
+        DegradedCrops([load("coffee")], 32, ["05Noise", "14Lowlight"], 8, seed=5) for _ in range(2)
+    )
     batch = collate([first[(1, index)] for index in range(8)])
-    assert batch["lq"].shape == batch["gt"].shape == (8, 3, 32, 32) and set(batch["degradation"]) == {"05Noise", "14Lowlight"}
+    assert batch["lq"].shape == batch["gt"].shape == (8, 3, 32, 32) and set(
+        batch["degradation"]
+    ) == {"05Noise", "14Lowlight"}
     assert all(torch.equal(first[(1, i)]["lq"], again[(1, i)]["lq"]) for i in range(8))
     assert not torch.equal(first[(2, 0)]["lq"], batch["lq"][0])
     assert all(not torch.equal(lq, gt) for lq, gt in zip(batch["lq"], batch["gt"], strict=True))
 
 
-def test_the_branch_trains_on_photographs_degraded_on_the_spot(backbone_folder, data_root, tmp_path, monkeypatch):
+def test_the_branch_trains_on_photographs_degraded_on_the_spot(
+    backbone_folder, data_root, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     Image.fromarray(load("coffee")[:100, :140]).save(tmp_path / "photos" / "coffee.png")
-    model = ["--model.init_args.backbone", str(backbone_folder), "--model.init_args.branch.width", "16"]
-    model += ["--model.init_args.branch.heads", "2", "--model.init_args.branch.window", "2", "--model.init_args.sampling.tile", "32"]
+    model = [
+        "--model.init_args.backbone",
+        str(backbone_folder),
+        "--model.init_args.branch.width",
+        "16",
+    ]
+    model += [
+        "--model.init_args.branch.heads",
+        "2",
+        "--model.init_args.branch.window",
+        "2",
+        "--model.init_args.sampling.tile",
+        "32",
+    ]
     model += ["--model.init_args.sampling.overlap", "8", "--model.init_args.sampling.overview", "0"]
-    data = ["--data.init_args.photos", str(tmp_path / "photos"), "--data.init_args.root", str(data_root)]
-    data += ["--data.init_args.crop", "32", "--data.init_args.eval_crop", "32", "--data.init_args.batch_size", "2"]
+    data = [
+        "--data.init_args.photos",
+        str(tmp_path / "photos"),
+        "--data.init_args.root",
+        str(data_root),
+    ]
+    data += [
+        "--data.init_args.crop",
+        "32",
+        "--data.init_args.eval_crop",
+        "32",
+        "--data.init_args.batch_size",
+        "2",
+    ]
     root = pytest.importorskip("lit_mimdit").__path__[0] + "/../experiments/nano"
-    assert main(["fit", "-c", f"{root}/branch.yaml", *model, *data, "--trainer.max_steps", "2"]) == 0
+    assert (
+        main(["fit", "-c", f"{root}/branch.yaml", *model, *data, "--trainer.max_steps", "2"]) == 0
+    )
     assert any((tmp_path / "runs" / "nano").rglob("events*"))
 
 
 def test_the_data_module_hands_its_settings_to_the_crops(tmp_path):
     Image.fromarray(load("coffee")[:100, :140]).save(tmp_path / "coffee.png")
     settings = {"types": ["05Noise", "14Lowlight"], "samples": 6, "dim": 0.25, "smooth": 0.75}
-    crops = DegradedPhotos(str(tmp_path), **settings, root="data", batch_size=2, crop=32, seed=3).train_dataloader().dataset
-    assert {name: getattr(crops, name) for name in settings} == settings and (crops.crop, crops.seed) == (32, 3)
+    crops = (
+        DegradedPhotos(str(tmp_path), **settings, root="data", batch_size=2, crop=32, seed=3)
+        .train_dataloader()
+        .dataset
+    )
+    assert {name: getattr(crops, name) for name in settings} == settings and (
+        crops.crop,
+        crops.seed,
+    ) == (32, 3)
 
 
 def test_dimmed_scenes_are_the_target_too():
     image = np.uint8([[[0, 51, 255]]])
     assert dimmed(image, 0.5, 2.0).tolist() == [[[0, round(255 * 0.5 * 0.2**2), 128]]]
-    plain, dim = (DegradedCrops([load("coffee")], 32, ["06JPEG"], 8, seed=5, dim=share) for share in (0.0, 1.0))
+    plain, dim = (
+        DegradedCrops([load("coffee")], 32, ["06JPEG"], 8, seed=5, dim=share)
+        for share in (0.0, 1.0)
+    )
     for index in range(8):
         light, dark = plain[(0, index)], dim[(0, index)]
         assert dark["gt"].float().mean() < light["gt"].float().mean()
-        assert abs(dark["lq"].float().mean() - dark["gt"].float().mean()) < 8, "it is dark before its degradation, and not mended"
+        assert abs(dark["lq"].float().mean() - dark["gt"].float().mean()) < 8, (
+            "it is dark before its degradation, and not mended"
+        )
     for kind in ("12NightRain", "17Lowlight_JPEG"):  # its darkness is what is to be mended
-        plain, dim = (DegradedCrops([load("coffee")], 32, [kind], 8, seed=5, dim=share) for share in (0.0, 1.0))
-        assert all(torch.equal(plain[(0, index)]["gt"], dim[(0, index)]["gt"]) for index in range(8))
+        plain, dim = (
+            DegradedCrops([load("coffee")], 32, [kind], 8, seed=5, dim=share)
+            for share in (0.0, 1.0)
+        )
+        assert all(
+            torch.equal(plain[(0, index)]["gt"], dim[(0, index)]["gt"]) for index in range(8)
+        )
     with pytest.raises(ValueError, match="data.dim is 2"):
         DegradedPhotos("photos", ["05Noise"], dim=2, root="data", batch_size=2, crop=32)
 
@@ -178,7 +285,10 @@ def test_low_light_may_have_lost_its_grain(monkeypatch):
     assert roughness(plain) > 1.1 * roughness(half) > 1.15 * roughness(smooth)
     for a, b in zip(plain, smooth, strict=True):
         assert a["id"] == b["id"] and torch.equal(a["gt"], b["gt"])
-    assert all(torch.equal(a["lq"], b["lq"]) for a, b in zip(crops("05Noise", 0.0), crops("05Noise", 1.0), strict=True))
+    assert all(
+        torch.equal(a["lq"], b["lq"])
+        for a, b in zip(crops("05Noise", 0.0), crops("05Noise", 1.0), strict=True)
+    )
     drawn = []
     monkeypatch.setattr(degraded, "degrade", lambda image, *_, grain: drawn.append(grain) or image)
     crops("14Lowlight", 1.0)

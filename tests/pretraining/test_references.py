@@ -1,4 +1,7 @@
-"""Reference images of nano's pretraining: what they are made of, and that the branch's `base: reference` is the same mechanism."""
+"""Reference images of nano's pretraining:
+
+what they are made of, and that the branch's `base: reference` is the same mechanism.
+"""
 
 import pytest
 import torch
@@ -16,16 +19,22 @@ def draw(seed: int = 0) -> torch.Generator:
 
 
 def test_a_thumbnail_keeps_averages_only():
-    columns = torch.tensor([0.0, 1.0, 1.0, 0.0]).expand(1, 3, 4, 4)  # each block of 2 x 2 averages 0.5
+    columns = torch.tensor([0.0, 1.0, 1.0, 0.0]).expand(
+        1, 3, 4, 4
+    )  # each block of 2 x 2 averages 0.5
     torch.testing.assert_close(thumbnail(columns, 2), torch.full((1, 3, 4, 4), 0.5))
-    halves = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 3, 4, 4)  # bilinear between 0 and 1, a quarter and three quarters of the way
+    halves = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(
+        1, 3, 4, 4
+    )  # bilinear between 0 and 1, a quarter and three quarters of the way
     torch.testing.assert_close(thumbnail(halves, 2)[0, 0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]))
 
 
 def test_references_are_the_image_its_thumbnails_and_noisy_copies(vae):
     images = torch.rand(1, 3, 16, 16, generator=draw()).expand(400, -1, -1, -1)
     latents = reference_latents(vae, images, draw(1))
-    versions = torch.cat([encode(vae, v) for v in (images[:1], thumbnail(images[:1], 2), thumbnail(images[:1], 4))])
+    versions = torch.cat(
+        [encode(vae, v) for v in (images[:1], thumbnail(images[:1], 2), thumbnail(images[:1], 4))]
+    )
     distance = (latents[:, None] - versions[None]).square().mean((2, 3, 4)).sqrt()  # (400, 3)
     nearest = distance.min(1).values
     exact = nearest < 1e-5
@@ -49,7 +58,9 @@ def test_kept_tokens_are_all_or_a_share():
 def nano(vae, tmp_path):
     vae.save_pretrained(tmp_path / "vae")
     sizes = {"layers": 2, "heads": 2, "head_dim": 8, "dual_layers": 1, "positions": 8}
-    module = room.NanoMMDiT(str(tmp_path / "vae"), OptimizerConfig(lr=1e-3), str(tmp_path / "out"), **sizes)
+    module = room.NanoMMDiT(
+        str(tmp_path / "vae"), OptimizerConfig(lr=1e-3), str(tmp_path / "out"), **sizes
+    )
     with torch.no_grad():  # fresh gates of zero would hide everything
         for parameter in module.transformer.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=draw(3)))
@@ -63,7 +74,11 @@ def test_the_branchs_base_reference_is_what_the_prior_was_trained_with(nano, mon
     monkeypatch.setattr(room, "kept_tokens", lambda tokens, draw: torch.arange(tokens))
     trained = nano.reference(images, draw())
     embeds = nano.empty_prompt(1)
-    network = MiMDiT(nano.transformer, BranchConfig(width=8, heads=2, base="reference"), Prompt(embeds, torch.zeros_like(embeds[:, 0])))
+    network = MiMDiT(
+        nano.transformer,
+        BranchConfig(width=8, heads=2, base="reference"),
+        Prompt(embeds, torch.zeros_like(embeds[:, 0])),
+    )
     for block, own in zip(network.condition(latents).blocks, trained, strict=True):
         torch.testing.assert_close(block.key, own.key)
         torch.testing.assert_close(block.value, own.value)
@@ -83,4 +98,6 @@ def test_each_context_is_another_loss_and_the_draw_follows_the_seed(nano):
 def test_shares_of_contexts_sum_to_one(vae, tmp_path, context):
     vae.save_pretrained(tmp_path / "vae")
     with pytest.raises(ValueError, match="model.context is .*sum to 1"):
-        room.NanoMMDiT(str(tmp_path / "vae"), OptimizerConfig(lr=1e-3), str(tmp_path / "out"), context=context)
+        room.NanoMMDiT(
+            str(tmp_path / "vae"), OptimizerConfig(lr=1e-3), str(tmp_path / "out"), context=context
+        )

@@ -17,7 +17,16 @@ from lit_mimdit.training.checkpoint import BranchFile, save_branch
 def write_branch(folder: Path, backbone: Path, seed: int, **changes) -> Path:
     """Random weights with strong routers; 2 sampling steps in tiles of 32 px that share 8."""
     loaded = load_backbone(str(backbone))
-    config = BranchConfig(**{"width": 16, "heads": 2, "window": 2, "intra": IntraConfig(experts=3, top_k=2), "zero_std": 0.5} | changes)
+    config = BranchConfig(
+        **{
+            "width": 16,
+            "heads": 2,
+            "window": 2,
+            "intra": IntraConfig(experts=3, top_k=2),
+            "zero_std": 0.5,
+        }
+        | changes
+    )
     torch.manual_seed(seed)
     branch = MiMDiT(loaded.transformer, config, loaded.prompt).branch
     with torch.no_grad():
@@ -43,7 +52,13 @@ def routing(logits: Tensor, top_k: int) -> Routing:
     return Routing(torch.zeros_like(gates).scatter(1, selected, top), selected, logits)
 
 
-def decisions(inter: list[list[float]], intra: list[list[float]], top_k: int = 1, inter_k: int | None = None) -> Decisions:
+def decisions(
+    inter: list[list[float]], intra: list[list[float]], top_k: int = 1, inter_k: int | None = None
+) -> Decisions:
     """One block and two groups with the same Intra logits; a row an image."""
     inter_logits, intra_logits = torch.tensor(inter).log(), torch.tensor(intra)
-    return (MiMRouting(routing(inter_logits, inter_k or len(inter[0])), (routing(intra_logits, top_k),) * 2),)
+    return (
+        MiMRouting(
+            routing(inter_logits, inter_k or len(inter[0])), (routing(intra_logits, top_k),) * 2
+        ),
+    )

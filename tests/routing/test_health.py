@@ -17,7 +17,9 @@ def test_effective_numbers_by_hand():
 def images(chosen: np.ndarray, inter: list[float], top_k: int = 2) -> Records:
     count = len(chosen)
     weights = np.broadcast_to(np.float32(inter), (count, 1, 2))
-    return Records([(str(i), i) for i in range(count)], ["01Blur"] * count, weights, chosen / top_k, chosen)
+    return Records(
+        [(str(i), i) for i in range(count)], ["01Blur"] * count, weights, chosen / top_k, chosen
+    )
 
 
 def test_dead_and_collapsed_are_named():
@@ -27,9 +29,14 @@ def test_dead_and_collapsed_are_named():
     chosen[0, 0, 1] = [0, 1, 1, 0]  # one image of 200 is 0.5%
     found = health_of(tally_of(images(chosen, [0.5, 0.5])), 2, 0.01, 0.05)
     assert found.dead == [(0, 0, 2), (0, 0, 3)] and found.collapsed == [(0, 0)]
-    assert found.intra_effective[0] == pytest.approx([2, 4], abs=1e-3) and found.inter_effective == pytest.approx([2])
+    assert found.intra_effective[0] == pytest.approx(
+        [2, 4], abs=1e-3
+    ) and found.inter_effective == pytest.approx([2])
     first, second = found.sentences(["spatial", "swin"])
-    assert first == "dead sub-experts, which hardly any image chooses (2): block 0 spatial 2, block 0 spatial 3"
+    assert (
+        first == "dead sub-experts, which hardly any image chooses (2): block 0 spatial 2, block 0"
+        " spatial 3"
+    )
     assert second == "collapsed routers, which send all images the same way (1): block 0 spatial"
     assert health_of(tally_of(images(chosen, [0.5, 0.5])), 2, 0.6, 0.05).dead == [
         (0, 0, 2), (0, 0, 3), (0, 1, 0), (0, 1, 1), (0, 1, 2), (0, 1, 3),
@@ -38,12 +45,18 @@ def test_dead_and_collapsed_are_named():
 
 def test_an_inter_router_that_knows_one_group_only_has_collapsed():
     chosen = np.ones((100, 1, 2, 4), np.float32)
-    assert health_of(tally_of(images(chosen, [0.999, 0.001])), 4, 0.01, 0.05).collapsed == [(0, None)]
+    assert health_of(tally_of(images(chosen, [0.999, 0.001])), 4, 0.01, 0.05).collapsed == [
+        (0, None)
+    ]
     healthy = health_of(tally_of(images(chosen, [0.9, 0.1])), 4, 0.01, 0.05)
-    assert healthy.collapsed == [] and healthy.sentences(["a", "b"]) == [], "a dense Intra router cannot collapse by using all"
+    assert healthy.collapsed == [] and healthy.sentences(["a", "b"]) == [], (
+        "a dense Intra router cannot collapse by using all"
+    )
     assert health_of(tally_of(images(chosen, [0.9, 0.1])), 4, 0.01, 0.5).collapsed == [(0, None)]
 
 
 def test_too_few_images_are_not_judged():
     chosen = np.ones((99, 1, 2, 4), np.float32)
-    assert not enough(tally_of(images(chosen, [0.5, 0.5])), 0.01) and enough(tally_of(images(chosen, [0.5, 0.5])), 0.02)
+    assert not enough(tally_of(images(chosen, [0.5, 0.5])), 0.01) and enough(
+        tally_of(images(chosen, [0.5, 0.5])), 0.02
+    )

@@ -9,7 +9,17 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from lit_mimdit.routing.records import Records, records_of
-from lit_mimdit.routing.tally import BINS, Tally, entropy, gather, histogram, join, tallies_of, tally_of, total
+from lit_mimdit.routing.tally import (
+    BINS,
+    Tally,
+    entropy,
+    gather,
+    histogram,
+    join,
+    tallies_of,
+    tally_of,
+    total,
+)
 
 
 def records(count: int, seed: int = 0) -> Records:
@@ -18,7 +28,13 @@ def records(count: int, seed: int = 0) -> Records:
     inter, gates = draw.dirichlet(np.ones(2), (count, 3)), draw.dirichlet(np.ones(4), (count, 3, 2))
     chosen = (gates >= np.sort(gates, -1)[..., -2:-1]).astype(np.float32)
     names = [("01Blur", "05Noise")[i % 2] for i in range(count)]
-    return Records([(f"image {i}", i) for i in range(count)], names, np.float32(inter), np.float32(gates), chosen)
+    return Records(
+        [(f"image {i}", i) for i in range(count)],
+        names,
+        np.float32(inter),
+        np.float32(gates),
+        chosen,
+    )
 
 
 def same(a: dict[str, Tally], b: dict[str, Tally]) -> None:
@@ -37,12 +53,23 @@ def test_a_tally_by_hand():
         np.float32([[[[1, 0], [1, 0]]], [[[1, 0], [0, 1]]]]),
     )
     found = tally_of(one)
-    assert found.images == 2 and found.mean_inter.tolist() == [[0.625, 0.375]] and found.spread_inter.tolist() == [[0.125, 0.125]]
-    assert found.shares.tolist() == [[[1, 0], [0.5, 0.5]]] and found.gates.tolist() == [[[2, 0], [0.75, 1.25]]]
+    assert (
+        found.images == 2
+        and found.mean_inter.tolist() == [[0.625, 0.375]]
+        and found.spread_inter.tolist() == [[0.125, 0.125]]
+    )
+    assert found.shares.tolist() == [[[1, 0], [0.5, 0.5]]] and found.gates.tolist() == [
+        [[2, 0], [0.75, 1.25]]
+    ]
     assert found.gate_squares.tolist() == [[[2, 0], [0.3125, 0.8125]]]
     by_hand = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25)) + np.log(2)
-    assert found.inter_entropy == pytest.approx([by_hand]) and found.gate_entropy[0] == pytest.approx([0, by_hand])
-    assert np.flatnonzero(found.inter_histogram[0, 0]).tolist() == [int(0.5 * BINS), int(0.75 * BINS)]
+    assert found.inter_entropy == pytest.approx([by_hand]) and found.gate_entropy[
+        0
+    ] == pytest.approx([0, by_hand])
+    assert np.flatnonzero(found.inter_histogram[0, 0]).tolist() == [
+        int(0.5 * BINS),
+        int(0.75 * BINS),
+    ]
     assert found.gates_histogram[0, 0, 0, BINS - 1] == 2, "1 belongs to the last bin"
 
 
@@ -50,7 +77,10 @@ def test_histograms_are_numpys():
     values = np.random.default_rng(1).random((500, 3, 2))
     counts = histogram(values)
     for place in np.ndindex(3, 2):
-        assert counts[place].tolist() == np.histogram(values[(slice(None), *place)], BINS, (0, 1))[0].tolist()
+        assert (
+            counts[place].tolist()
+            == np.histogram(values[(slice(None), *place)], BINS, (0, 1))[0].tolist()
+        )
 
 
 def test_entropy_is_known_at_its_ends():
@@ -59,7 +89,16 @@ def test_entropy_is_known_at_its_ends():
 
 def test_parts_add_up_to_the_whole():
     whole = records(9)
-    same(join([tallies_of(whole.rows([0, 1, 2, 3])), tallies_of(whole.rows([4])), tallies_of(whole.rows([5, 6, 7, 8]))]), tallies_of(whole))
+    same(
+        join(
+            [
+                tallies_of(whole.rows([0, 1, 2, 3])),
+                tallies_of(whole.rows([4])),
+                tallies_of(whole.rows([5, 6, 7, 8])),
+            ]
+        ),
+        tallies_of(whole),
+    )
     assert total(list(tallies_of(whole).values())).images == 9
     same({"x": total(list(tallies_of(whole).values()))}, {"x": tally_of(whole)})
 
@@ -67,8 +106,17 @@ def test_parts_add_up_to_the_whole():
 def test_records_come_from_batches_in_order():
     whole = records(5)
     parts = [whole.rows([0, 1]), whole.rows([2, 3, 4])]
-    again = records_of([(p.key, p.degradation, tuple(map(torch.from_numpy, (p.inter, p.gates, p.chosen)))) for p in parts])
-    assert again.key == whole.key and np.array_equal(again.chosen, whole.chosen) and np.array_equal(again.inter, whole.inter)
+    again = records_of(
+        [
+            (p.key, p.degradation, tuple(map(torch.from_numpy, (p.inter, p.gates, p.chosen))))
+            for p in parts
+        ]
+    )
+    assert (
+        again.key == whole.key
+        and np.array_equal(again.chosen, whole.chosen)
+        and np.array_equal(again.inter, whole.inter)
+    )
 
 
 SHARES = {  # which images each process sees; some twice, and the third case leaves one process without any

@@ -1,7 +1,9 @@
-"""Starts runs as processes of their own without waiting for Python and torch each time: one process that has imported them forks.
+"""Starts runs as processes of their own without waiting for Python and torch each time: one process
+that has imported them forks.
 
-A line of standard input is a run as JSON: {"folder", "args", "ranks", "environment"}. Its ranks are a process group, as they are behind a
-launcher; what they say goes to FOLDER/output.txt. The answer is a line with the ranks' exit statuses, negative for a signal.
+A line of standard input is a run as JSON: {"folder", "args", "ranks", "environment"}. Its ranks are
+a process group, as they are behind a launcher; what they say goes to FOLDER/output.txt. The answer
+is a line with the ranks' exit statuses, negative for a signal.
 """
 
 import json
@@ -30,7 +32,12 @@ def rank(run: dict, number: int, port: int) -> None:
     os.dup2(output, 1), os.dup2(output, 2)
     os.environ |= run["environment"]
     if run["ranks"] > 1:
-        os.environ |= {"LOCAL_RANK": str(number), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= {
+            "LOCAL_RANK": str(number),
+            "NODE_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
     status = 1
     try:
         status = cli.main(run["args"])

@@ -42,7 +42,9 @@ def trainer(step: int = 1, **more) -> SimpleNamespace:
 
 
 def test_losses_are_binned_by_time_by_hand():
-    total, count = mean_by_bin(torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([0.0, 0.49, 0.5, 1.0]), 2)
+    total, count = mean_by_bin(
+        torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([0.0, 0.49, 0.5, 1.0]), 2
+    )
     assert total.tolist() == [3.0, 12.0] and count.tolist() == [2.0, 2.0]
     total, count = mean_by_bin(torch.tensor([3.0]), torch.tensor([1.0]), 4)
     assert total.tolist() == [0, 0, 0, 3.0] and count.tolist() == [0, 0, 0, 1]
@@ -53,7 +55,9 @@ def test_loss_by_time_logs_means_since_the_last_time_and_skips_empty_bins():
     callback.on_train_start(run, None)
     for step, loss, t in ((1, 1.0, 0.1), (2, 3.0, 0.2), (3, 9.0, 0.9), (4, 5.0, 0.8)):
         run.global_step = step
-        callback.on_train_batch_end(run, None, {"per_sample": torch.tensor([loss]), "t": torch.tensor([t])}, None, 0)
+        callback.on_train_batch_end(
+            run, None, {"per_sample": torch.tensor([loss]), "t": torch.tensor([t])}, None, 0
+        )
     assert run.logger.seen == [(2, {"train/loss_t0.0-0.2": 2.0}), (4, {"train/loss_t0.8-1.0": 7.0})]
 
 
@@ -70,7 +74,9 @@ def test_loss_by_time_logs_once_a_step_when_gradients_are_accumulated():
     callback.on_train_start(run, None)
     for step in (0, 1, 1, 2, 2, 3):  # two micro-batches a step
         run.global_step = step
-        callback.on_train_batch_end(run, None, {"per_sample": torch.ones(1), "t": torch.ones(1)}, None, 0)
+        callback.on_train_batch_end(
+            run, None, {"per_sample": torch.ones(1), "t": torch.ones(1)}, None, 0
+        )
     assert [step for step, _ in run.logger.seen] == [2]
 
 
@@ -106,7 +112,9 @@ def test_the_finite_guard_names_the_samples_and_stops_before_the_step():
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
     callback.on_train_batch_start(run, module, {"id": ["01Blur/3", "05Noise/4"]}, 0)
     callback.on_before_backward(run, module, torch.tensor(1.0))
-    with pytest.raises(ValueError, match=r"the loss is not finite \(rank 2, step 7, samples 01Blur/3, 05Noise/4\)"):
+    with pytest.raises(
+        ValueError, match=r"the loss is not finite \(rank 2, step 7, samples 01Blur/3, 05Noise/4\)"
+    ):
         callback.on_before_backward(run, module, torch.tensor(float("nan")))
     module.layer(torch.ones(1, 2)).sum().backward()
     callback.on_before_optimizer_step(run, module, optimizer)
@@ -132,8 +140,13 @@ def test_sample_pictures_are_the_first_images_side_by_side(monkeypatch):
     for _ in range(2):
         callback.on_validation_epoch_start(run, None)
         for _ in range(2):
-            callback.on_validation_batch_end(run, None, {"restored": torch.full((2, 3, 8, 8), 0.5)}, batch, 0)
-        assert len(callback.rows) == 3 and callback.rows[0][0, 0].tolist() == [0] * 8 + [0.5] * 8 + [1] * 8
+            callback.on_validation_batch_end(
+                run, None, {"restored": torch.full((2, 3, 8, 8), 0.5)}, batch, 0
+            )
+        assert (
+            len(callback.rows) == 3
+            and callback.rows[0][0, 0].tolist() == [0] * 8 + [0.5] * 8 + [1] * 8
+        )
         callback.on_validation_epoch_end(run, None)
     assert writer.images == [("samples/lq_restored_gt", (3, 3 * 12 + 4, 24 + 8), 5)] * 2
 
@@ -142,10 +155,21 @@ def test_written_photographs_keep_their_form_and_their_folder(tmp_path):
     callback = callbacks.WriteRestored(str(tmp_path / "out"))
     callback.on_predict_start(None, None)
     photo = Photo(torch.rand(3, 4, 5), torch.full((1, 4, 5), 0.5), True, 16)
-    callback.on_predict_batch_end(None, None, photo.rgb.mean(0, keepdim=True).expand(3, -1, -1), (Path("deep/a.png"), photo, 0), 0)
+    callback.on_predict_batch_end(
+        None,
+        None,
+        photo.rgb.mean(0, keepdim=True).expand(3, -1, -1),
+        (Path("deep/a.png"), photo, 0),
+        0,
+    )
     callback.on_predict_batch_end(None, None, None, (Path("b.png"), ValueError(), 0), 0)
     written = read_photo(tmp_path / "out" / "deep" / "a.png")
-    assert written.gray and written.bits == 16 and written.alpha is not None and not (tmp_path / "out" / "b.png").exists()
+    assert (
+        written.gray
+        and written.bits == 16
+        and written.alpha is not None
+        and not (tmp_path / "out" / "b.png").exists()
+    )
 
 
 def test_a_second_ctrl_c_stops_at_once_and_the_old_handler_comes_back():
@@ -172,7 +196,10 @@ def test_a_gradient_that_overflows_is_left_to_the_scaler_of_fp16(scaler, stops):
     guard, logged = callbacks.FiniteGuard(), {}
     weight = nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([1.0, float("inf")])
-    module = SimpleNamespace(named_parameters=lambda: [("weight", weight)], log=lambda name, value: logged.update({name: value}))
+    module = SimpleNamespace(
+        named_parameters=lambda: [("weight", weight)],
+        log=lambda name, value: logged.update({name: value}),
+    )
     run = trainer(precision_plugin=SimpleNamespace(scaler=scaler))
     guard.on_train_batch_start(run, module, {"id": ["a"]}, 0)
     step = torch.optim.SGD([weight], lr=1.0)

@@ -16,22 +16,42 @@ from lit_mimdit.data import image_io
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.mim import BranchConfig, IntraConfig
-from lit_mimdit.training.checkpoint import KEY, BranchFile, WholeFiles, load_branch, load_into, save_branch
+from lit_mimdit.training.checkpoint import (
+    KEY,
+    BranchFile,
+    WholeFiles,
+    load_branch,
+    load_into,
+    save_branch,
+)
 
 HERE = Identity("nano", "0123456789abcdef", "fedcba9876543210")
 
 
 @pytest.fixture
 def file() -> BranchFile:
-    branch = BranchConfig(width=8, heads=2, groups=["se", "swin"], intra=IntraConfig(experts=3, top_k=1), chained=True, base="position")
+    branch = BranchConfig(
+        width=8,
+        heads=2,
+        groups=["se", "swin"],
+        intra=IntraConfig(experts=3, top_k=1),
+        chained=True,
+        base="position",
+    )
     tensors = {"a.weight": torch.randn(3, 4), "a.bias": torch.randn(3)}
-    return BranchFile(tensors, branch, SamplingConfig(steps=3, solver="heun", start="lq", strength=0.5), HERE)
+    return BranchFile(
+        tensors, branch, SamplingConfig(steps=3, solver="heun", start="lq", strength=0.5), HERE
+    )
 
 
 def test_an_exported_branch_comes_back_whole(file, tmp_path):
     save_branch(tmp_path / "new" / "branch.safetensors", file)
     back = load_branch(tmp_path / "new" / "branch.safetensors")
-    assert (back.branch, back.sampling, back.backbone) == (file.branch, file.sampling, file.backbone)
+    assert (back.branch, back.sampling, back.backbone) == (
+        file.branch,
+        file.sampling,
+        file.backbone,
+    )
     assert back.tensors.keys() == file.tensors.keys()
     assert all(torch.equal(back.tensors[name], tensor) for name, tensor in file.tensors.items())
     save_branch(tmp_path / "half.safetensors", file, torch.float16)
@@ -39,7 +59,12 @@ def test_an_exported_branch_comes_back_whole(file, tmp_path):
 
 
 def write_branch(path: Path, **changes) -> Path:
-    values = {"format": "lit_mimdit.branch.1", "branch": {"width": 8, "heads": 2}, "sampling": {}, "backbone": asdict(HERE)} | changes
+    values = {
+        "format": "lit_mimdit.branch.1",
+        "branch": {"width": 8, "heads": 2},
+        "sampling": {},
+        "backbone": asdict(HERE),
+    } | changes
     save_file({"a": torch.zeros(1)}, path, {KEY: json.dumps(values)})
     return path
 
@@ -63,7 +88,9 @@ def broken_files(folder: Path) -> dict[str, Path]:
     write_branch(folder / "key.safetensors", branch={"width": 8, "heads": 2, "depth": 3})
     write_branch(folder / "value.safetensors", sampling={"steps": 0})
     write_branch(folder / "identity.safetensors", backbone={"name": "nano"})
-    return {path.name: path for path in folder.iterdir() if path != whole} | {"missing.ckpt": folder / "missing.ckpt"}
+    return {path.name: path for path in folder.iterdir() if path != whole} | {
+        "missing.ckpt": folder / "missing.ckpt"
+    }
 
 
 def test_broken_foreign_and_dangerous_files_are_refused_in_one_line(tmp_path, monkeypatch):
@@ -74,7 +101,10 @@ def test_broken_foreign_and_dangerous_files_are_refused_in_one_line(tmp_path, mo
     for name, path in files.items():
         with pytest.raises(ValueError) as caught:
             load_branch(path)
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value), (name, str(caught.value))
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value), (
+            name,
+            str(caught.value),
+        )
     assert not Path("payload-ran").exists()
 
 
@@ -109,14 +139,20 @@ def test_loading_names_the_keys_that_do_not_fit(file):
 
 def test_a_backbone_knows_itself_by_geometry_and_weights():
     HERE.require(replace(HERE, name="elsewhere"), "x")  # the same one in another folder
-    with pytest.raises(ValueError, match="x: trained on backbone 'nano', which has another geometry"):
+    with pytest.raises(
+        ValueError, match="x: trained on backbone 'nano', which has another geometry"
+    ):
         HERE.require(replace(HERE, config="0"), "x")
     with pytest.raises(ValueError, match="x: trained on other weights"):
         HERE.require(replace(HERE, weights="0"), "x")
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
-    path, older, files = tmp_path / "folder" / "last.ckpt", tmp_path / "folder" / "step=1.ckpt", WholeFiles()
+    path, older, files = (
+        tmp_path / "folder" / "last.ckpt",
+        tmp_path / "folder" / "step=1.ckpt",
+        WholeFiles(),
+    )
     for name in (path, older):
         files.save_checkpoint({"a": torch.ones(3)}, name)
 
@@ -126,10 +162,16 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(image_io.os, "fsync", full)
         files.save_checkpoint({"a": torch.zeros(3), "global_step": 7}, path)
-    assert re.search(r"WARNING: NO CHECKPOINT of step 7 .*last.ckpt: cannot be written: No space left on device", capsys.readouterr().err)
+    assert re.search(
+        r"WARNING: NO CHECKPOINT of step 7 .*last.ckpt: cannot be written: No space left on device",
+        capsys.readouterr().err,
+    )
     assert "No space left" in files.failure
     files.remove_checkpoint(older)
-    assert sorted(p.name for p in path.parent.iterdir()) == ["last.ckpt", "step=1.ckpt"], "nothing is removed for what was not written"
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "last.ckpt",
+        "step=1.ckpt",
+    ], "nothing is removed for what was not written"
     assert torch.equal(files.load_checkpoint(path)["a"], torch.ones(3))
     files.save_checkpoint({"a": torch.zeros(3)}, path)
     files.remove_checkpoint(older)

@@ -1,4 +1,7 @@
-"""fit --dry-run: what it prints, that it reads nothing, and that its estimate is what a step really takes."""
+"""fit --dry-run:
+
+what it prints, that it reads nothing, and that its estimate is what a step really takes.
+"""
 
 import json
 import subprocess
@@ -24,21 +27,36 @@ MILLION = 10**6
 def test_the_shipped_sizes_are_those_of_the_releases(source, millions):
     geometry = read_geometry(source)
     loaded = meta_backbone(source, geometry, torch.bfloat16)
-    assert sum(p.numel() for p in loaded.transformer.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+    assert sum(p.numel() for p in loaded.transformer.parameters()) / 1e6 == pytest.approx(
+        millions, abs=0.005
+    )
     assert loaded.transformer.dtype == torch.bfloat16 and loaded.transformer.device.type == "meta"
     config = loaded.vae.config
-    assert (config.latent_channels, config.scaling_factor, config.shift_factor, len(config.block_out_channels)) == (16, 1.5305, 0.0609, 4)
+    assert (
+        config.latent_channels,
+        config.scaling_factor,
+        config.shift_factor,
+        len(config.block_out_channels),
+    ) == (16, 1.5305, 0.0609, 4)
     assert loaded.prompt.embeds.shape == (1, 333, 4096) and loaded.prompt.pooled.shape == (1, 2048)
 
 
 def test_a_folder_says_its_own_sizes(backbone_folder):
     geometry = read_geometry(str(backbone_folder))
-    assert geometry.text_tokens == 4 and geometry.transformer["num_layers"] == 3 and geometry.vae["scaling_factor"] == 1.5305
+    assert (
+        geometry.text_tokens == 4
+        and geometry.transformer["num_layers"] == 3
+        and geometry.vae["scaling_factor"] == 1.5305
+    )
 
 
 def test_it_prints_modules_parameters_and_memory_and_makes_nothing(tiny, tmp_path, capsys):
     """On eight GPUs that are not there, and with data that are not there."""
-    changes = {"data.init_args.root": "nowhere", "data.init_args.sample_data": False, "data.init_args.batch_size": 16}
+    changes = {
+        "data.init_args.root": "nowhere",
+        "data.init_args.sample_data": False,
+        "data.init_args.batch_size": 16,
+    }
     many = ["--trainer.devices", "8", "--trainer.strategy", "zero2", "--trainer.accelerator", "gpu"]
     assert cli.main(["fit", "-c", tiny(**changes), *many, "--dry-run"]) == 0
     said = capsys.readouterr().out
@@ -49,10 +67,19 @@ def test_it_prints_modules_parameters_and_memory_and_makes_nothing(tiny, tmp_pat
         "GiB on each GPU (8 of them), 2 pairs of 32 px at once, zero2",
     ):
         assert word in said
-    for row in ("frozen parameters", "trained parameters", "their gradients", "optimizer states", "activations", "TFLOP"):
+    for row in (
+        "frozen parameters",
+        "trained parameters",
+        "their gradients",
+        "optimizer states",
+        "activations",
+        "TFLOP",
+    ):
         assert row in said
     assert "<- this run" in said and "zero3_offload" in said
-    assert [path.name for path in tmp_path.rglob("*")] == ["tiny.yaml"], "neither weights, data, logs nor checkpoints"
+    assert [path.name for path in tmp_path.rglob("*")] == ["tiny.yaml"], (
+        "neither weights, data, logs nor checkpoints"
+    )
 
 
 def test_the_step_is_that_of_each_strategy_on_its_kind_of_device(tiny, capsys, monkeypatch):
@@ -64,18 +91,54 @@ def test_the_step_is_that_of_each_strategy_on_its_kind_of_device(tiny, capsys, m
         return Step(100 * stage * GIB, 0)
 
     monkeypatch.setattr(dry_run, "simulate", simulated)
-    assert cli.main(["fit", "-c", tiny(), "--trainer.strategy", "zero2", "--trainer.accelerator", "gpu", "--dry-run"]) == 0
-    rows = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith("  zero") or line.startswith("  ddp"))
+    assert (
+        cli.main(
+            [
+                "fit",
+                "-c",
+                tiny(),
+                "--trainer.strategy",
+                "zero2",
+                "--trainer.accelerator",
+                "gpu",
+                "--dry-run",
+            ]
+        )
+        == 0
+    )
+    rows = dict(
+        line.split()[:2]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("  zero") or line.startswith("  ddp")
+    )
     found = {name: round(float(size.rstrip(",")) / 100) for name, size in rows.items()}
-    assert found == {"ddp": 0, "zero1": 2, "zero1_offload": 2, "zero2": 2, "zero2_offload": 2, "zero3": 3, "zero3_offload": 3}
-    assert sorted(set(asked)) == [(0, True), (2, True), (3, True)] and len(asked) == 4, "with and without checkpointing for its own"
+    assert found == {
+        "ddp": 0,
+        "zero1": 2,
+        "zero1_offload": 2,
+        "zero2": 2,
+        "zero2_offload": 2,
+        "zero3": 3,
+        "zero3_offload": 3,
+    }
+    assert sorted(set(asked)) == [(0, True), (2, True), (3, True)] and len(asked) == 4, (
+        "with and without checkpointing for its own"
+    )
 
 
 @pytest.mark.parametrize(
     "changes, options, message",
     [
-        ({}, ["--trainer.strategy", "fsdp"], "the memory of trainer.strategy 'fsdp' is not known; it knows ddp, zero1"),
-        ({"data.init_args.batch_size": 4}, ["--trainer.devices", "3"], "data.batch_size is 4, but 3 processes"),
+        (
+            {},
+            ["--trainer.strategy", "fsdp"],
+            "the memory of trainer.strategy 'fsdp' is not known; it knows ddp, zero1",
+        ),
+        (
+            {"data.init_args.batch_size": 4},
+            ["--trainer.devices", "3"],
+            "data.batch_size is 4, but 3 processes",
+        ),
         ({"model.init_args.backbone": "./none"}, [], "model.backbone: there is no folder './none'"),
     ],
 )
@@ -91,9 +154,17 @@ def test_only_fit_has_a_dry_run(tiny, capsys):
 
 def test_processes_and_stages():
     assert [processes(d, 2) for d in (4, "4", [0, 1, 2], "0,1")] == [8, 8, 6, 4]
-    assert stage_of("zero3_offload_cpu") == ("zero3_offload", 3, True) and stage_of("auto") == ("ddp", 0, False)
-    assert stage_of({"class_path": "lit_mimdit.training.strategies.ZeRO", "init_args": {"stage": 1}}) == ("zero1", 1, False)
-    assert stage_of({"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {}}) == ("ddp", 0, False)
+    assert stage_of("zero3_offload_cpu") == ("zero3_offload", 3, True) and stage_of("auto") == (
+        "ddp",
+        0,
+        False,
+    )
+    assert stage_of(
+        {"class_path": "lit_mimdit.training.strategies.ZeRO", "init_args": {"stage": 1}}
+    ) == ("zero1", 1, False)
+    assert stage_of(
+        {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {}}
+    ) == ("ddp", 0, False)
 
 
 def test_bytes_by_strategy():
@@ -103,16 +174,45 @@ def test_bytes_by_strategy():
 
     def found(stage: int, offload: bool = False, **changes) -> list[int]:
         kept = static(sizes, stage=stage, offload=offload, **(common | changes))
-        return [round(n / MILLION) for n in (kept.frozen, kept.trained, kept.gradients, kept.optimizer, kept.average, kept.host)]
+        return [
+            round(n / MILLION)
+            for n in (
+                kept.frozen,
+                kept.trained,
+                kept.gradients,
+                kept.optimizer,
+                kept.average,
+                kept.host,
+            )
+        ]
 
-    assert found(0) == [2000, 400, 800, 800, 400, 0], "32 bits everywhere; DDP's buckets double the gradients"
+    assert found(0) == [
+        2000,
+        400,
+        800,
+        800,
+        400,
+        0,
+    ], "32 bits everywhere; DDP's buckets double the gradients"
     assert found(0, world=1, average=False) == [2000, 400, 400, 800, 0, 0]
-    assert found(1) == [2000, 200, 200 + 400, 300, 100, 0], (
-        "16-bit copies, two buckets; a quarter of 12 bytes each; a quarter of the average"
-    )
+    assert found(1) == [
+        2000,
+        200,
+        200 + 400,
+        300,
+        100,
+        0,
+    ], "16-bit copies, two buckets; a quarter of 12 bytes each; a quarter of the average"
     assert found(2) == [2000, 200, 50 + 400, 300, 100, 0]
     assert found(2, offload=True) == [2000, 200, 450, 0, 0, 400]
-    assert found(3) == [500 + 2000, 50, 450, 300, 100, 0], "a quarter kept, and up to 10^9 gathered at a time"
+    assert found(3) == [
+        500 + 2000,
+        50,
+        450,
+        300,
+        100,
+        0,
+    ], "a quarter kept, and up to 10^9 gathered at a time"
 
 
 def test_only_the_chosen_sub_experts_are_computed():
@@ -139,24 +239,56 @@ def test_new_storages_are_added_up_while_they_live_and_views_are_none():
 
 def test_a_gpu_collects_the_weights_of_each_image_unless_groups_are_left_out_or_zero3_collects_them():
     sparse = BranchConfig(width=16, heads=2, intra=IntraConfig(experts=4, top_k=2))
-    assert collects(sparse, gpu=True, stage=2) and not collects(sparse, gpu=True, stage=3) and not collects(sparse, gpu=False, stage=0)
+    assert (
+        collects(sparse, gpu=True, stage=2)
+        and not collects(sparse, gpu=True, stage=3)
+        and not collects(sparse, gpu=False, stage=0)
+    )
     assert not collects(replace(sparse, inter=InterConfig(router="top1")), gpu=True, stage=0)
     assert not collects(replace(sparse, intra=IntraConfig(experts=1, top_k=1)), gpu=True, stage=0)
 
 
 def test_what_is_meant_for_gpus():
     zero = "lit_mimdit.training.strategies.ZeRO"
-    found = [on_gpu(*pair) for pair in (("auto", "auto"), ("gpu", {"class_path": zero}), ("cpu", "ddp"), ("auto", "zero2_cpu"))]
-    assert found == [True, True, False, False] and not on_gpu("auto", {"class_path": f"{zero}OnCPU"})
+    found = [
+        on_gpu(*pair)
+        for pair in (
+            ("auto", "auto"),
+            ("gpu", {"class_path": zero}),
+            ("cpu", "ddp"),
+            ("auto", "zero2_cpu"),
+        )
+    ]
+    assert found == [True, True, False, False] and not on_gpu(
+        "auto", {"class_path": f"{zero}OnCPU"}
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing, gpu", [(0, 0), (1, 0), (0, 1)])
 def test_the_estimate_is_within_a_tenth_of_what_a_step_takes(checkpointing, gpu):
-    """A process that really trains, also in the way of a GPU; the same script that gives the README's figures."""
-    options = ["--batch", "16", "--crop", "64", "--checkpointing", str(checkpointing), "--gpu", str(gpu)]
-    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "memory.py"), *options], capture_output=True, text=True, timeout=900)
+    """A process that really trains, also in the way of a GPU; the same script that gives the
+    README's figures.
+    """
+    options = [
+        "--batch",
+        "16",
+        "--crop",
+        "64",
+        "--checkpointing",
+        str(checkpointing),
+        "--gpu",
+        str(gpu),
+    ]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "memory.py"), *options],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert done.returncode == 0, done.stderr
     *_, activations, estimated, measured, off = done.stdout.splitlines()[-1].split()
-    assert float(activations) > (40 if checkpointing else 100) and abs(int(off.strip("%+-"))) <= 10, done.stdout
+    assert (
+        float(activations) > (40 if checkpointing else 100) and abs(int(off.strip("%+-"))) <= 10
+    ), done.stdout
     assert abs(float(estimated) / float(measured) - 1) <= 0.1, json.dumps([estimated, measured])

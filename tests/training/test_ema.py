@@ -38,7 +38,9 @@ def test_the_formula_by_hand():
     ema, module = started(decay=0.15)
     set_to(module, 11.0)
     ema.on_train_batch_end(trainer(1), module)
-    torch.testing.assert_close(ema.average["a"], torch.tensor([0.1 * 1 + 0.9 * 11, 0.1 * 2 + 0.9 * 11]))
+    torch.testing.assert_close(
+        ema.average["a"], torch.tensor([0.1 * 1 + 0.9 * 11, 0.1 * 2 + 0.9 * 11])
+    )
     set_to(module, 3.0)
     before = ema.average["a"].clone()
     ema.on_train_batch_end(trainer(2), module)

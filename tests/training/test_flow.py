@@ -34,7 +34,9 @@ def test_t_0_is_the_clean_latent_and_t_1_is_noise():
 
 def test_velocity_is_the_derivative_and_points_back_to_the_clean_latent():
     t = torch.tensor([0.2, 0.5, 0.9])
-    slope = (interpolate(X0.double(), EPS.double(), t + 1e-4) - interpolate(X0.double(), EPS.double(), t)) / (t + 1e-4 - t)[0].double()
+    slope = (
+        interpolate(X0.double(), EPS.double(), t + 1e-4) - interpolate(X0.double(), EPS.double(), t)
+    ) / (t + 1e-4 - t)[0].double()
     torch.testing.assert_close(velocity(X0, EPS).double(), slope, rtol=1e-2, atol=1e-2)
     torch.testing.assert_close(clean(interpolate(X0, EPS, t), velocity(X0, EPS), t), X0)
 
@@ -42,7 +44,9 @@ def test_velocity_is_the_derivative_and_points_back_to_the_clean_latent():
 @pytest.mark.parametrize("times", [[1.0, 0.0], [1.0, 0.9, 0.33, 0.0]])
 @pytest.mark.parametrize("solver", [euler, heun])
 def test_the_exact_velocity_brings_back_the_clean_latent(solver, times):
-    torch.testing.assert_close(solver(lambda x, t: velocity(X0, EPS), EPS, times), X0, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        solver(lambda x, t: velocity(X0, EPS), EPS, times), X0, rtol=0, atol=1e-5
+    )
 
 
 def test_logit_normal_times_have_scipys_distribution():
@@ -51,7 +55,10 @@ def test_logit_normal_times_have_scipys_distribution():
         t = torch.tensor([0.05, 0.3, 0.5, 0.8, 0.99], dtype=torch.float64)
         n = torch.from_numpy((stats.logistic.ppf(t.numpy()) - mean) / std)
         torch.testing.assert_close(logit_normal(n, mean, std), t)
-        drawn = sample_times(torch.from_numpy(stats.norm.ppf((torch.arange(999) + 0.5).numpy() / 999)), FlowConfig(mean, std))
+        drawn = sample_times(
+            torch.from_numpy(stats.norm.ppf((torch.arange(999) + 0.5).numpy() / 999)),
+            FlowConfig(mean, std),
+        )
         exact = stats.norm.cdf((stats.logistic.ppf(0.3) - mean) / std)
         assert (drawn <= 0.3).double().mean().item() == pytest.approx(exact, abs=2e-3)
 
@@ -59,20 +66,32 @@ def test_logit_normal_times_have_scipys_distribution():
 def test_shift_by_hand():
     t = torch.tensor([0.0, 0.25, 0.5, 1.0])
     assert torch.equal(shift(t, 1.0), t)
-    torch.testing.assert_close(shift(t, 3.0), torch.tensor([0.0, 0.5, 0.75, 1.0]))  # 3/4 / (1 + 2/4), 3/2 / (1 + 2/2)
+    torch.testing.assert_close(
+        shift(t, 3.0), torch.tensor([0.0, 0.5, 0.75, 1.0])
+    )  # 3/4 / (1 + 2/4), 3/2 / (1 + 2/2)
     n = torch.tensor([0.0])
     torch.testing.assert_close(sample_times(n, FlowConfig(time_shift=3.0)), torch.tensor([0.75]))
-    torch.testing.assert_close(sample_times(n, FlowConfig(time_mean=math.log(3.0))), torch.tensor([0.75]))
+    torch.testing.assert_close(
+        sample_times(n, FlowConfig(time_mean=math.log(3.0))), torch.tensor([0.75])
+    )
 
 
 def test_the_clean_weighting_is_the_error_of_the_implied_clean_latent():
-    t, guess = torch.tensor([0.1, 0.5, 1.0]), torch.randn(3, 4, 5, 4, generator=torch.Generator().manual_seed(1))
+    t, guess = (
+        torch.tensor([0.1, 0.5, 1.0]),
+        torch.randn(3, 4, 5, 4, generator=torch.Generator().manual_seed(1)),
+    )
     target, x_t = velocity(X0, EPS), interpolate(X0, EPS, t)
     plain = loss_per_sample(guess, target, t, "velocity")
     torch.testing.assert_close(plain, ((guess - target) ** 2).mean((1, 2, 3)))
-    torch.testing.assert_close(loss_per_sample(guess, target, t, "clean"), ((clean(x_t, guess, t) - X0) ** 2).mean((1, 2, 3)))
+    torch.testing.assert_close(
+        loss_per_sample(guess, target, t, "clean"),
+        ((clean(x_t, guess, t) - X0) ** 2).mean((1, 2, 3)),
+    )
     torch.testing.assert_close(loss_per_sample(guess, target, t, "clean"), plain * t**2)
-    assert loss_per_sample(guess.bfloat16(), target.bfloat16(), t, "velocity").dtype == torch.float32
+    assert (
+        loss_per_sample(guess.bfloat16(), target.bfloat16(), t, "velocity").dtype == torch.float32
+    )
 
 
 def test_the_gaussian_baseline_against_monte_carlo():
@@ -95,9 +114,14 @@ def test_a_samples_noise_does_not_depend_on_its_neighbours():
     assert torch.equal(noise[0], torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(7)))
     assert not torch.equal(noise[0], noise[2]) and extra.unique().numel() == 3
     torch.manual_seed(1)
-    assert torch.equal(sample_noise(seeds, (2, 3, 4))[0], noise), "the global random state plays no part"
+    assert torch.equal(sample_noise(seeds, (2, 3, 4))[0], noise), (
+        "the global random state plays no part"
+    )
     many, normal = sample_noise(torch.arange(2000), (8,))
-    assert stats.kstest(many.flatten().numpy(), "norm").pvalue > 1e-3 and stats.kstest(normal.numpy(), "norm").pvalue > 1e-3
+    assert (
+        stats.kstest(many.flatten().numpy(), "norm").pvalue > 1e-3
+        and stats.kstest(normal.numpy(), "norm").pvalue > 1e-3
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"time_std": 0.0}, {"time_shift": -1.0}])

@@ -14,8 +14,16 @@ def test_a_store_that_nobody_serves_is_one_line_and_other_errors_are_not(monkeyp
     with pytest.raises(dist.DistNetworkError) as error:
         dist.TCPStore("127.0.0.1", 1, is_master=False, timeout=timedelta(seconds=1))
     said = lost_contact(error.value)
-    assert said.startswith("rank 3 on ") and "within the strategy's timeout" in said and "\n" not in said
-    assert lost_contact(RuntimeError("[/x/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.10.0.1]:32163"))
+    assert (
+        said.startswith("rank 3 on ")
+        and "within the strategy's timeout" in said
+        and "\n" not in said
+    )
+    assert lost_contact(
+        RuntimeError(
+            "[/x/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.10.0.1]:32163"
+        )
+    )
     assert lost_contact(RuntimeError("CUDA out of memory")) is None
 
     def fails(args: list[str], raised: RuntimeError) -> None:
@@ -24,6 +32,8 @@ def test_a_store_that_nobody_serves_is_one_line_and_other_errors_are_not(monkeyp
     monkeypatch.setattr(cli, "run_trainer", lambda args: fails(args, error.value))
     assert cli.main(["fit"]) == 3
     assert capsys.readouterr().err == f"error: {said}\n"
-    monkeypatch.setattr(cli, "run_trainer", lambda args: fails(args, RuntimeError("CUDA out of memory")))
+    monkeypatch.setattr(
+        cli, "run_trainer", lambda args: fails(args, RuntimeError("CUDA out of memory"))
+    )
     with pytest.raises(RuntimeError, match="out of memory"):
         cli.main(["fit"])

@@ -11,13 +11,21 @@ from lit_mimdit.training.optim import OptimizerConfig, configure, lr_factor, par
 
 @pytest.fixture
 def model() -> nn.Module:
-    model = nn.ModuleDict({"router": nn.Linear(2, 2), "mims": nn.ModuleDict({"zero_linear": nn.Linear(2, 2), "router": nn.Linear(2, 2)})})
+    model = nn.ModuleDict(
+        {
+            "router": nn.Linear(2, 2),
+            "mims": nn.ModuleDict({"zero_linear": nn.Linear(2, 2), "router": nn.Linear(2, 2)}),
+        }
+    )
     model["frozen"] = nn.Linear(2, 2).requires_grad_(False)
     return model
 
 
 def test_groups_hold_every_trained_parameter_once_with_its_rate(model):
-    groups = parameter_groups(model.named_parameters(), OptimizerConfig(lr=2.0, lr_scale={"router": 0.5, "zero_linear": 10}))
+    groups = parameter_groups(
+        model.named_parameters(),
+        OptimizerConfig(lr=2.0, lr_scale={"router": 0.5, "zero_linear": 10}),
+    )
     rates = {group["name"]: group["lr"] for group in groups}
     assert rates == {"router": 1.0, "zero_linear": 20.0}
     listed = [id(p) for group in groups for p in group["params"]]
@@ -27,21 +35,31 @@ def test_groups_hold_every_trained_parameter_once_with_its_rate(model):
 
 
 def test_a_scale_that_matches_nothing_is_an_error(model):
-    with pytest.raises(ValueError, match=r"optimizer.lr_scale names \['zero'\], which no trained parameter has"):
+    with pytest.raises(
+        ValueError, match=r"optimizer.lr_scale names \['zero'\], which no trained parameter has"
+    ):
         parameter_groups(model.named_parameters(), OptimizerConfig(lr=1.0, lr_scale={"zero": 3}))
     with pytest.raises(ValueError, match="nothing to train"):
         parameter_groups(model["frozen"].named_parameters(), OptimizerConfig(lr=1.0))
 
 
 def test_warm_up_and_cosine_by_hand():
-    constant = [lr_factor(s, warmup_steps=4, schedule="constant", total_steps=math.inf) for s in range(6)]
+    constant = [
+        lr_factor(s, warmup_steps=4, schedule="constant", total_steps=math.inf) for s in range(6)
+    ]
     assert constant == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     cosine = [lr_factor(s, warmup_steps=2, schedule="cosine", total_steps=6) for s in range(8)]
-    assert cosine == pytest.approx([0.5, 1.0, 1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0.0, 0.0])
+    assert cosine == pytest.approx(
+        [0.5, 1.0, 1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0.0, 0.0]
+    )
 
 
 def test_the_schedule_multiplies_every_groups_rate(model):
-    made = configure(model.named_parameters(), OptimizerConfig(lr=1.0, warmup_steps=2, lr_scale={"router": 0.1}), total_steps=9)
+    made = configure(
+        model.named_parameters(),
+        OptimizerConfig(lr=1.0, warmup_steps=2, lr_scale={"router": 0.1}),
+        total_steps=9,
+    )
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     assert made["lr_scheduler"]["interval"] == "step"
     seen = []
@@ -49,7 +67,11 @@ def test_the_schedule_multiplies_every_groups_rate(model):
         seen.append({group["name"]: group["lr"] for group in optimizer.param_groups})
         optimizer.step()
         schedule.step()
-    assert seen == [{"router": 0.05, "rest": 0.5}, {"router": 0.1, "rest": 1.0}, {"router": 0.1, "rest": 1.0}]
+    assert seen == [
+        {"router": 0.05, "rest": 0.5},
+        {"router": 0.1, "rest": 1.0},
+        {"router": 0.1, "rest": 1.0},
+    ]
 
 
 def step(**changes) -> torch.Tensor:
@@ -74,7 +96,14 @@ def test_adam_by_hand():
 
 @pytest.mark.parametrize(
     "change",
-    [{"lr": 0.2}, {"betas": (0.5, 0.999)}, {"betas": (0.9, 0.5)}, {"weight_decay": 0.3}, {"warmup_steps": 2}, {"schedule": "cosine"}],
+    [
+        {"lr": 0.2},
+        {"betas": (0.5, 0.999)},
+        {"betas": (0.9, 0.5)},
+        {"weight_decay": 0.3},
+        {"warmup_steps": 2},
+        {"schedule": "cosine"},
+    ],
 )
 def test_every_setting_changes_the_step(change):
     assert not torch.equal(step(**change), step())

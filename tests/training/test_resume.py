@@ -50,24 +50,39 @@ def test_resuming_in_the_middle_of_an_epoch_equals_the_uninterrupted_run(tiny, w
     Path(LAST).rename("uninterrupted.ckpt")
     half = "runs/quickstart/checkpoints/step=3.ckpt"
     progress = read(half)["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    assert progress["is_last_batch"] is False and progress["current"]["ready"] == 1, "the test is of the middle of an epoch"
+    assert progress["is_last_batch"] is False and progress["current"]["ready"] == 1, (
+        "the test is of the middle of an epoch"
+    )
     assert cli.main(["fit", "-c", config, "--ckpt_path", half]) == 0
     assert_same_run("uninterrupted.ckpt", LAST)
     changed = tensors(read(half))
-    assert any(not torch.equal(changed[name], tensor) for name, tensor in tensors(read(LAST)).items())
+    assert any(
+        not torch.equal(changed[name], tensor) for name, tensor in tensors(read(LAST)).items()
+    )
 
 
 def test_resuming_at_the_end_of_an_epoch_and_with_accumulation(tiny):
-    changes = {"trainer.accumulate_grad_batches": 2, "trainer.max_steps": 4, "trainer.limit_val_batches": 0}
-    config = tiny(**changes, **{"data.init_args.micro_batch": 2})  # 5 micro-batches an epoch: an epoch's last one is a step by itself
+    changes = {
+        "trainer.accumulate_grad_batches": 2,
+        "trainer.max_steps": 4,
+        "trainer.limit_val_batches": 0,
+    }
+    config = tiny(
+        **changes, **{"data.init_args.micro_batch": 2}
+    )  # 5 micro-batches an epoch: an epoch's last one is a step by itself
     assert cli.main(["fit", "-c", config]) == 0
     Path(LAST).rename("uninterrupted.ckpt")
-    assert cli.main(["fit", "-c", config, "--ckpt_path", "runs/quickstart/checkpoints/step=3.ckpt"]) == 0
+    assert (
+        cli.main(["fit", "-c", config, "--ckpt_path", "runs/quickstart/checkpoints/step=3.ckpt"])
+        == 0
+    )
     assert_same_run("uninterrupted.ckpt", LAST)
 
 
 def test_last_is_the_last_step_and_can_be_named_last(tiny):
-    """7 is no multiple of every_n_train_steps; validation in between; `--ckpt_path last` finds the file."""
+    """7 is no multiple of every_n_train_steps; validation in between; `--ckpt_path last` finds the
+    file.
+    """
     assert cli.main(["fit", "-c", tiny(**{"trainer.max_steps": 5})]) == 0
     assert read(LAST)["global_step"] == 5
     config = tiny(**{"trainer.max_steps": 7, "model.init_args.optimizer.schedule": "constant"})
@@ -84,19 +99,28 @@ def test_a_new_run_leaves_the_last_checkpoint_of_an_older_one(tiny):
     assert sorted(p.name for p in Path(LAST).parent.glob("last*")) == ["last-v1.ckpt", "last.ckpt"]
     assert Path(LAST).read_bytes() == first != Path(LAST).with_name("last-v1.ckpt").read_bytes()
     assert cli.main(["fit", "-c", config, "--ckpt_path", "last", "--trainer.max_steps", "2"]) == 0
-    assert [read(p)["global_step"] for p in sorted(Path(LAST).parent.glob("last*"))] == [2, 1], (
-        "last is the newest, and goes on in its file"
-    )
+    assert [read(p)["global_step"] for p in sorted(Path(LAST).parent.glob("last*"))] == [
+        2,
+        1,
+    ], "last is the newest, and goes on in its file"
 
 
 def test_ctrl_c_stops_cleanly_and_the_run_goes_on_from_there(tiny, tmp_path):
-    changes = {"trainer.max_steps": 400, "trainer.limit_val_batches": 1, "trainer.val_check_interval": 1000}
+    changes = {
+        "trainer.max_steps": 400,
+        "trainer.limit_val_batches": 1,
+        "trainer.val_check_interval": 1000,
+    }
     config = tiny(**changes, **{"model.init_args.optimizer.schedule": "constant"})
     command = [sys.executable, "-m", "lit_mimdit", "fit", "-c", config]
     with open("output.txt", "wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         limit = time.monotonic() + 300
-        while not Path("runs/quickstart/checkpoints/step=3.ckpt").exists() and process.poll() is None and time.monotonic() < limit:
+        while (
+            not Path("runs/quickstart/checkpoints/step=3.ckpt").exists()
+            and process.poll() is None
+            and time.monotonic() < limit
+        ):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=300) == 0, Path("output.txt").read_text()
@@ -105,8 +129,12 @@ def test_ctrl_c_stops_cleanly_and_the_run_goes_on_from_there(tiny, tmp_path):
     assert re.search(rf"Saved \S*last\.ckpt at step {step};", said) and "Traceback" not in said
     (events,) = Path("runs/quickstart/version_0").glob("events.*")
     tags = EventAccumulator(str(events)).Reload().Tags()["scalars"]
-    assert "train/loss" in tags and "val/psnr_restored" not in tags, "a stopped run validates no more"
-    assert 3 <= step < 400 and sorted(p.name for p in Path(LAST).parent.glob("last*")) == ["last.ckpt"]
+    assert "train/loss" in tags and "val/psnr_restored" not in tags, (
+        "a stopped run validates no more"
+    )
+    assert 3 <= step < 400 and sorted(p.name for p in Path(LAST).parent.glob("last*")) == [
+        "last.ckpt"
+    ]
 
     more = ["--trainer.max_steps", str(step + 3), "--trainer.limit_val_batches", "0"]
     Path(LAST).rename("stopped.ckpt")

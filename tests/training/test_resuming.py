@@ -1,4 +1,8 @@
-"""`resume`: which checkpoint a run goes on from, and which are named and skipped. And what Slurm says about a job."""
+"""`resume`:
+
+which checkpoint a run goes on from, and which are named and skipped. And what Slurm says about a
+job.
+"""
 
 import os
 import signal
@@ -40,7 +44,11 @@ def test_what_the_option_means(tmp_path):
     assert checkpoint_to_resume("auto", [tmp_path]) is None
     assert checkpoint_to_resume("auto", [tmp_path / "not yet"]) is None
     good = checkpoint(tmp_path / "a.ckpt", 1)
-    assert checkpoint_to_resume("auto", [None, tmp_path]) == good == checkpoint_to_resume(str(good), [])
+    assert (
+        checkpoint_to_resume("auto", [None, tmp_path])
+        == good
+        == checkpoint_to_resume(str(good), [])
+    )
     with pytest.raises(ValueError, match="resume is auto, but no ModelCheckpoint"):
         checkpoint_to_resume("auto", [None])
     with pytest.raises(ValueError, match="'automatic' is neither auto, nor never, nor a file"):
@@ -60,7 +68,9 @@ def test_what_the_option_means(tmp_path):
 def test_a_cancelled_job_is_not_requeued(number, state, requeued, tmp_path, monkeypatch):
     """`scontrol` is a script that answers as Slurm does and writes down what it was asked."""
     script = tmp_path / "scontrol"
-    script.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho "JobId=7 JobState={state} Reason=None"\n')
+    script.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho "JobId=7 JobState={state} Reason=None"\n'
+    )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")

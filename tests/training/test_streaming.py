@@ -1,4 +1,7 @@
-"""Training from shards by several processes: every sample once an epoch, `kill -9` leaves no trace, faults are reported once."""
+"""Training from shards by several processes:
+
+every sample once an epoch, `kill -9` leaves no trace, faults are reported once.
+"""
 
 import csv
 import json
@@ -24,36 +27,70 @@ TESTS = Path(__file__).parent
 def starter() -> Iterator[subprocess.Popen]:
     path = os.pathsep.join([str(TESTS), str(TESTS.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen([sys.executable, str(TESTS / "forked_runs.py")], env=environment, **pipes) as process:
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+        "text": True,
+    }
+    with subprocess.Popen(
+        [sys.executable, str(TESTS / "forked_runs.py")], env=environment, **pipes
+    ) as process:
         yield process
         process.kill()  # nothing of it runs any more
 
 
 @pytest.fixture
 def run(starter, tiny, shard_root, tmp_path):
-    """Runs `fit --ckpt_path last` in a folder of the test, one process a rank; the same command goes on where it was killed."""
+    """Runs `fit --ckpt_path last` in a folder of the test, one process a rank; the same command
+    goes on where it was killed.
+    """
 
-    def start(folder: str, ranks: int, workers: int, kill_at: int = -1, **changes) -> list[list[str]]:
+    def start(
+        folder: str, ranks: int, workers: int, kill_at: int = -1, **changes
+    ) -> list[list[str]]:
         (tmp_path / folder).mkdir(exist_ok=True)
         # 10 pairs, 2 steps of 4 an epoch: step 3 ends in the middle of the second epoch
         values = {"train": str(shard_root), "workers": workers, "window": 2, "augment": "dihedral"}
-        changes = {f"data.init_args.{key}": value for key, value in values.items()} | {"trainer.limit_val_batches": 0} | changes
+        changes = (
+            {f"data.init_args.{key}": value for key, value in values.items()}
+            | {"trainer.limit_val_batches": 0}
+            | changes
+        )
         if ranks > 1:
-            changes |= {"trainer.devices": ranks, "trainer.strategy": "ddp_find_unused_parameters_true"}
+            changes |= {
+                "trainer.devices": ranks,
+                "trainer.strategy": "ddp_find_unused_parameters_true",
+            }
         settings = yaml.safe_load(Path(tiny(**changes)).read_text())
-        kept = ("ModelCheckpoint", "EMA", "BrokenSamples")  # pictures and histograms have tests of their own
-        callbacks = [entry for entry in settings["trainer"]["callbacks"] if entry["class_path"].rsplit(".", 1)[-1] in kept]
+        kept = (
+            "ModelCheckpoint",
+            "EMA",
+            "BrokenSamples",
+        )  # pictures and histograms have tests of their own
+        callbacks = [
+            entry
+            for entry in settings["trainer"]["callbacks"]
+            if entry["class_path"].rsplit(".", 1)[-1] in kept
+        ]
         settings["trainer"]["callbacks"] = [{"class_path": "recorder.Recorder"}, *callbacks]
         (tmp_path / folder / "tiny.yaml").write_text(yaml.safe_dump(settings))
         args = ["fit", "-c", "tiny.yaml", "--ckpt_path", "last"]
-        asked = {"folder": str(tmp_path / folder), "args": args, "ranks": ranks, "environment": {"KILL_AT": str(kill_at)}}
+        asked = {
+            "folder": str(tmp_path / folder),
+            "args": args,
+            "ranks": ranks,
+            "environment": {"KILL_AT": str(kill_at)},
+        }
         starter.stdin.write(json.dumps(asked) + "\n")
         starter.stdin.flush()
         statuses = json.loads(starter.stdout.readline())
         said = (tmp_path / folder / "output.txt").read_text()
         assert statuses == [0 if kill_at < 0 else -signal.SIGKILL] * ranks, said[-3000:]
-        return [(tmp_path / folder / f"seen-{rank}.txt").read_text().splitlines() for rank in range(ranks)]
+        return [
+            (tmp_path / folder / f"seen-{rank}.txt").read_text().splitlines()
+            for rank in range(ranks)
+        ]
 
     return start
 
@@ -71,7 +108,9 @@ def steps(lines: list[str]) -> dict[int, str]:
     found: dict[int, str] = {}
     for line in lines:
         number, _, rest = line.partition(" ")
-        assert found.setdefault(int(number), rest) == rest, f"step {number} was done again with something else"
+        assert found.setdefault(int(number), rest) == rest, (
+            f"step {number} was done again with something else"
+        )
     return found
 
 
@@ -81,24 +120,39 @@ def ids(line: str) -> list[str]:
 
 @pytest.mark.parametrize("ranks, kills", [(1, ((2, 2), (0, 3), (2, 4))), (2, ((2, 1), (0, 4)))])
 def test_kill_9_after_any_step_and_the_same_command_again(run, tmp_path, ranks, kills):
-    """One run killed again and again, with 0 and 2 workers: before the first checkpoint, right behind it, later. Ids, crops, turns, noise,
-    parameters and moments are those of the run that nobody killed."""
+    """One run killed again and again, with 0 and 2 workers: before the first checkpoint, right
+    behind it, later. Ids, crops, turns, noise, parameters and moments are those of the run that
+    nobody killed."""
     whole = [steps(rank) for rank in run("whole", ranks, workers=2)]
     assert [sorted(rank) for rank in whole] == [list(range(6))] * ranks
     for epoch in range(3):
-        seen = [name for rank in whole for step in (2 * epoch, 2 * epoch + 1) for name in ids(rank[step])]
-        assert len(seen) == len(set(seen)) == 8, "each sample once an epoch over all ranks and workers"
-    assert len({ids(whole[0][2 * epoch])[0] + ids(whole[0][2 * epoch])[1] for epoch in range(3)}) > 1, "the order differs by epoch"
+        seen = [
+            name
+            for rank in whole
+            for step in (2 * epoch, 2 * epoch + 1)
+            for name in ids(rank[step])
+        ]
+        assert len(seen) == len(set(seen)) == 8, (
+            "each sample once an epoch over all ranks and workers"
+        )
+    assert (
+        len({ids(whole[0][2 * epoch])[0] + ids(whole[0][2 * epoch])[1] for epoch in range(3)}) > 1
+    ), "the order differs by epoch"
     for workers, kill_at in kills:
         interrupted = run("killed", ranks, workers, kill_at)
         assert max(map(int, (line.split()[0] for line in interrupted[0]))) == kill_at
     assert [steps(rank) for rank in run("killed", ranks, workers=2)] == whole
     one, other = tensors(tmp_path / "whole" / LAST), tensors(tmp_path / "killed" / LAST)
-    assert one.keys() == other.keys() and [name for name in one if not torch.equal(one[name], other[name])] == []
+    assert (
+        one.keys() == other.keys()
+        and [name for name in one if not torch.equal(one[name], other[name])] == []
+    )
 
 
 def test_another_number_of_ranks_goes_on_with_the_next_sample(run):
-    """Two ranks with a batch of 2 each, killed in the second epoch; one process with two accumulated batches of 2 ends it."""
+    """Two ranks with a batch of 2 each, killed in the second epoch; one process with two
+    accumulated batches of 2 ends it.
+    """
     two = run("elastic", 2, 0, kill_at=4)
     before = [ids(line.partition(" ")[2]) for rank in two for line in rank if line.startswith("2 ")]
     Path("elastic/seen-0.txt").unlink()
@@ -107,12 +161,24 @@ def test_another_number_of_ranks_goes_on_with_the_next_sample(run):
     after = [ids(line.partition(" ")[2]) for line in one if line.split()[1] == "1"]
     seen = [name for batch in before + after for name in batch]
     assert len(after) >= 2 and len(seen) == len(set(seen)) >= 8, "no sample of the epoch twice"
-    together = [sorted(name for rank in two for line in rank if line.startswith("3 ") for name in ids(line.partition(" ")[2]))]
-    assert not together[0] or sorted(after[0] + after[1]) == together[0], "the batch that was lost is the next one"
+    together = [
+        sorted(
+            name
+            for rank in two
+            for line in rank
+            if line.startswith("3 ")
+            for name in ids(line.partition(" ")[2])
+        )
+    ]
+    assert not together[0] or sorted(after[0] + after[1]) == together[0], (
+        "the batch that was lost is the next one"
+    )
 
 
 def test_what_two_ranks_meet_is_reported_once(run, shard_root, tmp_path):
-    """A damaged pair, which one rank meets in one epoch and perhaps the other in the next; a cache that none of their workers can use."""
+    """A damaged pair, which one rank meets in one epoch and perhaps the other in the next; a cache
+    that none of their workers can use.
+    """
     damaged = Path(shutil.copytree(shard_root, tmp_path / "damaged"))
     source = ShardSource(str(shard_root))
     tar = damaged / source.manifest.shards[1].name
@@ -122,14 +188,32 @@ def test_what_two_ranks_meet_is_reported_once(run, shard_root, tmp_path):
     tar.write_bytes(data)
     (tmp_path / "file").touch()
     broken = source.about(source.indices(1)[0]).id
-    changes = {"train": str(damaged), "cache_dir": str(tmp_path / "file" / "cache"), "max_broken": 0.2}
-    seen = run("faults", 2, 2, **{f"data.init_args.{key}": value for key, value in changes.items()}, **{"trainer.max_steps": 8})
+    changes = {
+        "train": str(damaged),
+        "cache_dir": str(tmp_path / "file" / "cache"),
+        "max_broken": 0.2,
+    }
+    seen = run(
+        "faults",
+        2,
+        2,
+        **{f"data.init_args.{key}": value for key, value in changes.items()},
+        **{"trainer.max_steps": 8},
+    )
     given = [name for rank in seen for line in rank for name in ids(line.partition(" ")[2])]
-    assert len(given) == 8 * 4 and broken not in given, "another takes its place, and no batch is smaller"
-    with open("faults/runs/quickstart/version_0/quarantine.csv", newline="", encoding="utf-8") as file:
+    assert len(given) == 8 * 4 and broken not in given, (
+        "another takes its place, and no batch is smaller"
+    )
+    with open(
+        "faults/runs/quickstart/version_0/quarantine.csv", newline="", encoding="utf-8"
+    ) as file:
         rows = {row["id"]: row["reason"] for row in csv.DictReader(file)}
         file.seek(0)
         assert len(file.readlines()) == 1 + len(rows)
-    assert rows.keys() == {"cache", broken} and "Not a directory" in rows["cache"] and "checksum" in rows[broken]
+    assert (
+        rows.keys() == {"cache", broken}
+        and "Not a directory" in rows["cache"]
+        and "checksum" in rows[broken]
+    )
     said = Path("faults/output.txt").read_text()
     assert said.count(f"not read: {broken}: ") == 1 and said.count("mended: cache: ") == 1

@@ -14,15 +14,31 @@ script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
 
 PAGES = {
-    "histograms&tagFilter=inter_moe_train%2F": ["inter_moe_train/block_00_0_spatial", "inter_moe_train/block_02_3_se"],
-    "histograms&tagFilter=intra_moe_train%2Fblock_00": ["intra_moe_train/block_00_0_spatial_expert_0"],
-    "images&tagFilter=routing_train": ["routing_train/table_6", "routing_train/sub_expert_shares", "routing_train_by_degradation/01Blur"],
-    "custom_scalars": ["1 At a glance", "2 Inter weights by degradation (table 6)", "blur (01Blur)", "Inter weights, mean over blocks"],
+    "histograms&tagFilter=inter_moe_train%2F": [
+        "inter_moe_train/block_00_0_spatial",
+        "inter_moe_train/block_02_3_se",
+    ],
+    "histograms&tagFilter=intra_moe_train%2Fblock_00": [
+        "intra_moe_train/block_00_0_spatial_expert_0"
+    ],
+    "images&tagFilter=routing_train": [
+        "routing_train/table_6",
+        "routing_train/sub_expert_shares",
+        "routing_train_by_degradation/01Blur",
+    ],
+    "custom_scalars": [
+        "1 At a glance",
+        "2 Inter weights by degradation (table 6)",
+        "blur (01Blur)",
+        "Inter weights, mean over blocks",
+    ],
     "hparams": ["optimizer.lr", "branch.intra.experts", "val/psnr_restored"],
 }
 
 
-@pytest.mark.skipif(not script.installed(), reason="no browser here: apt-get install chromium chromium-driver")
+@pytest.mark.skipif(
+    not script.installed(), reason="no browser here: apt-get install chromium chromium-driver"
+)
 def test_a_browser_finds_the_routers(tiny, tmp_path):
     assert cli.main(["fit", "-c", tiny(), "--trainer.max_steps", "4"]) == 0
     with script.serving(Path("runs/quickstart")) as address, script.browser() as driver:
@@ -31,5 +47,8 @@ def test_a_browser_finds_the_routers(tiny, tmp_path):
             missing = [word for word in wanted if word not in text]
             assert not missing, f"{page} lacks {missing}; it shows: {text.split(chr(10))[:150]}"
         script.screenshot(driver, tmp_path / "page.png")
-        assert not any("not-there" in script.look(driver, address, page, ["not-there"], 2.0) for page in ("histograms", "images"))
+        assert not any(
+            "not-there" in script.look(driver, address, page, ["not-there"], 2.0)
+            for page in ("histograms", "images")
+        )
     assert (tmp_path / "page.png").stat().st_size > 5000

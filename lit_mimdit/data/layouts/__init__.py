@@ -1,17 +1,25 @@
 """Paired data sets as they are released: which LQ file belongs to which GT file.
 
-Pairs are made by name, never by position in two sorted lists, and come in natural order. What cannot be paired is not
-dropped in silence: it is listed in `PairList.problems`, and `require_complete` refuses a list that has any.
+Pairs are made by name, never by position in two sorted lists, and come in natural order. What
+cannot be paired is not dropped in silence: it is listed in `PairList.problems`, and
+`require_complete` refuses a list that has any.
 
-| layout     | tree below the root                                                    | degradation     | id                |
-|------------|------------------------------------------------------------------------|-----------------|-------------------|
-| foundir    | 01Blur/{GT,LQ}/0001.png, or a meta file of `GT-path, LQ-path` lines    | 01Blur          | 01Blur/0001       |
-| 4krd       | VID_001/{sharp,blurry}/00001.jpg                                       | Blur            | VID_001/00001     |
-| realrain1k | RealRain-1k-{H,L}/{train,validation or val,test}/{input,target}/1.png  | Rain-H, Rain-L  | Rain-H/test/1     |
-| hazerd     | data/{img,simu}: simu/IMG_8583_50.png made from img/IMG_8583_RGB.jpg   | Haze            | IMG_8583_50       |
-| uhdll      | {training_set,testing_set}/{gt,input}/1_UHD_LL.JPG                     | Lowlight        | test/1_UHD_LL     |
+| layout     | tree below the root                                                    | degradation
+   | id                |
+   |------------|------------------------------------------------------------------------|-----------------|-------------------|
+| foundir    | 01Blur/{GT,LQ}/0001.png, or a meta file of `GT-path, LQ-path` lines    | 01Blur
+   | 01Blur/0001       |
+| 4krd       | VID_001/{sharp,blurry}/00001.jpg                                       | Blur
+   | VID_001/00001     |
+| realrain1k | RealRain-1k-{H,L}/{train,validation or val,test}/{input,target}/1.png  | Rain-H,
+Rain-L  | Rain-H/test/1     |
+| hazerd     | data/{img,simu}: simu/IMG_8583_50.png made from img/IMG_8583_RGB.jpg   | Haze
+   | IMG_8583_50       |
+| uhdll      | {training_set,testing_set}/{gt,input}/1_UHD_LL.JPG                     | Lowlight
+   | test/1_UHD_LL     |
 
-The folders of foundir and 4krd may also lie one level deeper, which then is part of the id: train/01Blur/0001.
+The folders of foundir and 4krd may also lie one level deeper, which then is part of the id:
+train/01Blur/0001.
 """
 
 from collections.abc import Callable
@@ -28,20 +36,46 @@ from lit_mimdit.data.layouts.benchmarks import (
     read_uhdll,
 )
 from lit_mimdit.data.layouts.foundir import read_foundir
-from lit_mimdit.data.layouts.pairs import Pair, PairList, Problem, require_complete, side_folder, with_sides
+from lit_mimdit.data.layouts.pairs import (
+    Pair,
+    PairList,
+    Problem,
+    require_complete,
+    side_folder,
+    with_sides,
+)
 
-__all__ = ["DATASETS", "LAYOUTS", "Pair", "PairList", "Problem", "detect_layout", "read_layout", "require_complete"]
+__all__ = [
+    "DATASETS",
+    "LAYOUTS",
+    "Pair",
+    "PairList",
+    "Problem",
+    "detect_layout",
+    "read_layout",
+    "require_complete",
+]
 
 # name: (reader, the options it has, its folders)
 LAYOUTS: dict[str, tuple[Callable[..., None], tuple[str, ...], str]] = {
     "foundir": (read_foundir, ("meta",), "<NN><Type>/{GT,LQ}/, or a meta file"),
     "4krd": (read_4krd, ("frames",), "<VID_nnn>/{sharp,blurry}/"),
-    "realrain1k": (read_realrain1k, ("split",), "RealRain-1k-{H,L}/{train,validation or val,test}/{input,target}/"),
+    "realrain1k": (
+        read_realrain1k,
+        ("split",),
+        "RealRain-1k-{H,L}/{train,validation or val,test}/{input,target}/",
+    ),
     "hazerd": (read_hazerd, (), "data/{img,simu}/"),
     "uhdll": (read_uhdll, ("split",), "{training_set,testing_set}/{gt,input}/"),
 }
 # name: what papers call the data set
-DATASETS = {"foundir": "FoundIR", "4krd": "4KRD", "realrain1k": "RealRain-1K", "hazerd": "HazeRD", "uhdll": "UHD-LL"}
+DATASETS = {
+    "foundir": "FoundIR",
+    "4krd": "4KRD",
+    "realrain1k": "RealRain-1K",
+    "hazerd": "HazeRD",
+    "uhdll": "UHD-LL",
+}
 
 
 def read_layout(
@@ -55,15 +89,19 @@ def read_layout(
     """Find the pairs of a data set below `root`.
 
     Args:
-        layout: foundir, 4krd, realrain1k, hazerd, uhdll, or auto to recognise it from the folder names
+        layout: foundir, 4krd, realrain1k, hazerd, uhdll, or auto to recognise it from the folder
+            names
         root: folder of the data set as released
-        split: train, val or test, for realrain1k and uhdll only; test if not given, as the paper only evaluates on them
-        meta: for foundir only: file of `GT-path, LQ-path` lines relative to root (the file is looked for as given, then below
-            root); without it the folders are read
-        frames: for 4krd only: file listing the frames to use, `VID_001/00001` a line; without it all frames are used
+        split: train, val or test, for realrain1k and uhdll only; test if not given, as the paper
+            only evaluates on them
+        meta: for foundir only: file of `GT-path, LQ-path` lines relative to root (the file is
+            looked for as given, then below root); without it the folders are read
+        frames: for 4krd only: file listing the frames to use, `VID_001/00001` a line; without it
+            all frames are used
 
     Raises:
-        ValueError: no such folder, unknown layout, an option that the layout has not, or a meta file that cannot be used
+        ValueError: no such folder, unknown layout, an option that the layout has not, or a meta
+        file that cannot be used
     """
     root = Path(root)
     if not root.is_dir():
@@ -73,7 +111,11 @@ def read_layout(
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; choose one of auto, {', '.join(LAYOUTS)}")
     reader, option_names, _ = LAYOUTS[layout]
-    options = {name: value for name, value in {"split": split, "meta": meta, "frames": frames}.items() if value is not None}
+    options = {
+        name: value
+        for name, value in {"split": split, "meta": meta, "frames": frames}.items()
+        if value is not None
+    }
     for name in sorted(options.keys() - set(option_names)):
         has = f"it has {', '.join(option_names)}" if option_names else "it has no options"
         raise ValueError(f"layout {layout} has no option {name!r} (given: {options[name]}); {has}")
@@ -87,7 +129,10 @@ def read_layout(
 
 
 def detect_layout(root: str | Path) -> str:
-    """The layout of a data set, from its folder names. Raises ValueError if none or more than one fits."""
+    """The layout of a data set, from its folder names.
+
+    Raises ValueError if none or more than one fits.
+    """
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder")
@@ -100,7 +145,14 @@ def detect_layout(root: str | Path) -> str:
     }
     names = [name for name, fit in fits.items() if fit]
     if len(names) != 1:
-        what = f"fits the layouts {', '.join(names)}" if names else "has the folders of no known layout"
+        what = (
+            f"fits the layouts {', '.join(names)}"
+            if names
+            else "has the folders of no known layout"
+        )
         expected = "".join(f"\n  {name}: {tree}" for name, (_, _, tree) in LAYOUTS.items())
-        raise ValueError(f"{root}: {what}; name the layout (and for foundir the meta file, if there is one):{expected}")
+        raise ValueError(
+            f"{root}: {what}; name the layout (and for foundir the meta file, if there is"
+            f" one):{expected}"
+        )
     return names[0]

@@ -1,4 +1,8 @@
-"""FoundIR: a tree of `<NN><Type>/{GT,LQ}/` folders (its test set), or any tree with a meta file (its training set)."""
+"""FoundIR:
+
+a tree of `<NN><Type>/{GT,LQ}/` folders (its test set), or any tree with a meta file (its training
+set).
+"""
 
 import os
 import sys
@@ -31,11 +35,16 @@ def _read_meta(found: PairList, meta: Path) -> None:
             continue
         names = [name.strip() for name in line.split(",")]
         if len(names) != 2 or not all(names):
-            raise ValueError(f"{meta}, line {number}: expected 'GT-path, LQ-path', got {line.strip()!r}")
+            raise ValueError(
+                f"{meta}, line {number}: expected 'GT-path, LQ-path', got {line.strip()!r}"
+            )
         gt, lq = (_inside(name, f"{meta}, line {number}") for name in names)
         degradation, pair_id = _degradation_and_id(lq, found.root)
         missing = [name for name in (gt, lq) if not listing.has(name)]
-        found.problems += [Problem("missing", found.root / name, degradation, f"{meta.name}, line {number}") for name in missing]
+        found.problems += [
+            Problem("missing", found.root / name, degradation, f"{meta.name}, line {number}")
+            for name in missing
+        ]
         if pair_id in taken:
             detail = f"{meta.name}, line {number}: {pair_id} is in line {taken[pair_id]} already"
             found.problems.append(Problem("duplicate", found.root / lq, degradation, detail))
@@ -45,7 +54,10 @@ def _read_meta(found: PairList, meta: Path) -> None:
 
 
 def _degradation_and_id(lq: str, root: Path) -> tuple[str, str]:
-    """From the name of an LQ file relative to the root: 01Blur/LQ/0001.png -> 01Blur, 01Blur/0001; Rain/7.png -> Rain, Rain/7."""
+    """From the name of an LQ file relative to the root:
+
+    01Blur/LQ/0001.png -> 01Blur, 01Blur/0001; Rain/7.png -> Rain, Rain/7.
+    """
     *parents, file = lq.split("/")
     if parents and parents[-1].casefold() == "lq":
         parents.pop()
@@ -54,7 +66,10 @@ def _degradation_and_id(lq: str, root: Path) -> tuple[str, str]:
 
 
 def _inside(name: str, where: str) -> str:
-    """A name of a meta file, relative to the root. Refused if it leads out of the root (links that the user made may)."""
+    """A name of a meta file, relative to the root.
+
+    Refused if it leads out of the root (links that the user made may).
+    """
     path = os.path.normpath(name)
     if os.path.isabs(path) or path.split("/", 1)[0] == "..":
         raise ValueError(f"{where}: {name!r} is outside the root; paths must be relative to it")
@@ -62,7 +77,11 @@ def _inside(name: str, where: str) -> str:
 
 
 class _Listing:
-    """Which files exist. Each folder is listed once: a stat of every file of a million pairs takes hours on network disks."""
+    """Which files exist.
+
+    Each folder is listed once: a stat of every file of a million pairs takes hours on network
+    disks.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -72,7 +91,9 @@ class _Listing:
         folder, _, file = name.rpartition("/")
         if folder not in self._names:
             try:
-                self._names[folder] = frozenset(entry.name for entry in os.scandir(self.root / folder) if entry.is_file())
+                self._names[folder] = frozenset(
+                    entry.name for entry in os.scandir(self.root / folder) if entry.is_file()
+                )
             except (FileNotFoundError, NotADirectoryError):
                 self._names[folder] = frozenset()
         return file in self._names[folder]

@@ -1,4 +1,7 @@
-"""The vocabulary of all layouts: a pair, a problem, a list of both; and pairing files of two folders by name."""
+"""The vocabulary of all layouts:
+
+a pair, a problem, a list of both; and pairing files of two folders by name.
+"""
 
 import os
 from dataclasses import dataclass, field
@@ -48,24 +51,35 @@ class PairList:
 
 
 def require_complete(found: PairList) -> list[Pair]:
-    """The pairs of a list without problems. Raises ValueError naming the first 10 problems, or if there are no pairs."""
+    """The pairs of a list without problems.
+
+    Raises ValueError naming the first 10 problems, or if there are no pairs.
+    """
     if found.problems:
         shown = "".join(f"\n  {problem}" for problem in found.problems[:10])
         more = f"\n  ... and {len(found.problems) - 10} more" if len(found.problems) > 10 else ""
         raise ValueError(
-            f"{found.root}: {len(found.problems)} problem(s) in this {found.layout} data set:{shown}{more}\n"
-            f"Complete or remove these files (all are listed by: python -m lit_mimdit data check {found.root})"
+            f"{found.root}: {len(found.problems)} problem(s) in this {found.layout} data"
+            f" set:{shown}{more}\nComplete or remove these files (all are listed by: python -m"
+            f" lit_mimdit data check {found.root})"
         )
     if not found.pairs:
         raise ValueError(f"{found.root}: no pairs of images found in the layout {found.layout}")
     return found.pairs
 
 
-def add_by_stem(found: PairList, degradation: str, gt: Path | None, lq: Path | None, prefix: str, keep: set[str] | None = None) -> None:
+def add_by_stem(
+    found: PairList,
+    degradation: str,
+    gt: Path | None,
+    lq: Path | None,
+    prefix: str,
+    keep: set[str] | None = None,
+) -> None:
     """Pair the files of two folders that have the same name, whatever their extensions.
 
-    The id of a pair is `prefix/stem`; `keep` limits the pairs to these stems. A name that occurs twice in one folder makes no
-    pair, since choosing one of the two would be a guess.
+    The id of a pair is `prefix/stem`; `keep` limits the pairs to these stems. A name that occurs
+    twice in one folder makes no pair, since choosing one of the two would be a guess.
     """
     sharp, degraded = by_stem(gt), by_stem(lq)
     for stem in sorted(sharp.keys() | degraded.keys() if keep is None else keep):
@@ -75,15 +89,28 @@ def add_by_stem(found: PairList, degradation: str, gt: Path | None, lq: Path | N
             continue
         found.problems += _duplicates(clean, degradation) + _duplicates(bad, degradation)
         if not clean:
-            found.problems += [Problem("unpaired LQ", file, degradation, "no GT of this name") for file in bad]
+            found.problems += [
+                Problem("unpaired LQ", file, degradation, "no GT of this name") for file in bad
+            ]
         if not bad:
-            found.problems += [Problem("unpaired GT", file, degradation, "no LQ of this name") for file in clean]
+            found.problems += [
+                Problem("unpaired GT", file, degradation, "no LQ of this name") for file in clean
+            ]
         if not clean and not bad:  # a name of `keep`
-            found.problems.append(Problem("missing", found.root / prefix / stem, degradation, "no such file on either side"))
+            found.problems.append(
+                Problem(
+                    "missing",
+                    found.root / prefix / stem,
+                    degradation,
+                    "no such file on either side",
+                )
+            )
 
 
 def by_stem(folder: Path | None) -> dict[str, list[Path]]:
-    """The image files directly in a folder by their name without extension; hidden files are left out."""
+    """The image files directly in a folder by their name without extension; hidden files are left
+    out.
+    """
     files: dict[str, list[Path]] = {}
     for name in sorted(os.listdir(folder)) if folder else []:
         path = Path(folder, name)
@@ -102,13 +129,19 @@ def unique_by_stem(found: PairList, degradation: str, folder: Path | None) -> di
 
 def _duplicates(files: list[Path], degradation: str) -> list[Problem]:
     names = ", ".join(file.name for file in files)
-    return [Problem("duplicate", file, degradation, f"same name: {names}") for file in files] if len(files) > 1 else []
+    return (
+        [Problem("duplicate", file, degradation, f"same name: {names}") for file in files]
+        if len(files) > 1
+        else []
+    )
 
 
 def with_sides(root: Path, gt: str, lq: str) -> list[tuple[Path, str, Path | None, Path | None]]:
-    """Folders that hold folders `gt` and `lq`, one of them at least, with their names below root and both sides.
+    """Folders that hold folders `gt` and `lq`, one of them at least, with their names below root
+    and both sides.
 
-    They are root itself, or else directly below it, or else one level deeper (train/01Blur, test/01Blur).
+    They are root itself, or else directly below it, or else one level deeper (train/01Blur,
+    test/01Blur).
     """
     below = subfolders(root)
     for folders in ([root], below, [deeper for folder in below for deeper in subfolders(folder)]):
@@ -116,7 +149,17 @@ def with_sides(root: Path, gt: str, lq: str) -> list[tuple[Path, str, Path | Non
         for folder in folders:
             sides = side_folder(folder, gt), side_folder(folder, lq)
             if any(sides):
-                found.append((folder, folder.relative_to(root).as_posix() if folder != root else root.absolute().name, *sides))
+                found.append(
+                    (
+                        folder,
+                        (
+                            folder.relative_to(root).as_posix()
+                            if folder != root
+                            else root.absolute().name
+                        ),
+                        *sides,
+                    )
+                )
         if found:
             return found
     return []
@@ -125,11 +168,17 @@ def with_sides(root: Path, gt: str, lq: str) -> list[tuple[Path, str, Path | Non
 def subfolders(folder: Path) -> list[Path]:
     """Folders directly in a folder, hidden ones left out."""
     with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(
+            Path(entry.path)
+            for entry in entries
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
 
 
 def side_folder(folder: Path, name: str) -> Path | None:
     """The folder `name` directly in `folder`, in any case of letters; the exact spelling wins."""
     if (folder / name).is_dir():
         return folder / name
-    return next((path for path in subfolders(folder) if path.name.casefold() == name.casefold()), None)
+    return next(
+        (path for path in subfolders(folder) if path.name.casefold() == name.casefold()), None
+    )

@@ -13,7 +13,10 @@ _PATIENCE = 600  # seconds that a process waits for another to fetch a shard, be
 
 
 class CacheError(Exception):
-    """The cache cannot give a shard, which may be read where it lies: `id` of what failed ("cache", or the shard), and the reason."""
+    """The cache cannot give a shard, which may be read where it lies:
+
+    `id` of what failed ("cache", or the shard), and the reason.
+    """
 
     def __init__(self, id: str, reason: str) -> None:
         super().__init__(reason)
@@ -32,7 +35,10 @@ class ShardCache:
         self.folder, self.limit = Path(folder), limit
 
     def path(self, shard: Shard, store: Store) -> Path:
-        """The shard's local copy, fetched and checked if it is not there. CacheError, or the store's ImageError."""
+        """The shard's local copy, fetched and checked if it is not there.
+
+        CacheError, or the store's ImageError.
+        """
         # of the content too, so that a data set written anew under the same name is another file
         path = self.folder / f"{shard.sha256[:16]}-{shard.name}"
         try:
@@ -43,7 +49,11 @@ class ShardCache:
         except OSError as error:
             raise self._unusable(error) from error
         if shard.bytes > self.limit:
-            raise CacheError("cache", f"{shard.name} of {shard.bytes} bytes is larger than the cache of {self.limit}: raise data.cache_gb")
+            raise CacheError(
+                "cache",
+                f"{shard.name} of {shard.bytes} bytes is larger than the cache of {self.limit}:"
+                " raise data.cache_gb",
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock(f"{path.name}.lock"):
@@ -54,11 +64,16 @@ class ShardCache:
         return path
 
     def _unusable(self, error: Exception) -> CacheError:
-        return CacheError("cache", f"{self.folder}: the cache cannot be used: {getattr(error, 'strerror', None) or error}")
+        return CacheError(
+            "cache",
+            f"{self.folder}: the cache cannot be used: {getattr(error, 'strerror', None) or error}",
+        )
 
     def _fetch(self, shard: Shard, store: Store, path: Path) -> None:
         for _ in range(2):  # a transfer may go wrong once
-            part = self.folder / f".{path.name}.part"  # one process at a time; what a killed one left is written over
+            part = (
+                self.folder / f".{path.name}.part"
+            )  # one process at a time; what a killed one left is written over
             try:
                 digest = hashlib.sha256()
                 with open(part, "wb") as file:
@@ -72,11 +87,20 @@ class ShardCache:
                     return
             finally:
                 part.unlink(missing_ok=True)
-        raise CacheError(shard.name, f"{store.place}/{shard.name}: its checksum differs from the manifest's; copy it again")
+        raise CacheError(
+            shard.name,
+            f"{store.place}/{shard.name}: its checksum differs from the manifest's; copy it again",
+        )
 
     def _make_room(self, needed: int) -> None:
-        """Remove the least recently used shards until `needed` bytes are free within the limit. (Who reads one still can.)"""
-        held = sorted(((file.stat().st_mtime, file) for file in self.folder.glob("*.tar")), key=lambda item: item[0])
+        """Remove the least recently used shards until `needed` bytes are free within the limit.
+
+        (Who reads one still can.)
+        """
+        held = sorted(
+            ((file.stat().st_mtime, file) for file in self.folder.glob("*.tar")),
+            key=lambda item: item[0],
+        )
         total = sum(file.stat().st_size for _, file in held)
         for _, file in held:
             if total + needed <= self.limit:

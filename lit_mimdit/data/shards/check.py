@@ -1,4 +1,6 @@
-"""Are shards what their manifest says? Checksums, names in the tar files, and every image or latent decoded."""
+"""Are shards what their manifest says? Checksums, names in the tar files, and every image or latent
+decoded.
+"""
 
 import hashlib
 import io
@@ -17,8 +19,12 @@ from lit_mimdit.data.shards.manifest import MANIFEST, PLAN, QUARANTINE
 from lit_mimdit.data.shards.source import ShardSource
 
 
-def check_shards(place: str, decode: bool, workers: int) -> tuple[Findings, list[tuple[str, str]], Callable[[int], tuple[Pixels, Pixels]]]:
-    """What is found of shards, degradation and id of each pair, and a reader of a pair's pixels for the contact sheet (none of latents)."""
+def check_shards(
+    place: str, decode: bool, workers: int
+) -> tuple[Findings, list[tuple[str, str]], Callable[[int], tuple[Pixels, Pixels]]]:
+    """What is found of shards, degradation and id of each pair, and a reader of a pair's pixels for
+    the contact sheet (none of latents).
+    """
     source = ShardSource(place)
     manifest = source.manifest
     found = Findings(f"{place}: {len(manifest.shards)} shards of {manifest.kind}", len(source))
@@ -43,7 +49,10 @@ def check_shards(place: str, decode: bool, workers: int) -> tuple[Findings, list
             pairs.append((about.degradation, size, broken))
         return problems, pairs
 
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(source), unit="pair", desc="checking", dynamic_ncols=True) as bar:
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        tqdm(total=len(source), unit="pair", desc="checking", dynamic_ncols=True) as bar,
+    ):
         for problems, pairs in pool.map(look, range(len(manifest.shards))):
             found.problems += problems
             for degradation, size, broken in pairs:
@@ -58,7 +67,11 @@ def check_shards(place: str, decode: bool, workers: int) -> tuple[Findings, list
     if "://" not in place:
         found.problems += _strangers(Path(place), source)
     found.left_out = [f"{id}: {reason}" for id, reason in manifest.failed]
-    names = [] if source.latents else [(about.degradation, about.id) for about in map(source.about, range(len(source)))]
+    names = (
+        []
+        if source.latents
+        else [(about.degradation, about.id) for about in map(source.about, range(len(source)))]
+    )
 
     def read(index: int) -> tuple[Pixels, Pixels]:
         try:
@@ -71,9 +84,15 @@ def check_shards(place: str, decode: bool, workers: int) -> tuple[Findings, list
 
 def _strangers(folder: Path, source: ShardSource) -> list[str]:
     """Files that the manifest does not know."""
-    known = {name for shard in source.manifest.shards for name in (shard.name, shard.index)} | {MANIFEST, PLAN, QUARANTINE}
+    known = {name for shard in source.manifest.shards for name in (shard.name, shard.index)} | {
+        MANIFEST,
+        PLAN,
+        QUARANTINE,
+    }
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return [f"unknown: {folder / name} is not in the manifest" for name in files if name not in known]
+    return [
+        f"unknown: {folder / name} is not in the manifest" for name in files if name not in known
+    ]
 
 
 def _shard_problems(source: ShardSource, number: int) -> list[str]:
@@ -84,15 +103,23 @@ def _shard_problems(source: ShardSource, number: int) -> list[str]:
     try:
         try:
             with tarfile.open(fileobj=io.BufferedReader(stream), mode="r|") as tar:
-                wrong = [member.name for member in tar if not member.isreg() or _leads_outside(member.name)]
-            problems += [f"refused: {where}: its entry {name!r} is no file inside it" for name in wrong]
+                wrong = [
+                    member.name
+                    for member in tar
+                    if not member.isreg() or _leads_outside(member.name)
+                ]
+            problems += [
+                f"refused: {where}: its entry {name!r} is no file inside it" for name in wrong
+            ]
         except tarfile.TarError as error:
             problems.append(f"corrupt: {where}: no tar file ({error})")
         stream.finish()
     except ImageError as error:
         return [f"unreadable: {error}"]
     if stream.digest.hexdigest() != shard.sha256:
-        problems.append(f"corrupt: {where}: its checksum differs from the manifest's; copy it again")
+        problems.append(
+            f"corrupt: {where}: its checksum differs from the manifest's; copy it again"
+        )
     return problems
 
 

@@ -1,4 +1,7 @@
-"""Many shards, in parallel, by a plan that an interrupted run goes on with: each shard is one job of one process."""
+"""Many shards, in parallel, by a plan that an interrupted run goes on with:
+
+each shard is one job of one process.
+"""
 
 import json
 import multiprocessing
@@ -30,7 +33,8 @@ def start(folder: Path, settings: dict[str, Any], pairs: list[tuple[str, ...]]) 
         different = sorted(key for key in plan.keys() | old.keys() if plan.get(key) != old.get(key))
         if different:
             raise ValueError(
-                f"{folder} holds shards of other settings ({', '.join(different)} differ): give the settings of {path}, or another folder"
+                f"{folder} holds shards of other settings ({', '.join(different)} differ): give the"
+                f" settings of {path}, or another folder"
             )
         for part in folder.glob(".*.part"):
             part.unlink()
@@ -41,9 +45,16 @@ def start(folder: Path, settings: dict[str, Any], pairs: list[tuple[str, ...]]) 
 
 
 def run_jobs(
-    folder: Path, write: Callable[..., None], jobs: dict[int, Any], total: int, workers: int, max_broken: float
+    folder: Path,
+    write: Callable[..., None],
+    jobs: dict[int, Any],
+    total: int,
+    workers: int,
+    max_broken: float,
 ) -> list[tuple[str, str]]:
-    """Write the shards that are missing, in parallel; returns (id, reason) of every pair that was left out."""
+    """Write the shards that are missing, in parallel; returns (id, reason) of every pair that was
+    left out.
+    """
     failed: list[tuple[str, str]] = []
     before = 0
     missing = dict(jobs)
@@ -73,16 +84,25 @@ def _results(
         for number, job in missing.items():
             yield _work(folder, write, number, job), counter.value
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch in a locked state
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a fork would copy the threads of torch in a locked state
     counter = context.Value("q", 0)
-    pool = ProcessPoolExecutor(max(min(workers, len(missing)), 1), context, _start_worker, (counter,))
+    pool = ProcessPoolExecutor(
+        max(min(workers, len(missing)), 1), context, _start_worker, (counter,)
+    )
     try:
-        running: set[Future] = {pool.submit(_work, folder, write, number, job) for number, job in missing.items()}
+        running: set[Future] = {
+            pool.submit(_work, folder, write, number, job) for number, job in missing.items()
+        }
         while running:
             ended, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             yield [pair for future in ended for pair in future.result()], counter.value
     except BrokenProcessPool as error:
-        raise ValueError("a worker process died (killed, or out of memory); the same command goes on, with fewer --workers") from error
+        raise ValueError(
+            "a worker process died (killed, or out of memory); the same command goes on, with fewer"
+            " --workers"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -91,8 +111,9 @@ def _refuse_too_many(failed: list[tuple[str, str]], total: int, max_broken: floa
     if len(failed) > max_broken * total:
         id, reason = failed[0]
         raise ValueError(
-            f"{len(failed)} of {total} pairs cannot be used, more than max_broken {max_broken:g} (such as {id}: {reason}); "
-            f"look with `python -m lit_mimdit data check`, or raise --max_broken"
+            f"{len(failed)} of {total} pairs cannot be used, more than max_broken {max_broken:g}"
+            f" (such as {id}: {reason}); look with `python -m lit_mimdit data check`, or raise"
+            " --max_broken"
         )
 
 
@@ -122,7 +143,14 @@ def _work(folder: Path, write: Callable[..., None], number: int, job: Any) -> li
     return read_done(folder, number)[2]
 
 
-def finish(folder: Path, kind: str, settings: dict[str, Any], names: list[str], count: int, failed: list[tuple[str, str]]) -> None:
+def finish(
+    folder: Path,
+    kind: str,
+    settings: dict[str, Any],
+    names: list[str],
+    count: int,
+    failed: list[tuple[str, str]],
+) -> None:
     """Write the manifest and the list of what was left out, and say what came of it."""
     shards = []
     for number in range(count):

@@ -1,4 +1,7 @@
-"""What is in a folder of shards: manifest.json for all of it, one index a shard. Names and places in them are checked, not trusted."""
+"""What is in a folder of shards:
+
+manifest.json for all of it, one index a shard. Names and places in them are checked, not trusted.
+"""
 
 import hashlib
 import io
@@ -16,9 +19,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 
 
 def checked_name(name: Any, where: str) -> str:
-    """The name of a file directly in the folder of shards; ValueError for anything that could lead out of it."""
+    """The name of a file directly in the folder of shards; ValueError for anything that could lead
+    out of it.
+    """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"{where}: refused the file name {name!r}: it must be a plain name in the same folder")
+        raise ValueError(
+            f"{where}: refused the file name {name!r}: it must be a plain name in the same folder"
+        )
     return name
 
 
@@ -41,7 +48,8 @@ class Shard:
 class Manifest:
     """A whole folder of shards.
 
-    settings: how they were written (tile, overlap, codec, quality; for latents the VAE, variants, precision).
+    settings: how they were written (tile, overlap, codec, quality; for latents the VAE, variants,
+        precision).
     failed: (id, reason) of the pairs that were left out.
     """
 
@@ -69,21 +77,27 @@ class Manifest:
                 raise ValueError(f"kind {found.kind!r}")
             for shard in found.shards:
                 checked_name(shard.name, where), checked_name(shard.index, where)
-                if shard.groups and not 0 <= min(shard.groups) <= max(shard.groups) < len(found.degradations):
+                if shard.groups and not 0 <= min(shard.groups) <= max(shard.groups) < len(
+                    found.degradations
+                ):
                     raise ValueError(f"{shard.name} names a degradation that is not listed")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"{where}: not a manifest of shards ({error}); write them again with `python -m lit_mimdit data shard`"
+                f"{where}: not a manifest of shards ({error}); write them again with `python -m"
+                " lit_mimdit data shard`"
             ) from error
         return found
 
 
 @dataclass
 class Index:
-    """Where everything in one shard lies; P pairs, T tiles, M members a tile (images: LQ and GT; latents: one for each augmentation).
+    """Where everything in one shard lies; P pairs, T tiles, M members a tile (images: LQ and GT;
+    latents: one for each augmentation).
 
-    ids: (P,) str. sizes: (P, 2) height and width of the image, pixels. first: (P + 1,) tiles of pair p are first[p] to first[p + 1].
-    boxes: (T, 4) top, left, height, width. spans: (T, M, 2) offset and length in the tar file, bytes. crc: (T, M) CRC-32 of each member.
+    ids: (P,) str. sizes: (P, 2) height and width of the image, pixels. first: (P + 1,) tiles of
+        pair p are first[p] to first[p + 1].
+    boxes: (T, 4) top, left, height, width. spans: (T, M, 2) offset and length in the tar file,
+        bytes. crc: (T, M) CRC-32 of each member.
     """
 
     ids: np.ndarray
@@ -100,14 +114,22 @@ class Index:
 
     @classmethod
     def parse(cls, data: bytes, shard: Shard, where: str) -> "Index":
-        """ValueError if this is not the index that the manifest means, or one that points outside the shard."""
+        """ValueError if this is not the index that the manifest means, or one that points outside
+        the shard.
+        """
         if sha256(data) != shard.index_sha256:
             raise ValueError(f"{where}: its checksum differs from the manifest's; copy it again")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             index = cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
         tiles = len(index.boxes)
-        whole = len(index.ids) == len(shard) == len(index.sizes) == len(index.first) - 1 and index.first[-1] == tiles == len(index.spans)
-        if not whole or np.any(np.diff(index.first) < 0) or index.spans.shape[:2] != index.crc.shape:
+        whole = len(index.ids) == len(shard) == len(index.sizes) == len(
+            index.first
+        ) - 1 and index.first[-1] == tiles == len(index.spans)
+        if (
+            not whole
+            or np.any(np.diff(index.first) < 0)
+            or index.spans.shape[:2] != index.crc.shape
+        ):
             raise ValueError(f"{where}: its arrays do not fit together; write this shard again")
         if tiles and (index.spans.min() < 0 or index.spans.sum(-1).max() > shard.bytes):
             raise ValueError(f"{where}: refused, it points outside {shard.name}")

@@ -1,4 +1,7 @@
-"""Pairs read from shards by index: only the bytes of one tile, or of the tiles that a region needs."""
+"""Pairs read from shards by index:
+
+only the bytes of one tile, or of the tiles that a region needs.
+"""
 
 import zlib
 from collections import OrderedDict
@@ -20,7 +23,9 @@ from lit_mimdit.data.shards.store import open_store
 from lit_mimdit.data.sources import place_crop
 from lit_mimdit.data.tiles import Box, shared
 
-_INDICES = 256  # of shards that a process keeps in memory, about 10 kB each for 64 pairs of 12 tiles
+_INDICES = (
+    256  # of shards that a process keeps in memory, about 10 kB each for 64 pairs of 12 tiles
+)
 
 
 class ShardedPair(NamedTuple):
@@ -44,13 +49,26 @@ class ShardSource:
         ValueError: no manifest there, or one that cannot be used
     """
 
-    def __init__(self, place: str, cache: ShardCache | None = None, retries: int = 10, sample_latents: bool = False) -> None:
-        self.place, self.cache, self.store, self.sample_latents = place, cache, open_store(place, retries), sample_latents
+    def __init__(
+        self,
+        place: str,
+        cache: ShardCache | None = None,
+        retries: int = 10,
+        sample_latents: bool = False,
+    ) -> None:
+        self.place, self.cache, self.store, self.sample_latents = (
+            place,
+            cache,
+            open_store(place, retries),
+            sample_latents,
+        )
         self.manifest = Manifest.parse(self.store.get(MANIFEST), f"{place}/{MANIFEST}")
         self.latents = self.manifest.kind == "latents"
         self.tile: int | None = self.manifest.settings["tile"]
         self.ends = np.cumsum([len(shard) for shard in self.manifest.shards])
-        self.notes: list[Fault] = []  # what went wrong without costing a sample, since they were last taken
+        self.notes: list[
+            Fault
+        ] = []  # what went wrong without costing a sample, since they were last taken
         self._noted: set[str] = set()
         self._indices: OrderedDict[int, Index] = OrderedDict()
 
@@ -73,24 +91,31 @@ class ShardSource:
         return ShardedPair(id, self.manifest.degradations[shard.groups[row]])
 
     def require(self, crop: int | None, augment: Augment) -> None:
-        """ValueError if crops of this side, or with these augmentations, cannot be had from these shards."""
+        """ValueError if crops of this side, or with these augmentations, cannot be had from these
+        shards.
+        """
         if self.latents:
             stored = self.manifest.settings["augment"]
             if crop != self.tile:
                 raise ValueError(
-                    f"data.crop is {crop}, but the latents in {self.place} are those of tiles of {self.tile} pixels: set data.crop to it"
+                    f"data.crop is {crop}, but the latents in {self.place} are those of tiles of"
+                    f" {self.tile} pixels: set data.crop to it"
                 )
             if augment != stored:
                 raise ValueError(
-                    f"data.augment is {augment}, but {self.place} holds latents of {stored} (mirrored images have other latents): "
-                    f"set data.augment to {stored}, or write them with `python -m lit_mimdit data latents --augment {augment}`"
+                    f"data.augment is {augment}, but {self.place} holds latents of {stored}"
+                    f" (mirrored images have other latents): set data.augment to {stored}, or write"
+                    f" them with `python -m lit_mimdit data latents --augment {augment}`"
                 )
         elif crop is not None and self.tile is not None and crop > self.tile:
             raise ValueError(
-                f"data.crop is {crop}, but {self.place} holds tiles of {self.tile} pixels: lower data.crop, or cut larger tiles"
+                f"data.crop is {crop}, but {self.place} holds tiles of {self.tile} pixels: lower"
+                " data.crop, or cut larger tiles"
             )
 
-    def read(self, index: int, crop: int | None, draw: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self, index: int, crop: int | None, draw: np.random.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """See `Source.read`. A drawn crop lies in one tile, which is drawn first, all alike."""
         number, row = self._locate(index)
         held = self._index(number)
@@ -119,7 +144,14 @@ class ShardSource:
         held = self._index(number)
         tiles = range(int(held.first[row]), int(held.first[row + 1]))
         height, width = map(int, held.sizes[row])
-        return height, width, [(Box(*map(int, held.boxes[tile])), *self._decode(number, held, tile)) for tile in tiles]
+        return (
+            height,
+            width,
+            [
+                (Box(*map(int, held.boxes[tile])), *self._decode(number, held, tile))
+                for tile in tiles
+            ],
+        )
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of a pair, pixels."""
@@ -136,7 +168,9 @@ class ShardSource:
         held = self._index(number)
         for tile in range(int(held.first[row]), int(held.first[row + 1])):
             for data in self._members(number, held, tile, list(range(held.spans.shape[1]))):
-                self._tensors(data, f"pair {held.ids[row]} in {self.manifest.shards[number].name}", tile)
+                self._tensors(
+                    data, f"pair {held.ids[row]} in {self.manifest.shards[number].name}", tile
+                )
 
     def _tensors(self, data: bytes, name: str, tile: int) -> dict[str, Tensor]:
         try:
@@ -144,13 +178,19 @@ class ShardSource:
         except SafetensorError as error:
             raise ImageError(f"{name}: latents of tile {tile} cannot be read ({error})") from error
 
-    def read_latents(self, index: int, draw: np.random.Generator, augment: Augment) -> dict[str, Tensor]:
-        """z_lq and z_gt of one tile, with what `read` and the augmentation after it would draw (training/latents.py wrote them)."""
+    def read_latents(
+        self, index: int, draw: np.random.Generator, augment: Augment
+    ) -> dict[str, Tensor]:
+        """z_lq and z_gt of one tile, with what `read` and the augmentation after it would draw
+        (training/latents.py wrote them).
+        """
         number, row = self._locate(index)
         held = self._index(number)
         name = f"pair {held.ids[row]} in {self.manifest.shards[number].name}"
         tile = self._draw_tile(held, row, draw, name)
-        (data,) = self._members(number, held, tile, [variant(*draw_symmetry(draw, augment), augment)])
+        (data,) = self._members(
+            number, held, tile, [variant(*draw_symmetry(draw, augment), augment)]
+        )
         tensors = self._tensors(data, name, tile)
         return {f"z_{side}": self._latent(tensors, side, draw) for side in ("lq", "gt")}
 
@@ -196,7 +236,9 @@ class ShardSource:
             raise ImageError(f"{name} is smaller than a tile of {self.tile} pixels")
         return first + (int(draw.integers(count)) if count > 1 else 0)
 
-    def _region(self, number: int, held: Index, tiles: range, region: Box) -> tuple[np.ndarray, np.ndarray]:
+    def _region(
+        self, number: int, held: Index, tiles: range, region: Box
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Both images of a region, put together from the tiles that it touches."""
         out: list[np.ndarray | None] = [None, None]
         for tile in tiles:
@@ -210,32 +252,52 @@ class ShardSource:
                 if out[side] is None:
                     out[side] = np.zeros((region.height, region.width, 3), pixels.dtype)
                 top, left = part.top - region.top, part.left - region.left
-                inner = pixels[part.top - box.top :, part.left - box.left :][: part.height, : part.width]
+                inner = pixels[part.top - box.top :, part.left - box.left :][
+                    : part.height, : part.width
+                ]
                 out[side][top : top + part.height, left : left + part.width] = inner
         return out[0], out[1]
 
     def _decode(self, number: int, held: Index, tile: int) -> tuple[np.ndarray, np.ndarray]:
-        images, name = [], f"pair {held.ids[np.searchsorted(held.first, tile, side='right') - 1]} in {self.manifest.shards[number].name}"
+        images, name = (
+            [],
+            (
+                f"pair {held.ids[np.searchsorted(held.first, tile, side='right') - 1]} in"
+                f" {self.manifest.shards[number].name}"
+            ),
+        )
         height, width = map(int, held.boxes[tile][2:])
         for side, data in zip(("LQ", "GT"), self._members(number, held, tile, [0, 1]), strict=True):
             pixels = read_rgb(f"{name}: {side}, tile {tile}", data)
             if pixels.shape[:2] != (height, width):
-                raise ImageError(f"{name}: {side}, tile {tile} is {pixels.shape[1]} x {pixels.shape[0]} pixels, not {width} x {height}")
+                raise ImageError(
+                    f"{name}: {side}, tile {tile} is {pixels.shape[1]} x {pixels.shape[0]} pixels,"
+                    f" not {width} x {height}"
+                )
             images.append(pixels)
         return images[0], images[1]
 
     def _members(self, number: int, held: Index, tile: int, members: list[int]) -> list[bytes]:
         """The bytes of members of a tile, with their checksums checked."""
-        spans, shard = [tuple(span) for span in held.spans[tile][members].tolist()], self.manifest.shards[number]
+        spans, shard = (
+            [tuple(span) for span in held.spans[tile][members].tolist()],
+            self.manifest.shards[number],
+        )
         for cached in (True, False) if self.cache is not None else (False,):
             parts = self._cached(number, spans) if cached else self.store.parts(shard.name, spans)
             if parts is None:
                 continue
-            if all(zlib.crc32(part) == crc for part, crc in zip(parts, held.crc[tile][members].tolist(), strict=True)):
+            if all(
+                zlib.crc32(part) == crc
+                for part, crc in zip(parts, held.crc[tile][members].tolist(), strict=True)
+            ):
                 return parts
             if cached:
                 self.cache.drop(self.cache.folder / f"{shard.sha256[:16]}-{shard.name}")
-        raise ImageError(f"{self.place}/{shard.name}: the checksum of tile {tile} differs from the index's; copy this shard again")
+        raise ImageError(
+            f"{self.place}/{shard.name}: the checksum of tile {tile} differs from the index's; copy"
+            " this shard again"
+        )
 
     def _cached(self, number: int, spans: list[tuple[int, int]]) -> list[bytes] | None:
         """Parts of the local copy of a shard; None, with a note, if the cache cannot give them."""

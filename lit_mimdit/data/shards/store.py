@@ -57,7 +57,9 @@ class FolderStore:
     def _failed(self, name: str, error: OSError) -> ImageError:
         if name in self._files and self._owner == os.getpid():
             os.close(self._files.pop(name))
-        return ImageError(f"{os.path.join(self.place, name)}: cannot be read: {error.strerror or error}")
+        return ImageError(
+            f"{os.path.join(self.place, name)}: cannot be read: {error.strerror or error}"
+        )
 
     def get(self, name: str) -> bytes:
         return b"".join(self.blocks(name))
@@ -83,8 +85,8 @@ class FolderStore:
 class S3Store:
     """Credentials, region and endpoint are boto3's: environment, ~/.aws, or the machine's role.
 
-    botocore repeats requests that fail by network or by server, with growing pauses (about a minute and a half for 10 retries), and what
-    breaks while its answer is read is asked for again here.
+    botocore repeats requests that fail by network or by server, with growing pauses (about a minute
+    and a half for 10 retries), and what breaks while its answer is read is asked for again here.
     """
 
     def __init__(self, place: str, retries: int) -> None:
@@ -105,23 +107,39 @@ class S3Store:
 
             retries = {"total_max_attempts": self.retries + 1, "mode": "standard"}
             config = Config(retries=retries, connect_timeout=10, read_timeout=60)
-            self._client, self._owner = boto3.session.Session().client("s3", config=config), os.getpid()
+            self._client, self._owner = (
+                boto3.session.Session().client("s3", config=config),
+                os.getpid(),
+            )
         return self._client
 
     def _body(self, name: str, **options: str) -> Any:
-        return self._connect().get_object(Bucket=self.bucket, Key=f"{self.folder}/{name}".lstrip("/"), **options)["Body"]
+        return self._connect().get_object(
+            Bucket=self.bucket, Key=f"{self.folder}/{name}".lstrip("/"), **options
+        )["Body"]
 
     def _pieces(self, name: str, start: int, end: int | None, size: int) -> Iterator[bytes]:
-        """Bytes `start` to `end` (None: of the whole file) in pieces; an answer that breaks off is asked for again from where it broke."""
+        """Bytes `start` to `end` (None:
+
+        of the whole file) in pieces; an answer that breaks off is asked for again from where it
+        broke.
+        """
         from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
         from urllib3.exceptions import HTTPError
 
         breaks = 0
         while True:
-            options = {} if start == 0 and end is None else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+            options = (
+                {}
+                if start == 0 and end is None
+                else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+            )
             try:
                 body = self._body(name, **options)
-            except (BotoCoreError, ClientError) as error:  # botocore has asked as often as it was told
+            except (
+                BotoCoreError,
+                ClientError,
+            ) as error:  # botocore has asked as often as it was told
                 raise self._failed(name, error) from error
             try:
                 for piece in body.iter_chunks(size):
@@ -138,14 +156,23 @@ class S3Store:
             breaks += 1
 
     def _failed(self, name: str, error: Exception) -> ImageError:
-        return ImageError(f"{self.place}/{name}: cannot be read: {' '.join(str(error).split())[:200]}")
+        return ImageError(
+            f"{self.place}/{name}: cannot be read: {' '.join(str(error).split())[:200]}"
+        )
 
     def get(self, name: str) -> bytes:
         return b"".join(self.blocks(name))
 
     def parts(self, name: str, spans: list[tuple[int, int]]) -> list[bytes]:
-        start, end = min(offset for offset, _ in spans), max(offset + length for offset, length in spans)
-        data = _whole(b"".join(self._pieces(name, start, end, end - start)), end - start, f"{self.place}/{name}")  # in one request
+        start, end = (
+            min(offset for offset, _ in spans),
+            max(offset + length for offset, length in spans),
+        )
+        data = _whole(
+            b"".join(self._pieces(name, start, end, end - start)),
+            end - start,
+            f"{self.place}/{name}",
+        )  # in one request
         return [data[offset - start : offset - start + length] for offset, length in spans]
 
     def blocks(self, name: str) -> Iterator[bytes]:
@@ -154,5 +181,7 @@ class S3Store:
 
 def _whole(data: bytes, length: int | None, where: str) -> bytes:
     if length is not None and len(data) != length:
-        raise ImageError(f"{where}: truncated: {len(data)} bytes where {length} were expected; copy it again")
+        raise ImageError(
+            f"{where}: truncated: {len(data)} bytes where {length} were expected; copy it again"
+        )
     return data

@@ -1,7 +1,9 @@
-"""`python -m lit_mimdit data shard`: a paired data set as tar files that are read in pieces (WebDataset's layout).
+"""`python -m lit_mimdit data shard`: a paired data set as tar files that are read in pieces
+(WebDataset's layout).
 
-Each shard is written by one process under a hidden name and renamed when it is whole; its index follows, and the manifest comes last. So a
-run that was killed, at whatever moment, goes on with the shards that are missing.
+Each shard is written by one process under a hidden name and renamed when it is whole; its index
+follows, and the manifest comes last. So a run that was killed, at whatever moment, goes on with the
+shards that are missing.
 """
 
 import os
@@ -50,11 +52,13 @@ def shard(
     max_broken: float = 0.01,
     seed: int = 0,
 ) -> None:
-    """Write a paired data set as shards: tar files with a manifest, for training from a network disk or S3.
+    """Write a paired data set as shards: tar files with a manifest, for training from a network
+    disk or S3.
 
-    The pairs are mixed first, so that every shard holds all degradations. The same command goes on where it was stopped or killed. Pairs
-    that cannot be read, or whose images differ in size, are left out and listed in quarantine.csv. To train from the shards, name their
-    folder as data.init_args.train.
+    The pairs are mixed first, so that every shard holds all degradations. The same command goes on
+    where it was stopped or killed. Pairs that cannot be read, or whose images differ in size, are
+    left out and listed in quarantine.csv. To train from the shards, name their folder as
+    data.init_args.train.
 
     Args:
         source: folder of the data set
@@ -63,10 +67,12 @@ def shard(
         meta: foundir only: file of `GT-path, LQ-path` lines relative to source
         split: realrain1k and uhdll only: train, val or test (test if not given)
         frames: 4krd only: file naming the frames to use, `VID_001/00001` a line
-        tile: cut images into tiles of this side, pixels, so that a training step decodes one tile a pair and not whole images; at least
-            the training crop, best equal to it; null keeps images whole
+        tile: cut images into tiles of this side, pixels, so that a training step decodes one tile a
+            pair and not whole images; at least the training crop, best equal to it; null keeps
+            images whole
         overlap: pixels that neighbouring tiles share, at least
-        codec: webp and png are lossless, unless webp has a quality; jpeg needs a quality; copy keeps the bytes of the files as they are
+        codec: webp and png are lossless, unless webp has a quality; jpeg needs a quality; copy
+            keeps the bytes of the files as they are
         quality: 1 to 100, for lossy webp and jpeg; null for lossless
         shard_pairs: pairs a shard; 100 MB to 1 GB a shard suit network disks and S3
         workers: processes that decode and encode
@@ -85,14 +91,26 @@ def shard(
     pairs = require_complete(read_layout(layout, source, split=split, meta=meta, frames=frames))
     pairs = [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))]
     settings = Settings(tile, overlap, codec, quality, shard_pairs, seed)
-    start(destination, asdict(settings), [(pair.id, *(os.path.relpath(path, source) for path in (pair.lq, pair.gt))) for pair in pairs])
+    start(
+        destination,
+        asdict(settings),
+        [
+            (pair.id, *(os.path.relpath(path, source) for path in (pair.lq, pair.gt)))
+            for pair in pairs
+        ],
+    )
     names = sorted({pair.degradation for pair in pairs})
-    jobs = {number: (pairs[begin : begin + shard_pairs], settings) for number, begin in enumerate(range(0, len(pairs), shard_pairs))}
+    jobs = {
+        number: (pairs[begin : begin + shard_pairs], settings)
+        for number, begin in enumerate(range(0, len(pairs), shard_pairs))
+    }
     failed = run_jobs(destination, write_pairs, jobs, len(pairs), workers, max_broken)
     finish(destination, "images", asdict(settings), names, len(jobs), failed)
 
 
-def write_pairs(folder: Path, number: int, job: tuple[list[Pair], Settings], count: Callable[[], None]) -> None:
+def write_pairs(
+    folder: Path, number: int, job: tuple[list[Pair], Settings], count: Callable[[], None]
+) -> None:
     """Shard `number`, out of image files."""
     pairs, settings = job
     with ShardWriter(folder, number) as writer:
@@ -110,13 +128,18 @@ def _cut(pair: Pair, settings: Settings) -> tuple[int, int, list[tuple[Box, list
     require_same_size(lq, gt, pair)
     height, width = lq.shape[:2]
     if settings.codec == "copy":
-        members = [(f"{side}.{image_info(path).format.lower()}", path.read_bytes()) for side, path in (("lq", pair.lq), ("gt", pair.gt))]
+        members = [
+            (f"{side}.{image_info(path).format.lower()}", path.read_bytes())
+            for side, path in (("lq", pair.lq), ("gt", pair.gt))
+        ]
         return height, width, [(Box(0, 0, height, width), members)]
     tiles = []
     for box in boxes(height, width, settings.tile, settings.overlap):
         members = []
         for side, pixels in (("lq", lq), ("gt", gt)):
-            part = np.ascontiguousarray(pixels[box.top : box.top + box.height, box.left : box.left + box.width])
+            part = np.ascontiguousarray(
+                pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+            )
             extension, data = encode(part, settings.codec, settings.quality)
             members.append((f"{side}.{extension}", data))
         tiles.append((box, members))

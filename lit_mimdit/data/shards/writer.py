@@ -21,11 +21,15 @@ Member = tuple[str, bytes]  # extension and content
 
 
 class ShardWriter:
-    """A tar file and its index, which appear together and whole when the block ends; and what could not be put into it."""
+    """A tar file and its index, which appear together and whole when the block ends; and what could
+    not be put into it.
+    """
 
     def __init__(self, folder: Path, number: int) -> None:
         self.tar, self.index = (folder / f"shard-{number:06d}{end}" for end in (".tar", ".npz"))
-        self.part = folder / f".{self.tar.name}.{secrets.token_hex(4)}.part"  # its own: an orphan of a killed run may be writing still
+        self.part = (
+            folder / f".{self.tar.name}.{secrets.token_hex(4)}.part"
+        )  # its own: an orphan of a killed run may be writing still
         self.ids: list[str] = []
         self.sizes: list[tuple[int, int]] = []
         self.groups: list[str] = []
@@ -38,11 +42,17 @@ class ShardWriter:
         from webdataset import TarWriter
 
         self._file = open(self.part, "wb")
-        self._writer = TarWriter(self._file, mtime=0)  # no clock: the same pairs make the same bytes
+        self._writer = TarWriter(
+            self._file, mtime=0
+        )  # no clock: the same pairs make the same bytes
         return self
 
-    def add(self, pair: Any, height: int, width: int, tiles: Iterable[tuple[Box, list[Member]]]) -> None:
-        """A pair with the members of each of its tiles; keys of members sort as they are given, their names begin with `lq`, `gt`, ..."""
+    def add(
+        self, pair: Any, height: int, width: int, tiles: Iterable[tuple[Box, list[Member]]]
+    ) -> None:
+        """A pair with the members of each of its tiles; keys of members sort as they are given,
+        their names begin with `lq`, `gt`, ...
+        """
         about = {"id": pair.id, "degradation": pair.degradation, "size": [height, width]}
         for box, members in tiles:
             key = f"{len(self.ids):06d}/{len(self.boxes) - self.first[-1]:04d}"
@@ -66,8 +76,12 @@ class ShardWriter:
         with tarfile.open(self.part) as tar:
             places = {member.name: (member.offset_data, member.size) for member in tar}
         rows, members = len(self._keys), len(self._keys[0]) if self._keys else 0
-        spans = np.array([[places[name] for name in row] for row in self._keys], np.int64).reshape(rows, members, 2)
-        crc = np.array([[self._crc[name] for name in row] for row in self._keys], np.uint32).reshape(rows, members)
+        spans = np.array([[places[name] for name in row] for row in self._keys], np.int64).reshape(
+            rows, members, 2
+        )
+        crc = np.array(
+            [[self._crc[name] for name in row] for row in self._keys], np.uint32
+        ).reshape(rows, members)
         index = Index(
             np.array(self.ids, dtype=str), np.array(self.sizes, np.int32).reshape(-1, 2), np.array(self.first, np.int32),
             np.array(self.boxes, np.int32).reshape(-1, 4), spans, crc,
@@ -81,7 +95,10 @@ class ShardWriter:
         write_bytes(self.index, index)
         entry = Shard(self.tar.name, size, digest.hexdigest(), self.index.name, sha256(index), [])
         # last: a shard counts as written when this is there
-        write_bytes(done_file(self.tar.parent, self.tar.stem), json.dumps([asdict(entry), self.groups, self.failed]).encode())
+        write_bytes(
+            done_file(self.tar.parent, self.tar.stem),
+            json.dumps([asdict(entry), self.groups, self.failed]).encode(),
+        )
 
 
 def done_file(folder: Path, stem: str) -> Path:
@@ -95,5 +112,8 @@ def read_done(folder: Path, number: int) -> tuple[Shard, list[str], list[tuple[s
         return None
     entry, groups, failed = json.loads(path.read_text(encoding="utf-8"))
     found = Shard(**entry)
-    whole = all((folder / name).is_file() for name in (found.name, found.index)) and (folder / found.name).stat().st_size == found.bytes
+    whole = (
+        all((folder / name).is_file() for name in (found.name, found.index))
+        and (folder / found.name).stat().st_size == found.bytes
+    )
     return (found, groups, [tuple(item) for item in failed]) if whole else None

@@ -1,4 +1,6 @@
-"""Everything a run shows, guards and writes; each callback is one file and knows nothing of the others."""
+"""Everything a run shows, guards and writes; each callback is one file and knows nothing of the
+others.
+"""
 
 from lit_mimdit.training.callbacks.finite import FiniteGuard
 from lit_mimdit.training.callbacks.hyperparameters import Hyperparameters

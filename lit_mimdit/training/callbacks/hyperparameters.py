@@ -19,12 +19,17 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Value]:
         if isinstance(value, dict):
             found |= flatten(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
+            found[f"{prefix}{key}"] = (
+                value if isinstance(value, (bool, int, float, str)) else str(value)
+            )
     return found
 
 
 def settings_of(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Value]:
-    """Everything a comparison of runs may turn on: settings of model, data and trainer that have plain values."""
+    """Everything a comparison of runs may turn on:
+
+    settings of model, data and trainer that have plain values.
+    """
     parts = {
         "branch": pl_module.branch_config,
         "optimizer": pl_module.optimizer_config,
@@ -32,10 +37,14 @@ def settings_of(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, V
         "sampling": pl_module.sampling,
         "balance": pl_module.balance,
     }
-    values: dict[str, Any] = {name: asdict(part) for name, part in parts.items() if is_dataclass(part)}
+    values: dict[str, Any] = {
+        name: asdict(part) for name, part in parts.items() if is_dataclass(part)
+    }
     values["backbone"], values["init"] = pl_module.backbone_name, pl_module.init
     data = vars(trainer.datamodule) if trainer.datamodule is not None else {}
-    values["data"] = {key: str(data[key]) if key == "root" else data[key] for key in DATA if key in data}
+    values["data"] = {
+        key: str(data[key]) if key == "root" else data[key] for key in DATA if key in data
+    }
     values["trainer"] = {
         "max_steps": trainer.max_steps,
         "precision": trainer.precision,
@@ -50,11 +59,16 @@ DATA = ("root", "photos", "types", "batch_size", "crop", "augment", "eval_crop",
 
 
 class Hyperparameters(L.Callback):
-    """Writes the run's settings at its start and its last metrics at its end: training loss, and the scores of validation or test."""
+    """Writes the run's settings at its start and its last metrics at its end:
+
+    training loss, and the scores of validation or test.
+    """
 
     def _start(self, trainer: L.Trainer, pl_module: L.LightningModule, metrics: list[str]) -> None:
         writer = writer_of(trainer)
-        if writer is not None:  # the page reads the metrics' own curves: a run that still goes on, or was killed, has them too
+        if (
+            writer is not None
+        ):  # the page reads the metrics' own curves: a run that still goes on, or was killed, has them too
             self._summaries = hparams(settings_of(trainer, pl_module), dict.fromkeys(metrics, 0.0))
             for summary in self._summaries[:2]:
                 writer.file_writer.add_summary(summary)
@@ -70,13 +84,17 @@ class Hyperparameters(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         pixel = [key for key in pl_module.metrics if METRICS[key].backend == "pixel"] or ["psnr"]
-        self._start(trainer, pl_module, ["train/loss", "val/psnr_degraded", *self._scores("val", pixel)])
+        self._start(
+            trainer, pl_module, ["train/loss", "val/psnr_degraded", *self._scores("val", pixel)]
+        )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._end(trainer)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start(trainer, pl_module, ["test/psnr_degraded", *self._scores("test", pl_module.metrics)])
+        self._start(
+            trainer, pl_module, ["test/psnr_degraded", *self._scores("test", pl_module.metrics)]
+        )
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._end(trainer)

@@ -9,9 +9,14 @@ from torch import Tensor
 
 
 def mean_by_bin(values: Tensor, t: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Sum of `values` (B,) and number of samples in each of `bins` equal bins of t in [0, 1], both (bins,)."""
+    """Sum of `values` (B,) and number of samples in each of `bins` equal bins of t in [0, 1], both
+    (bins,).
+    """
     index = (t * bins).long().clamp(max=bins - 1)
-    return torch.zeros(bins).index_add_(0, index, values), torch.bincount(index, minlength=bins).float()
+    return (
+        torch.zeros(bins).index_add_(0, index, values),
+        torch.bincount(index, minlength=bins).float(),
+    )
 
 
 class LossByTime(L.Callback):
@@ -24,7 +29,10 @@ class LossByTime(L.Callback):
 
     def __init__(self, bins: int = 10, every_n_steps: int = 50) -> None:
         if bins < 1 or every_n_steps < 1:
-            raise ValueError(f"LossByTime: bins is {bins} and every_n_steps {every_n_steps}; both must be at least 1")
+            raise ValueError(
+                f"LossByTime: bins is {bins} and every_n_steps {every_n_steps}; both must be at"
+                " least 1"
+            )
         self.bins, self.every_n_steps = bins, every_n_steps
         self.total, self.count = torch.zeros(bins), torch.zeros(bins)
         self._logged = 0
@@ -32,14 +40,28 @@ class LossByTime(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._logged = trainer.global_step
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        total, count = mean_by_bin(outputs["per_sample"].float().cpu(), outputs["t"].float().cpu(), self.bins)
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        total, count = mean_by_bin(
+            outputs["per_sample"].float().cpu(), outputs["t"].float().cpu(), self.bins
+        )
         self.total, self.count = self.total + total, self.count + count
-        due = trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._logged  # once a step when accumulating
+        due = (
+            trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._logged
+        )  # once a step when accumulating
         if due and trainer.logger is not None:
             self._logged = trainer.global_step
             means = self.total / self.count
             edges = [f"{b / self.bins:.{len(str(self.bins - 1))}f}" for b in range(self.bins + 1)]
             names = [f"train/loss_t{low}-{high}" for low, high in pairwise(edges)]
-            trainer.logger.log_metrics({n: m for n, m, c in zip(names, means.tolist(), self.count.tolist()) if c}, step=trainer.global_step)
+            trainer.logger.log_metrics(
+                {n: m for n, m, c in zip(names, means.tolist(), self.count.tolist()) if c},
+                step=trainer.global_step,
+            )
             self.total, self.count = torch.zeros(self.bins), torch.zeros(self.bins)

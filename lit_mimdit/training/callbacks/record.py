@@ -28,17 +28,24 @@ def difference() -> str:
         return ""
     git = ["git", "-C", str(Path(lit_mimdit.__file__).parents[1])]
     parts = [
-        subprocess.run([*git, *args], capture_output=True, text=True, timeout=60, errors="replace").stdout
+        subprocess.run(
+            [*git, *args], capture_output=True, text=True, timeout=60, errors="replace"
+        ).stdout
         for args in (["diff", "HEAD"], ["ls-files", "--others", "--exclude-standard"])
     ]
-    return parts[0] + "".join(f"new file, not in the repository: {name}\n" for name in parts[1].splitlines())
+    return parts[0] + "".join(
+        f"new file, not in the repository: {name}\n" for name in parts[1].splitlines()
+    )
 
 
 class RunRecord(L.Callback):
-    """Writes run.json and run.diff beside the effective configuration (config.yaml): command, job id, nodes, processes, strategy, the
-    checkpoint it goes on from, git commit and what differs from it, versions of all packages."""
+    """Writes run.json and run.diff beside the effective configuration (config.yaml): command, job
+    id, nodes, processes, strategy, the checkpoint it goes on from, git commit and what differs from
+    it, versions of all packages."""
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # in setup nothing is resumed from yet
+    def on_fit_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> None:  # in setup nothing is resumed from yet
         log_dir = trainer.log_dir  # on every process: it is a broadcast
         hosts: list[Any] = [None] * trainer.world_size
         if trainer.world_size > 1:
@@ -50,16 +57,28 @@ class RunRecord(L.Callback):
         values = {
             "command": sys.argv,
             "job": job_id(),
-            "restarts": int(os.environ.get("SLURM_RESTART_COUNT") or os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0),
+            "restarts": int(
+                os.environ.get("SLURM_RESTART_COUNT")
+                or os.environ.get("TORCHELASTIC_RESTART_COUNT")
+                or 0
+            ),
             "nodes": list(dict.fromkeys(hosts)),
             "processes": trainer.world_size,
             "strategy": type(trainer.strategy).__name__,
             "precision": str(trainer.precision),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine(),
+            "device": (
+                torch.cuda.get_device_name()
+                if torch.cuda.is_available()
+                else platform.processor() or platform.machine()
+            ),
             "resumed_from": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
             "commit": commit(),
             "python": platform.python_version(),
-            "packages": dict(sorted((d.metadata["Name"], d.version) for d in distributions() if d.metadata["Name"])),
+            "packages": dict(
+                sorted(
+                    (d.metadata["Name"], d.version) for d in distributions() if d.metadata["Name"]
+                )
+            ),
         }
         folder = Path(log_dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""Routing as pictures in TensorBoard: heat maps by degradation, table 6 beside the published one, the use of the sub-experts."""
+"""Routing as pictures in TensorBoard:
+
+heat maps by degradation, table 6 beside the published one, the use of the sub-experts.
+"""
 
 import lightning as L
 import numpy as np
@@ -11,42 +14,72 @@ from lit_mimdit.training.callbacks.window import RoutingCallback
 
 
 def tables_of(tallies: dict[str, Tally], groups: list[str]) -> dict[str, np.ndarray]:
-    """Table 6 of a run (5, G), NaN for a degradation that no image had; the published one first if the groups are the paper's."""
+    """Table 6 of a run (5, G), NaN for a degradation that no image had; the published one first if
+    the groups are the paper's.
+    """
     empty = np.full(len(groups), np.nan)
-    own = np.stack([tallies[folder].mean_inter.mean(0) if folder in tallies else empty for folder in TYPES.values()])
+    own = np.stack(
+        [
+            tallies[folder].mean_inter.mean(0) if folder in tallies else empty
+            for folder in TYPES.values()
+        ]
+    )
     return ({"published": read_table6()} if groups == GROUPS else {}) | {"this run": own}
 
 
 class RoutingPictures(RoutingCallback):
-    """Pictures of the images since the last look, or of a validation or test (val, test instead of train):
+    """Pictures of the images since the last look, or of a validation or test (val, test instead of
+    train):
 
-    routing_train/table_6: mean Inter weights of the five degradations of the paper's table 6 (none without an image of them), beside the
-    published ones. routing_train/sub_expert_shares: share of the images that each sub-expert worked on.
-    routing_train_by_degradation/01Blur, ...: mean Inter weights, block by group.
+    routing_train/table_6: mean Inter weights of the five degradations of the paper's table 6 (none
+    without an image of them), beside the published ones. routing_train/sub_expert_shares: share of
+    the images that each sub-expert worked on. routing_train_by_degradation/01Blur, ...: mean Inter
+    weights, block by group.
 
     Args:
-        every_n_steps: training steps between two pictures; drawing takes as long as a few steps of a small model.
+        every_n_steps: training steps between two pictures; drawing takes as long as a few steps of
+            a small model.
         dead_below: sub-experts with a smaller share are crossed out.
     """
 
     def __init__(self, every_n_steps: int = 500, dead_below: float = 0.01) -> None:
         super().__init__(every_n_steps)
         if not 0 < dead_below < 1:
-            raise ValueError(f"RoutingPictures: dead_below is {dead_below}; it is a share between 0 and 1")
+            raise ValueError(
+                f"RoutingPictures: dead_below is {dead_below}; it is a share between 0 and 1"
+            )
         self.dead_below = dead_below
 
-    def show(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str, tallies: dict[str, Tally]) -> None:
-        writer, step, groups = writer_of(trainer), trainer.global_step, list(pl_module.branch_config.groups)
+    def show(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        stage: str,
+        tallies: dict[str, Tally],
+    ) -> None:
+        writer, step, groups = (
+            writer_of(trainer),
+            trainer.global_step,
+            list(pl_module.branch_config.groups),
+        )
         if writer is None:
             return
         whole = total(list(tallies.values()))
         about = f"{stage}, step {step}"
-        pictures = {f"routing_{stage}/sub_expert_shares": share_map(whole.shares, groups, self._title(about, whole), self.dead_below)}
+        pictures = {
+            f"routing_{stage}/sub_expert_shares": share_map(
+                whole.shares, groups, self._title(about, whole), self.dead_below
+            )
+        }
         tables = tables_of(tallies, groups)
         if not np.isnan(tables["this run"]).all():
-            pictures[f"routing_{stage}/table_6"] = table_picture(tables, list(TYPES), groups, f"Table 6: {about}")
+            pictures[f"routing_{stage}/table_6"] = table_picture(
+                tables, list(TYPES), groups, f"Table 6: {about}"
+            )
         for name, tally in tallies.items():
-            pictures[f"routing_{stage}_by_degradation/{name}"] = heat_map(tally.mean_inter, groups, self._title(f"{name}, {about}", tally))
+            pictures[f"routing_{stage}_by_degradation/{name}"] = heat_map(
+                tally.mean_inter, groups, self._title(f"{name}, {about}", tally)
+            )
         for tag, figure in pictures.items():
             writer.add_image(tag, pixels(figure), step, dataformats="HWC")
 

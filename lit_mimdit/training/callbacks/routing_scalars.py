@@ -1,4 +1,6 @@
-"""Routing as curves in TensorBoard, on one page, with a warning where experts die or routers collapse."""
+"""Routing as curves in TensorBoard, on one page, with a warning where experts die or routers
+collapse.
+"""
 
 import re
 from dataclasses import replace
@@ -26,25 +28,36 @@ def scalars_of(tallies: dict[str, Tally], groups: list[str], k: int) -> dict[str
     for (block, group), value in np.ndenumerate(inter):
         found[f"inter_weight/block_{block:02d}_{groups[group]}"] = value
     for name, tally in tallies.items():
-        found |= {f"inter_weight_by_degradation/{name}_{groups[g]}": value for g, value in enumerate(tally.mean_inter.mean(0))}
+        found |= {
+            f"inter_weight_by_degradation/{name}_{groups[g]}": value
+            for g, value in enumerate(tally.mean_inter.mean(0))
+        }
     for (block, group, expert), value in np.ndenumerate(shares):
         found[f"sub_expert_share/block_{block:02d}_{groups[group]}_expert_{expert}"] = value
     for block in range(blocks):
         if count > 1:
-            found[f"router_entropy/block_{block:02d}_inter"] = whole.inter_entropy[block] / whole.images / np.log(count)
+            found[f"router_entropy/block_{block:02d}_inter"] = (
+                whole.inter_entropy[block] / whole.images / np.log(count)
+            )
         found[f"effective_experts/block_{block:02d}_inter"] = health.inter_effective[block]
         for group in range(count):
             place = f"block_{block:02d}_intra_{groups[group]}"
             if experts > 1:
-                found[f"router_entropy/{place}"] = whole.gate_entropy[block, group] / whole.images / np.log(experts)
+                found[f"router_entropy/{place}"] = (
+                    whole.gate_entropy[block, group] / whole.images / np.log(experts)
+                )
             found[f"effective_experts/{place}"] = health.intra_effective[block, group]
     return {name: float(value) for name, value in found.items()}
 
 
 def layout_of(names: list[str], stage: str, blocks: int) -> Layout:
-    """One page of TensorBoard's Custom Scalars that tells the story from top to bottom; tags are regular expressions."""
+    """One page of TensorBoard's Custom Scalars that tells the story from top to bottom; tags are
+    regular expressions.
+    """
     columns = {folder: f"{name} ({folder})" for name, folder in TYPES.items()}
-    ordered = [name for name in TYPES.values() if name in names] + [name for name in names if name not in columns]
+    ordered = [name for name in TYPES.values() if name in names] + [
+        name for name in names if name not in columns
+    ]
 
     def lines(*tags: str) -> list:
         return ["Multiline", [f"{tag}$" for tag in tags]]
@@ -57,13 +70,24 @@ def layout_of(names: list[str], stage: str, blocks: int) -> Layout:
             "dead sub-experts, collapsed routers": lines(f"router_health_{stage}/.*"),
         },
         "2 Inter weights by degradation (table 6)": {
-            columns.get(name, name): lines(rf"inter_weight_by_degradation_{stage}/{re.escape(name)}_\d+_[a-z]+") for name in ordered
+            columns.get(name, name): lines(
+                rf"inter_weight_by_degradation_{stage}/{re.escape(name)}_\d+_[a-z]+"
+            )
+            for name in ordered
         },
-        "3 Inter weights by block": {f"block {b}": lines(f"inter_weight_{stage}/block_{b:02d}_.*") for b in range(blocks)},
-        "4 Share of images of each sub-expert": {f"block {b}": lines(f"sub_expert_share_{stage}/block_{b:02d}_.*") for b in range(blocks)},
+        "3 Inter weights by block": {
+            f"block {b}": lines(f"inter_weight_{stage}/block_{b:02d}_.*") for b in range(blocks)
+        },
+        "4 Share of images of each sub-expert": {
+            f"block {b}": lines(f"sub_expert_share_{stage}/block_{b:02d}_.*") for b in range(blocks)
+        },
         "5 Entropy and effective experts": {
-            "entropy of the Inter routers, 1 = undecided": lines(f"router_entropy_{stage}/.*_inter"),
-            "entropy of the Intra routers, 1 = undecided": lines(f"router_entropy_{stage}/.*_intra_.*"),
+            "entropy of the Inter routers, 1 = undecided": lines(
+                f"router_entropy_{stage}/.*_inter"
+            ),
+            "entropy of the Intra routers, 1 = undecided": lines(
+                f"router_entropy_{stage}/.*_intra_.*"
+            ),
             "effective groups": lines(f"effective_experts_{stage}/.*_inter"),
             "effective sub-experts": lines(f"effective_experts_{stage}/.*_intra_.*"),
         },
@@ -72,41 +96,64 @@ def layout_of(names: list[str], stage: str, blocks: int) -> Layout:
 
 
 class RoutingScalars(RoutingCallback):
-    """Curves, each over the images since the last look, or of a validation or test (val, test instead of train):
+    """Curves, each over the images since the last look, or of a validation or test (val, test
+    instead of train):
 
-    inter_weight_train: mean Inter weights by block, and over all blocks. inter_weight_by_degradation_train: over all blocks.
-    sub_expert_share_train: share of the images that each sub-expert worked on. router_entropy_train: mean entropy of one image's weights
-    over its largest possible value; 1 is undecided. effective_experts_train: how many groups or sub-experts the choices amount to.
-    router_health_train: numbers of dead sub-experts and collapsed routers, which are also warned of, once.
-    The Custom Scalars page shows those of training in reading order.
+    inter_weight_train: mean Inter weights by block, and over all blocks.
+        inter_weight_by_degradation_train: over all blocks.
+    sub_expert_share_train: share of the images that each sub-expert worked on.
+        router_entropy_train: mean entropy of one image's weights
+    over its largest possible value; 1 is undecided. effective_experts_train: how many groups or
+    sub-experts the choices amount to. router_health_train: numbers of dead sub-experts and
+    collapsed routers, which are also warned of, once. The Custom Scalars page shows those of
+    training in reading order.
 
     Args:
         every_n_steps: training steps between two points.
-        dead_below: a sub-expert that a smaller share of the images chose is dead (judged from 1 / dead_below images on).
-        collapse_below: a router has collapsed if its effective number of experts, from the fewest it can use (0) to all (1), is smaller.
+        dead_below: a sub-expert that a smaller share of the images chose is dead (judged from 1 /
+            dead_below images on).
+        collapse_below: a router has collapsed if its effective number of experts, from the fewest
+            it can use (0) to all (1), is smaller.
     """
 
-    def __init__(self, every_n_steps: int = 100, dead_below: float = 0.01, collapse_below: float = 0.05) -> None:
+    def __init__(
+        self, every_n_steps: int = 100, dead_below: float = 0.01, collapse_below: float = 0.05
+    ) -> None:
         super().__init__(every_n_steps)
         if not (0 < dead_below < 1 and 0 <= collapse_below < 1):
             raise ValueError(
-                f"RoutingScalars: dead_below is {dead_below} and collapse_below {collapse_below}; both are shares, dead_below above 0"
+                f"RoutingScalars: dead_below is {dead_below} and collapse_below {collapse_below};"
+                " both are shares, dead_below above 0"
             )
         self.dead_below, self.collapse_below = dead_below, collapse_below
         self._warned: set[tuple] = set()
         self._laid_out: list[str] = []
 
-    def show(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str, tallies: dict[str, Tally]) -> None:
+    def show(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        stage: str,
+        tallies: dict[str, Tally],
+    ) -> None:
         config = pl_module.branch_config
         groups, whole = group_names(config), total(list(tallies.values()))
         values = scalars_of(tallies, groups, top_k(config))
         sentences: list[str] = []
         if enough(whole, self.dead_below):
             health = health_of(whole, top_k(config), self.dead_below, self.collapse_below)
-            values |= {"router_health/dead_sub_experts": len(health.dead), "router_health/collapsed_routers": len(health.collapsed)}
+            values |= {
+                "router_health/dead_sub_experts": len(health.dead),
+                "router_health/collapsed_routers": len(health.collapsed),
+            }
             sentences = health.sentences(list(config.groups))
             if stage == "train":
-                self._warn(health, list(config.groups), f"(of the last {int(whole.images)} images)", trainer.global_step)
+                self._warn(
+                    health,
+                    list(config.groups),
+                    f"(of the last {int(whole.images)} images)",
+                    trainer.global_step,
+                )
         writer = writer_of(trainer)
         if writer is None:
             return
@@ -114,7 +161,9 @@ class RoutingScalars(RoutingCallback):
             where, tag = name.split("/")
             writer.add_scalar(f"{where}_{stage}/{tag}", value, trainer.global_step)
         if sentences:
-            writer.add_text(f"router_health_{stage}/warnings", "\n\n".join(sentences), trainer.global_step)
+            writer.add_text(
+                f"router_health_{stage}/warnings", "\n\n".join(sentences), trainer.global_step
+            )
         names = sorted({*self._laid_out, *tallies})
         if stage == "train" and names != self._laid_out:  # TensorBoard takes the last layout
             self._laid_out = names
@@ -122,7 +171,13 @@ class RoutingScalars(RoutingCallback):
 
     def _warn(self, health: Health, groups: list[str], about: str, step: int) -> None:
         """Of what was not warned of before."""
-        new = replace(health, **{kind: [p for p in getattr(health, kind) if p not in self._warned] for kind in ("dead", "collapsed")})
+        new = replace(
+            health,
+            **{
+                kind: [p for p in getattr(health, kind) if p not in self._warned]
+                for kind in ("dead", "collapsed")
+            },
+        )
         self._warned |= {*health.dead, *health.collapsed}
         for sentence in new.sentences(groups):
             rank_zero_warn(f"step {step}: {sentence} {about}")

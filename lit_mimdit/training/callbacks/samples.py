@@ -1,4 +1,7 @@
-"""Before and after, in TensorBoard: the same photographs with the same noise at every validation."""
+"""Before and after, in TensorBoard:
+
+the same photographs with the same noise at every validation.
+"""
 
 from typing import Any
 
@@ -26,7 +29,13 @@ class SamplePictures(L.Callback):
         self.rows = []
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         for lq, restored, gt in zip(batch["lq"].cpu(), outputs["restored"], batch["gt"].cpu()):
             if len(self.rows) < self.count:
@@ -37,4 +46,6 @@ class SamplePictures(L.Callback):
         if writer is None or not self.rows or trainer.sanity_checking:
             return
         same = [row for row in self.rows if row.shape == self.rows[0].shape]
-        writer.add_image("samples/lq_restored_gt", make_grid(same, nrow=1, padding=4), trainer.global_step)
+        writer.add_image(
+            "samples/lq_restored_gt", make_grid(same, nrow=1, padding=4), trainer.global_step
+        )

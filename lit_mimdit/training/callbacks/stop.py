@@ -1,4 +1,7 @@
-"""A run ends with a checkpoint of its last step: at its end, at Ctrl-C, before a time limit; the same command goes on from there."""
+"""A run ends with a checkpoint of its last step:
+
+at its end, at Ctrl-C, before a time limit; the same command goes on from there.
+"""
 
 import os
 import signal
@@ -18,11 +21,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class GracefulStop(L.Callback):
-    """Saves the run's last step as last.ckpt, in the folder of its ModelCheckpoint. Stands below EMA in the list of callbacks.
+    """Saves the run's last step as last.ckpt, in the folder of its ModelCheckpoint. Stands below
+    EMA in the list of callbacks.
 
-    On SIGINT (Ctrl-C), SIGTERM or SIGUSR1 to any process: finish the step, save, requeue the Slurm job if there is one (SIGUSR1; SIGTERM
-    unless it was cancelled or preempted), stop. A second SIGINT stops at once. Every validation starts with a checkpoint, so that SIGTERM
-    and SIGUSR1 need not wait for its end.
+    On SIGINT (Ctrl-C), SIGTERM or SIGUSR1 to any process: finish the step, save, requeue the Slurm
+    job if there is one (SIGUSR1; SIGTERM unless it was cancelled or preempted), stop. A second
+    SIGINT stops at once. Every validation starts with a checkpoint, so that SIGTERM and SIGUSR1
+    need not wait for its end.
 
     Args:
         requeue: put the Slurm job back into the queue.
@@ -45,23 +50,39 @@ class GracefulStop(L.Callback):
         self.requested, self._signal = True, number
         if self._validating and number != signal.SIGINT:
             self._leave(number)
-        rank_zero_info("\nStopping after this step (Ctrl-C again stops at once, without a checkpoint).")
+        rank_zero_info(
+            "\nStopping after this step (Ctrl-C again stops at once, without a checkpoint)."
+        )
 
     def _leave(self, number: int) -> None:
-        """In the middle of a validation, whose checkpoint is written; the other processes may be waiting for this one, or be done."""
-        said = requeue(number) if self.requeue and os.environ.get("SLURM_LOCALID", "0") == "0" else None
-        print(f"Stopped while validating; the checkpoint of this step is saved. {said or ''}", flush=True)
+        """In the middle of a validation, whose checkpoint is written; the other processes may be
+        waiting for this one, or be done.
+        """
+        said = (
+            requeue(number)
+            if self.requeue and os.environ.get("SLURM_LOCALID", "0") == "0"
+            else None
+        )
+        print(
+            f"Stopped while validating; the checkpoint of this step is saved. {said or ''}",
+            flush=True,
+        )
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if any(isinstance(callback, EMA) for callback in trainer.callbacks[trainer.callbacks.index(self) :]):
+        if any(
+            isinstance(callback, EMA)
+            for callback in trainer.callbacks[trainer.callbacks.index(self) :]
+        ):
             raise ValueError(
-                "trainer.callbacks: GracefulStop saves the average of the step before unless it stands below EMA; move it down"
+                "trainer.callbacks: GracefulStop saves the average of the step before unless it"
+                " stands below EMA; move it down"
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # instead of Lightning's own, which save in the handler, where processes wait for each other forever
+        # instead of Lightning's own, which save in the handler, where processes wait for each other
+        # forever
         self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         self._steps, self._saved = trainer.estimated_stepping_batches, False
 
@@ -73,17 +94,31 @@ class GracefulStop(L.Callback):
             trainer.limit_val_batches = 0  # Lightning would validate before it stops
             path, self._saved = self._save(trainer), True
             self._require_saved(trainer)
-            rank_zero_info(f"Saved {path} at step {trainer.global_step}; the same command with `--ckpt_path {path}` goes on from there.")
-            said = requeue(self._signal) if self.requeue and self._signal and trainer.is_global_zero else None
+            rank_zero_info(
+                f"Saved {path} at step {trainer.global_step}; the same command with `--ckpt_path"
+                f" {path}` goes on from there."
+            )
+            said = (
+                requeue(self._signal)
+                if self.requeue and self._signal and trainer.is_global_zero
+                else None
+            )
             if said:
                 rank_zero_info(said)
-        elif trainer.checkpoint_callbacks and (trainer.should_stop or trainer.global_step >= self._steps):
+        elif trainer.checkpoint_callbacks and (
+            trainer.should_stop or trainer.global_step >= self._steps
+        ):
             self._save(trainer)
             self._saved = True
             self._require_saved(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.training or trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:
+        if (
+            trainer.training
+            or trainer.state.fn != "fit"
+            or trainer.sanity_checking
+            or trainer.fast_dev_run
+        ):
             return
         if trainer.checkpoint_callbacks and not self._saved:
             self._save(trainer)
@@ -93,36 +128,71 @@ class GracefulStop(L.Callback):
         self._validating = False
 
     def _save(self, trainer: L.Trainer) -> str:
-        """Saves now, in the step: what is saved after the loop has ended does not resume in the middle of an epoch."""
-        keeper = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath), None)
-        folder, own = (keeper.dirpath, keeper.last_model_path) if keeper is not None else (trainer.default_root_dir, "")
-        names = chain([f"{folder}/last.ckpt"], (f"{folder}/last-v{version}.ckpt" for version in count(1)))
+        """Saves now, in the step:
+
+        what is saved after the loop has ended does not resume in the middle of an epoch.
+        """
+        keeper = next(
+            (
+                c
+                for c in trainer.checkpoint_callbacks
+                if isinstance(c, ModelCheckpoint) and c.dirpath
+            ),
+            None,
+        )
+        folder, own = (
+            (keeper.dirpath, keeper.last_model_path)
+            if keeper is not None
+            else (trainer.default_root_dir, "")
+        )
+        names = chain(
+            [f"{folder}/last.ckpt"], (f"{folder}/last-v{version}.ckpt" for version in count(1))
+        )
         # another run's file is left alone, as ModelCheckpoint does
-        path = next(name for name in names if name == own or not trainer.strategy.broadcast(Path(name).exists()))
+        path = next(
+            name
+            for name in names
+            if name == own or not trainer.strategy.broadcast(Path(name).exists())
+        )
         if keeper is not None:
             keeper.last_model_path = path
         trainer.save_checkpoint(path)
         return path
 
     def _require_saved(self, trainer: L.Trainer) -> None:
-        """A run goes on without a checkpoint that could not be written, but it does not end as if it were there."""
-        failure = trainer.strategy.broadcast(getattr(trainer.strategy.checkpoint_io, "failure", None))
+        """A run goes on without a checkpoint that could not be written, but it does not end as if
+        it were there.
+        """
+        failure = trainer.strategy.broadcast(
+            getattr(trainer.strategy.checkpoint_io, "failure", None)
+        )
         if failure:
-            raise ValueError(f"the run's last checkpoint could not be written: {failure}; what was saved before is intact")
+            raise ValueError(
+                f"the run's last checkpoint could not be written: {failure}; what was saved before"
+                " is intact"
+            )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for keeper, save_last in self._kept.items():
             keeper.save_last = save_last
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keeps ModelCheckpoint from saving another last.ckpt, now that the loop has ended (it would even after fast_dev_run)."""
+        """Keeps ModelCheckpoint from saving another last.ckpt, now that the loop has ended (it
+        would even after fast_dev_run).
+        """
         self._restore()
         if self._saved or trainer.fast_dev_run:
-            self._kept = {c: c.save_last for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)}
+            self._kept = {
+                c: c.save_last
+                for c in trainer.checkpoint_callbacks
+                if isinstance(c, ModelCheckpoint)
+            }
             for keeper in self._kept:
                 keeper.save_last = False
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         self._restore()
 
     def _restore(self) -> None:

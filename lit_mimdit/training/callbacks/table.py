@@ -20,10 +20,12 @@ def _kept(version: str, dataset: str, id: str) -> Path:
 
 
 class ResultTable(L.Callback):
-    """Prints the scores by degradation after validate and test, and writes summary, every image's scores and tables to the run's folder.
+    """Prints the scores by degradation after validate and test, and writes summary, every image's
+    scores and tables to the run's folder.
 
     Args:
-        keep_images: write the images that `test` restores, their inputs and references as PNG files into the run's folder, for `report`.
+        keep_images: write the images that `test` restores, their inputs and references as PNG files
+            into the run's folder, for `report`.
     """
 
     def __init__(self, keep_images: bool = False) -> None:
@@ -39,35 +41,80 @@ class ResultTable(L.Callback):
         if not trainer.is_global_zero or not table.rows:
             return
         count = len({(row.dataset, row.id) for row in table.rows})
-        what = "PSNR (dB) and SSIM" if all(metric.backend == "pixel" for metric in table.scorer.metrics) else "scores"
-        print(render(summary, f"{stage}: {what} of {count} images, means; {summary['image_rule']}", table.versions))
+        what = (
+            "PSNR (dB) and SSIM"
+            if all(metric.backend == "pixel" for metric in table.scorer.metrics)
+            else "scores"
+        )
+        print(
+            render(
+                summary,
+                f"{stage}: {what} of {count} images, means; {summary['image_rule']}",
+                table.versions,
+            )
+        )
         for group in summary["groups"]:
             gain = group["gain"].get("psnr", {"n": 0})
             if group["degradation"] == ALL and gain["n"]:
-                interval = f" [{gain['low']:+.2f}, {gain['high']:+.2f}] (95% interval, bootstrap)" if gain["low"] is not None else ""
-                print(f"{group['dataset']} restored - degraded: {gain['mean']:+.2f} dB{interval}".strip())
+                interval = (
+                    f" [{gain['low']:+.2f}, {gain['high']:+.2f}] (95% interval, bootstrap)"
+                    if gain["low"] is not None
+                    else ""
+                )
+                print(
+                    f"{group['dataset']} restored - degraded: {gain['mean']:+.2f} dB{interval}".strip()
+                )
         for failure in summary["failed"][:10]:
-            print(f"failed: {failure['id']} {failure['version']} {failure['metric']}: {failure['reason']}")
+            print(
+                f"failed: {failure['id']} {failure['version']} {failure['metric']}:"
+                f" {failure['reason']}"
+            )
         if self.folder is not None:
-            kept = {(row.id, version): _kept(version, row.dataset, row.id).as_posix() for row in table.rows for version in KEPT}
-            table.write(self.folder, summary, kept if self.keep_images and stage == "test" else {}, f"{stage}_")
-            rank_zero_info(f"every image: {self.folder}/{stage}_scores.csv; a page: python -m lit_mimdit report {self.folder} -o FOLDER")
+            kept = {
+                (row.id, version): _kept(version, row.dataset, row.id).as_posix()
+                for row in table.rows
+                for version in KEPT
+            }
+            table.write(
+                self.folder,
+                summary,
+                kept if self.keep_images and stage == "test" else {},
+                f"{stage}_",
+            )
+            rank_zero_info(
+                f"every image: {self.folder}/{stage}_scores.csv; a page: python -m lit_mimdit"
+                f" report {self.folder} -o FOLDER"
+            )
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Gives the table the routers' weights of every image: `report` draws them."""
         for id, decisions in zip(batch["id"], outputs["routing"], strict=True):
             pl_module.table.routing[id] = inter_weights(decisions)
 
     def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if not self.keep_images or self.folder is None:
             return
         for row, id in enumerate(batch["id"]):
-            for version, images in zip(KEPT, (batch["lq"], outputs["restored"], batch["gt"]), strict=True):
+            for version, images in zip(
+                KEPT, (batch["lq"], outputs["restored"], batch["gt"]), strict=True
+            ):
                 path = self.folder / _kept(version, batch["dataset"][row], id)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_photo(path, images[row])

@@ -8,7 +8,8 @@ import lightning as L
 
 
 class Throughput(L.Callback):
-    """Logs train/images_per_s over all processes, averaged over the last steps; shown on the progress bar.
+    """Logs train/images_per_s over all processes, averaged over the last steps; shown on the
+    progress bar.
 
     Args:
         window: steps averaged over.
@@ -24,7 +25,14 @@ class Throughput(L.Callback):
 
     on_validation_end = on_train_epoch_start
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         images = len(batch["id"]) * trainer.world_size
         self.ends.append((time.perf_counter(), images))
         if len(self.ends) > 1:

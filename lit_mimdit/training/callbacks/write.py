@@ -9,7 +9,8 @@ from lit_mimdit.data.image_io import write_photo
 
 
 class WriteRestored(L.Callback):
-    """Writes each photograph that `predict` restores as a PNG of the same name, in the same subfolder.
+    """Writes each photograph that `predict` restores as a PNG of the same name, in the same
+    subfolder.
 
     Args:
         output: folder; made if it does not exist.
@@ -22,7 +23,13 @@ class WriteRestored(L.Callback):
         self.output.mkdir(parents=True, exist_ok=True)
 
     def on_predict_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         name, photo, _ = batch
         if outputs is not None:
