@@ -224,7 +224,10 @@ def first_calls(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]
     seen: dict[str, Tensor] = {}
 
     def keep(name: str, output: Any) -> None:
-        seen.setdefault(name, output[-1] if isinstance(output, tuple | list) else output)
+        outputs = output if isinstance(output, tuple | list) else [output]
+        held = [one for one in outputs if isinstance(one, Tensor)]
+        if held:
+            seen.setdefault(name, held[-1])
 
     handles = [
         module.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
