@@ -211,7 +211,9 @@ def float32_tolerance(stored: Tensor, error: float, output: Tensor | None = None
 
 def gradient_norms(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, float | None]:
     """The L2 norm of the gradient of each parameter; None where none reaches it."""
-    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    gradients = torch.autograd.grad(
+        loss, list(parameters.values()), allow_unused=True, retain_graph=True
+    )
     return {
         name: None if gradient is None else float(gradient.norm())
         for name, gradient in zip(parameters, gradients)
