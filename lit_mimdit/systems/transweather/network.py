@@ -66,7 +66,8 @@ class Encoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], heads: Sequence[int]):
         super().__init__()
-        rates = torch.linspace(0, DROP, BLOCKS * len(widths), dtype=torch.float64).tolist()
+        last = BLOCKS * len(widths) - 1
+        rates = [DROP * i / last for i in range(last + 1)]
         inputs = (3, *widths)
         self.levels = nn.ModuleList(
             Level(
