@@ -159,3 +159,24 @@ class Upsample(nn.Sequential):
         super().__init__(
             nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False), nn.PixelShuffle(2)
         )
+
+
+def expansion_of(hidden: dict[int, int], published: float) -> float:
+    """Returns the expansion of feed-forward parts whose widths are known.
+
+        hidden = int(expansion * channels), so hidden / C <= expansion < (hidden + 1) / C
+
+    hidden: hidden channels by channels C, for all widths of a network. published: is returned if it
+        fits; otherwise the middle of the interval that fits all widths.
+    ValueError if no expansion fits all of them.
+    """
+    if all(int(published * channels) == width for channels, width in hidden.items()):
+        return published
+    low = max(width / channels for channels, width in hidden.items())
+    high = min((width + 1) / channels for channels, width in hidden.items())
+    if low >= high:
+        raise ValueError(
+            f"no expansion gives hidden channels {hidden} (hidden by channels); the checkpoint"
+            " holds blocks of different networks"
+        )
+    return (low + high) / 2

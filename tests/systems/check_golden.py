@@ -33,7 +33,8 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ for folder in (str(ROOT), str(HERE)):  # the package of this checkout, and golde
 
 import torch  # noqa: E402
 from safetensors import safe_open  # noqa: E402
-from torch import Tensor  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 SHARED = ROOT.parent / "shared" / "systems"
 ALIASES = {"dgunetplus": "dgunet"}
@@ -215,6 +216,42 @@ def gradient_norms(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, 
         name: None if gradient is None else float(gradient.norm())
         for name, gradient in zip(parameters, gradients)
     }
+
+
+@contextmanager
+def first_calls(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Records what each module returns at its first call; of several outputs, the last."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Any) -> None:
+        seen.setdefault(name, output[-1] if isinstance(output, tuple | list) else output)
+
+    handles = [
+        module.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
+        for name, module in modules.items()
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def rates(
+    golden: Golden,
+    report: Report,
+    name: str,
+    rate: Callable[[int], float],
+    tolerance: float = 1e-12,
+) -> None:
+    """Compares the learning rate of every epoch with schedules.json."""
+    line = f"schedules.json/{name}"
+    if golden.schedules is None:
+        report.skip(line, "schedules.json lies neither beside the file nor in ../shared/systems")
+        return
+    theirs = torch.tensor(golden.schedules[name], dtype=torch.float64)
+    ours = torch.tensor([rate(epoch) for epoch in range(len(theirs))], dtype=torch.float64)
+    report.value(line, ours, theirs, tolerance)
 
 
 def check(path: Path, quiet: bool = False, schedules: Path | None = None) -> bool:
