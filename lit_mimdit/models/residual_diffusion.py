@@ -9,17 +9,20 @@ change the range. A time step t is an integer from 0 to T - 1, and -1 is the end
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_mimdit.models.residual_unet import ResidualUNet
 
 TIMESTEPS = 1000
 BETA_START, BETA_END = 1e-4, 0.02
 DELTA_START = 1e-6
-START_STD = 0.1  # of the noise that sampling starts from; training ends at 1
+SUM_SCALE = 0.01  # variance of the noise that sampling starts from; training ends at 1
 END = -1
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # ([x_t, x_in] (B, 6, H, W), times (B,)) -> residual
@@ -155,10 +158,12 @@ def trajectory(
     steps: int,
     eta: float = 0.0,
     draw: Callable[[Tensor], Tensor] = torch.randn_like,
+    sum_scale: float = SUM_SCALE,
 ) -> Iterator[Step]:
     """Yields the steps of the few-step sampler; the last one's `clean` is the result.
 
-        x_T = (1 - dl_T) x_in + 0.1 eps,    r = clamp(U([x_t, x_in], 1000 a_t), -1, 1)
+        x_T = (1 - dl_T) x_in + sqrt(sum_scale) eps
+        r = clamp(U([x_t, x_in], 1000 a_t), -1, 1)
         x_s = x_t - (a_t - a_s) r + (dl_t - dl_s) x_in + sigma n
         sigma^2 = eta (b_t^2 - b_s^2) b_s^2 / b_t^2
         x_0 = clamp(x_in - r, -1, 1) at the last step
@@ -173,9 +178,10 @@ def trajectory(
         steps: how many times the network is called.
         eta: 0 for no noise on the way, as published.
         draw: returns standard normal noise like a tensor; called only where eta is above 0.
+        sum_scale: variance of the noise at the start.
     """
     a, dl, variance = table.residual.tolist(), table.delta.tolist(), table.variance.tolist()
-    state = (1 - dl[-1]) * degraded + START_STD * noise
+    state = (1 - dl[-1]) * degraded + sum_scale**0.5 * noise
     visited = times(steps, table.timesteps)
     for t, s in zip(visited[:-1], visited[1:], strict=True):
         t_B = torch.full((len(state),), t, device=state.device)
@@ -197,13 +203,75 @@ def restore(
     steps: int,
     eta: float = 0.0,
     draw: Callable[[Tensor], Tensor] = torch.randn_like,
+    sum_scale: float = SUM_SCALE,
 ) -> Tensor:
     """Returns the restored image (B, 3, H, W) in [0, 1] of a degraded one in [0, 1].
 
     The arguments are those of `trajectory`, but for the range of `degraded`.
     """
-    steps_taken = trajectory(predict, to_process(degraded), noise, table, steps, eta, draw)
+    steps_taken = trajectory(
+        predict, to_process(degraded), noise, table, steps, eta, draw, sum_scale
+    )
     return from_process(deque(steps_taken, maxlen=1).pop().clean)
+
+
+class ResidualDiffusion(nn.Module):
+    """Restores with a U-Net and the process that it was trained for.
+
+    Args:
+        dim, dim_mults: sizes of the U-Net.
+        delta_end: the last delta.
+        sampling_timesteps: steps of the sampler.
+        timesteps: T.
+        sum_scale: variance of the noise that sampling starts from.
+        ddim_sampling_eta: 0 for a sampler without noise on the way.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_mults: Sequence[int],
+        delta_end: float,
+        sampling_timesteps: int,
+        timesteps: int = TIMESTEPS,
+        sum_scale: float = SUM_SCALE,
+        ddim_sampling_eta: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.unet = ResidualUNet(dim, dim_mults)
+        self.table = schedule(delta_end, timesteps)
+        self.delta_end = delta_end
+        self.sampling_timesteps = sampling_timesteps
+        self.sum_scale = sum_scale
+        self.eta = ddim_sampling_eta
+
+    def forward(self, degraded: Tensor, noise: Tensor) -> Tensor:
+        """Returns restored images (B, 3, H, W) in [0, 1] of degraded ones in [0, 1].
+
+        noise: standard normal, like `degraded`. Images may have any size.
+        """
+        return restore(
+            self.unet,
+            degraded,
+            noise,
+            self.table,
+            self.sampling_timesteps,
+            self.eta,
+            sum_scale=self.sum_scale,
+        )
+
+    def loss(self, degraded: Tensor, clean: Tensor, noise: Tensor, t_B: Tensor) -> Tensor:
+        """Returns mean |U([x_t, x_in], 1000 a_t) - (x_in - x_0)|, a scalar.
+
+        Args:
+            degraded, clean: (B, 3, H, W) in [0, 1].
+            noise: standard normal.
+            t_B: a time step for each image, uniform in 0 .. T - 1.
+        """
+        degraded, clean = to_process(degraded), to_process(clean)
+        x_t = diffuse(clean, degraded, noise, t_B, self.table)
+        predicted = self.unet(torch.cat([x_t, degraded], dim=1), self.table.time(t_B))
+        return F.l1_loss(predicted, degraded - clean)
 
 
 def _at(row: Tensor, t_B: Tensor, like: Tensor) -> Tensor:
