@@ -18,6 +18,8 @@ from lit_mimdit.models.residual_diffusion import (
     schedule,
 )
 from lit_mimdit.systems.official import (
+    PREFIXES,
+    WRAPPERS,
     choose,
     count,
     demand,
@@ -81,7 +83,7 @@ def official_name(levels: int) -> Callable[[str], str]:
 
 
 def averaged(file: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Returns the process's tensors in a file: the averaged ones if there are some.
+    """Returns the tensors in a file, without prefixes: the averaged ones if there are some.
 
     file: a checkpoint as published, its `ema` or `model` part, or a bare state dict.
     """
@@ -89,7 +91,7 @@ def averaged(file: Mapping[str, Any]) -> dict[str, Tensor]:
     if isinstance(file.get("ema"), Mapping):
         inner = file["ema"]
     state = {name: value for name, value in inner.items() if str(name).startswith(AVERAGED)}
-    return unwrap(state or inner, ("model", "state_dict"), (AVERAGED, ONLINE, "module."))
+    return unwrap(state or inner, WRAPPERS, (AVERAGED, ONLINE, *PREFIXES))
 
 
 def buffers(table: Schedule) -> dict[str, Tensor]:
