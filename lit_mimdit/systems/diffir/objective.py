@@ -65,11 +65,14 @@ def joint_loss(restored: Tensor, clean: Tensor, prior: Tensor, target: Tensor) -
 
 
 def prior_divergence(prior: Tensor, target: Tensor) -> Tensor:
-    """Returns the mean of p* log(p* / p), softmaxes of the priors over 0.15. It is only logged."""
+    """Returns the sum of p* log(p* / p), averaged over the batch. It is only logged.
+
+    p* and p are the softmaxes of z* / 0.15 and z / 0.15 over the entries of a prior.
+    """
     return F.kl_div(
         torch.log_softmax(prior / TEMPERATURE, dim=1),
         torch.softmax(target.detach() / TEMPERATURE, dim=1),
-        reduction="mean",
+        reduction="batchmean",
     )
 
 

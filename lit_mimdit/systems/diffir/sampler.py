@@ -114,10 +114,10 @@ def schedule_of(network: SecondStage) -> Schedule:
     return schedule(network.timesteps, network.linear_start, network.linear_end)
 
 
-def restore(network: SecondStage, degraded: Tensor, noise: Tensor) -> Tensor:
-    """Returns restored images (B, 3, H, W) in [0, 1] of degraded ones, of any size.
+def generate(network: SecondStage, degraded: Tensor, noise: Tensor) -> Tensor:
+    """Returns restored images (B, 3, H, W), not clamped, of degraded ones of any size.
 
-    Images are padded by reflection to multiples of 8, restored whole, cropped and clamped.
+    Images are padded by reflection to multiples of 8, restored whole, and cropped.
 
     Args:
         network: the second stage.
@@ -127,4 +127,9 @@ def restore(network: SecondStage, degraded: Tensor, noise: Tensor) -> Tensor:
     height, width = degraded.shape[-2:]
     padded = pad_to_multiple(degraded, MULTIPLE)
     prior = denoised(network, network.condition(padded), noise, schedule_of(network))
-    return network.restorer(padded, prior)[..., :height, :width].clamp(0, 1)
+    return network.restorer(padded, prior)[..., :height, :width]
+
+
+def restore(network: SecondStage, degraded: Tensor, noise: Tensor) -> Tensor:
+    """Returns what `generate` does, clamped to [0, 1]."""
+    return generate(network, degraded, noise).clamp(0, 1)
