@@ -1,7 +1,7 @@
 """The conditional U-Net of residual diffusion, which DiffUIR and FoundIR share.
 
-It predicts the residual between a degraded image and a clean one from a diffused image, the degraded
-image and a time (RDDM, arXiv 2308.13712; DiffUIR, arXiv 2403.11157).
+It predicts the residual between a degraded and a clean image. It sees a diffused image, the
+degraded one and a time. Sources: RDDM (arXiv 2308.13712), DiffUIR (arXiv 2403.11157).
 
 Legend: B images, c channels, H and W pixels, P = H W, h attention heads, e channels a head,
 t channels of the time embedding, d channels of the finest level.

@@ -15,7 +15,6 @@ from lit_mimdit.models.residual_diffusion import (
     SUM_SCALE,
     ResidualDiffusion,
     Schedule,
-    schedule,
 )
 from lit_mimdit.systems.official import (
     PREFIXES,
@@ -215,5 +214,3 @@ def _check_tables(system: str, state: Mapping[str, Tensor], table: Schedule, fou
                 f"{system}: the table {name} in the file is another process's; the file seems to be"
                 f" {found}, so import it as that, or give its delta_end as an override"
             )
-
-

@@ -25,9 +25,7 @@ def official_name(name: str) -> str:
     return name
 
 
-def sizes(
-    state: Mapping[str, Tensor], prefix: str, system: str, factor: float
-) -> dict[str, Any]:
+def sizes(state: Mapping[str, Tensor], prefix: str, system: str, factor: float) -> dict[str, Any]:
     """Returns the network's arguments, by official name, that an official state dict tells.
 
     Args:

@@ -125,9 +125,7 @@ def _sample(golden, report, check, network, run):
 
     common = (network.table, steps, eta)
     with torch.no_grad():
-        path = trajectory(
-            network.unet, x_in, noise, *common, supply(), sum_scale=network.sum_scale
-        )
+        path = trajectory(network.unet, x_in, noise, *common, supply(), sum_scale=network.sum_scale)
         for index, step in enumerate(path):
             eps = noise_of(
                 step.state, x_in, step.residual, torch.full((len(x_in),), step.t), network.table

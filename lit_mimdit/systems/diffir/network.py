@@ -1,7 +1,7 @@
 """DiffIR's networks: two prior encoders, a denoiser of vectors, and the image network they steer.
 
-Source: "DiffIR: Efficient Diffusion Model for Image Restoration" (ICCV 2023), in the form for motion
-deblurring, which keeps the resolution.
+Source: "DiffIR: Efficient Diffusion Model for Image Restoration" (ICCV 2023), in its form for
+motion deblurring, which keeps the resolution.
 
 Legend: B images, n features of the encoders, p = 4 n length of a prior, T diffusion steps.
 """

@@ -97,7 +97,8 @@ def first_stage_rate(iteration: int, base: float = LEARNING_RATE) -> float:
 def second_stage_rate(iteration: int, base: float = LEARNING_RATE) -> float:
     """Returns stage 2's learning rate at an iteration, which restarts with the joint phase.
 
-    lr = base 0.1^floor(i / 60,000) below 100,000, base 0.5^floor((i - 100,000) / 80,000) from there.
+    i < 100,000: lr = base 0.1^floor(i / 60,000)
+    otherwise:   lr = base 0.5^floor((i - 100,000) / 80,000)
     """
     if iteration < PRIOR_ITERATIONS:
         factor, every = PRIOR_DECAY

@@ -156,9 +156,7 @@ def _second(state: Mapping[str, Tensor], overrides: Mapping[str, Any]) -> Second
     network = SecondStage(n_feats=features, **arguments)
     _check_copies(state)
     _check_schedule(state, network)
-    load_strictly(
-        network, state, SECOND, official_name, dead=lambda name: name.startswith(BUFFERS)
-    )
+    load_strictly(network, state, SECOND, official_name, dead=lambda name: name.startswith(BUFFERS))
     return network
 
 
@@ -167,7 +165,11 @@ def _check_copies(state: Mapping[str, Tensor]) -> None:
     for copy, original in COPIES.items():
         for name in state:
             twin = original + name.removeprefix(copy)
-            if name.startswith(copy) and twin in state and not torch.equal(state[name], state[twin]):
+            if (
+                name.startswith(copy)
+                and twin in state
+                and not torch.equal(state[name], state[twin])
+            ):
                 raise ValueError(
                     f"{SECOND}: {name} differs from {twin}, its copy in the same file, so one of"
                     " them is damaged; fetch the file again"

@@ -48,12 +48,8 @@ class Scan(nn.Module):
         self.rank, self.states = rank, states
         self.enter = nn.Linear(width, 2 * inner, bias=False)
         self.conv = _depthwise(inner)
-        self.project = nn.Parameter(
-            torch.randn(DIRECTIONS, rank + 2 * states, inner) * inner**-0.5
-        )
-        self.step_weight = nn.Parameter(
-            (2 * torch.rand(DIRECTIONS, inner, rank) - 1) * rank**-0.5
-        )
+        self.project = nn.Parameter(torch.randn(DIRECTIONS, rank + 2 * states, inner) * inner**-0.5)
+        self.step_weight = nn.Parameter((2 * torch.rand(DIRECTIONS, inner, rank) - 1) * rank**-0.5)
         # softplus of the bias starts between 0.001 and 0.1, evenly in the logarithm
         start = torch.exp(torch.empty(DIRECTIONS, inner).uniform_(math.log(1e-3), math.log(0.1)))
         self.step_bias = nn.Parameter(start + torch.log(-torch.expm1(-start)))
@@ -192,9 +188,7 @@ class Fusion(nn.Module):
         super().__init__()
         hidden = max(width // 8, 4)
         self.squeeze = nn.Sequential(nn.Conv2d(width, hidden, 1, bias=False), nn.PReLU())
-        self.expand = nn.ModuleList(
-            nn.Conv2d(hidden, width, 1, bias=False) for _ in range(BANDS)
-        )
+        self.expand = nn.ModuleList(nn.Conv2d(hidden, width, 1, bias=False) for _ in range(BANDS))
 
     def forward(self, *bands: Tensor) -> Tensor:
         stacked = torch.stack(bands)

@@ -107,9 +107,7 @@ def _train(golden, report, check, first, second):
     assert torch.equal(prior, steps[-1].result)
     restored = second.restorer(degraded, prior)
     check("train.s2.joint.output", restored)
-    scalar(
-        golden, report, "train.s2.joint.loss_l_pix", objective.pixel_loss(restored, clean)
-    )
+    scalar(golden, report, "train.s2.joint.loss_l_pix", objective.pixel_loss(restored, clean))
     losses = {
         "prior": objective.prior_loss(prior, target),
         "joint": objective.joint_loss(restored, clean, prior, target),
@@ -126,7 +124,9 @@ def _train(golden, report, check, first, second):
 
 def _norms(network, loss):
     parameters = {official_name(name): value for name, value in network.named_parameters()}
-    graph = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True, allow_unused=True)
+    graph = torch.autograd.grad(
+        loss, list(parameters.values()), retain_graph=True, allow_unused=True
+    )
     return {
         name: 0.0 if gradient is None else float(gradient.norm())
         for name, gradient in zip(parameters, graph, strict=True)

@@ -53,9 +53,7 @@ def _tiles(golden, report, check, network):
     report.given("tile.crop_overlap", "tile.input", "tile.noise")
     corners = sampler.corners(*image.shape[-2:], tile, overlap)
     report.tensor("tile.idx_ij", torch.tensor(corners), 0)
-    parts = torch.cat(
-        [image[..., top : top + tile, left : left + tile] for top, left in corners]
-    )
+    parts = torch.cat([image[..., top : top + tile, left : left + tile] for top, left in corners])
     check("tile.patch_out", network(parts, noise))
     left = iter(noise)
     merged = sampler.restore(network, image, lambda _: next(left)[None], tile, overlap)
@@ -107,9 +105,7 @@ def _chain(golden, report, check, generalist, specialists):
     window = facts["weather"]["script_sizes"]["window_size"]
     ours = sampler.restore_weather(specialists["weather"], image, window)
     report.tensor("chain.weather_png_rgb_u8", _levels(ours), ROUNDING)
-    ours = sampler.restore_low_light(
-        specialists["lowlight"], image, facts["lowlight"]["window"]
-    )
+    ours = sampler.restore_low_light(specialists["lowlight"], image, facts["lowlight"]["window"])
     report.tensor("chain.lowlight_png_rgb_u8", _levels(ours), ROUNDING)
 
 
