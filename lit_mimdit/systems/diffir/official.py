@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_mimdit.systems import restormer_official
 from lit_mimdit.systems.diffir.network import FirstStage, SecondStage
-from lit_mimdit.systems.diffir.sampler import Schedule, schedule
+from lit_mimdit.systems.diffir.sampler import Schedule, schedule_of
 from lit_mimdit.systems.official import (
     choose,
     count,
@@ -156,7 +156,14 @@ def _second(state: Mapping[str, Tensor], overrides: Mapping[str, Any]) -> Second
     network = SecondStage(n_feats=features, **arguments)
     _check_copies(state)
     _check_schedule(state, network)
-    load_strictly(network, state, SECOND, official_name, dead=lambda name: name.startswith(BUFFERS))
+    stored_only = {BUFFERS + name for name in buffers(schedule_of(network))}
+    stored_only |= {
+        copy + name.removeprefix(original)
+        for copy, original in COPIES.items()
+        for name in map(official_name, network.state_dict())
+        if name.startswith(original)
+    }
+    load_strictly(network, state, SECOND, official_name, dead=stored_only.__contains__)
     return network
 
 
@@ -165,11 +172,8 @@ def _check_copies(state: Mapping[str, Tensor]) -> None:
     for copy, original in COPIES.items():
         for name in state:
             twin = original + name.removeprefix(copy)
-            if (
-                name.startswith(copy)
-                and twin in state
-                and not torch.equal(state[name], state[twin])
-            ):
+            copied = name.startswith(copy) and twin in state
+            if copied and not torch.equal(state[name], state[twin]):
                 raise ValueError(
                     f"{SECOND}: {name} differs from {twin}, its copy in the same file, so one of"
                     " them is damaged; fetch the file again"
@@ -178,7 +182,7 @@ def _check_copies(state: Mapping[str, Tensor]) -> None:
 
 def _check_schedule(state: Mapping[str, Tensor], network: SecondStage) -> None:
     """ValueError if the tables in the file are not those of the arguments."""
-    table = schedule(network.timesteps, network.linear_start, network.linear_end)
+    table = schedule_of(network)
     for name, row in buffers(table).items():
         held = state.get(BUFFERS + name)
         if held is None:
