@@ -1,0 +1,1 @@
+"""Systems that MiM-DiT is compared with, on the same data and metrics."""
