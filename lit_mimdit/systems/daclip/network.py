@@ -149,7 +149,9 @@ class Normalised(nn.Module):
 
 # A(x) = x + F(N(x))
 class AttentionStage(nn.Module):
-    """Attention with a skip connection: linear, or a spatial transformer if `context` is its width.
+    """Attention with a skip connection.
+
+    It is linear, or a spatial transformer that reads an embedding of width `context`.
     """
 
     def __init__(self, width: int, context: int | None) -> None:

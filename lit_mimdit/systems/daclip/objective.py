@@ -4,7 +4,7 @@ Source: IR-SDE, Luo et al., arXiv 2301.11699; DA-CLIP, arXiv 2310.01018.
 
     dx = theta_t (mu - x) dt + sigma_t dw
 
-mu is the degraded image. Tables hold steps 0..n in float64; step 0 is the clean image.
+mu is the degraded image. Tables hold steps 0..n; step 0 is the clean image.
 """
 
 import math
@@ -20,14 +20,14 @@ Shape = Literal["cosine", "linear", "constant"]
 
 # cosine: theta_j = 1 - a(j)/a(0), a(j) = cos^2((j/(n+2) + 0.008)/1.008 pi/2), j = 1..n+1
 # linear: theta from 0.1/(n+1) to 20/(n+1);  constant: 1
-def thetas(steps: int, shape: Shape) -> Tensor:
+def thetas(steps: int, shape: Shape, dtype: torch.dtype = torch.float64) -> Tensor:
     """Returns the speed of mean reversion at steps 0..`steps`, (steps + 1,)."""
     if shape == "constant":
-        return torch.ones(steps + 1, dtype=torch.float64)
+        return torch.ones(steps + 1, dtype=dtype)
     if shape == "linear":
-        return torch.linspace(0.1 / (steps + 1), 20 / (steps + 1), steps + 1, dtype=torch.float64)
+        return torch.linspace(0.1 / (steps + 1), 20 / (steps + 1), steps + 1, dtype=dtype)
     if shape == "cosine":
-        j = torch.arange(steps + 3, dtype=torch.float64)
+        j = torch.arange(steps + 3, dtype=dtype)
         a = torch.cos((j / (steps + 2) + 0.008) / 1.008 * math.pi / 2) ** 2
         return 1 - a[1:-1] / a[0]
     raise ValueError(f"schedule is {shape!r}; the SDE knows cosine, linear and constant")
@@ -35,7 +35,7 @@ def thetas(steps: int, shape: Shape) -> Tensor:
 
 @dataclass(frozen=True)
 class SDE:
-    """The tables of the SDE, all (n + 1,) in float64.
+    """The tables of the SDE, (n + 1,) each.
 
     Attributes:
         theta: speed of mean reversion.
@@ -72,6 +72,7 @@ def build_sde(
     schedule: Shape = "cosine",
     eps: float = 0.005,
     sample_T: int | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> SDE:
     """Builds the tables; the arguments have the official names.
 
@@ -80,6 +81,7 @@ def build_sde(
         T: steps in training.
         eps: what is left of the clean image at the last step.
         sample_T: steps in sampling, T if None. The network still hears times up to T.
+        dtype: of the tables. The official ones are float32, which costs the last steps digits.
     """
     steps = sample_T or T
     if min(T, steps) < 1 or not 0 < eps < 1 or max_sigma <= 0:
@@ -88,12 +90,13 @@ def build_sde(
             "be positive, eps between 0 and 1, max_sigma above 0"
         )
     scale = max_sigma / 255 if max_sigma >= 1 else max_sigma
-    theta = thetas(steps, schedule)
+    theta = thetas(steps, schedule, dtype)
     cumulated = theta.cumsum(0) - theta[0]
     dt = -math.log(eps) / cumulated[-1].item()
     decay, total = torch.exp(-theta * dt), torch.exp(-cumulated * dt)
     before = torch.cat([total[:1], total[:-1]])
-    variance = (1 - decay**2) * (1 - before**2) / (1 - total**2).clamp(min=1e-300)
+    variance = (1 - decay**2) * (1 - before**2) / (1 - total**2)
+    variance[0] = 0.0  # 0/0: no step begins at the clean image
     return SDE(
         theta,
         cumulated,
@@ -102,7 +105,7 @@ def build_sde(
         scale * torch.sqrt(1 - total**2),
         scale * variance.clamp(min=1e-20 * dt).sqrt(),
         scale,
-        torch.arange(steps + 1, dtype=torch.float64) * (T / steps),
+        torch.arange(steps + 1, dtype=dtype) * (T / steps),
     )
 
 
@@ -140,9 +143,7 @@ def restoration_loss(
     sde: SDE, x_t: Tensor, mu: Tensor, t: Tensor, predicted: Tensor, clean: Tensor
 ) -> Tensor:
     """Returns how far the predicted step is from the best one, a scalar (stage 2)."""
-    return F.l1_loss(
-        drift_step(sde, x_t, mu, t, predicted), posterior_mean(sde, x_t, mu, t, clean)
-    )
+    return F.l1_loss(drift_step(sde, x_t, mu, t, predicted), posterior_mean(sde, x_t, mu, t, clean))
 
 
 # loss = (CE(s a b^T, diagonal) + CE(s b a^T, diagonal)) / 2, a and b of length 1
