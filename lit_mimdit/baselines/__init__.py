@@ -1,1 +1,0 @@
-"""Systems that MiM-DiT is compared with, on the same data and metrics."""
