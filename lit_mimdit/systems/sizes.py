@@ -22,18 +22,19 @@ def demand_multiple(x: Tensor, multiple: int, system: str, least: int = 1) -> No
         )
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
     """Returns x, extended right and below by reflection to multiples.
 
-    x: (B, C, H, W). Cut the result to [..., :H, :W] after the network.
+    x: (B, C, H, W). least: smallest side, a multiple. Cut the result to [..., :H, :W] after the
+    network.
     ValueError if a side is too short to be reflected.
     """
     height, width = x.shape[-2:]
-    below, right = -height % multiple, -width % multiple
+    below, right = (max(-side % multiple, least - side) for side in (height, width))
     if below >= height or right >= width:
         raise ValueError(
-            f"an image of {height} x {width} is too small to be reflected to multiples of"
-            f" {multiple}; enlarge it first"
+            f"an image of {height} x {width} is too small to be reflected to {height + below} x"
+            f" {width + right}; enlarge it first"
         )
     return F.pad(x, (0, right, 0, below), mode="reflect")
 

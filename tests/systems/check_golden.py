@@ -211,7 +211,9 @@ def float32_tolerance(stored: Tensor, error: float, output: Tensor | None = None
 
 def gradient_norms(loss: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, float | None]:
     """The L2 norm of the gradient of each parameter; None where none reaches it."""
-    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    gradients = torch.autograd.grad(
+        loss, list(parameters.values()), allow_unused=True, retain_graph=True
+    )
     return {
         name: None if gradient is None else float(gradient.norm())
         for name, gradient in zip(parameters, gradients)
@@ -224,7 +226,10 @@ def first_calls(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]
     seen: dict[str, Tensor] = {}
 
     def keep(name: str, output: Any) -> None:
-        seen.setdefault(name, output[-1] if isinstance(output, tuple | list) else output)
+        outputs = output if isinstance(output, tuple | list) else [output]
+        held = [one for one in outputs if isinstance(one, Tensor)]
+        if held:
+            seen.setdefault(name, held[-1])
 
     handles = [
         module.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
