@@ -84,9 +84,9 @@ def from_official(
         ),
         "qk_norm": "rms_norm",
     }
-    control = {"key": variant(state), "conv_weight": 1.2} | {
-        name: overrides[name] for name in CONTROL if name in overrides
-    }
+    control = {name: overrides[name] for name in CONTROL if name in overrides}
+    if "key" not in control:
+        control["key"] = variant(state)
     sizes = choose(
         SYSTEM,
         {"sample_size": 128},

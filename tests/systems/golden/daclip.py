@@ -19,6 +19,9 @@ from lit_mimdit.systems.daclip.official import DACLIP, from_official
 from lit_mimdit.systems.daclip.sampler import clip_pixels, first_state, trajectory
 
 PASS = 2e-6  # of a tensor's largest value: one forward pass, which the authors ran in float32
+UNET = (
+    4e-6  # the same through the U-Net, whose own float32 error is above 1e-6; a lone norm is 9e-6
+)
 LONG = 1e-5  # the same for trajectories, losses and gradients
 TABLE = 2e-6  # tables, which the authors keep in float32
 
@@ -83,8 +86,8 @@ def unet(golden: Golden, report: Report, networks: DACLIP) -> None:
     names = ("xt", "cond", "time", "text_context", "image_context")
     report.given(*(f"unet.{name}" for name in names))
     x, mu, t, text, image = (d(f"unet.{name}") for name in names)
-    near(report, "unet.out", networks.unet(x, mu, t, text, image), PASS)
-    near(report, "unet.out_no_text", networks.unet(x, mu, t, None, image), PASS)
+    near(report, "unet.out", networks.unet(x, mu, t, text, image), UNET)
+    near(report, "unet.out_no_text", networks.unet(x, mu, t, None, image), UNET)
 
 
 def tables(name: str, sde: SDE, report: Report) -> None:
@@ -135,7 +138,7 @@ def training(golden: Golden, report: Report, networks: DACLIP) -> None:
         loss = restoration_loss(sde, x, mu, t, predicted, clean)
         gradients = torch.autograd.grad(loss, [parameters[key] for key in keys])
     near(report, "train.xt", x, PASS)
-    near(report, "train.pred_noise", predicted, PASS)
+    near(report, "train.pred_noise", predicted, UNET)
     near(report, "train.expectation", drift_step(sde, x, mu, t, predicted), LONG)
     single = build_sde(**golden.info["sde_args"]["full"], dtype=torch.float32)
     target = posterior_mean(single, x.float(), mu.float(), t, clean.float())
