@@ -35,6 +35,11 @@ COMMANDS = {
         "export",
         "write a checkpoint's trained branch as safetensors",
     ),
+    "import-weights": (
+        "lit_mimdit.systems.import_weights",
+        "import_weights",
+        "turn a file that authors released into one that restores here",
+    ),
     "sample-data": (
         "lit_mimdit.data.sample_data",
         "write_sample_data",
