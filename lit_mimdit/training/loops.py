@@ -116,6 +116,7 @@ class FitLoop(_FitLoop):
             _set_all(progress, position.epoch)
         _set_all(loop.batch_progress.total, step * accumulate)
         _set_all(loop.batch_progress.current, position.steps * accumulate)
+        _set_all(loop.automatic_optimization.optim_progress.optimizer.zero_grad.total, step)
         loop.batch_progress.is_last_batch = False
         loop._batches_that_stepped, loop.begun = step, position.steps
 
