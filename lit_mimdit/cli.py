@@ -26,12 +26,12 @@ TRAINER_COMMANDS = {
 COMMANDS = {
     "restore": ("lit_mimdit.inference.restore", "restore", "restore photographs of any size"),
     "classical": (
-        "lit_mimdit.baselines.classical",
+        "lit_mimdit.systems.classical",
         "classical",
         "restore with a classical tool, to compare with",
     ),
     "export": (
-        "lit_mimdit.training.export",
+        "lit_mimdit.inference.export",
         "export",
         "write a checkpoint's trained branch as safetensors",
     ),
@@ -51,7 +51,7 @@ COMMANDS = {
         "write a data set as shards, to stream from a network disk or S3",
     ),
     "data latents": (
-        "lit_mimdit.training.latents",
+        "lit_mimdit.latent_shards",
         "latents",
         "encode shards with the VAE, for training that skips it",
     ),

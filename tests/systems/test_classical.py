@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.data import astronaut
 
-from lit_mimdit.baselines import classical as tools
 from lit_mimdit.cli import main
+from lit_mimdit.systems import classical as tools
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,19 @@ B = batch, C = latent channels, N = tokens, D = width, n = layers, L = blocks of
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from diffusers import SD3ControlNetModel, SD3Transformer2DModel
 from torch import Tensor, nn
 
+from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.models.flow import FlowConfig
 from lit_mimdit.models.mim import Decisions
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
+from lit_mimdit.models.prompts import PromptConfig
+from lit_mimdit.systems.base import METRICS
+from lit_mimdit.systems.latent import VERSIONS, LatentSystem
+from lit_mimdit.systems.optim import OptimizerConfig
 
 
 @dataclass
@@ -151,3 +157,63 @@ class ControlNetDiT(ConditionedBackbone):
                 for block in range(blocks)
             ]
         return self._velocity(x_t, t, prompt, block_controlnet_hidden_states=residuals)
+
+
+class ControlNet(LatentSystem):
+    """A ControlNet on the frozen backbone for `fit`, `validate`, `test` and `predict`.
+
+    It has no routers, so callbacks that show routing have nothing to show.
+
+    Args:
+        backbone: "nano", a diffusers folder of SD3.5, or a hub id.
+        branch: see ControlNetConfig.
+        sampling: how validation, test and predict restore; also the exported file's default.
+        optimizer: see OptimizerConfig; only training needs it.
+        flow: see FlowConfig.
+        prompt: see PromptConfig; the empty prompt unless given.
+        fidelity: network that corrects the results: a file, "package", or null.
+        fidelity_weight: of its correction, from 0 to 1.
+        backbone_dtype: precision the frozen weights are kept in.
+        init: exported system or checkpoint to start from instead of the backbone's copies.
+        gradient_checkpointing: recompute activations in the backward pass.
+        attention: training's kernel, "auto" or "math".
+        metrics: scores of `test` by key.
+        versions: what validation and test score of each image.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        branch: ControlNetConfig,
+        sampling: SamplingConfig,
+        optimizer: OptimizerConfig | None = None,
+        flow: FlowConfig | None = None,
+        prompt: PromptConfig | None = None,
+        fidelity: str | None = None,
+        fidelity_weight: float = 1.0,
+        backbone_dtype: Literal["float32", "bfloat16"] = "float32",
+        init: str | None = None,
+        gradient_checkpointing: bool = False,
+        attention: Literal["auto", "math"] = "auto",
+        metrics: list[str] = METRICS,
+        versions: list[str] = VERSIONS,
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            sampling=sampling,
+            flow=flow,
+            optimizer=optimizer,
+            prompt=prompt,
+            fidelity=fidelity,
+            fidelity_weight=fidelity_weight,
+            backbone_dtype=backbone_dtype,
+            init=init,
+            gradient_checkpointing=gradient_checkpointing,
+            attention=attention,
+            metrics=metrics,
+            versions=versions,
+        )
+        self.branch_config = branch
+
+    def build_network(self, transformer: SD3Transformer2DModel, prompt: Prompt) -> ControlNetDiT:
+        return ControlNetDiT(transformer, self.branch_config, prompt)

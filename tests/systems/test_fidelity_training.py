@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from skimage.metrics import peak_signal_noise_ratio
 from torch.optim import Adam
 
 from lit_mimdit.cli import main
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.backbone import nano_folder
 from lit_mimdit.models.fidelity import Fidelity
-from lit_mimdit.pretraining.fidelity import KEPT, FidelityTraining, error_per_image, psnr
-from lit_mimdit.training.optim import OptimizerConfig
+from lit_mimdit.systems.fidelity import KEPT, FidelitySystem
+from lit_mimdit.systems.optim import OptimizerConfig
+from lit_mimdit.systems.pixel import error_per_image
 
 YAML = Path(__file__).parents[2] / "experiments" / "nano" / "fidelity.yaml"
 
@@ -24,19 +24,22 @@ YAML = Path(__file__).parents[2] / "experiments" / "nano" / "fidelity.yaml"
 class Brighter:
     """In a restorer's place: adds each image's seed, so that what became of a batch can be told."""
 
+    def to(self, device):
+        return self
+
     def __call__(self, lq, seeds, ids):
         return lq + seeds[:, None, None, None], None
 
 
-def training(reuse: int) -> FidelityTraining:
-    module = FidelityTraining(
+def training(reuse: int) -> FidelitySystem:
+    module = FidelitySystem(
         reuse=reuse,
         optimizer=OptimizerConfig(lr=1e-3),
         output="f.safetensors",
         widths=(4, 4),
         blocks=1,
     )
-    module.restorer = Brighter()
+    module.behind = Brighter()
     return module
 
 
@@ -73,10 +76,13 @@ def test_used_once_batches_come_as_they_are():
 
 def test_the_branch_restores_in_float32_under_any_precision():
     module, seen = training(reuse=1), []
-    module.restorer = lambda lq, seeds, ids: (
-        seen.append(torch.is_autocast_enabled("cpu")) or lq,
-        None,
-    )
+
+    class Watched(Brighter):
+        def __call__(self, lq, seeds, ids):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return lq, None
+
+    module.behind = Watched()
     with torch.autocast("cpu", torch.bfloat16):
         module.restored(batch(0))
     assert seen == [False]
@@ -92,18 +98,13 @@ def test_the_error_of_each_image_by_hand():
 
 
 def test_the_loss_is_the_mean_logarithm_of_the_errors():
-    error = torch.tensor([0.1, 0.4])
-    torch.testing.assert_close(
-        training(reuse=1).loss(error), torch.tensor(math.log(0.101 * 0.401) / 2)
-    )
-
-
-def test_psnr_equals_scikit_image():
-    a, b = torch.rand(2, 3, 8, 9), torch.rand(2, 3, 8, 9)
-    expected = [
-        peak_signal_noise_ratio(b[i].numpy(), a[i].numpy(), data_range=1.0) for i in range(2)
-    ]
-    torch.testing.assert_close(psnr(a, b), torch.tensor(expected, dtype=torch.float32))
+    module = training(reuse=1)
+    lq = torch.full((2, 3, 16, 16), 0.5)
+    gt = torch.stack([torch.full((3, 16, 16), value) for value in (0.4, 0.1)])
+    module.kept.append({"lq": lq, "gt": gt, "restored": lq})  # untrained it keeps its input
+    found = module.losses({})
+    torch.testing.assert_close(found.per_sample, torch.tensor([0.1, 0.4]))
+    torch.testing.assert_close(found.total, torch.tensor(math.log(0.101 * 0.401) / 2))
 
 
 def fit(
@@ -208,7 +209,7 @@ def test_it_can_start_from_a_finished_network(
     with pytest.raises(
         ValueError, match=r"model.init package has .widths, blocks. .* make them the same"
     ):
-        FidelityTraining(
+        FidelitySystem(
             init="package",
             optimizer=OptimizerConfig(lr=1e-3),
             output="f.safetensors",
@@ -219,7 +220,7 @@ def test_it_can_start_from_a_finished_network(
 def test_the_finished_network_lies_between_the_start_and_what_was_trained(tmp_path):
     """A quarter of the way."""
     options = {"optimizer": OptimizerConfig(lr=1e-3), "output": "f.safetensors", "init": "package"}
-    module = FidelityTraining(blend=0.25, **options)
+    module = FidelitySystem(blend=0.25, **options)
     with torch.no_grad():
         for parameter in module.network.parameters():
             parameter.add_(1.0)
@@ -234,4 +235,4 @@ def test_the_finished_network_lies_between_the_start_and_what_was_trained(tmp_pa
         with pytest.raises(
             ValueError, match=rf"model.blend is {blend} and model.init {init}: give a share in"
         ):
-            FidelityTraining(blend=blend, **(options | {"init": init}))
+            FidelitySystem(blend=blend, **(options | {"init": init}))

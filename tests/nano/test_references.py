@@ -8,10 +8,10 @@ import torch
 
 from lit_mimdit.models.latents import encode
 from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.models.network import MiMDiT, Prompt
-from lit_mimdit.pretraining import mmdit as room
-from lit_mimdit.pretraining.references import KEPT, NOISE, kept_tokens, reference_latents, thumbnail
-from lit_mimdit.training.optim import OptimizerConfig
+from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.nano import mmdit as room
+from lit_mimdit.nano.references import KEPT, NOISE, kept_tokens, reference_latents, thumbnail
+from lit_mimdit.systems.optim import OptimizerConfig
 
 
 def draw(seed: int = 0) -> torch.Generator:
@@ -74,7 +74,7 @@ def test_the_branchs_base_reference_is_what_the_prior_was_trained_with(nano, mon
     monkeypatch.setattr(room, "kept_tokens", lambda tokens, draw: torch.arange(tokens))
     trained = nano.reference(images, draw())
     embeds = nano.empty_prompt(1)
-    network = MiMDiT(
+    network = MiMDiTNetwork(
         nano.transformer,
         BranchConfig(width=8, heads=2, base="reference"),
         Prompt(embeds, torch.zeros_like(embeds[:, 0])),

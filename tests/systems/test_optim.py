@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_mimdit.training.optim import OptimizerConfig, configure, lr_factor, parameter_groups
+from lit_mimdit.systems.optim import OptimizerConfig, configure, lr_factor, parameter_groups
 
 
 @pytest.fixture

@@ -14,12 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
-from lit_mimdit.models.latents import downsampling, encode
-from lit_mimdit.pretraining.hints import WIDTH, hints
-from lit_mimdit.pretraining.references import kept_tokens, reference_latents
-from lit_mimdit.training.ema import EMA
-from lit_mimdit.training.flow import (
+from lit_mimdit.models.flow import (
     FlowConfig,
     gaussian_baseline,
     interpolate,
@@ -28,7 +23,12 @@ from lit_mimdit.training.flow import (
     sample_times,
     velocity,
 )
-from lit_mimdit.training.optim import OptimizerConfig, configure
+from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
+from lit_mimdit.models.latents import downsampling, encode
+from lit_mimdit.nano.hints import WIDTH, hints
+from lit_mimdit.nano.references import kept_tokens, reference_latents
+from lit_mimdit.systems.optim import OptimizerConfig, configure
+from lit_mimdit.training.ema import EMA
 
 CONTEXTS = ("empty", "hints", "reference")  # what a training batch is told
 

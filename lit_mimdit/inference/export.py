@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 
-from lit_mimdit.inference.corrector import PACKAGE, choose_fidelity
-from lit_mimdit.inference.restore import checkpoint_path, load_restorer
-from lit_mimdit.training.checkpoint import load_branch, save_branch
+from lit_mimdit.inference.corrector import choose_fidelity
+from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.system_file import PACKAGE, load_system, save_system, system_path
 
 
 def export(
@@ -58,8 +58,8 @@ def export(
             )
     if output.suffix != ".safetensors":
         raise ValueError(f"output is {str(output)!r}: a branch is written as .safetensors")
-    file = load_branch(checkpoint_path(source))
-    save_branch(output, file, getattr(torch, dtype or "float16"))
+    file = load_system(system_path(source))
+    save_system(output, file, getattr(torch, dtype or "float16"))
     print(
         f"{output}: {sum(t.numel() for t in file.tensors.values()) / 1e6:.2f} M parameters,"
         f" {output.stat().st_size / 2**20:.1f} MiB"

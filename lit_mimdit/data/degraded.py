@@ -10,7 +10,7 @@ from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.degradations import Severity, to_uint8
 from lit_mimdit.data.order import EpochSampler, sample_seed
 from lit_mimdit.data.pairs import augment_array, to_planes
-from lit_mimdit.pretraining.photos import level_weights, read_levels
+from lit_mimdit.data.photos import level_weights, read_levels
 
 MARGIN = 16  # pixels around a crop that its degradation may look at
 DIM_SCALE, DIM_POWER = (0.4, 1.0), (1.0, 2.2)

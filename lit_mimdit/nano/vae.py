@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from lit_mimdit.training.optim import OptimizerConfig, configure
+from lit_mimdit.systems.optim import OptimizerConfig, configure
 
 
 def latent_statistics(latents: torch.Tensor) -> tuple[float, float]:

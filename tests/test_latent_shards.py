@@ -9,7 +9,7 @@ from lit_mimdit import cli
 from lit_mimdit.data.check import check
 from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.shards.write import shard
-from lit_mimdit.training.latents import latents
+from lit_mimdit.latent_shards import latents
 
 LAST = Path("runs/quickstart/checkpoints/last.ckpt")
 

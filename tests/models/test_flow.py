@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from lit_mimdit.inference.sampler import euler, heun
-from lit_mimdit.training.flow import (
+from lit_mimdit.models.flow import (
     FlowConfig,
     clean,
     gaussian_baseline,

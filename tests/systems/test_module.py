@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader
 
 from lit_mimdit.data.pairs import collate
 from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.models.flow import FlowConfig
 from lit_mimdit.models.mim import BranchConfig, IntraConfig
+from lit_mimdit.systems.mimdit import BalanceConfig, MiMDiT
+from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.training.callbacks import FiniteGuard
 from lit_mimdit.training.ema import EMA
-from lit_mimdit.training.flow import FlowConfig
-from lit_mimdit.training.module import BalanceConfig, MiMDiTModule
-from lit_mimdit.training.optim import OptimizerConfig
 
 
 def samples(count: int) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def samples(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def make(backbone, **changes) -> MiMDiTModule:
+def make(backbone, **changes) -> MiMDiT:
     torch.manual_seed(0)
     settings = {
         "branch": BranchConfig(
@@ -41,19 +41,17 @@ def make(backbone, **changes) -> MiMDiTModule:
         "flow": FlowConfig(),
         "sampling": SamplingConfig(steps=2, tile=32, overlap=8),
     }
-    module = MiMDiTModule(str(backbone), **(settings | changes))
+    module = MiMDiT(str(backbone), **(settings | changes))
     module.configure_model()
     module.log = module.log_dict = lambda *args, **options: None
     return module
 
 
-def loss(module: MiMDiTModule, count: int = 4) -> float:
+def loss(module: MiMDiT, count: int = 4) -> float:
     return module.training_step(collate(samples(count)), 0)["loss"].item()
 
 
-def fit(
-    module: MiMDiTModule, data: list, steps: int = 3, callbacks: tuple = (), **options
-) -> L.Trainer:
+def fit(module: MiMDiT, data: list, steps: int = 3, callbacks: tuple = (), **options) -> L.Trainer:
     module.__dict__.pop("log"), module.__dict__.pop("log_dict")
     quiet = {
         "logger": False,
@@ -234,7 +232,7 @@ def test_validation_restores_with_other_noise_than_training(backbone_folder):
     module.on_validation_epoch_start()
     batch = collate(samples(2))
     out = module.validation_step(batch, 0)
-    expected, _ = module.restorer(batch["lq"], batch["seed"] + 1)
+    expected, _ = module.restorer()(batch["lq"], batch["seed"] + 1)
     assert torch.equal(out["restored"], expected)
     assert {(row.id, row.version) for row in module.table.rows} == {
         (f"01Blur/{i}", version)

@@ -9,9 +9,9 @@ from diffusers import SD3ControlNetModel
 from PIL import Image
 
 from lit_mimdit import cli
-from lit_mimdit.baselines.controlnet import ControlNetConfig, ControlNetDiT
+from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.models.network import Prompt
-from lit_mimdit.training.checkpoint import load_branch
+from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 
 CALLBACKS = "lit_mimdit.training.callbacks.Routing"
 
@@ -108,7 +108,7 @@ def settings(tiny_settings) -> dict:
     """
     settings = copy.deepcopy(tiny_settings)
     model, trainer = settings["model"], settings["trainer"]
-    model["class_path"] = "lit_mimdit.training.baselines.ControlNetModule"
+    model["class_path"] = "lit_mimdit.systems.controlnet.ControlNet"
     model["init_args"]["branch"] = {"layers": 2}
     del model["init_args"]["balance"]
     trainer["callbacks"] = [
@@ -128,8 +128,12 @@ def test_it_is_trained_tested_exported_and_restores_by_the_same_commands(
     assert "restored" in capsys.readouterr().out
     assert cli.main(["fit", "-c", config, "--ckpt_path", last, "--trainer.max_steps", "8"]) == 0
     assert cli.main(["export", last, "-o", "control.safetensors", "--dtype", "float32"]) == 0
-    file = load_branch("control.safetensors")
-    assert file.branch == ControlNetConfig(2) and "net.controlnet_blocks.1.weight" in file.tensors
+    file = load_system("control.safetensors")
+    assert file.class_path == "lit_mimdit.systems.controlnet.ControlNet"
+    assert (
+        file.arguments["branch"] == {"layers": 2}
+        and "net.controlnet_blocks.1.weight" in file.tensors
+    )
     assert file.tensors["net.controlnet_blocks.1.weight"].abs().max() > 0, "it has learned"
     Image.new("RGB", (40, 24), (90, 60, 30)).save("photo.png")
     (tmp_path / "photos").mkdir()

@@ -21,9 +21,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lit_mimdit.models.geometry import Geometry, meta_backbone
-from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.training.module import MiMDiTModule
+from lit_mimdit.systems.base import RestorationSystem
 
 BUCKET = 200_000_000  # elements of ZeRO's buckets, and those that stage 3 keeps gathered: Lightning's defaults
 LIVE = 1_000_000_000
@@ -110,44 +108,23 @@ class Step:
     flops: int
 
 
-def collects(config: BranchConfig, gpu: bool, stage: int) -> bool:
-    """Whether each image's sub-experts' weights are collected and all images computed at once, see
-    MiM.
+def meta_system(kind: type[RestorationSystem], arguments: dict[str, Any]) -> RestorationSystem:
+    """A system on the meta device: shapes without values, and the empty prompt.
+
+    Args:
+        kind: class of the system.
+        arguments: of its constructor, typed.
     """
-    return gpu and stage < 3 and config.inter.router == "dense" and config.intra.experts > 1
-
-
-def as_computed(config: BranchConfig) -> BranchConfig:
-    """The branch with as many sub-experts as an image chooses, all of them computed: which they are
-    is not known without values.
-
-    Nor is which group an Inter router of one group takes: all groups are computed, and the step is
-    an upper bound. Where weights are collected, all of this is known.
-    """
-    config, intra = replace(config, inter=replace(config.inter, router="dense")), config.intra
-    if intra.router == "dense":
-        return config
-    return replace(
-        config, intra=replace(intra, experts=intra.top_k, top_k=intra.top_k, router="dense")
-    )
-
-
-def meta_module(settings: dict[str, Any], geometry: Geometry) -> MiMDiTModule:
-    """The experiment on the meta device, with the empty prompt."""
-    module = MiMDiTModule(
-        **(
-            settings
-            | {
-                "init": None,
-                "prompt": None,
-                "sampling": replace(settings["sampling"], guidance=1.0),
-            }
-        )
-    )
-    module.log = module.log_dict = lambda *args, **options: None
+    own = arguments | {"init": None}
+    if "prompt" in own:
+        own["prompt"] = None
+    if "sampling" in own:  # guidance needs a prompt
+        own["sampling"] = replace(own["sampling"], guidance=1.0)
     with torch.device("meta"):
-        module.assemble(meta_backbone(settings["backbone"], geometry, module.backbone_dtype))
-    return module
+        system = kind(**own)
+        system.assemble_on_meta()
+    system.log = system.log_dict = lambda *args, **options: None
+    return system
 
 
 def imagine(module: nn.Module) -> None:
@@ -165,9 +142,17 @@ def imagine(module: nn.Module) -> None:
                 part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
+LOW = {
+    "bf16-mixed": torch.bfloat16,
+    "bf16-true": torch.bfloat16,
+    "16-mixed": torch.float16,
+    "16-true": torch.float16,
+}
+
+
 def simulate(
-    settings: dict[str, Any],
-    geometry: Geometry,
+    kind: type[RestorationSystem],
+    arguments: dict[str, Any],
     *,
     batch: int,
     crop: int,
@@ -175,53 +160,43 @@ def simulate(
     stage: int = 0,
     gpu: bool = False,
 ) -> Step:
-    """Run `MiMDiTModule.training_step` and its backward pass without values.
+    """Run a system's training step and its backward pass without values.
 
     Args:
-        settings: arguments of MiMDiTModule.
-        geometry: of its backbone.
+        kind: class of the system.
+        arguments: of its constructor, typed.
         batch: pairs that a device takes at once.
         crop: side of the crops in pixels.
         precision: of the trainer.
-        stage: of ZeRO, or 0. DeepSpeed keeps the branch itself in the trainer's 16 bits in place of
-            autocast.
-        gpu: whether the device is one, which computes sub-experts in another way than a CPU.
+        stage: of ZeRO, or 0. DeepSpeed keeps the trained module itself in the trainer's 16 bits in
+            place of autocast.
+        gpu: whether the device is one; some systems compute in another way there than on a CPU.
     """
-    low = {
-        "bf16-mixed": torch.bfloat16,
-        "bf16-true": torch.bfloat16,
-        "16-mixed": torch.float16,
-        "16-true": torch.float16,
-    }.get(precision)
-    seeds, sharded, branch = torch.arange(batch), stage > 0, settings["branch"]
-    at_once = collects(branch, gpu, stage)
-    module = meta_module(
-        settings | {"branch": branch if at_once else as_computed(branch)}, geometry
-    )
-    for mim in module.network.branch.mims:
-        mim.as_on_gpu = at_once
+    low, sharded = LOW.get(precision), stage > 0
+    system = meta_system(kind, kind.estimated(arguments, gpu, stage))
     if low is not None and (sharded or precision.endswith("true")):
-        module.network.branch.to(low)
+        system.trained.to(low)
+    mixed = low is not None and not sharded and precision.endswith("mixed")
     with FakeTensorMode(allow_non_fake_inputs=True):
-        imagine(module.train())
-        module.prompts.fixed = module.network.prompt
-        images = {name: torch.empty(batch, 3, crop, crop) for name in ("lq", "gt")}
-        data = images | {"seed": seeds, "id": [""] * batch, "degradation": [""] * batch}
-        autocast = (
-            torch.autocast("cpu", low)
-            if low is not None and not sharded and precision.endswith("mixed")
-            else nullcontext()
-        )
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(
-                parameter
-            )  # of the step before: they are there throughout
-        with attention(module.kernels == [SDPBackend.MATH]), Alive() as alive:
-            with autocast:
-                loss = module.training_step(data, 0)["loss"]
+        imagine(system.train())
+        data = _imagined_batch(batch, crop)
+        system.prepare_estimate(arguments, data, gpu, stage)
+        for parameter in system.parameters():
+            if parameter.requires_grad:  # of the step before: they are there throughout
+                parameter.grad = torch.zeros_like(parameter)
+        math = getattr(system, "kernels", None) == [SDPBackend.MATH]
+        with attention(math), Alive() as alive:
+            with torch.autocast("cpu", low) if mixed else nullcontext():
+                loss = system.training_step(data, 0)["loss"]
             loss.backward()
     return Step(alive.peak, alive.flops)
+
+
+def _imagined_batch(batch: int, crop: int) -> dict[str, Any]:
+    """A training batch with shapes and no values; seeds are real."""
+    images = {name: torch.empty(batch, 3, crop, crop) for name in ("lq", "gt")}
+    about = {name: [""] * batch for name in ("id", "degradation", "dataset")}
+    return images | about | {"seed": torch.arange(batch)}
 
 
 @dataclass(frozen=True)
