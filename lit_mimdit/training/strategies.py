@@ -25,7 +25,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_mimdit.training.optim import moments_by_name
+from lit_mimdit.systems.optim import moments_by_name
 
 MASTER = None  # key of a parameter's own 32-bit value among the states that `ZeRO` gives and takes
 DEFAULT_TIMEOUT = timedelta(minutes=10)

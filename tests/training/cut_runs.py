@@ -16,7 +16,7 @@ from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader, sample
 from lit_mimdit.training.callbacks.stop import GracefulStop
 from lit_mimdit.training.checkpoint import WholeFiles
 from lit_mimdit.training.ema import EMA
-from lit_mimdit.training.optim import OptimizerConfig, configure
+from lit_mimdit.systems.optim import OptimizerConfig, configure
 from lit_mimdit.training.trainer import Trainer
 
 

@@ -12,7 +12,7 @@ import torch
 from cut_runs import Line, Numbers, content, fit, read
 from torch import nn
 
-from lit_mimdit.training.optim import OptimizerConfig, configure, lr_factor
+from lit_mimdit.systems.optim import OptimizerConfig, configure, lr_factor
 
 EPOCHS, STEPS = 3, 6  # 10 samples, 4 a step: 2 steps an epoch, and 2 samples left out
 
