@@ -207,4 +207,3 @@ class FitLoop(_FitLoop):
         left = min(loader.order.batches(position.samples), self._limited(len(loader)))
         rest = max(0, left // loader.order.accumulate)
         return step + rest + self._full * max(0, self.max_epochs - position.epoch - 1)
-

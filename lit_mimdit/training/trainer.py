@@ -6,9 +6,20 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.connectors.logger_connector import _LoggerConnector
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_mimdit.training.loops import EpochLoop, FitLoop, position_in
+
+
+class StepLogs(_LoggerConnector):
+    """Logs once an optimizer step: with its last batch, if it accumulates several."""
+
+    @property
+    def should_update_logs(self) -> bool:
+        trainer = self.trainer
+        unfinished = trainer.training and trainer.fit_loop._should_accumulate()
+        return super().should_update_logs and not unfinished
 
 
 class Trainer(L.Trainer):
@@ -27,6 +38,7 @@ class Trainer(L.Trainer):
             self, min_steps=known.epoch_loop.min_steps, max_steps=known.epoch_loop.max_steps
         )
         self.fit_loop = loop
+        self._logger_connector = StepLogs(self)
         self._written: tuple[Any, str] | None = None  # the newest state, and a file that holds it
 
     @property

@@ -180,7 +180,9 @@ def test_intervals_count_steps_and_each_state_is_written_and_validated_once(tmp_
 @pytest.mark.parametrize("resume_at", [3, 5, 6, 7])
 def test_validations_within_epochs_are_where_the_uninterrupted_run_has_them(tmp_path, resume_at):
     """5 steps an epoch, validated in their 2nd and 4th, or once an epoch."""
-    for number, (interval, wanted) in enumerate([(2, [2, 4, 7, 9]), (0.4, [2, 4, 7, 9]), (1.0, [5, 10])]):
+    for number, (interval, wanted) in enumerate(
+        [(2, [2, 4, 7, 9]), (0.4, [2, 4, 7, 9]), (1.0, [5, 10])]
+    ):
         folder = tmp_path / str(number)
         options = {
             "samples": 20,
@@ -269,7 +271,9 @@ def test_the_configuration_beats_the_checkpoint_in_every_optimizer_value(tmp_pat
         assert torch.allclose(parameter, wanted[name], rtol=1e-4, atol=1e-6), name
     groups = trainer.optimizers[0].param_groups
     assert all(group["betas"] == tuple(module.config.betas) for group in groups)
-    assert all(group["decoupled_weight_decay"] == (module.config.name == "adamw") for group in groups)
+    assert all(
+        group["decoupled_weight_decay"] == (module.config.name == "adamw") for group in groups
+    )
 
 
 def test_checkpoints_without_names_of_parameters_are_read_by_their_groups():
