@@ -296,7 +296,17 @@ class RestorationSystem(L.LightningModule):
             self.optimizer_config,
             self.trainer.estimated_stepping_batches,
             self.published_rate,
+            self._steps_per_epoch(),
         )
+
+    def _steps_per_epoch(self) -> int | None:
+        """Optimizer steps of an epoch; None where only the number of all steps is known."""
+        if self.optimizer_config.schedule != "published":
+            return None
+        batches = self.trainer.num_training_batches
+        if not isinstance(batches, int):
+            return None
+        return max(1, batches // self.trainer.accumulate_grad_batches)
 
     # -- evaluation: validation and test are the same
 
