@@ -2,7 +2,9 @@
 
 import official_files
 import own_diffusion
+import own_numbers
 import pytest
+import shared_golden
 import torch
 
 from lit_mimdit.systems.diffir import objective, sampler
@@ -22,16 +24,16 @@ def state(second):
 
 
 def test_every_number_of_the_authors_golden_file(capsys):
-    official_files.golden("DiffIR_small.safetensors", capsys)
+    shared_golden.demand_equal("DiffIR_small.safetensors", capsys)
 
 
 @pytest.mark.slow
 def test_every_number_at_the_published_size(capsys):
-    official_files.golden("DiffIR_fullsize.safetensors", capsys)
+    shared_golden.demand_equal("DiffIR_fullsize.safetensors", capsys)
 
 
 def test_our_own_numbers_have_not_changed():
-    own_diffusion.demand_equal("diffir")
+    own_numbers.demand_equal("diffir")
 
 
 @pytest.mark.parametrize(
