@@ -79,6 +79,8 @@ def renamed(state, old, new):
     [
         (lambda s: {"phi_0.body.0": s["condition.E.0.bias"], "phi_1.body.0": torch.ones(1)},
          "seems to be DGUNet"),
+        (lambda s: {"ema": {"step": torch.ones(1), "ema_model.model.unet0.a": torch.ones(1),
+                            "ema_model.betas_cumsum": torch.ones(1)}}, "seems to be DiffUIR"),
         (lambda s: {name: s[name] for name in list(s)[:-3]}, "name.* missing: .*cut off"),
         (lambda s: {k: v for k, v in s.items() if k != "condition.E.0.bias"},
          "1 names are missing: condition.E.0.bias; the file seems cut off"),
