@@ -7,10 +7,13 @@ from lit_mimdit.systems.sizes import centre_crop, in_tiles, pad_to_multiple
 
 
 def test_padding_reflects_right_and_below():
-    x = torch.arange(6.0).view(1, 1, 2, 3)
-    padded = pad_to_multiple(x, 4, 0)
-    assert padded[0, 0, 0].tolist() == [0, 1, 2, 1]
-    assert padded[0, 0, :, 0].tolist() == [0, 3, 0, 3][:2] + [0] * 0 or padded.shape[-2] == 4
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    padded = pad_to_multiple(x, 5)
+    assert padded[0, 0, 0].tolist() == [0, 1, 2, 3, 2]
+    assert padded[0, 0, :, 0].tolist() == [0, 4, 8, 4, 0]
+    assert pad_to_multiple(torch.rand(1, 3, 17, 30), 16, 32).shape[-2:] == (32, 32)
+    with pytest.raises(ValueError, match="3 x 4 is too small to be reflected to 8 x 8"):
+        pad_to_multiple(x, 8)
 
 
 def test_a_size_that_fits_is_left_alone():
