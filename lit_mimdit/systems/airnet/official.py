@@ -54,13 +54,16 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     encoder = "E.E.encoder_q"
     stages = count(state, f"{encoder}.E.", ".backbone.0.")
     blocks = ["E_pre", *(f"E.{index}" for index in range(stages))]
-    if length % dim:
+    # The official queue has 256 columns for each image of a batch, as many as the embedding.
+    batches = [length // columns for columns in (dim, 256) if length % columns == 0]
+    if not batches:
         raise ValueError(
             f"{SYSTEM}: the queue has {length} columns, which is no multiple of {dim}, as every"
             " batch size gives; the file was altered"
         )
+    given = overrides.get("batch_size")
     read = {
-        "batch_size": length // dim,
+        "batch_size": given if given in batches else batches[0],
         "n_groups": count(state, "R.body.", ".body.0."),
         "n_blocks": count(state, "R.body.0.body.", ".dgm1."),
         "n_feats": shape_of(state, "R.head.0.weight", SYSTEM)[0],
@@ -82,7 +85,8 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> AirNet:
     """
     state = unwrap(state_dict)
     found = arguments(state, **overrides)
-    network = AirNet(queue=found.pop("batch_size") * found["dim"], **found)
+    found.pop("batch_size")
+    network = AirNet(queue=state["E.E.queue"].shape[1], **found)
     load_strictly(network, state, SYSTEM, names_of(network))
     return network
 
