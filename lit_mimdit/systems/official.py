@@ -38,6 +38,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
 }
 # Layers around a state dict, and prefixes of its names, in the files of all ten systems.
 WRAPPERS = ("params_ema", "params", "state_dict", "ema", "model")
+AVERAGED = "ema_model."  # ema_pytorch keeps averaged and online weights side by side
 PREFIXES = ("module.", "net.", "ema_model.", "restoration_network.")
 
 
@@ -88,7 +89,7 @@ def unwrap(
 
     file: a state dict, or mappings around one. wrappers: names of such mappings, the preferred one
         first; they are opened until none is left. prefixes: each is cut from the names as long as
-        all of them begin with it.
+        all of them begin with it. Where some begin with AVERAGED, only these are kept.
     ValueError if no tensor is inside.
     """
     wrappers, prefixes = tuple(wrappers), tuple(prefixes)
@@ -99,6 +100,8 @@ def unwrap(
     if not state:
         held = ", ".join(map(str, list(inner)[:8])) or "nothing"
         raise ValueError(f"no tensors in this file (it holds {held}); give a checkpoint of weights")
+    if averaged := {name: value for name, value in state.items() if name.startswith(AVERAGED)}:
+        state = averaged
     while prefix := next((p for p in prefixes if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state

@@ -17,8 +17,6 @@ from lit_mimdit.models.residual_diffusion import (
     Schedule,
 )
 from lit_mimdit.systems.official import (
-    PREFIXES,
-    WRAPPERS,
     choose,
     count,
     demand,
@@ -30,7 +28,6 @@ from lit_mimdit.systems.official import (
 
 SIGNATURE = "DiffUIR or FoundIR's generalist"
 UNET = "model.unet0."
-AVERAGED, ONLINE = "ema_model.", "online_model."
 RENAMES = (  # ours, official
     (r"^time\.first\.", "time_mlp.1."),
     (r"^time\.second\.", "time_mlp.3."),
@@ -79,18 +76,6 @@ def official_name(levels: int) -> Callable[[str], str]:
         return UNET + name
 
     return rename
-
-
-def averaged(file: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Returns the tensors in a file, without prefixes: the averaged ones if there are some.
-
-    file: a checkpoint as published, its `ema` or `model` part, or a bare state dict.
-    """
-    inner = file
-    if isinstance(file.get("ema"), Mapping):
-        inner = file["ema"]
-    state = {name: value for name, value in inner.items() if str(name).startswith(AVERAGED)}
-    return unwrap(state or inner, WRAPPERS, (AVERAGED, ONLINE, *PREFIXES))
 
 
 def buffers(table: Schedule) -> dict[str, Tensor]:
@@ -161,7 +146,7 @@ def build(
         ValueError: if the file is of another system or size, is cut off, or its tables are those of
             another process.
     """
-    state = averaged(file)
+    state = unwrap(file)
     demand(state, SIGNATURE)
     for name, value in FIXED.items():
         if overrides.get(name, value) != value:

@@ -63,11 +63,3 @@ def published(file, network):
 def shapes(state):
     """The shape of every tensor by name."""
     return {name: tuple(value.shape) for name, value in state.items()}
-
-
-def golden(file, capsys):
-    """AssertionError unless every number of ../shared/systems/FILE is recomputed; else skips."""
-    path = check_golden.SHARED / file
-    if not path.is_file():
-        pytest.skip(f"{path} is not here, so nothing is compared with the authors' code")
-    assert check_golden.check(path, quiet=True), capsys.readouterr().out

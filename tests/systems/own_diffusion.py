@@ -1,31 +1,14 @@
-"""Small golden files of our own numbers for DiffIR, DiffUIR and FoundIR, which never skip.
+"""The small networks of which own/ keeps our numbers: DiffIR, DiffUIR, FoundIR's specialists."""
 
-    python tests/systems/own_diffusion.py        writes tests/systems/own/NAME.safetensors anew
+import torch
+from filling import fill_network, picture
 
-Each holds what this implementation made of weights that filling.py gives, in float64. They say that
-nothing has changed; the golden files of the authors' code say that it is right.
-"""
-
-import json
-import sys
-from pathlib import Path
-
-HERE = Path(__file__).resolve().parent
-for folder in (str(HERE.parents[1]), str(HERE)):
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-
-import torch  # noqa: E402
-from filling import fill_network, picture  # noqa: E402
-from safetensors import safe_open  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-
-from lit_mimdit.models.residual_diffusion import ResidualDiffusion  # noqa: E402
-from lit_mimdit.models.restormer_network import Restormer  # noqa: E402
-from lit_mimdit.systems.diffir import objective  # noqa: E402
-from lit_mimdit.systems.diffir.network import FirstStage, SecondStage  # noqa: E402
-from lit_mimdit.systems.diffir.sampler import generate, schedule_of  # noqa: E402
-from lit_mimdit.systems.foundir.wave_mamba import WaveMamba  # noqa: E402
+from lit_mimdit.models.residual_diffusion import ResidualDiffusion
+from lit_mimdit.models.restormer_network import Restormer
+from lit_mimdit.systems.diffir import objective
+from lit_mimdit.systems.diffir.network import FirstStage, SecondStage
+from lit_mimdit.systems.diffir.sampler import generate, schedule_of
+from lit_mimdit.systems.foundir.wave_mamba import WaveMamba
 
 SEED = 2026
 SIZES = {
@@ -94,29 +77,3 @@ def foundir():
 
 
 CASES = {"diffir": diffir, "diffuir": diffuir, "foundir": foundir}
-
-
-def demand_equal(name):
-    """AssertionError unless the numbers of today are those of the file, within 1e-9."""
-    tensors, numbers = CASES[name]()
-    with safe_open(HERE / "own" / f"{name}.safetensors", "pt") as file:
-        stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        facts = json.loads(file.metadata()["numbers"])
-    assert tensors.keys() == stored.keys() and numbers.keys() == facts.keys()
-    for key, value in stored.items():
-        torch.testing.assert_close(tensors[key].detach(), value, rtol=0, atol=1e-9)
-    for key, value in facts.items():
-        relative = 1e-9 if key == "loss" else 1e-7
-        assert abs(numbers[key] - value) <= relative * abs(value), (key, numbers[key], value)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    for case, make in CASES.items():
-        tensors, numbers = make()
-        save_file(
-            {key: value.detach().contiguous() for key, value in tensors.items()},
-            HERE / "own" / f"{case}.safetensors",
-            {"numbers": json.dumps(numbers)},
-        )
-        print(case, numbers)

@@ -17,6 +17,7 @@ for folder in (str(HERE.parents[1]), str(HERE)):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
+import own_diffusion  # noqa: E402
 import torch  # noqa: E402
 from filling import fill_network, picture  # noqa: E402
 from safetensors import safe_open  # noqa: E402
@@ -104,6 +105,7 @@ CASES: dict[str, Callable[[], Numbers]] = {
     "dgunet_plus": lambda: _dgunet(True),
     "transweather": transweather_numbers,
     "promptir": promptir_numbers,
+    **own_diffusion.CASES,
 }
 
 

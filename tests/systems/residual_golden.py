@@ -36,9 +36,11 @@ def overrides(golden):
 
 
 def checker(golden, report, error):
-    """A function that compares a tensor with the stored one of that name."""
+    """A function that compares a tensor with the stored one of that name, if there is one."""
 
     def check(name, ours):
+        if name not in golden.tensors:
+            return  # a run may store fewer of its steps
         report.tensor(name, ours, float32_tolerance(golden.tensors[name], error))
 
     return check
@@ -115,8 +117,10 @@ def _sample(golden, report, check, network, run):
     )
     report.given(f"{run}.noise", *drawn, *([f"{run}.eta"] if f"{run}.eta" in stored else []))
     visited = times(steps, network.table.timesteps)
-    report.tensor(f"{run}.times", torch.tensor(visited), 0)
-    degraded, noise = golden.double("input"), golden.double(f"{run}.noise")
+    if f"{run}.times" in stored:
+        report.tensor(f"{run}.times", torch.tensor(visited), 0)
+    start = f"{run}.noise" if f"{run}.noise" in stored else f"sample{steps}.noise"
+    degraded, noise = golden.double("input"), golden.double(start)
     x_in = to_process(degraded)
 
     def supply():
@@ -136,8 +140,7 @@ def _sample(golden, report, check, network, run):
                 ("x_start", step.clean),
                 ("pred_noise", eps),
             ):
-                if f"{run}.step{index}.{name}" in stored:
-                    check(f"{run}.step{index}.{name}", ours)
+                check(f"{run}.step{index}.{name}", ours)
         check(f"{run}.output", from_process(step.clean))
         ours = restore(
             network.unet, degraded, noise, *common, supply(), sum_scale=network.sum_scale

@@ -2,7 +2,9 @@
 
 import official_files
 import own_diffusion
+import own_numbers
 import pytest
+import shared_golden
 import torch
 
 from lit_mimdit.systems.diffir import objective, sampler
@@ -22,16 +24,16 @@ def state(second):
 
 
 def test_every_number_of_the_authors_golden_file(capsys):
-    official_files.golden("DiffIR_small.safetensors", capsys)
+    shared_golden.demand_equal("DiffIR_small.safetensors", capsys)
 
 
 @pytest.mark.slow
 def test_every_number_at_the_published_size(capsys):
-    official_files.golden("DiffIR_fullsize.safetensors", capsys)
+    shared_golden.demand_equal("DiffIR_fullsize.safetensors", capsys)
 
 
 def test_our_own_numbers_have_not_changed():
-    own_diffusion.demand_equal("diffir")
+    own_numbers.demand_equal("diffir")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,8 @@ def renamed(state, old, new):
     [
         (lambda s: {"phi_0.body.0": s["condition.E.0.bias"], "phi_1.body.0": torch.ones(1)},
          "seems to be DGUNet"),
+        (lambda s: {"ema": {"step": torch.ones(1), "ema_model.model.unet0.a": torch.ones(1),
+                            "ema_model.betas_cumsum": torch.ones(1)}}, "seems to be DiffUIR"),
         (lambda s: {name: s[name] for name in list(s)[:-3]}, "name.* missing: .*cut off"),
         (lambda s: {k: v for k, v in s.items() if k != "condition.E.0.bias"},
          "1 names are missing: condition.E.0.bias; the file seems cut off"),

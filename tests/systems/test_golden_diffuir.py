@@ -2,8 +2,9 @@
 
 import numpy as np
 import official_files
-import own_diffusion
+import own_numbers
 import pytest
+import shared_golden
 import torch
 
 from lit_mimdit.models.residual_diffusion import ResidualDiffusion
@@ -25,16 +26,16 @@ def state(network):
 
 
 def test_every_number_of_the_authors_golden_file(capsys):
-    official_files.golden("DiffUIR_small.safetensors", capsys)
+    shared_golden.demand_equal("DiffUIR_small.safetensors", capsys)
 
 
 @pytest.mark.slow
 def test_every_number_at_the_published_size(capsys):
-    official_files.golden("DiffUIR_fullsize.safetensors", capsys)
+    shared_golden.demand_equal("DiffUIR_fullsize.safetensors", capsys)
 
 
 def test_our_own_numbers_have_not_changed():
-    own_diffusion.demand_equal("diffuir")
+    own_numbers.demand_equal("diffuir")
 
 
 @pytest.mark.parametrize("name", VARIANTS)

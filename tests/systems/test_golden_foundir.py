@@ -1,8 +1,9 @@
 """FoundIR equals the authors' code, reads their files, and keeps its numbers."""
 
 import official_files
-import own_diffusion
+import own_numbers
 import pytest
+import shared_golden
 import torch
 from torch import nn
 
@@ -19,16 +20,16 @@ LOW = {"wf": 8, "n_l_blocks": (1, 2, 1), "n_h_blocks": (1, 1, 2)}
 
 
 def test_every_number_of_the_authors_golden_file(capsys):
-    official_files.golden("FoundIR_small.safetensors", capsys)
+    shared_golden.demand_equal("FoundIR_small.safetensors", capsys)
 
 
 @pytest.mark.slow
 def test_every_number_at_the_published_size(capsys):
-    official_files.golden("FoundIR_fullsize.safetensors", capsys)
+    shared_golden.demand_equal("FoundIR_fullsize.safetensors", capsys)
 
 
 def test_our_own_numbers_have_not_changed():
-    own_diffusion.demand_equal("foundir")
+    own_numbers.demand_equal("foundir")
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> FirstStage
         ValueError: if the file is of another system or form of DiffIR, is cut off, holds a copy
             that differs from its original, or has another schedule than the arguments say.
     """
-    state = unwrap(state_dict, ("params_ema", "params"), ("module.",))
+    state = unwrap(state_dict)
     system = seems_to_be(state)
     if system not in (FIRST, SECOND):
         demand(state, SECOND)

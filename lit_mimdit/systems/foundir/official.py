@@ -21,6 +21,7 @@ from lit_mimdit.systems.official import (
     load_strictly,
     seems_to_be,
     shape_of,
+    unwrap,
 )
 
 PUBLISHED = {"delta_end": 1.4e-3, "sampling_timesteps": 4}
@@ -92,7 +93,7 @@ def from_official(
     Raises:
         ValueError: if the file is of another system or size, or is cut off.
     """
-    state = residual_official.averaged(state_dict)
+    state = unwrap(state_dict)
     if seems_to_be(state) == residual_official.SIGNATURE:
         return residual_official.build("FoundIR", state, PUBLISHED, overrides)
     if seems_to_be(state) == LOW_LIGHT:

@@ -179,6 +179,8 @@ def _built(golden, report, stage, kind):
 
 def _checker(golden, report, error):
     def check(name, ours):
+        if name not in golden.tensors:
+            return  # a file may store fewer of its steps
         report.tensor(name, ours, float32_tolerance(golden.tensors[name], error))
 
     return check
