@@ -213,7 +213,7 @@ def test_restoring_stops_when_nothing_is_left_to_do():
 
 
 def test_each_category_is_treated_once_and_a_second_image_begins_anew():
-    order = tuple(c for c in CATEGORIES if c != "no") + ("no",)
+    order = (*(c for c in CATEGORIES if c != "no"), "no")
     for _ in range(2):
         _, steps = run(order)
         assert [step.chosen for step in steps] == list(order[:7])

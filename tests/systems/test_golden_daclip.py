@@ -182,7 +182,7 @@ def test_the_published_schedule():
     assert math.exp(-sde.cumulated[-1].item() * sde.dt) == pytest.approx(0.005)
     assert sde.bar[-1].item() == pytest.approx(0.196076, abs=1e-6)
     assert sde.scale == pytest.approx(0.196078, abs=1e-6)
-    with pytest.raises(ValueError, match="eps=2 .* make no SDE"):
+    with pytest.raises(ValueError, match="eps=2.* make no SDE"):
         build_sde(eps=2)
     with pytest.raises(ValueError, match="schedule is 'square'"):
         build_sde(schedule="square")
