@@ -116,6 +116,7 @@ def run_trainer(args: list[str]) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
     import lit_mimdit.training.strategies  # noqa: F401  their names
+    from lit_mimdit.renamed import refuse_renamed
     from lit_mimdit.training.resume import SameStart, checkpoint_to_resume
 
     class CLI(LightningCLI):
@@ -189,6 +190,7 @@ def run_trainer(args: list[str]) -> None:
             if self.subcommand == "predict":
                 self.config.predict.return_predictions = False  # WriteRestored writes them; a folder of photographs does not fit in memory
 
+    refuse_renamed(args)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     args = ["--dry_run" if a == "--dry-run" else a for a in args]
     # bare flags mean true, as in Lightning's own documentation

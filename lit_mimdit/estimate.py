@@ -177,9 +177,10 @@ def simulate(
     if low is not None and (sharded or precision.endswith("true")):
         system.trained.to(low)
     mixed = low is not None and not sharded and precision.endswith("mixed")
+    seeds = torch.arange(batch)  # with values: noise is drawn from them
     with FakeTensorMode(allow_non_fake_inputs=True):
         imagine(system.train())
-        data = _imagined_batch(batch, crop)
+        data = _imagined_batch(seeds, crop)
         system.prepare_estimate(arguments, data, gpu, stage)
         for parameter in system.parameters():
             if parameter.requires_grad:  # of the step before: they are there throughout
@@ -192,11 +193,12 @@ def simulate(
     return Step(alive.peak, alive.flops)
 
 
-def _imagined_batch(batch: int, crop: int) -> dict[str, Any]:
-    """A training batch with shapes and no values; seeds are real."""
-    images = {name: torch.empty(batch, 3, crop, crop) for name in ("lq", "gt")}
-    about = {name: [""] * batch for name in ("id", "degradation", "dataset")}
-    return images | about | {"seed": torch.arange(batch)}
+def _imagined_batch(seeds: Tensor, crop: int) -> dict[str, Any]:
+    """A training batch with shapes and, but for its seeds (B,), no values."""
+    size = len(seeds)
+    images = {name: torch.empty(size, 3, crop, crop) for name in ("lq", "gt")}
+    about = {name: [""] * size for name in ("id", "degradation", "dataset")}
+    return images | about | {"seed": seeds}
 
 
 @dataclass(frozen=True)

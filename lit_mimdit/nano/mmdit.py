@@ -28,7 +28,6 @@ from lit_mimdit.models.latents import downsampling, encode
 from lit_mimdit.nano.hints import WIDTH, hints
 from lit_mimdit.nano.references import kept_tokens, reference_latents
 from lit_mimdit.systems.optim import OptimizerConfig, configure
-from lit_mimdit.training.ema import EMA
 
 CONTEXTS = ("empty", "hints", "reference")  # what a training batch is told
 
@@ -55,6 +54,8 @@ class NanoMMDiT(L.LightningModule):
             reference; they sum to 1.
         sampling_shift: shift of the scheduler that is written beside the transformer.
     """
+
+    ENDS_AVERAGED = True  # the EMA callback leaves its average for the folder that is written
 
     def __init__(
         self,
@@ -222,9 +223,6 @@ class NanoMMDiT(L.LightningModule):
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
             return
         folder = Path(self.output)
-        for callback in self.trainer.callbacks:
-            if isinstance(callback, EMA):
-                callback.copy_to(self)
         copy.deepcopy(self.transformer).half().save_pretrained(folder / "transformer")
         copy.deepcopy(self.vae).half().save_pretrained(folder / "vae")
         FlowMatchEulerDiscreteScheduler(shift=self.sampling_shift).save_pretrained(

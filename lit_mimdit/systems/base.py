@@ -112,6 +112,7 @@ class RestorationSystem(L.LightningModule):
     TRAINING_ONLY: ClassVar[frozenset[str]] = frozenset(
         {"optimizer", "metrics", "versions", "init"}
     )
+    TRAINABLE: ClassVar[bool] = True  # False for what only restores
     VERSIONS: ClassVar[list[str]] = VERSIONS  # in the order of the table's columns
 
     # the system writes files of its own when `fit` ends: it then holds the averaged weights
@@ -271,6 +272,10 @@ class RestorationSystem(L.LightningModule):
         }
 
     def configure_optimizers(self) -> dict[str, Any]:
+        if not self.TRAINABLE:
+            raise ValueError(
+                f"{type(self).__name__} is not trained; use validate, test, predict or restore"
+            )
         if self.optimizer_config is None:
             raise ValueError(
                 "model.optimizer is missing, and training needs one; give at least"

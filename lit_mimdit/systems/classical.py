@@ -5,16 +5,19 @@ Images are (H, W, 3) float32 in [0, 1].
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 from scipy.ndimage import convolve, median_filter, minimum_filter, uniform_filter
 from skimage import exposure, restoration
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from lit_mimdit.data.image_io import read_photo, write_photo
+from lit_mimdit.inference.pixel_restorer import PixelRestorer
 from lit_mimdit.inference.restore import plan
+from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem
 
 Method = Literal["wiener", "nlm", "dark-channel", "median", "clahe", "gamma"]
 
@@ -113,6 +116,49 @@ METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }  # fmt: skip
 
 
+def restore_by(method: Method, images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] restored one by one with a classical tool, in [0, 1]."""
+    restored = []
+    for image in images.detach().cpu():
+        result = METHODS[method](image.permute(1, 2, 0).numpy().astype(np.float32))
+        plane = np.ascontiguousarray(np.clip(result, 0, 1), dtype=np.float32)
+        restored.append(torch.from_numpy(plane).permute(2, 0, 1))
+    return torch.stack(restored)
+
+
+class Classical(RestorationSystem):
+    """A classical tool as a system, for `validate`, `test`, `predict` and studies.
+
+    Args:
+        method: wiener (blur), nlm (noise: non-local means), dark-channel (haze), median (rain),
+            clahe or gamma (low light).
+        metrics: scores of `test` by key.
+        versions: what validation and test score of each image.
+    """
+
+    TRAINABLE: ClassVar[bool] = False
+
+    def __init__(
+        self, method: Method, metrics: list[str] = METRICS, versions: list[str] = VERSIONS
+    ) -> None:
+        super().__init__(None, metrics, versions)
+        if method not in METHODS:
+            raise ValueError(f"model.method is {method!r}: choose among {', '.join(METHODS)}")
+        self.method, self.nothing = method, nn.Module()
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.nothing
+
+    def losses(self, batch: dict[str, Any]) -> Losses:
+        raise ValueError("a classical tool is not trained; use validate, test or predict")
+
+    def restorer(self) -> PixelRestorer:
+        about = {"class_path": f"{__name__}.Classical", "method": self.method}
+        parts = self.nothing, lambda images: restore_by(self.method, images)
+        return PixelRestorer(*parts, about=about, tile=0)
+
+
 def classical(inputs: list[Path], *, output: Path, method: Method) -> None:
     """Restore photographs with a classical tool, to compare with: the same files as `restore`
     writes, for `evaluate`.
@@ -126,9 +172,6 @@ def classical(inputs: list[Path], *, output: Path, method: Method) -> None:
     assert set(METHODS) == set(get_args(Method))
     for source, target in tqdm(plan(inputs, output), desc=method, unit="photo"):
         photo = read_photo(source)
-        result = METHODS[method](photo.rgb.permute(1, 2, 0).numpy().astype(np.float32))
-        rgb = torch.from_numpy(
-            np.ascontiguousarray(np.clip(result, 0, 1), dtype=np.float32)
-        ).permute(2, 0, 1)
+        (rgb,) = restore_by(method, photo.rgb[None])
         target.parent.mkdir(parents=True, exist_ok=True)
         write_photo(target, rgb, photo.alpha, photo.gray, photo.bits)

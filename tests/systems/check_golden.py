@@ -31,6 +31,7 @@ Protocol
 import argparse
 import importlib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -49,7 +50,7 @@ import torch  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-SHARED = ROOT.parent / "shared" / "systems"
+SHARED = Path(os.environ.get("LIT_MIMDIT_SHARED", ROOT.parent / "shared")) / "systems"
 ALIASES = {"dgunetplus": "dgunet"}
 F64 = 1e-9  # outputs in float64, and losses relative to their size
 GRADIENTS = 1e-7  # norms of gradients, relative to their size

@@ -1,7 +1,5 @@
 """How TransWeather restores an image."""
 
-import math
-
 import numpy as np
 import torch
 from PIL import Image
@@ -18,10 +16,10 @@ def published_size(height: int, width: int) -> tuple[int, int]:
 
     The longer side is at most 1024; then both sides go up to multiples of 16.
     """
-    scale = min(1.0, LONGEST / max(height, width))
-    return tuple(  # type: ignore[return-value]
-        MULTIPLE * math.ceil(math.ceil(side * scale) / MULTIPLE) for side in (height, width)
-    )
+    longest = max(height, width)
+    if longest > LONGEST:  # whole numbers, so that the longer side is exactly LONGEST
+        height, width = (-(-side * LONGEST // longest) for side in (height, width))
+    return -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
 
 
 def lanczos(image: Tensor, height: int, width: int) -> Tensor:
