@@ -23,6 +23,7 @@ from lit_mimdit.estimate import meta_system, simulate, sizes_of
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.system_file import (
     build_system,
+    class_path_of,
     load_system,
     read_checkpoint,
     save_system,
@@ -47,7 +48,7 @@ def classes() -> dict[str, type[RestorationSystem]]:
         for name, kind in inspect.getmembers(module, inspect.isclass):
             own = issubclass(kind, RestorationSystem) and kind.__module__ == info.name
             if own and not name.startswith("_"):
-                found[f"{info.name.removeprefix(f'{root.__name__}.')}.{name}"] = kind
+                found[class_path_of(kind).removeprefix(f"{root.__name__}.")] = kind
     return {name: kind for name, kind in found.items() if name not in ABSTRACT}
 
 
@@ -142,13 +143,14 @@ def test_trained_saved_exported_and_restored_agree_to_the_bit(make, name, tmp_pa
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_a_killed_run_resumes_to_the_bit(make, name, tmp_path):
+    one = samples(2)  # an epoch is a step: the order of samples is tested elsewhere
     whole = make(name)
-    fit(whole, 3)
+    fit(whole, 3, one)
     cut = make(name)
-    fit(cut, 1).save_checkpoint(tmp_path / "one.ckpt")
+    fit(cut, 1, one).save_checkpoint(tmp_path / "one.ckpt")
     resumed = make(name)
     torch.manual_seed(99)  # whatever the new process did before
-    fit(resumed, 3, path=tmp_path / "one.ckpt")
+    fit(resumed, 3, one, tmp_path / "one.ckpt")
     expected, found = state_of(whole.trained), state_of(resumed.trained)
     different = [key for key in expected if not torch.equal(expected[key], found[key])]
     assert not different, different[:5]
