@@ -8,8 +8,10 @@ say that nothing has changed; the golden files of the authors' code say that it 
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 HERE = Path(__file__).resolve().parent
 for folder in (str(HERE.parents[1]), str(HERE)):
@@ -238,6 +240,17 @@ def official_keys(name: str) -> dict:
 def hollow(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
     """Tensors of these names and shapes without values."""
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Networks of any size are built on the meta device, without drawing values."""
+    layers = nn.Linear, nn.modules.conv._ConvNd
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(patch.object(layer, "reset_parameters", lambda self: None))
+        stack.enter_context(torch.device("meta"))
+        yield
 
 
 def size(network: nn.Module) -> int:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from lit_mimdit.models.network import Prompt
 from lit_mimdit.systems.colour import adain
@@ -37,7 +38,7 @@ def test_our_own_numbers_have_not_changed():
 
 def test_official_names_and_sizes():
     keys = own.official_keys("dit4sr")
-    with torch.device("meta"):
+    with own.without_values():
         network = from_official(own.hollow(keys["all"]), key="r1", **keys["config"])
     assert own.size(network.backbone) == keys["counts"]["base"] == 2_243_171_520
     names = {official_name(f"branch.{name}") for name in network.branch.state_dict()}
@@ -45,7 +46,7 @@ def test_official_names_and_sizes():
 
 
 def test_the_published_size_of_what_is_trained():
-    with torch.device("meta"):
+    with own.without_values():
         transformer = own.sd3(
             num_layers=24,
             attention_head_dim=64,
@@ -57,6 +58,29 @@ def test_the_published_size_of_what_is_trained():
         )
         network = DiT4SR(transformer)
     assert own.size(network.branch) == 350_877_696
+
+
+def test_the_published_cost_of_a_step():
+    sizes = {
+        "num_layers": 24,
+        "attention_head_dim": 64,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+        "caption_projection_dim": 1536,
+        "pooled_projection_dim": 2048,
+        "pos_embed_max_size": 64,
+        "dual_attention_layers": tuple(range(13)),
+    }
+    with own.without_values():
+        bare, network = own.sd3(**sizes), DiT4SR(own.sd3(**sizes))
+        x, t = torch.zeros(1, 16, 64, 64), torch.zeros(1)  # 512 pixels
+        text = Prompt(torch.zeros(1, 333, 4096), torch.zeros(1, 2048))
+        with FlopCounterMode(display=False) as plain, torch.no_grad():
+            bare(x, text.embeds, text.pooled, t)
+        with FlopCounterMode(display=False) as streams, torch.no_grad():
+            network(x, t, x, text)
+    assert plain.get_total_flops() / 1e12 == pytest.approx(2.443, abs=6e-4)
+    assert streams.get_total_flops() / 1e12 == pytest.approx(5.440, abs=6e-4)
 
 
 @pytest.mark.parametrize("key", ["r1", "original"])

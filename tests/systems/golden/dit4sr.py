@@ -108,7 +108,7 @@ def pipeline(golden: Golden, report: Report, network: DiT4SR, name: str) -> None
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def counted(x: torch.Tensor, t: torch.Tensor, z_lq: torch.Tensor, text: Prompt) -> torch.Tensor:
-        calls.append((x, network(x, t, z_lq, text)))
+        calls.append((x, network(x, t.float(), z_lq, text)))  # the authors' times are float32
         return calls[-1][1]
 
     velocity = sampler.guided(
