@@ -104,7 +104,8 @@ class Writes(WholeFiles):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        self.seen.append((checkpoint["global_step"], Path(path).name))
+        if "global_step" in checkpoint:  # not the weights that a forked rank hands back
+            self.seen.append((checkpoint["global_step"], Path(path).name))
         super().save_checkpoint(checkpoint, path, storage_options)
 
 
