@@ -37,7 +37,10 @@ WARMUP, FLOOR = 3, 1e-6
 
 
 def charbonnier_per_image(a: Tensor, b: Tensor) -> Tensor:
-    """Returns a smooth mean absolute difference of each image: mean sqrt((a - b)^2 + 1e-6), (B,)."""
+    """Returns a smooth mean absolute difference of each image, (B,).
+
+    It is mean sqrt((a - b)^2 + 1e-6).
+    """
     return ((a - b).square() + 1e-6).sqrt().mean((1, 2, 3))
 
 
