@@ -12,13 +12,15 @@ B = batch, C = latent channels, N = tokens, D = width, n = layers, L = blocks of
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from diffusers import SD3ControlNetModel, SD3Transformer2DModel
 from torch import Tensor, nn
 
 from lit_mimdit.models.mim import Decisions
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
+
+if TYPE_CHECKING:
+    from diffusers import SD3Transformer2DModel
 
 
 @dataclass
@@ -53,7 +55,9 @@ class ControlBranch(nn.Module):
     projections 0 at the start.
     """
 
-    def __init__(self, config: ControlNetConfig, transformer: SD3Transformer2DModel) -> None:
+    def __init__(self, config: ControlNetConfig, transformer: "SD3Transformer2DModel") -> None:
+        from diffusers import SD3ControlNetModel
+
         super().__init__()
         sizes = transformer.config
         if config.layers >= sizes.num_layers:
@@ -109,7 +113,7 @@ class ControlNetDiT(ConditionedBackbone):
     """
 
     def __init__(
-        self, transformer: SD3Transformer2DModel, config: ControlNetConfig, prompt: Prompt
+        self, transformer: "SD3Transformer2DModel", config: ControlNetConfig, prompt: Prompt
     ) -> None:
         super().__init__(transformer, prompt)
         self.branch = ControlBranch(config, transformer)
