@@ -35,7 +35,8 @@ def signature_of(module: str, function: str) -> Callable:
     asked = [*found.args.defaults, *filter(None, found.args.kw_defaults), found.returns]
     every = [*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs]
     asked += [argument.annotation for argument in every]
-    names = {"__name__": module} | _values(module, asked)
+    # its module is this one: whoever resolves a function's names imports its module
+    names = {"__name__": __name__} | _values(module, asked)
     body = ast.fix_missing_locations(ast.Module([found], []))
     exec(compile(body, f"<signature of {module}.{function}>", "exec"), names)
     return names[function]

@@ -178,7 +178,7 @@ Rows = list[
 ]  # for each sub-expert the images that chose it, (b,) int64, in order; None: all of the batch
 
 
-@torch.compiler.disable  # the lengths are known at run time only
+@uncompiled  # the lengths are known at run time only
 def rows_of_experts(chosen_GEB: Tensor) -> list[Rows]:
     """Which images each sub-expert of each group works on, from a mask.
 
@@ -210,9 +210,8 @@ class IntraMoE(nn.Module):
         top_k = intra.experts if intra.router == "dense" else intra.top_k
         self.router = Router(config.width, intra.experts, top_k, intra.renormalise)
 
-    @torch.compiler.disable(
-        recursive=False
-    )  # compiled a sub-expert: else every combination of numbers of images is a graph of its own
+    @partial(uncompiled, recursive=False)
+    # compiled a sub-expert: else every combination of numbers of images is a graph of its own
     def forward(self, x_BNd: Tensor, grid: Grid, routing: Routing, rows: Rows) -> Tensor:
         """x: (B, N, d) -> y of its shape, 0 for images in no row. Each sub-expert runs once, on the
         images that chose it.

@@ -251,8 +251,7 @@ def test_a_callback_sees_every_step_changes_latents_and_stops(pipeline, expected
 
 
 def test_offloading_wakes_what_is_used(folder, expected, monkeypatch):
-    """On a CPU: sequential offloading keeps weights on "meta" until their layer is called, so a
-    layer used past its hook would fail; whole models report that they were woken."""
+    """On a CPU: the hooks report which models they woke, and in which order."""
     woken = []
     from accelerate.hooks import CpuOffload
 
@@ -268,10 +267,6 @@ def test_offloading_wakes_what_is_used(folder, expected, monkeypatch):
     torch.testing.assert_close(whole(PIXELS, output_type="pt").images[0], expected)
     assert woken[:2] == ["AutoencoderKL", "SD3Transformer2DModel"]
     torch.testing.assert_close(whole(PIXELS, output_type="pt").images[0], expected)
-    sequential = load(folder)
-    sequential.enable_sequential_cpu_offload(device="cpu")
-    assert {p.device.type for p in sequential.transformer.parameters()} == {"meta"}
-    torch.testing.assert_close(sequential(PIXELS, output_type="pt").images[0], expected)
     grouped = load(folder)
     grouped.enable_group_offload(torch.device("cpu"))
     torch.testing.assert_close(grouped(PIXELS, output_type="pt").images[0], expected)
