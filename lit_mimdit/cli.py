@@ -33,12 +33,12 @@ TRAINER_COMMANDS = {
 COMMANDS = {
     "restore": ("lit_mimdit.inference.restore", "restore", "restore photographs of any size"),
     "classical": (
-        "lit_mimdit.baselines.classical",
+        "lit_mimdit.systems.classical",
         "classical",
         "restore with a classical tool, to compare with",
     ),
     "export": (
-        "lit_mimdit.training.export",
+        "lit_mimdit.inference.export",
         "export",
         "write a checkpoint's trained branch as safetensors",
     ),
@@ -58,7 +58,7 @@ COMMANDS = {
         "write a data set as shards, to stream from a network disk or S3",
     ),
     "data latents": (
-        "lit_mimdit.training.latents",
+        "lit_mimdit.latent_shards",
         "latents",
         "encode shards with the VAE, for training that skips it",
     ),
@@ -133,6 +133,7 @@ def run_trainer(args: list[str]) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
     import lit_mimdit.training.strategies  # noqa: F401  their names
+    from lit_mimdit.renamed import refuse_renamed
     from lit_mimdit.training.resume import SameStart, checkpoint_to_resume
 
     class CLI(LightningCLI):
@@ -206,6 +207,7 @@ def run_trainer(args: list[str]) -> None:
             if self.subcommand == "predict":
                 self.config.predict.return_predictions = False  # WriteRestored writes them; a folder of photographs does not fit in memory
 
+    refuse_renamed(args)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     args = ["--dry_run" if a == "--dry-run" else a for a in args]
     # bare flags mean true, as in Lightning's own documentation

@@ -18,6 +18,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from lit_mimdit.files import FileError
+
 # A fixed list, since some of PIL's other readers start programs (EPS starts Ghostscript).
 _READABLE = ("PNG", "JPEG", "TIFF", "WEBP", "AVIF", "BMP", "GIF", "JPEG2000", "PPM")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -25,11 +27,8 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION_TAG = 274
 
 
-class ImageError(ValueError):
-    """An image file that cannot be read or written:
-
-    one line with the path, what is wrong, and a remedy if there is one.
-    """
+class ImageError(FileError):
+    """An image file that cannot be read or written, in one line with its path and a remedy."""
 
 
 class ImageInfo(NamedTuple):

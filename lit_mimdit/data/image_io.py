@@ -9,7 +9,6 @@ as stored, as in the field's own evaluation.
 import io
 import os
 import re
-import secrets
 import struct
 import warnings
 import zlib
@@ -23,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from lit_mimdit.data.decoders import ImageError, ImageInfo, decode, image_info
+from lit_mimdit.files import write_bytes
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -38,7 +38,6 @@ __all__ = [
     "read_photo",
     "read_rgb",
     "to_tensor",
-    "write_bytes",
     "write_photo",
 ]
 
@@ -235,32 +234,6 @@ def write_photo(
             f"{path}: {size} pixels cannot be encoded as {kind} ({error}); write .png or .tif"
         ) from error
     write_bytes(path, data)
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file atomically: under another name in the same folder, then renamed, so nobody ever
-    sees a part of it.
-
-    Raises `ImageError` and leaves nothing behind if the disk is full, the folder is missing or not
-    writable.
-    """
-    path = Path(path)
-    temporary = (
-        path.parent / f".{secrets.token_hex(8)}.part"
-    )  # a hidden name: `list_images` does not see it
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:  # Ctrl-C too
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        reason = error.strerror if path.parent.is_dir() else f"there is no folder {path.parent}"
-        raise ImageError(f"{path}: cannot be written: {reason}") from error
 
 
 def _encode(kind: str, pixels: np.ndarray) -> bytes:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_mimdit.data.faults import Fault
-from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.escaping import csv_cell
+from lit_mimdit.files import write_bytes
 
 COLUMNS = ("id", "reason", "epoch", "step")
 

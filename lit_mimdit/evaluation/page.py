@@ -13,8 +13,8 @@ from urllib.parse import quote
 from PIL import Image
 
 from lit_mimdit import escaping
-from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.evaluation.tables import markdown
+from lit_mimdit.files import write_bytes
 
 _PRIVATE = 0xE000  # where escaped signs of Markdown hide from what reads its marks
 _ESCAPED, _HIDDEN = re.compile(r"\\([!-/:-@\[-`{-~])"), re.compile("[\ue021-\ue07e]")

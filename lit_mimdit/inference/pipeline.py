@@ -28,7 +28,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.pipeline_card import CODE, CODE_TEXT, card
 from lit_mimdit.inference.pipeline_images import Picture, photos, pictures, resize
@@ -36,9 +36,9 @@ from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import OnStep, SamplingConfig
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.models.mim import BranchConfig, Decisions
-from lit_mimdit.models.network import Branch, Condition, MiMDiT, Prompt
+from lit_mimdit.models.network import Branch, Condition, MiMDiTNetwork, Prompt
 from lit_mimdit.models.prompts import PromptConfig
-from lit_mimdit.training.settings import build
+from lit_mimdit.settings import build
 
 CLASS = ["pipeline", "MiMDiTPipeline"]  # of an index: file and class, as diffusers resolves them
 Callback = Callable[["MiMDiTPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
@@ -136,8 +136,8 @@ class FixedPrompt:
         return self.fixed
 
 
-class OffloadedMiMDiT(MiMDiT):
-    """A MiMDiT whose transformer may rest in main memory, where accelerate's hook keeps it.
+class OffloadedMiMDiT(MiMDiTNetwork):
+    """A network whose transformer may rest in main memory, where accelerate's hook keeps it.
 
     The hook wakes it when it is called; the branch uses its layers before.
     """
@@ -209,11 +209,12 @@ class MiMDiTPipeline(DiffusionPipeline):
 
         ValueError if its branch is no MiM, or it has a caption an image.
         """
-        network, told = restorer.network, restorer.prompts
-        if not isinstance(network, MiMDiT):
+        network = restorer.network
+        if not isinstance(network, MiMDiTNetwork):
             raise ValueError(
                 "--pipeline: only a MiM branch has a pipeline; export this one without"
             )
+        told = restorer.prompts
         if told is not None and told.captions:
             raise ValueError(
                 "--pipeline: a pipeline has one prompt for all images; restore with captions by the"

@@ -1,14 +1,12 @@
 """`python -m lit_mimdit restore`: photographs of any size, in files or folders."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
 
-from lit_mimdit.baselines.networks import build_network
 from lit_mimdit.data.image_io import (
     IMAGE_EXTENSIONS,
     ImageError,
@@ -17,13 +15,10 @@ from lit_mimdit.data.image_io import (
     read_photo,
     write_photo,
 )
-from lit_mimdit.inference.corrector import choose_fidelity, load_corrector
+from lit_mimdit.inference.corrector import choose_fidelity
 from lit_mimdit.inference.device import choose_device
-from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run, inter_weights, write_record
-from lit_mimdit.models.backbone import load_backbone, nano_folder
-from lit_mimdit.models.prompts import PromptConfig, Prompts
-from lit_mimdit.training.checkpoint import load_branch, load_into
+from lit_mimdit.inference.system_file import PACKAGE, build_system, load_system, system_path
 
 
 def plan(inputs: list[Path], output: Path) -> list[tuple[Path, Path]]:
@@ -75,51 +70,60 @@ def _spare_inputs(jobs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
     return jobs
 
 
-def checkpoint_path(checkpoint: str | Path | None) -> Path:
-    """The branch's file; None is the one that comes with the package."""
-    return Path(checkpoint) if checkpoint is not None else nano_folder() / "branch.safetensors"
-
-
 def load_restorer(
-    checkpoint: str | Path | None,
-    backbone: str | None,
-    device: torch.device,
+    checkpoint: str | Path | None = None,
+    backbone: str | None = None,
+    device: str | torch.device = "auto",
+    *,
+    trust: bool = False,
     prompt: str | None = None,
-    captions: Path | None = None,
+    captions: str | Path | None = None,
     dtype: str | None = None,
     fidelity: str | None = None,
     fidelity_weight: float = 1.0,
     **sampling: object,
-) -> Restorer:
-    """A branch with the backbone it was trained on.
+) -> Any:
+    """The restorer of a trained system: called with images and seeds, it returns restored images.
 
-    `prompt`, `dtype` (of the frozen weights) and `sampling` override what the branch was trained
-    with where a value is not None.
+    Values that are None are those that the system was trained or exported with.
+
+    Args:
+        checkpoint: exported file or training checkpoint; "package" or None is the one that comes
+            with the package.
+        backbone: folder or hub id of the backbone, if it is not where it was in training.
+        device: name of a device, "auto" for a GPU if there is one, or a torch.device.
+        trust: also build classes outside lit_mimdit.systems.
+        prompt: what the backbone is told about the images.
+        captions: file with a caption for each image.
+        dtype: precision of the frozen weights, "float32" or "bfloat16".
+        fidelity: network that corrects the results: a file, "package", or None for none.
+        fidelity_weight: of its correction, from 0 to 1.
+        sampling: values of SamplingConfig, or of a system's own constructor.
+
+    Returns:
+        see systems/base.py: ImageRestorer.
+
+    Raises:
+        ValueError: the file cannot be read or does not fit, or the system has no such value.
     """
-    path = checkpoint_path(checkpoint)
-    file = load_branch(path)
-    source = backbone or file.backbone.name
-    loaded = load_backbone(source, getattr(torch, dtype or file.backbone.dtype))
-    loaded.identity.require(file.backbone, f"checkpoint {path}")
-    told = PromptConfig(
-        file.prompt if prompt is None else prompt, None if captions is None else str(captions)
-    )
-    prompts = Prompts(told, source, loaded.where, loaded.transformer, loaded.prompt)
-    network = build_network(loaded.transformer, file.branch, loaded.prompt)
-    load_into(network.branch, file.tensors, f"checkpoint {path}")
-    corrector = load_corrector(fidelity, fidelity_weight)
-    config = replace(
-        file.sampling, **{key: value for key, value in sampling.items() if value is not None}
-    )
-    return Restorer(
-        network.eval().to(device),
-        loaded.vae.to(device),
-        loaded.scheduler,
-        config,
-        loaded.identity,
-        prompts,
-        corrector,
-    )
+    path = system_path(checkpoint)
+    file = load_system(path)
+    given: dict[str, Any] = {"backbone": backbone, "backbone_dtype": dtype, "fidelity": fidelity}
+    if fidelity is not None:
+        given["fidelity_weight"] = fidelity_weight
+    told = {"text": prompt, "captions": None if captions is None else str(captions)}
+    told = {name: value for name, value in told.items() if value is not None}
+    if told:
+        given["prompt"] = told
+    values = {name: value for name, value in sampling.items() if value is not None}
+    if file.sampling is None:
+        given |= values
+    elif values:
+        given["sampling"] = values
+    given = {name: value for name, value in given.items() if value is not None}
+    system = build_system(file, f"checkpoint {path}", trust, **given)
+    place = device if isinstance(device, torch.device) else choose_device(device)
+    return system.to(place).restorer()
 
 
 def restore(
@@ -147,6 +151,7 @@ def restore(
     fidelity_weight: float = 1.0,
     seed: int = 0,
     device: str = "auto",
+    trust: bool = False,
 ) -> int:
     """Restore photographs: any size and aspect ratio, grayscale, RGBA, 16-bit, EXIF-rotated; the
     output has the input's size.
@@ -156,7 +161,8 @@ def restore(
     Args:
         inputs: Photographs, or folders of them.
         output: File to write (one photograph), or folder (PNG files of the same names).
-        checkpoint: Exported branch (.safetensors) or training checkpoint (.ckpt).
+        checkpoint: Exported system (.safetensors) or training checkpoint (.ckpt); package is the one
+            that comes with the package.
         backbone: Folder or hub id of the backbone, if it is not where it was in training.
         steps: Solver steps; more is slower and more detailed.
         solver: euler or heun (two network evaluations a step).
@@ -186,6 +192,7 @@ def restore(
         fidelity_weight: Of its correction, from 0 to 1.
         seed: Of the noise; the same seed gives the same picture.
         device: auto, cpu, cuda, cuda:1, mps.
+        trust: Also build a class that lies outside lit_mimdit.systems; its code then runs.
 
     Returns:
         0, or 1 if any photograph could not be restored.
@@ -206,13 +213,23 @@ def restore(
         "condition_gb": condition_gb,
     }
     corrector = {
-        "fidelity": choose_fidelity(fidelity, own_branch=checkpoint is None),
+        "fidelity": choose_fidelity(
+            fidelity, own_branch=checkpoint is None or str(checkpoint) == PACKAGE
+        ),
         "fidelity_weight": fidelity_weight,
     }
     restorer = load_restorer(
-        checkpoint, backbone, choose_device(device), prompt, captions, dtype, **corrector, **options
+        checkpoint,
+        backbone,
+        device,
+        trust=trust,
+        prompt=prompt,
+        captions=captions,
+        dtype=dtype,
+        **corrector,
+        **options,
     )
-    run = describe_run(restorer, checkpoint_path(checkpoint), seed)
+    run = describe_run(restorer, system_path(checkpoint), seed)
     routing: dict[str, list[list[float]]] = {}
     failed: list[str] = []
     with tqdm(jobs, desc="photographs", unit="photo", disable=len(jobs) == 1) as photographs:
@@ -237,7 +254,7 @@ def restore(
 
 
 def restore_file(
-    restorer: Restorer, source: Path, target: Path, seed: int, id: str
+    restorer: Any, source: Path, target: Path, seed: int, id: str
 ) -> list[list[float]]:
     """Restore one file, whose caption is found by `id`; the target appears whole or not at all.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
-from lit_mimdit.training.flow import interpolate
+from lit_mimdit.models.flow import interpolate
 
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler

@@ -299,8 +299,13 @@ class ZeRO(DeepSpeedStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Tensor]:
         """The trained parameters in 32 bits, on the first process; {} on the others."""
-        named = {name: p for name, p in self.lightning_module.named_parameters() if p.requires_grad}
-        return self.collect(named, MASTER)
+        module = self.lightning_module
+        named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        kept = self.collect(named, MASTER)
+        if self.is_global_zero:  # buffers are whole on every process
+            state = module.state_dict()
+            kept |= {name: t.cpu().clone() for name, t in state.items() if name not in named}
+        return kept
 
     def collect(
         self, named: Mapping[Any, nn.Parameter], key: str | None, everywhere: bool = False

@@ -1,0 +1,1 @@
+"""PromptIR: network, objective, and the reading of official checkpoints."""
