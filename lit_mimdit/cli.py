@@ -42,6 +42,11 @@ COMMANDS = {
         "export",
         "write a checkpoint's trained branch as safetensors",
     ),
+    "import-weights": (
+        "lit_mimdit.systems.import_weights",
+        "import_weights",
+        "turn a file that authors released into one that restores here",
+    ),
     "sample-data": (
         "lit_mimdit.data.sample_data",
         "write_sample_data",
@@ -134,7 +139,9 @@ def run_trainer(args: list[str]) -> None:
 
     import lit_mimdit.training.strategies  # noqa: F401  their names
     from lit_mimdit.renamed import refuse_renamed
+    from lit_mimdit.training.callbacks import ResultTable
     from lit_mimdit.training.resume import SameStart, checkpoint_to_resume
+    from lit_mimdit.training.trainer import Trainer
 
     class CLI(LightningCLI):
         """Model and data are given by class_path; YAML and command line always beat what a
@@ -193,12 +200,20 @@ def run_trainer(args: list[str]) -> None:
                 fit.ckpt_path = str(path)
 
         def after_fit(self) -> None:
-            """The final weights' table, unless the run was cut short."""
-            stopped = any(
-                getattr(callback, "requested", False) for callback in self.trainer.callbacks
-            )
-            if not (stopped or self.trainer.fast_dev_run or self.trainer.limit_val_batches == 0):
-                self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+            """The final weights' table, unless the run was cut short.
+
+            Weights that training has just validated are not validated again.
+            """
+            trainer = self.trainer
+            stopped = any(getattr(callback, "requested", False) for callback in trainer.callbacks)
+            if stopped or trainer.fast_dev_run or trainer.limit_val_batches == 0:
+                return
+            if trainer.fit_loop.epoch_loop.validated_at == trainer.global_step:
+                for callback in trainer.callbacks:
+                    if isinstance(callback, ResultTable):
+                        callback.show(trainer, self.model, "val")
+            else:
+                trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
         def before_instantiate_classes(self) -> None:
             import torch
@@ -221,6 +236,7 @@ def run_trainer(args: list[str]) -> None:
     sys.argv = [f"{sys.argv[0]}", *args]
     options = {"parser_mode": "omegaconf+", "exit_on_error": False}
     CLI(
+        trainer_class=Trainer,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,  # the module's own configuration is the only one

@@ -162,6 +162,7 @@ class DegradedPhotos(FoundIRDataModule):
             shuffle=True,
             drop_last=True,
             cluster=self.cluster,
+            **self.step_options(),
         )
         return self._loader(
             DegradedCrops(

@@ -194,6 +194,11 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None
     module.load_state_dict(tensors, strict=False)
 
 
+def class_path_of(kind: type) -> str:
+    """Class path of a system; one in NAME/system.py is named by its folder, NAME."""
+    return f"{kind.__module__.removesuffix('.system')}.{kind.__qualname__}"
+
+
 def system_class(class_path: str, where: str, trust: bool = False) -> type:
     """The class of a system.
 

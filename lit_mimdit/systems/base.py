@@ -27,6 +27,7 @@ from lit_mimdit.inference.run_record import describe_run
 from lit_mimdit.inference.system_file import (
     KEY,
     SystemFile,
+    class_path_of,
     load_into,
     load_system,
     state_of,
@@ -170,6 +171,16 @@ class RestorationSystem(L.LightningModule):
 
     # -- what a system may say
 
+    def published_rate(self, epoch: int) -> float:
+        """Learning rate that the publication has in an epoch, counted from 0, at the highest of 1.
+
+        It is used with optimizer.schedule: published. ValueError where nothing is published.
+        """
+        raise ValueError(
+            f"model.optimizer.schedule is published, but {type(self).__name__} has no schedule of"
+            " its own; choose constant or cosine"
+        )
+
     def references(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Further versions of the batch's images (B, 3, H, W) that the table scores, by name."""
         return {}
@@ -235,9 +246,8 @@ class RestorationSystem(L.LightningModule):
         for name in ("backbone", "backbone_dtype", "prompt") if self.identity is not None else ():
             kept.pop(name, None)  # the identity and the prompt have entries of their own
         sampling = kept.pop("sampling", None)
-        kind = type(self)
         return SystemFile(
-            f"{kind.__module__}.{kind.__qualname__}",
+            class_path_of(type(self)),
             kept,
             state_of(self.trained),
             self.identity,
@@ -285,7 +295,18 @@ class RestorationSystem(L.LightningModule):
             self.trained.named_parameters(),
             self.optimizer_config,
             self.trainer.estimated_stepping_batches,
+            self.published_rate,
+            self._steps_per_epoch(),
         )
+
+    def _steps_per_epoch(self) -> int | None:
+        """Optimizer steps of an epoch; None where only the number of all steps is known."""
+        if self.optimizer_config.schedule != "published":
+            return None
+        batches = self.trainer.num_training_batches
+        if not isinstance(batches, int):
+            return None
+        return max(1, batches // self.trainer.accumulate_grad_batches)
 
     # -- evaluation: validation and test are the same
 
@@ -379,7 +400,7 @@ class RestorationSystem(L.LightningModule):
         """
         self.configure_model()
         file = system_of_checkpoint(checkpoint, "the checkpoint")
-        own = f"{type(self).__module__}.{type(self).__qualname__}"
+        own = class_path_of(type(self))
         if file.class_path != own:
             raise ValueError(
                 f"the checkpoint is of {file.class_path} and the configuration of {own}; set"

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from lit_mimdit.inference.pixel_restorer import OVERLAP, TILE, PixelRestorer
+from lit_mimdit.inference.system_file import class_path_of
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem, plain
 from lit_mimdit.systems.optim import OptimizerConfig
 
@@ -76,6 +77,6 @@ class PixelSystem(RestorationSystem):
             for name, value in self.arguments.items()
             if name not in self.TRAINING_ONLY
         }
-        about = {"class_path": f"{type(self).__module__}.{type(self).__qualname__}"} | file
+        about = {"class_path": class_path_of(type(self))} | file
         parts = self.network, self.restore, self.multiple, about
         return PixelRestorer(*parts, self.tile, self.overlap)

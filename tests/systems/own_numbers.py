@@ -89,7 +89,7 @@ def transweather_numbers() -> Numbers:
 
 def promptir_numbers() -> Numbers:
     network = _filled(
-        promptir_network.PromptIR(
+        promptir_network.PromptIRNetwork(
             4, (1, 1, 1, 1), 1, (1, 2, 2, 4), 2.66, True, (4, 4, 4), 3, (5, 3, 2)
         )
     )

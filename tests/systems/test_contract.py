@@ -23,6 +23,7 @@ from lit_mimdit.estimate import meta_system, simulate, sizes_of
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.system_file import (
     build_system,
+    class_path_of,
     load_system,
     read_checkpoint,
     save_system,
@@ -47,7 +48,7 @@ def classes() -> dict[str, type[RestorationSystem]]:
         for name, kind in inspect.getmembers(module, inspect.isclass):
             own = issubclass(kind, RestorationSystem) and kind.__module__ == info.name
             if own and not name.startswith("_"):
-                found[f"{info.name.removeprefix(f'{root.__name__}.')}.{name}"] = kind
+                found[class_path_of(kind).removeprefix(f"{root.__name__}.")] = kind
     return {name: kind for name, kind in found.items() if name not in ABSTRACT}
 
 

@@ -11,7 +11,7 @@ from filling import fill_network
 from lit_mimdit.models.restormer import ChannelNorm, Modulation, RestormerBlock, expansion_of
 from lit_mimdit.systems.promptir import objective
 from lit_mimdit.systems.promptir.inference import restore
-from lit_mimdit.systems.promptir.network import PromptIR
+from lit_mimdit.systems.promptir.network import PromptIRNetwork
 from lit_mimdit.systems.promptir.official import (
     DEAD,
     PUBLISHED,
@@ -22,12 +22,12 @@ from lit_mimdit.systems.promptir.official import (
 )
 
 
-def small(norm_bias: bool = True) -> PromptIR:
+def small(norm_bias: bool = True) -> PromptIRNetwork:
     sizes = (4, (1, 2, 1, 1), 1, (1, 2, 2, 4), 2.66, norm_bias, (4, 4, 4), 3, (5, 3, 2))
-    return fill_network(PromptIR(*sizes), 3)
+    return fill_network(PromptIRNetwork(*sizes), 3)
 
 
-def official_state(network: PromptIR) -> dict[str, torch.Tensor]:
+def official_state(network: PromptIRNetwork) -> dict[str, torch.Tensor]:
     state = {official_name(name): value for name, value in network.state_dict().items()}
     return {
         name: value[None] if name.endswith("prompt_param") else value
@@ -45,7 +45,7 @@ def test_our_own_numbers_have_not_changed():
 
 def test_the_published_size():
     with torch.device("meta"):
-        network = PromptIR()
+        network = PromptIRNetwork()
     assert shared_golden.parameters(network) == 35_592_263 - 215_296
     state = official_state(network)
     assert arguments(state) == PUBLISHED
@@ -120,7 +120,7 @@ def test_a_modulated_block_scales_and_shifts_what_enters_its_parts():
 
 def test_prompts_that_got_no_gradient_are_found():
     torch.manual_seed(0)
-    network = PromptIR(4, (1, 1, 1, 1), 1, (1, 2, 2, 4), prompt_dims=(4, 4, 4))
+    network = PromptIRNetwork(4, (1, 1, 1, 1), 1, (1, 2, 2, 4), prompt_dims=(4, 4, 4))
     assert prompts_untrained(network)
     with torch.no_grad():
         network.prompt2.maps.add_(0.05)

@@ -1,1 +1,5 @@
-"""PromptIR: network, objective, and the reading of official checkpoints."""
+"""PromptIR: network, objective, the system, and the reading of official checkpoints."""
+
+from lit_mimdit.systems.promptir.system import PromptIR
+
+__all__ = ["PromptIR"]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lit_mimdit.systems.promptir.network import PromptIR
+from lit_mimdit.systems.promptir.network import PromptIRNetwork
 from lit_mimdit.systems.sizes import in_tiles, pad_to_multiple
 
 PUBLISHED_CROP = 16  # the authors' test crops image and ground truth to multiples of it
@@ -12,7 +12,7 @@ TILE, OVERLAP = 128, 32  # of the authors' demo with --tile
 
 @torch.no_grad()
 def restore(
-    network: PromptIR, image: Tensor, tile: int | None = None, overlap: int = OVERLAP
+    network: PromptIRNetwork, image: Tensor, tile: int | None = None, overlap: int = OVERLAP
 ) -> Tensor:
     """Returns the restored image at the full size of the input, clamped to [0, 1].
 

@@ -56,7 +56,7 @@ class Fusion(nn.Module):
         return self.reduce(self.block(torch.cat((u, prompt), dim=1)))
 
 
-class PromptIR(nn.Module):
+class PromptIRNetwork(nn.Module):
     """Restores an image with one network for all degradations.
 
     dim: channels at full resolution, C. num_blocks: blocks of levels 1, 2, 3 and of the bottom.
@@ -80,6 +80,17 @@ class PromptIR(nn.Module):
         prompt_sizes: Sequence[int] = (64, 32, 16),
     ):
         super().__init__()
+        self.sizes = {  # what builds it again
+            "dim": dim,
+            "num_blocks": tuple(num_blocks),
+            "num_refinement_blocks": num_refinement_blocks,
+            "heads": tuple(heads),
+            "ffn_expansion_factor": ffn_expansion_factor,
+            "norm_bias": norm_bias,
+            "prompt_dims": tuple(prompt_dims),
+            "prompt_len": prompt_len,
+            "prompt_sizes": tuple(prompt_sizes),
+        }
 
         def level(channels: int, blocks: int, heads: int) -> nn.Sequential:
             return nn.Sequential(

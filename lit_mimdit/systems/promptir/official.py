@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lit_mimdit.models.restormer import expansion_of
 from lit_mimdit.systems.official import choose, count, demand, load_strictly, shape_of, unwrap
-from lit_mimdit.systems.promptir.network import PromptIR
+from lit_mimdit.systems.promptir.network import PromptIRNetwork
 
 SYSTEM = "PromptIR"
 # The official constructor's arguments, and below them sizes that it has hard-coded.
@@ -89,7 +89,7 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     return choose(SYSTEM, PUBLISHED, read, overrides)
 
 
-def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> PromptIR:
+def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> PromptIRNetwork:
     """Builds PromptIR from an official checkpoint.
 
     state_dict: the content of the file: a Lightning checkpoint, or its state dict with or without
@@ -105,7 +105,7 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> PromptIR:
             " without them is supported"
         )
     found.pop("decoder")
-    network = PromptIR(norm_bias=found.pop("LayerNorm_type") == "WithBias", **found)
+    network = PromptIRNetwork(norm_bias=found.pop("LayerNorm_type") == "WithBias", **found)
     # The official prompts carry a leading axis of length 1.
     state = {
         name: value[0] if name.endswith(".prompt_param") and value.ndim == 5 else value
@@ -115,7 +115,7 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> PromptIR:
     return network
 
 
-def prompts_untrained(network: PromptIR) -> bool:
+def prompts_untrained(network: PromptIRNetwork) -> bool:
     """Says whether the prompts still look like their start, uniform in [0, 1).
 
     The released `model.ckpt` comes from code that gave the prompts no gradient. Their values are
