@@ -84,6 +84,8 @@ def _values(module: str, expressions: list[ast.expr | None]) -> dict[str, Any]:
     """Values of the names in expressions of a module."""
     nodes = [node for part in expressions if part is not None for node in ast.walk(part)]
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    # a comprehension's own variables are bound inside it
+    names -= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     free = sorted(name for name in names if not hasattr(builtins, name))
     return {name: _value(module, name) for name in free}
 
@@ -91,10 +93,10 @@ def _values(module: str, expressions: list[ast.expr | None]) -> dict[str, Any]:
 def _value(module: str, name: str) -> Any:
     """What a name of a module stands for."""
     found = _binding(_tree(module), name)
-    simple = isinstance(found, ast.Assign) and isinstance(found.targets[0], ast.Name)
-    if simple or isinstance(found, ast.AnnAssign) and found.value is not None:
-        code = compile(ast.Expression(found.value), f"<{module}.{name}>", "eval")
-        return eval(code, _values(module, [found.value]))
+    assigned = _assigned(found, name)
+    if assigned is not None:
+        code = compile(ast.Expression(assigned), f"<{module}.{name}>", "eval")
+        return eval(code, _values(module, [assigned]))
     if isinstance(found, ast.ImportFrom) and found.level == 0 and found.module is not None:
         origin = next(a.name for a in found.names if (a.asname or a.name) == name)
         inside = found.module.split(".")[0] == PACKAGE
@@ -105,3 +107,18 @@ def _value(module: str, name: str) -> Any:
         return getattr(import_module(found.module), origin)
     # classes, functions, and whatever else needs its module to run
     return getattr(import_module(module), name)
+
+
+def _assigned(found: ast.stmt | None, name: str) -> ast.expr | None:
+    """The expression that a statement assigns to a name, also of `a, b = 1, 2`; else None."""
+    if isinstance(found, ast.AnnAssign):
+        return found.value
+    if not isinstance(found, ast.Assign):
+        return None
+    target, value = found.targets[0], found.value
+    if isinstance(target, ast.Name):
+        return value
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        parts = zip(target.elts, value.elts, strict=False)
+        return next((v for t, v in parts if isinstance(t, ast.Name) and t.id == name), None)
+    return None

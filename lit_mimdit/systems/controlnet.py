@@ -219,5 +219,5 @@ class ControlNet(LatentSystem):
         )
         self.branch_config = branch
 
-    def build_network(self, transformer: SD3Transformer2DModel, prompt: Prompt) -> ControlNetDiT:
+    def build_network(self, transformer: "SD3Transformer2DModel", prompt: Prompt) -> ControlNetDiT:
         return ControlNetDiT(transformer, self.branch_config, prompt)
