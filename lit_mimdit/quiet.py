@@ -11,6 +11,14 @@ from typing import NamedTuple
 SHOW_ALL = "LIT_MIMDIT_WARNINGS"
 
 
+# Lightning's informing loggers; which one speaks depends on the order of imports
+LIGHTNING = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
+    "lightning_utilities.core.rank_zero",
+)
+
+
 class Remark(NamedTuple):
     """A remark that is not shown.
 
@@ -28,6 +36,31 @@ REMARKS = (
         "bitsandbytes.backends.cpu.ops",
         r"Failed to load CPU gemm_4bit_forward",
         "an optional kernel for weights of 4 bits, which no backbone here has",
+    ),
+    *(
+        Remark(logger, text, reason)
+        for logger in LIGHTNING
+        for text, reason in (
+            (r"\S+ Tip: For seamless cloud logging", "an advertisement"),
+            (r"TPU available: False", "no system here runs on a TPU"),
+            (r"`weights_only` was not set", "the package decides how a checkpoint is read"),
+            (r"Trainer already configured with model summary", "the YAML chose its summary"),
+        )
+    ),
+    Remark(
+        "",
+        r"\s*By default only one JsonargparseDeprecationWarning",
+        "Lightning's own use of jsonargparse",
+    ),
+    Remark(
+        "",
+        r"\s*(``[\w.]+``|\w+ parameter) was deprecated in v4\.\d+",
+        "Lightning's own use of jsonargparse",
+    ),
+    Remark(
+        "",
+        r"`torch_dtype` is deprecated",
+        "the oldest diffusers that setup.cfg allows knows no other name",
     ),
     Remark(
         "",
