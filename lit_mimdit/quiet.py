@@ -5,6 +5,7 @@
 
 import logging
 import os
+import re
 import warnings
 from typing import NamedTuple
 
@@ -142,8 +143,6 @@ class _Without(logging.Filter):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        import re
-
         self.text = re.compile(text)
 
     def filter(self, record: logging.LogRecord) -> bool:
