@@ -14,7 +14,7 @@ from skimage import exposure, restoration
 from tqdm import tqdm
 
 from lit_mimdit.data.image_io import read_photo, write_photo
-from lit_mimdit.inference.restore import plan
+from lit_mimdit.inference.plan import plan
 
 Method = Literal["wiener", "nlm", "dark-channel", "median", "clahe", "gamma"]
 
@@ -124,11 +124,13 @@ def classical(inputs: list[Path], *, output: Path, method: Method) -> None:
             clahe or gamma (low light).
     """
     assert set(METHODS) == set(get_args(Method))
-    for source, target in tqdm(plan(inputs, output), desc=method, unit="photo"):
+    made = plan(inputs, output)
+    made.report()
+    for source, target in tqdm(made.jobs, desc=method, unit="photo"):
         photo = read_photo(source)
         result = METHODS[method](photo.rgb.permute(1, 2, 0).numpy().astype(np.float32))
         rgb = torch.from_numpy(
             np.ascontiguousarray(np.clip(result, 0, 1), dtype=np.float32)
         ).permute(2, 0, 1)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_photo(target, rgb, photo.alpha, photo.gray, photo.bits)
+        write_photo(target, rgb, photo.alpha, photo.gray, photo.bits, photo.metadata)

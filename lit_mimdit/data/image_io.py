@@ -17,6 +17,7 @@ from lit_mimdit.data.deep_pixels import encode_png16
 from lit_mimdit.data.image_write import (
     OUTPUT_FORMATS,
     encode_photo,
+    fitted,
     losses,
     output_format,
     require_writable,
@@ -43,6 +44,7 @@ __all__ = [
     "encode_photo",
     "encode_png16",
     "find_images",
+    "held",
     "image_info",
     "image_size",
     "list_images",
@@ -92,6 +94,16 @@ def read_photo(path: str | Path) -> Photo:
     alpha = to_tensor(pixels[..., -1:]) if has_alpha else None
     bits = 16 if pixels.dtype == np.uint16 else 8
     return Photo(to_tensor(colours), alpha, gray, bits, metadata)
+
+
+def held(path: str | Path, photo: Photo) -> Photo:
+    """The photograph without what the format of `path` cannot hold; `losses` names that."""
+    kind = output_format(path)
+    return photo._replace(
+        alpha=None if kind == "JPEG" else photo.alpha,
+        bits=8 if kind in ("JPEG", "WebP") else photo.bits,
+        metadata=fitted(kind, photo.metadata),
+    )
 
 
 def to_tensor(array: np.ndarray) -> Tensor:

@@ -70,9 +70,9 @@ def losses(path: str | Path, alpha: bool, bits: int, metadata: Metadata) -> list
         found.append(f"{kind} holds 8 bits, written with 8 of 16; write .png or .tif to keep them")
     if kind != "PNG" and metadata.text:
         found.append(f"{kind} holds no text chunks of PNG, they are left out; write .png")
-    fitted = _fitted(kind, metadata)
+    kept = fitted(kind, metadata)
     for name in ("exif", "xmp"):
-        before, after = getattr(metadata, name), getattr(fitted, name)
+        before, after = getattr(metadata, name), getattr(kept, name)
         if before != after:
             what = "shortened" if after else "left out"
             found.append(
@@ -144,7 +144,7 @@ def encode_photo(
     pixels = _levels(path, rgb, alpha, gray, bits)
     require_writable(path, *pixels.shape[:2])
     try:
-        return _encode(kind, pixels, _fitted(kind, metadata))
+        return _encode(kind, pixels, fitted(kind, metadata))
     except (OSError, ValueError, struct.error) as error:
         size = f"{pixels.shape[1]} x {pixels.shape[0]}"
         raise ImageError(
@@ -167,8 +167,11 @@ def _levels(
     return pixels
 
 
-def _fitted(kind: str, metadata: Metadata) -> Metadata:
-    """Metadata without what is too large for the format; a maker's note goes first."""
+def fitted(kind: str, metadata: Metadata) -> Metadata:
+    """Metadata without what is too large for a format or unknown to it; of EXIF, a maker's note
+    goes first.
+    """
+    metadata = metadata if kind == "PNG" else metadata._replace(text=())
     if kind != "JPEG":
         return metadata
     exif, xmp = metadata.exif, metadata.xmp

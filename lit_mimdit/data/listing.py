@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,8 +66,8 @@ def find_images(folder: str | Path) -> Listing:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
     found = Listing([], [], 0)
-    hidden, links, seen = 0, [], {}
-    waiting = [folder]
+    hidden, seen = 0, {}
+    waiting, links = [folder], []
     while waiting or links:
         # own folders first: a link to one of them is then known to be another name of it
         parent = waiting.pop(0) if waiting else links.pop(0)
@@ -141,3 +142,31 @@ def _no_image(path: Path) -> str | None:
     if not head:
         return "an empty file"
     return None if kind_of(head) is not None else "not an image in a known format"
+
+
+def result_names(names: list[Path]) -> list[Path]:
+    """The names of restored images, PNG, each different: photo.jpg becomes photo.png.
+
+    Files that differ only in their extension keep it, IMG_1.jpg.png beside IMG_1.webp.png. Files
+    of one whole name, from several folders, are numbered.
+    """
+    short = [_with_png(name) for name in names]
+    counts = Counter(short)
+    taken: set[Path] = set()
+    result = []
+    for name, wanted in zip(names, short, strict=True):
+        if counts[wanted] > 1:
+            wanted = name.with_name(f"{name.name}.png")
+        number = 2
+        while wanted in taken:
+            wanted = wanted.with_name(f"{_with_png(name).stem}_{number}.png")
+            number += 1
+        taken.add(wanted)
+        result.append(wanted)
+    return result
+
+
+def _with_png(name: Path) -> Path:
+    # an unknown ending is part of the name: holiday.v2 does not become holiday.png
+    known = name.suffix.lower() in IMAGE_EXTENSIONS
+    return name.with_suffix(".png") if known else name.with_name(f"{name.name}.png")
