@@ -158,6 +158,7 @@ def opened(path: str | Path, data: bytes | None) -> Iterator[BinaryIO]:
 
     Whatever goes wrong with the file inside the block becomes an `ImageError`.
     """
+    pixel_limit()  # a wrong setting is no fault of the file
     try:
         if data is None and stat.S_ISFIFO(os.stat(path).st_mode):
             raise ImageError(f"{path}: a pipe and no file")  # opening it would wait for ever

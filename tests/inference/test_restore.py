@@ -14,7 +14,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lit_mimdit import cli
-from lit_mimdit.data import image_io
 from lit_mimdit.data.image_io import read_photo, write_photo
 from lit_mimdit.inference.plan import plan
 from lit_mimdit.inference.restore import load_restorer
@@ -143,7 +142,7 @@ def test_a_full_disk_leaves_nothing_half_written(restore, monkeypatch, capsys):
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(image_io.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     assert restore("in.png", "-o", "out.png", "--overwrite") == 1
     assert "out.png: cannot be written: No space left on device" in capsys.readouterr().err
     assert Path("out.png").read_bytes() == before and sorted(os.listdir()) == ["in.png", "out.png"]

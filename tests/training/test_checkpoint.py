@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lit_mimdit import cli
-from lit_mimdit.data import image_io
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.mim import BranchConfig, IntraConfig
@@ -160,7 +159,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on(tmp_path, mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_io.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         files.save_checkpoint({"a": torch.zeros(3), "global_step": 7}, path)
     assert re.search(
         r"WARNING: NO CHECKPOINT of step 7 .*last.ckpt: cannot be written: No space left on device",
