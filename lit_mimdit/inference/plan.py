@@ -142,8 +142,8 @@ def _in_folder(folder: Path, made: Plan) -> list[Path]:
     made.left_out += found.left_out
     if not images:
         named = "; ".join(f"{path}: {reason}" for path, reason in found.left_out[:SHOWN])
-        more = _more(len(found.left_out) - SHOWN)
-        raise ValueError(f"{folder}: no images in this folder" + (f" ({named}{more})" * bool(named)))
+        named = f" ({named}{_more(len(found.left_out) - SHOWN)})" if named else ""
+        raise ValueError(f"{folder}: no images in this folder{named}")
     return images
 
 

@@ -187,7 +187,14 @@ def restore(
             "fidelity_weight": fidelity_weight,
         }
         restorer = load_restorer(
-            checkpoint, backbone, choose_device(device), prompt, captions, dtype, **corrector, **options
+            checkpoint,
+            backbone,
+            choose_device(device),
+            prompt,
+            captions,
+            dtype,
+            **corrector,
+            **options,
         )
         run = describe_run(restorer, checkpoint_path(checkpoint), seed)
         run |= {"strip_metadata": True} if strip_metadata else {}

@@ -151,9 +151,7 @@ def test_camera_date_and_place_are_copied(tmp_path, source, extension, bits):
     assert photo.rgb.shape == (3, 32, 24)
     photo = held(f"out{extension}", photo._replace(bits=bits))
     write_photo(tmp_path / f"out{extension}", *photo)
-    np.testing.assert_allclose(
-        read_photo(tmp_path / f"out{extension}").rgb, photo.rgb, atol=0.1
-    )
+    np.testing.assert_allclose(read_photo(tmp_path / f"out{extension}").rgb, photo.rgb, atol=0.1)
     exif = Image.Exif()
     if extension == ".tif":
         with open(tmp_path / "out.tif", "rb") as file:
