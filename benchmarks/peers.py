@@ -16,10 +16,10 @@ from diffusers.models.attention_processor import JointAttnProcessor2_0
 from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
-from lit_mimdit.baselines.controlnet import ControlNetConfig, ControlNetDiT
 from lit_mimdit.models.injection import install, split_heads
 from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.models.network import MiMDiT, Prompt
+from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 
 TEXT_TOKENS = 333  # 77 of CLIP and 256 of T5
 BLOCK = 1048573  # random numbers that fill all weights over and over; a prime, so that no two rows of a matrix are alike
@@ -326,7 +326,7 @@ def systems(size: Size, device: torch.device) -> dict[str, System]:
     """All ways on one backbone, the bare backbone first."""
     transformer, prompt = random_transformer(size, device), random_prompt(size).to(device)
     torch.manual_seed(0)
-    mim = MiMDiT(transformer, size.branch, prompt).to(device).eval()
+    mim = MiMDiTNetwork(transformer, size.branch, prompt).to(device).eval()
     for block in mim.branch.mims:
         nn.init.normal_(block.zero_linear.weight, std=0.02)
     processors = dict(transformer.attn_processors)

@@ -26,14 +26,19 @@ TRAINER_COMMANDS = {
 COMMANDS = {
     "restore": ("lit_mimdit.inference.restore", "restore", "restore photographs of any size"),
     "classical": (
-        "lit_mimdit.baselines.classical",
+        "lit_mimdit.systems.classical",
         "classical",
         "restore with a classical tool, to compare with",
     ),
     "export": (
-        "lit_mimdit.training.export",
+        "lit_mimdit.inference.export",
         "export",
         "write a checkpoint's trained branch as safetensors",
+    ),
+    "import-weights": (
+        "lit_mimdit.systems.import_weights",
+        "import_weights",
+        "turn a file that authors released into one that restores here",
     ),
     "sample-data": (
         "lit_mimdit.data.sample_data",
@@ -51,7 +56,7 @@ COMMANDS = {
         "write a data set as shards, to stream from a network disk or S3",
     ),
     "data latents": (
-        "lit_mimdit.training.latents",
+        "lit_mimdit.latent_shards",
         "latents",
         "encode shards with the VAE, for training that skips it",
     ),
@@ -116,7 +121,10 @@ def run_trainer(args: list[str]) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
     import lit_mimdit.training.strategies  # noqa: F401  their names
+    from lit_mimdit.renamed import refuse_renamed
+    from lit_mimdit.training.callbacks import ResultTable
     from lit_mimdit.training.resume import SameStart, checkpoint_to_resume
+    from lit_mimdit.training.trainer import Trainer
 
     class CLI(LightningCLI):
         """Model and data are given by class_path; YAML and command line always beat what a
@@ -175,12 +183,20 @@ def run_trainer(args: list[str]) -> None:
                 fit.ckpt_path = str(path)
 
         def after_fit(self) -> None:
-            """The final weights' table, unless the run was cut short."""
-            stopped = any(
-                getattr(callback, "requested", False) for callback in self.trainer.callbacks
-            )
-            if not (stopped or self.trainer.fast_dev_run or self.trainer.limit_val_batches == 0):
-                self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+            """The final weights' table, unless the run was cut short.
+
+            Weights that training has just validated are not validated again.
+            """
+            trainer = self.trainer
+            stopped = any(getattr(callback, "requested", False) for callback in trainer.callbacks)
+            if stopped or trainer.fast_dev_run or trainer.limit_val_batches == 0:
+                return
+            if trainer.fit_loop.epoch_loop.validated_at == trainer.global_step:
+                for callback in trainer.callbacks:
+                    if isinstance(callback, ResultTable):
+                        callback.show(trainer, self.model, "val")
+            else:
+                trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
         def before_instantiate_classes(self) -> None:
             import torch
@@ -189,6 +205,7 @@ def run_trainer(args: list[str]) -> None:
             if self.subcommand == "predict":
                 self.config.predict.return_predictions = False  # WriteRestored writes them; a folder of photographs does not fit in memory
 
+    refuse_renamed(args)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     args = ["--dry_run" if a == "--dry-run" else a for a in args]
     # bare flags mean true, as in Lightning's own documentation
@@ -202,6 +219,7 @@ def run_trainer(args: list[str]) -> None:
     sys.argv = [f"{sys.argv[0]}", *args]
     options = {"parser_mode": "omegaconf+", "exit_on_error": False}
     CLI(
+        trainer_class=Trainer,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,  # the module's own configuration is the only one

@@ -11,10 +11,10 @@ from lit_mimdit.ablation.curves import curves, picture
 from lit_mimdit.ablation.picture import forest
 from lit_mimdit.ablation.results import CROSSED, Row, Tested, commits, table
 from lit_mimdit.ablation.study import Study
-from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.summary import ALL
 from lit_mimdit.evaluation.tables import NONE, latex, markdown
+from lit_mimdit.files import write_bytes
 from lit_mimdit.routing.outputs import as_csv
 from lit_mimdit.routing.pictures import png, svg
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from lit_mimdit.data.image_io import natural_key, write_bytes
+from lit_mimdit.data.image_io import natural_key
+from lit_mimdit.files import write_bytes
 
 _CELL, _GAP, _LABEL = (240, 160), 8, 20  # pixels
 Pixels = np.ndarray | None  # (H, W, 3) uint8 or uint16; None if the image cannot be read

@@ -79,7 +79,8 @@ class FoundIRDataModule(L.LightningDataModule):
         predict: photographs to restore with `predict`: a file or folder.
         micro_batch: training pairs a process takes at once; null divides `batch_size` over the
             processes. The trainer's accumulate_grad_batches must make up the rest, and an error
-            says so if it does not.
+            says so if it does not. Every step takes exactly `batch_size` pairs: an epoch leaves out
+            the rest that fills no whole step.
         eval_batch_size: images a batch in validation and test; larger than 1 needs `eval_crop`.
         eval_crop: middle crop for validation and test in pixels; null takes whole images.
         augment: "none", "flip" or "dihedral".
@@ -223,6 +224,15 @@ class FoundIRDataModule(L.LightningDataModule):
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
         return pairs_at_once(self.batch_size, self.micro_batch, self.cluster.world_size, accumulate)
 
+    def step_options(self) -> dict[str, Any]:
+        """What the trainer says of an optimizer step, as options of EpochSampler."""
+        if self.trainer is None:
+            return {}
+        return {
+            "accumulate": self.trainer.accumulate_grad_batches,
+            "same": self.trainer.overfit_batches > 0,
+        }
+
     def source(self, split: Literal["train", "val", "test"]) -> Source:
         """Where the pairs of a split come from:
 
@@ -281,6 +291,7 @@ class FoundIRDataModule(L.LightningDataModule):
             drop_last=True,
             cluster=self.cluster,
             order=order,
+            **self.step_options(),
         )
         return self._loader(
             PairDataset(source, self.crop, True, self.augment, self.seed, replace=True), sampler

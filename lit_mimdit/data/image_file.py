@@ -14,6 +14,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from lit_mimdit.files import FileError
+
 # A fixed list, since some of PIL's other readers start programs (EPS starts Ghostscript).
 READABLE = ("PNG", "JPEG", "TIFF", "WEBP", "AVIF", "BMP", "GIF", "JPEG2000", "PPM")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -26,11 +28,8 @@ MAX_MEGAPIXELS_VARIABLE = "LIT_MIMDIT_MAX_MEGAPIXELS"
 _OPENING = threading.Lock()
 
 
-class ImageError(ValueError):
-    """An image file that cannot be read or written:
-
-    one line with the path, what is wrong, and a remedy if there is one.
-    """
+class ImageError(FileError):
+    """An image file that cannot be read or written, in one line with its path and a remedy."""
 
 
 class UnsupportedError(NotImplementedError):

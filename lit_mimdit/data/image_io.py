@@ -21,7 +21,6 @@ from lit_mimdit.data.image_write import (
     losses,
     output_format,
     require_writable,
-    write_bytes,
     write_photo,
 )
 from lit_mimdit.data.listing import (
@@ -55,7 +54,6 @@ __all__ = [
     "read_rgb",
     "require_writable",
     "to_tensor",
-    "write_bytes",
     "write_photo",
 ]
 

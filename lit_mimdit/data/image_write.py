@@ -2,7 +2,6 @@
 
 import io
 import os
-import secrets
 import struct
 import warnings
 import zlib
@@ -16,6 +15,7 @@ from torch import Tensor
 from lit_mimdit.data.deep_pixels import encode_png16, png_chunk
 from lit_mimdit.data.image_file import PNG_MAGIC, ImageError
 from lit_mimdit.data.metadata import Metadata
+from lit_mimdit.files import write_bytes
 
 OUTPUT_FORMATS = {
     ".png": "PNG",
@@ -91,7 +91,7 @@ def write_photo(
 ) -> None:
     """Write an image; the extension decides the format. The file appears whole or not at all.
 
-    Arguments and errors as of `encode_photo`; also an `ImageError` where the file cannot be written
+    Arguments and errors as of `encode_photo`; also a FileError where the file cannot be written
     (no such folder, full disk). An existing file is replaced.
     """
     write_bytes(path, encode_photo(path, rgb, alpha, gray, bits, metadata))
@@ -293,29 +293,3 @@ def _with_directories(buffer: io.BytesIO, directories: dict[int, dict]) -> bytes
         buffer.seek(place)
         buffer.write(struct.pack("<I", offset))
     return buffer.getvalue()
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file atomically: under another name in the same folder, then renamed, so nobody ever
-    sees a part of it.
-
-    Raises `ImageError` and leaves nothing behind if the disk is full, the folder is missing or not
-    writable.
-    """
-    path = Path(path)
-    temporary = (
-        path.parent / f".{secrets.token_hex(8)}.part"
-    )  # a hidden name: `list_images` does not see it
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:  # Ctrl-C too
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        reason = error.strerror if path.parent.is_dir() else f"there is no folder {path.parent}"
-        raise ImageError(f"{path}: cannot be written: {reason}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_mimdit.data.faults import Fault
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.files import write_bytes
 
 COLUMNS = ("id", "reason", "epoch", "step")
 

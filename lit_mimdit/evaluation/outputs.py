@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.evaluation.published import comparison
 from lit_mimdit.evaluation.record import Row
 from lit_mimdit.evaluation.tables import footnotes, gain_rows, latex, markdown, rows_of, scores_csv
+from lit_mimdit.files import write_bytes
 
 SUMMARY, SCORES, MARKDOWN, LATEX, ROUTING = (
     "summary.json",

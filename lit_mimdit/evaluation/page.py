@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.evaluation.tables import markdown
+from lit_mimdit.files import write_bytes
 
 STYLE = """
 body { font: 15px/1.45 sans-serif; max-width: 1150px; margin: 2em auto; padding: 0 1em; color: #222; background: #fff }

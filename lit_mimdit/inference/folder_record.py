@@ -11,12 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lit_mimdit.data.image_io import ImageError, write_bytes
+from lit_mimdit.files import FileError, write_bytes
 from lit_mimdit.inference.run_record import FORMAT, NAME, file_hash, read_record, runs_of
 
 JOURNAL = ".restoration.jsonl"
-# what decides how a restored image looks; device and versions of libraries move its last digits
-_DECIDING = ("lit_mimdit", "checkpoint", "config_hash", "prompt", "seed", "strip_metadata")
+# what moves the last digits of a restored image only
+_PASSING = ("commit", "device", "torch")
 
 
 class FolderRecord:
@@ -50,7 +50,7 @@ class FolderRecord:
         ) == file_hash(source)
 
     def write(self, source: Path, target: Path, data: bytes, inter: list[list[float]]) -> None:
-        """Writes an image, noted before it exists. Raises `ImageError` if either cannot be done."""
+        """Writes an image, noted before it exists. Raises `FileError` if either cannot be done."""
         name = self._name(target)
         entry = {
             "source": str(source),
@@ -65,7 +65,7 @@ class FolderRecord:
                 # a line break first: the last line of a killed call may be half a line
                 file.write("".join("\n" + json.dumps(line) for line in lines))
         except OSError as error:
-            raise ImageError(
+            raise FileError(
                 f"{self.folder / JOURNAL}: cannot be written: {error.strerror}"
             ) from error
         self._begun = True
@@ -144,4 +144,4 @@ def _unchanged(path: Path, entry: dict[str, Any]) -> bool:
 
 
 def _decides(run: dict[str, Any]) -> dict[str, Any]:
-    return {name: run.get(name) for name in _DECIDING}
+    return {name: value for name, value in run.items() if name not in _PASSING}

@@ -29,15 +29,16 @@ from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from lit_mimdit.data.image_io import to_tensor, write_bytes
+from lit_mimdit.data.image_io import to_tensor
+from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.models.network import Branch, MiMDiT, Prompt
+from lit_mimdit.models.network import Branch, MiMDiTNetwork, Prompt
 from lit_mimdit.models.prompts import PromptConfig
-from lit_mimdit.training.settings import build
+from lit_mimdit.settings import build
 
 Picture = Image.Image | np.ndarray | Tensor
 
@@ -183,11 +184,12 @@ class MiMDiTPipeline(DiffusionPipeline):
 
         ValueError if its branch is no MiM, or it has a caption an image.
         """
-        network, told = restorer.network, restorer.prompts
-        if not isinstance(network, MiMDiT):
+        network = restorer.network
+        if not isinstance(network, MiMDiTNetwork):
             raise ValueError(
                 "--pipeline: only a MiM branch has a pipeline; export this one without"
             )
+        told = restorer.prompts
         if told is not None and told.captions:
             raise ValueError(
                 "--pipeline: a pipeline has one prompt for all images; restore with captions by the"
@@ -229,7 +231,7 @@ class MiMDiTPipeline(DiffusionPipeline):
                 f" {', '.join(k for k in known if k != 'steps')}"
             )
         config = replace(build(SamplingConfig, dict(self.config.sampling)), **sampling)
-        network = MiMDiT(self.transformer, self.branch.inner, self.branch.empty).eval()
+        network = MiMDiTNetwork(self.transformer, self.branch.inner, self.branch.empty).eval()
         prompts = FixedPrompt(PromptConfig(self.config.prompt), self.branch.told)
         if self.fidelity is None and fidelity_weight is not None:
             raise ValueError(

@@ -4,14 +4,12 @@ import os
 import sys
 import traceback
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
 
-from lit_mimdit.baselines.networks import build_network
 from lit_mimdit.data.image_file import allowed_megapixels
 from lit_mimdit.data.image_io import (
     ImageError,
@@ -22,64 +20,70 @@ from lit_mimdit.data.image_io import (
     losses,
     read_photo,
     require_writable,
-    write_bytes,
 )
-from lit_mimdit.inference.corrector import choose_fidelity, load_corrector
+from lit_mimdit.files import FileError, write_bytes
+from lit_mimdit.inference.corrector import choose_fidelity
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.folder_record import FolderRecord
 from lit_mimdit.inference.plan import Plan, plan, require_free
-from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run, inter_weights
-from lit_mimdit.models.backbone import load_backbone, nano_folder
-from lit_mimdit.models.prompts import PromptConfig, Prompts
-from lit_mimdit.training.checkpoint import load_branch, load_into
-
-
-def checkpoint_path(checkpoint: str | Path | None) -> Path:
-    """The branch's file; None is the one that comes with the package."""
-    return Path(checkpoint) if checkpoint is not None else nano_folder() / "branch.safetensors"
+from lit_mimdit.inference.system_file import PACKAGE, build_system, load_system, system_path
 
 
 def load_restorer(
-    checkpoint: str | Path | None,
-    backbone: str | None,
-    device: torch.device,
+    checkpoint: str | Path | None = None,
+    backbone: str | None = None,
+    device: str | torch.device = "auto",
+    *,
+    trust: bool = False,
     prompt: str | None = None,
-    captions: Path | None = None,
+    captions: str | Path | None = None,
     dtype: str | None = None,
     fidelity: str | None = None,
     fidelity_weight: float = 1.0,
     **sampling: object,
-) -> Restorer:
-    """A branch with the backbone it was trained on.
+) -> Any:
+    """The restorer of a trained system: called with images and seeds, it returns restored images.
 
-    `prompt`, `dtype` (of the frozen weights) and `sampling` override what the branch was trained
-    with where a value is not None.
+    Values that are None are those that the system was trained or exported with.
+
+    Args:
+        checkpoint: exported file or training checkpoint; "package" or None is the one that comes
+            with the package.
+        backbone: folder or hub id of the backbone, if it is not where it was in training.
+        device: name of a device, "auto" for a GPU if there is one, or a torch.device.
+        trust: also build classes outside lit_mimdit.systems.
+        prompt: what the backbone is told about the images.
+        captions: file with a caption for each image.
+        dtype: precision of the frozen weights, "float32" or "bfloat16".
+        fidelity: network that corrects the results: a file, "package", or None for none.
+        fidelity_weight: of its correction, from 0 to 1.
+        sampling: values of SamplingConfig, or of a system's own constructor.
+
+    Returns:
+        see systems/base.py: ImageRestorer.
+
+    Raises:
+        ValueError: the file cannot be read or does not fit, or the system has no such value.
     """
-    path = checkpoint_path(checkpoint)
-    file = load_branch(path)
-    source = backbone or file.backbone.name
-    loaded = load_backbone(source, getattr(torch, dtype or file.backbone.dtype))
-    loaded.identity.require(file.backbone, f"checkpoint {path}")
-    told = PromptConfig(
-        file.prompt if prompt is None else prompt, None if captions is None else str(captions)
-    )
-    prompts = Prompts(told, source, loaded.where, loaded.transformer, loaded.prompt)
-    network = build_network(loaded.transformer, file.branch, loaded.prompt)
-    load_into(network.branch, file.tensors, f"checkpoint {path}")
-    corrector = load_corrector(fidelity, fidelity_weight)
-    config = replace(
-        file.sampling, **{key: value for key, value in sampling.items() if value is not None}
-    )
-    return Restorer(
-        network.eval().to(device),
-        loaded.vae.to(device),
-        loaded.scheduler,
-        config,
-        loaded.identity,
-        prompts,
-        corrector,
-    )
+    path = system_path(checkpoint)
+    file = load_system(path)
+    given: dict[str, Any] = {"backbone": backbone, "backbone_dtype": dtype, "fidelity": fidelity}
+    if fidelity is not None:
+        given["fidelity_weight"] = fidelity_weight
+    told = {"text": prompt, "captions": None if captions is None else str(captions)}
+    told = {name: value for name, value in told.items() if value is not None}
+    if told:
+        given["prompt"] = told
+    values = {name: value for name, value in sampling.items() if value is not None}
+    if file.sampling is None:
+        given |= values
+    elif values:
+        given["sampling"] = values
+    given = {name: value for name, value in given.items() if value is not None}
+    system = build_system(file, f"checkpoint {path}", trust, **given)
+    place = device if isinstance(device, torch.device) else choose_device(device)
+    return system.to(place).restorer()
 
 
 def restore(
@@ -107,6 +111,7 @@ def restore(
     fidelity_weight: float = 1.0,
     seed: int = 0,
     device: str = "auto",
+    trust: bool = False,
     overwrite: bool = False,
     strip_metadata: bool = False,
     max_megapixels: float | None = None,
@@ -125,7 +130,8 @@ def restore(
         inputs: Photographs, or folders of them.
         output: File to write (one photograph: .png, .jpg, .tif or .webp), or folder (PNG files of
             the same names, and restoration.json, which says how they were made).
-        checkpoint: Exported branch (.safetensors) or training checkpoint (.ckpt).
+        checkpoint: Exported system (.safetensors) or training checkpoint (.ckpt); package is the
+            one that comes with the package.
         backbone: Folder or hub id of the backbone, if it is not where it was in training.
         steps: Solver steps; more is slower and more detailed.
         solver: euler or heun (two network evaluations a step).
@@ -155,6 +161,7 @@ def restore(
         fidelity_weight: Of its correction, from 0 to 1.
         seed: Of the noise; the same seed gives the same picture.
         device: auto, cpu, cuda, cuda:1, mps.
+        trust: Also build a class that lies outside lit_mimdit.systems; its code then runs.
         overwrite: Replace files that exist, even if restore did not make them.
         strip_metadata: Leave out EXIF (date, camera, place), XMP, texts and resolution. Else they
             are copied, with orientation 1 and without thumbnails.
@@ -183,20 +190,23 @@ def restore(
             "condition_gb": condition_gb,
         }
         corrector = {
-            "fidelity": choose_fidelity(fidelity, own_branch=checkpoint is None),
+            "fidelity": choose_fidelity(
+                fidelity, own_branch=checkpoint is None or str(checkpoint) == PACKAGE
+            ),
             "fidelity_weight": fidelity_weight,
         }
         restorer = load_restorer(
             checkpoint,
             backbone,
-            choose_device(device),
-            prompt,
-            captions,
-            dtype,
+            device,
+            trust=trust,
+            prompt=prompt,
+            captions=captions,
+            dtype=dtype,
             **corrector,
             **options,
         )
-        run = describe_run(restorer, checkpoint_path(checkpoint), seed)
+        run = describe_run(restorer, system_path(checkpoint), seed)
         run |= {"strip_metadata": True} if strip_metadata else {}
         failed = restore_all(restorer, made, run, overwrite, strip_metadata)
     for message in failed:
@@ -205,7 +215,7 @@ def restore(
 
 
 def restore_all(
-    restorer: Restorer, made: Plan, run: dict[str, Any], overwrite: bool, strip_metadata: bool
+    restorer: Any, made: Plan, run: dict[str, Any], overwrite: bool, strip_metadata: bool
 ) -> list[str]:
     """Restore what is planned and not finished yet; into a folder with its record.
 
@@ -247,12 +257,12 @@ def restore_all(
         if record is not None and output.is_dir():
             try:
                 record.close()
-            except ImageError as error:
+            except FileError as error:
                 failed.append(str(error))
     return failed
 
 
-def _why(error: Exception, source: Path, restorer: Restorer) -> str:
+def _why(error: Exception, source: Path, restorer: Any) -> str:
     """One line on what stood in the way of a photograph."""
     text = " ".join(str(error).split()) or type(error).__name__
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
@@ -261,20 +271,30 @@ def _why(error: Exception, source: Path, restorer: Restorer) -> str:
     )
     if memory:
         torch.cuda.empty_cache()
-        tile = restorer.config.tile
-        smaller = max(restorer.multiple, tile // 2 // restorer.multiple * restorer.multiple)
-        advice = f"--tile {smaller}" if smaller < tile else "--tile_batch 1"
-        if smaller <= restorer.config.overlap:
-            advice += f" --overlap {smaller // 4 // restorer.multiple * restorer.multiple}"
-        return f"{source}: not enough memory; try {advice}, or a smaller --tile_batch"
-    if isinstance(error, ImageError):
+        return f"{source}: not enough memory; try {_smaller(restorer)}"
+    if isinstance(error, FileError):
         return text
     kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
     return f"{source}: {kind}{text}"
 
 
+def _smaller(restorer: Any) -> str:
+    """Options that need less memory than those of a restorer."""
+    config, multiple = getattr(restorer, "config", None), getattr(restorer, "multiple", 1)
+    tile, overlap = getattr(config, "tile", None), getattr(config, "overlap", 0)
+    if tile is None:
+        return "--device cpu, or a smaller photograph"
+    smaller = tile // 2 // multiple * multiple
+    if smaller < multiple:
+        return "--tile_batch 1"
+    advice = f"--tile {smaller}"
+    if overlap >= smaller:
+        advice += f" --overlap {smaller // 4 // multiple * multiple}"
+    return f"{advice}, or a smaller --tile_batch"
+
+
 def restore_file(
-    restorer: Restorer,
+    restorer: Any,
     source: Path,
     target: Path,
     seed: int,

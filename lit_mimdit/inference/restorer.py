@@ -1,11 +1,10 @@
-"""The one way from degraded to restored images, used by validation, test, predict and the restore
-command alike.
-"""
+"""From degraded to restored images with a frozen transformer and a trained branch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
@@ -13,29 +12,18 @@ from lit_mimdit.inference import overview, tiling
 from lit_mimdit.inference.colour import correct
 from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.guidance import Conditioned, conditioned
+from lit_mimdit.inference.padding import pad_to_multiple
+from lit_mimdit.inference.run_record import config_hash
 from lit_mimdit.inference.sampler import SamplingConfig, evaluations, sample
 from lit_mimdit.models.backbone import Identity
+from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, downsampling, encode
 from lit_mimdit.models.mim import Decisions, join_rows, rows_of
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 from lit_mimdit.models.prompts import Prompts
-from lit_mimdit.training.flow import sample_noise
 
 Progress = Callable[[int], object]
 VAE_TILE, VAE_OVERLAP = 512, 64  # pixels
-
-
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Images (B, 3, H, W) extended at the bottom and right:
-
-    mirrored where they are large enough, their edge repeated else.
-    """
-    height, width = image.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
-    if not bottom and not right:
-        return image
-    mirror = bottom < height and right < width
-    return F.pad(image, (0, right, 0, bottom), mode="reflect" if mirror else "replicate")
 
 
 def require_finite(latent: Tensor, of: str) -> Tensor:
@@ -107,6 +95,33 @@ class Restorer:
     @property
     def device(self) -> torch.device:
         return self.network.embeds.device
+
+    def to(self, device: torch.device) -> "Restorer":
+        """The same restorer with network and VAE on a device."""
+        self.network.to(device)
+        self.vae.to(device)
+        return self
+
+    def corrected_by(self, corrector: Corrector | None) -> "Restorer":
+        """A restorer of the same parts, whose results another network corrects; None corrects none."""
+        parts = self.network, self.vae, self.scheduler, self.config, self.identity, self.prompts
+        return Restorer(*parts, corrector)
+
+    def record(self) -> dict[str, Any]:
+        """Everything that decides what a restored image looks like."""
+        sampling, branch = asdict(self.config), asdict(self.network.branch.config)
+        fidelity = None if self.corrector is None else self.corrector.record()
+        backbone = None if self.identity is None else asdict(self.identity)
+        decisive = [branch, sampling, backbone] + ([] if fidelity is None else [fidelity])
+        told = None if self.prompts is None else self.prompts.config
+        return {
+            "config_hash": config_hash(decisive),
+            "backbone": backbone,
+            "sampling": sampling,
+            "prompt": {} if told is None else {"text": told.text, "captions": told.captions},
+            "fidelity": fidelity,
+            "colour_fix": self.config.colour,
+        }
 
     def evaluations(self, height: int, width: int) -> int:
         """Network evaluations of tiles for one image of this size: what `progress` will count."""

@@ -11,7 +11,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from lit_mimdit.training.flow import interpolate
+from lit_mimdit.models.flow import interpolate
 
 Colour = Literal["none", "adain", "wavelet"]
 Velocity = Callable[[Tensor, float], Tensor]

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tqdm import tqdm
 
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.files import write_bytes
 from lit_mimdit.models.folder import unavailable
 from lit_mimdit.models.network import Prompt
 

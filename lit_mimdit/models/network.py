@@ -178,7 +178,7 @@ class ConditionedBackbone(nn.Module):
         )[0].float()
 
 
-class MiMDiT(ConditionedBackbone):
+class MiMDiTNetwork(ConditionedBackbone):
     """The frozen transformer and its MiM branch.
 
     Args:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.evaluation.page import Page
 from lit_mimdit.evaluation.tables import latex, markdown
+from lit_mimdit.files import write_bytes
 from lit_mimdit.routing import pictures, study
 from lit_mimdit.routing.study import ALL, DEAD_BELOW, Row, Study
 from lit_mimdit.routing.table6 import TYPES, Interval, agreement, published_for

@@ -17,9 +17,9 @@ from lit_mimdit.data.image_io import (
     read_photo,
     read_rgb,
     to_tensor,
-    write_bytes,
     write_photo,
 )
+from lit_mimdit.files import write_bytes
 
 
 def noise(*shape, dtype=np.uint8, seed=0):

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 
 from lit_mimdit import cli
-from lit_mimdit.baselines.controlnet import ControlNetConfig, ControlNetDiT
 from lit_mimdit.inference.corrector import save_fidelity
 from lit_mimdit.inference.pipeline import MiMDiTPipeline
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.models.network import Branch, MiMDiT
+from lit_mimdit.models.network import Branch, MiMDiTNetwork
+from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 
 
 @pytest.fixture(scope="module")
@@ -265,4 +265,4 @@ def test_a_branch_of_another_width_or_depth_does_not_fit(transformer, restorer):
             ValueError,
             match="the branch was made for . blocks of width .*, this backbone has 3 of width 16",
         ):
-            MiMDiT(transformer, branch, restorer.network.prompt)
+            MiMDiTNetwork(transformer, branch, restorer.network.prompt)

@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lit_mimdit import cli
+from lit_mimdit import files as file_writing
 from lit_mimdit.data.image_io import read_photo, write_photo
 from lit_mimdit.inference.plan import plan
 from lit_mimdit.inference.restore import load_restorer
-from lit_mimdit.training.checkpoint import load_branch, save_branch
+from lit_mimdit.inference.system_file import load_system, save_system
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_a_full_disk_leaves_nothing_half_written(restore, monkeypatch, capsys):
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(file_writing.os, "fsync", full)
     assert restore("in.png", "-o", "out.png", "--overwrite") == 1
     assert "out.png: cannot be written: No space left on device" in capsys.readouterr().err
     assert Path("out.png").read_bytes() == before and sorted(os.listdir()) == ["in.png", "out.png"]
@@ -205,9 +206,9 @@ def test_a_branch_of_another_backbone_or_width_is_refused(branch_file, make_back
     with pytest.raises(ValueError, match="trained on other weights of a backbone like"):
         load_restorer(branch_file, str(same), cpu)
 
-    file = load_branch(branch_file)
-    file.branch.width = 8
-    save_branch(tmp_path / "narrow.safetensors", file)
+    file = load_system(branch_file)
+    file.arguments["branch"]["width"] = 8
+    save_system(tmp_path / "narrow.safetensors", file)
     with pytest.raises(ValueError, match="parameters .* of another shape .such as mims"):
         load_restorer(tmp_path / "narrow.safetensors", None, cpu)
 

@@ -36,7 +36,8 @@ class ResultTable(L.Callback):
         log_dir = trainer.log_dir  # on every process: it is a broadcast
         self.folder = Path(log_dir) if log_dir is not None and not trainer.fast_dev_run else None
 
-    def _show(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def show(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Prints and writes the scores of the evaluation that has just ended."""
         table, summary = pl_module.table, pl_module.summary
         if not trainer.is_global_zero or not table.rows:
             return
@@ -121,7 +122,7 @@ class ResultTable(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == "validate":
-            self._show(trainer, pl_module, "val")
+            self.show(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._show(trainer, pl_module, "test")
+        self.show(trainer, pl_module, "test")
