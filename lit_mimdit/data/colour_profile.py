@@ -99,5 +99,9 @@ def _transform(pixels: np.ndarray, icc: bytes) -> np.ndarray:
         ) from error
     space, channels = _SPACES[icc[16:20]]
     flat = pixels[..., 0] if channels == 1 else pixels
-    moved = imagecodecs.cms_transform(flat, icc, srgb(), colorspace=space, outcolorspace="rgb")
+    # what lcms precalculates for 16 bits and for gray is a coarse table: 12 levels of 255 off
+    exact = imagecodecs.CMS.FLAGS.NOOPTIMIZE if pixels.dtype == np.uint16 or channels == 1 else 0
+    moved = imagecodecs.cms_transform(
+        flat, icc, srgb(), colorspace=space, outcolorspace="rgb", flags=exact
+    )
     return moved[..., :1] if channels == 1 else moved

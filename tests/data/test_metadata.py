@@ -139,7 +139,11 @@ def with_everything(path, **options):
         0xA003: 24, 0x927C: b"maker's own" * 3, 0xA434: "50mm",
     }  # fmt: skip
     exif[GPS] = {1: "N", 2: (52.0, 30.0, 15.5), 3: "E", 4: (13.0, 24.0, 0.0)}
-    Image.fromarray(colours()).save(path, exif=exif, xmp=XMP, dpi=(300, 300), **options)
+    if path.suffix == ".tif":
+        exif[700] = XMP
+    else:
+        options["xmp"] = XMP
+    Image.fromarray(colours()).save(path, exif=exif.tobytes(), dpi=(300, 300), **options)
     return path
 
 
