@@ -242,7 +242,8 @@ def _encode_tiff(pixels: np.ndarray, metadata: Metadata) -> bytes:
     channels = pixels.shape[2]
     exif = Image.Exif() if metadata.exif is None else _parsed(metadata.exif)
     directories = {tag: exif.get_ifd(tag) for tag in (_EXIF_IFD, _GPS_IFD)}
-    extra = [(tag, "I", 1, 0, True) for tag, entries in directories.items() if entries]
+    # tifffile writes no pointer to a directory: a neighbour of its number keeps the place
+    extra = [(tag - 1, "I", 1, 0, True) for tag, entries in directories.items() if entries]
     for tag, value in exif.items():
         if tag in (271, 272, 315, 316, 33432) and isinstance(value, str):
             # as UTF-8, since tifffile takes text for ASCII
@@ -281,8 +282,10 @@ def _with_directories(buffer: io.BytesIO, directories: dict[int, dict]) -> bytes
     tifffile writes no such directories, and Pillow no 16-bit colour.
     """
     for tag, entries in directories.items():
+        buffer.seek(0)
         with tifffile.TiffFile(buffer) as tiff:
-            place = tiff.pages.first.tags[tag].valueoffset
+            kept = tiff.pages.first.tags[tag - 1]
+            code_at, place = kept.offset, kept.valueoffset
             assert not tiff.is_bigtiff, "tifffile takes BigTIFF from 4 GB on"
         end = buffer.seek(0, os.SEEK_END)
         offset = end + end % 2
@@ -292,4 +295,6 @@ def _with_directories(buffer: io.BytesIO, directories: dict[int, dict]) -> bytes
         buffer.write(bytes(offset - end) + directory.tobytes(offset))
         buffer.seek(place)
         buffer.write(struct.pack("<I", offset))
+        buffer.seek(code_at)
+        buffer.write(struct.pack("<H", tag))
     return buffer.getvalue()
