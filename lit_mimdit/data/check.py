@@ -21,13 +21,15 @@ Layout = Literal["auto", "foundir", "4krd", "realrain1k", "hazerd", "uhdll"]
 
 _EXTENSIONS_OF = {
     "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"),
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
     "AVIF": (".avif",),
-    "JPEG2000": (".jp2",),
-    "PPM": (".ppm", ".pgm"),
+    "JPEG2000": (".jp2", ".j2k"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "GIF": (".gif",),
+    "HEIF": (".heic", ".heif", ".hif"),
 }
 
 
@@ -197,4 +199,6 @@ def _note(path: Path, info: ImageInfo | ImageError) -> str:
     return ", ".join(
         ([f"is a {info.format}"] if misnamed else [])
         + ([f"EXIF orientation {info.orientation}"] if info.orientation != 1 else [])
+        + ([f"colour profile {info.profile}, converted to sRGB"] if info.profile else [])
+        + ([f"holds {info.frames} pictures, the first is taken"] if info.frames > 1 else [])
     )
