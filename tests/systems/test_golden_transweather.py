@@ -157,7 +157,7 @@ def test_resizing_keeps_a_flat_image_and_the_channels():
     torch.testing.assert_close(resized, image[..., :1, :1].expand(1, 3, 48, 64))
 
 
-@pytest.mark.parametrize("size", [(53, 70), (40, 100)])
+@pytest.mark.parametrize("size", [(53, 70), (40, 100), (10, 64)])
 def test_an_image_of_any_size_is_restored(size):
     image = torch.rand(1, 3, *size)
     restored = restore(small(), image)
@@ -169,8 +169,6 @@ def test_wrong_input_is_refused():
     for size in ((50, 64), (32, 64)):
         with pytest.raises(ValueError, match=f"multiples of 16 and at least 48, not {size[0]} x"):
             small()(torch.rand(1, 3, *size))
-    with pytest.raises(ValueError, match="too small to be reflected"):
-        restore(small(), torch.rand(1, 3, 10, 64))
 
 
 def test_the_learning_rate():

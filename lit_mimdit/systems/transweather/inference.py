@@ -53,8 +53,9 @@ def restore(network: TransWeatherNetwork, image: Tensor, resize: bool = False) -
 
     network: in evaluation mode, as its blocks drop branches while training. image: (B, 3, H, W),
         RGB in [0, 1], any size. resize: False pads by reflection to multiples of 16, at least 48,
-        and returns the size of the input; small images are extended by their edges. True resizes the image as the authors' test does and returns that
-        size; their metrics are taken there, against a ground truth that is resized too.
+        and returns the size of the input; small images are extended by their edges. True resizes
+        the image as the authors' test does and returns that size; their metrics are taken there,
+        against a ground truth that is resized too.
     """
     assert not network.training
     if resize:
