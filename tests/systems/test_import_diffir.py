@@ -132,14 +132,13 @@ def test_rates_follow_the_iterations_of_the_publication(stage_1):
     assert [joint.published_rate(i) for i in (0, 80_000)] == pytest.approx([1, 0.5])
 
 
-def test_patches_grow_while_batches_shrink(stage_1, monkeypatch):
-    system = DiffIR(stage=1, progressive=True, **SIZES)
+def test_patches_grow_while_batches_shrink():
     data = {"lq": torch.rand(8, 3, 512, 512), "seed": torch.arange(8), "id": list("abcdefgh")}
     data["gt"] = data["lq"]
-    for step, size in ((0, (8, 192)), (92_000, (4, 256)), (299_999, (1, 512))):
-        monkeypatch.setattr(DiffIR, "global_step", step)
-        cut = system.patches(data)
-        assert cut["lq"].shape == (size[0], 3, size[1], size[1]) and len(cut["id"]) == size[0]
+    for iteration, count, side in ((0, 8, 192), (92_000, 4, 256), (299_999, 1, 512)):
+        cut = objective.cut_patches(data, iteration)
+        assert cut["lq"].shape == (count, 3, side, side) and len(cut["id"]) == count
         assert torch.equal(cut["lq"], cut["gt"]), "both are cut at one place"
+    assert objective.cut_patches(data, 149_999, objective.SECOND_PHASES)["lq"].shape[-1] == 192
     with pytest.raises(ValueError, match="data.crop is 256"):
-        system.patches(batch(1, 256))
+        objective.cut_patches(data | {"lq": data["lq"][..., :256]}, 0)

@@ -191,20 +191,17 @@ class DiffIR(RestorationSystem):
 
     def on_fit_start(self) -> None:
         """ValueError for a run that could not end as it is configured."""
-        if self.stage == 1 and self.trainer.limit_val_batches != 0:
-            if self.trainer.enable_validation:
-                raise ValueError(
-                    "model.stage is 1, which restores nothing without the clean image, so it cannot"
-                    " be validated; set trainer.limit_val_batches to 0"
-                )
-        end, planned = self.trainer.estimated_stepping_batches, sum(objective.FIRST_PERIODS)
-        published = self.optimizer_config is not None and (
-            self.optimizer_config.schedule == "published"
-        )
-        if self.stage == 1 and published and end > planned:
+        if self.stage == 1 and self.trainer.enable_validation:
             raise ValueError(
-                f"the run has {end} steps, and the published schedule of stage 1 ends at {planned};"
-                " set trainer.max_steps, or another optimizer.schedule"
+                "model.stage is 1, which restores nothing without the clean image, so it cannot be"
+                " validated; set trainer.limit_val_batches to 0"
+            )
+        config, end = self.optimizer_config, self.trainer.estimated_stepping_batches
+        published = config is not None and config.schedule == "published"
+        if self.stage == 1 and published and end > objective.FIRST_STEPS:
+            raise ValueError(
+                f"the run has {end} steps, and the published schedule of stage 1 ends at"
+                f" {objective.FIRST_STEPS}; set trainer.max_steps, or another optimizer.schedule"
             )
 
     def published_rate(self, epoch: int) -> float:
@@ -226,31 +223,10 @@ class DiffIR(RestorationSystem):
         return step
 
     def training_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
-        return super().training_step(self.patches(batch) if self.progressive else batch, index)
-
-    def patches(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Returns as many images as this phase takes, cut at one place to its patch.
-
-        The place comes from the first image's seed. An image's seed and names are kept.
-
-        Raises:
-            ValueError: the crops of the data are smaller than the largest patch.
-        """
-        side = batch["lq"].shape[-1]
-        if side < max(objective.PATCHES):
-            raise ValueError(
-                f"data.crop is {side}, and model.progressive cuts patches of up to"
-                f" {max(objective.PATCHES)} pixels; set data.crop to that, or progressive to false"
-            )
-        phases = objective.FIRST_PHASES if self.stage == 1 else objective.SECOND_PHASES
-        phase = objective.progressive_phase(self._iteration(self.global_step), phases)
-        count, patch = objective.BATCHES[phase], objective.PATCHES[phase]
-        draw = torch.Generator().manual_seed(int(batch["seed"][0]))
-        top, left = torch.randint(side - patch + 1, (2,), generator=draw).tolist()
-        cut = {name: value[:count] for name, value in batch.items()}
-        for name in ("lq", "gt"):
-            cut[name] = cut[name][..., top : top + patch, left : left + patch]
-        return cut
+        if self.progressive:
+            phases = objective.FIRST_PHASES if self.stage == 1 else objective.SECOND_PHASES
+            batch = objective.cut_patches(batch, self._iteration(self.global_step), phases)
+        return super().training_step(batch, index)
 
     def losses(self, batch: dict[str, Any]) -> Losses:
         """Stage 1: L1 of the image. Stage 2: L1 of the prior; in the joint phase of both."""
