@@ -27,6 +27,7 @@ class AutoDIR(RestorationSystem):
         image_guidance: how far the degraded image is followed; 1 does without.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
+        init: file of import-weights whose weights validate, test and predict take.
     """
 
     TRAINABLE: ClassVar[bool] = False
@@ -39,8 +40,9 @@ class AutoDIR(RestorationSystem):
         image_guidance: float = 1.0,
         metrics: list[str] = METRICS,
         versions: list[str] = VERSIONS,
+        init: str | None = None,
     ) -> None:
-        super().__init__(None, metrics, versions)
+        super().__init__(None, metrics, versions, init)
         if steps < 1:
             raise ValueError(f"model.steps is {steps}: at least 1 is needed; the script takes 100")
         self.steps, self.guidance = steps, (text_guidance, image_guidance)

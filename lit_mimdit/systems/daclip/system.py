@@ -32,8 +32,8 @@ class DACLIP(RestorationSystem):
         vision: see VisionConfig.
         text: see TextConfig; restoring does not read text.
         max_sigma: noise level of the SDE in grey levels.
-        steps: of the SDE in training.
-        sample_steps: of restoring; null takes `steps`.
+        train_steps: of the SDE in training, T.
+        steps: of restoring; null takes `train_steps`.
         mode: of the reverse steps, "posterior", "sde" or "ode".
         controller: official file of a trained controller with its CLIP.
         train_controller: train the controller too, by the loss of the U-Net. The publication does
@@ -56,8 +56,8 @@ class DACLIP(RestorationSystem):
         vision: VisionConfig | None = None,
         text: TextConfig | None = None,
         max_sigma: float = 50.0,
-        steps: int = 100,
-        sample_steps: int | None = None,
+        train_steps: int = 100,
+        steps: int | None = None,
         mode: Literal["posterior", "sde", "ode"] = "posterior",
         controller: str | None = None,
         train_controller: bool = False,
@@ -80,8 +80,8 @@ class DACLIP(RestorationSystem):
         clip.control.requires_grad_(train_controller)
         # not on the meta device, on which a dry run builds the rest
         with torch.device("cpu"):
-            self.sde = objective.build_sde(max_sigma, steps)
-            self.sampling_sde = objective.build_sde(max_sigma, steps, sample_T=sample_steps)
+            self.sde = objective.build_sde(max_sigma, train_steps)
+            self.sampling_sde = objective.build_sde(max_sigma, train_steps, sample_T=steps)
         self._controller_read = False
 
     @property
@@ -123,12 +123,12 @@ class DACLIP(RestorationSystem):
         Args:
             files: content of the controller's file and of the U-Net's, in any order, or of one
                 that holds both.
-            overrides: `sample_steps`, `mode`, and what official.from_official takes.
+            overrides: `steps`, `mode`, and what official.from_official takes.
 
         Raises:
             ValueError: a file is another system's or incomplete, or one of the two is missing.
         """
-        own = {k: overrides.pop(k) for k in ("sample_steps", "mode") if k in overrides}
+        own = {k: overrides.pop(k) for k in ("steps", "mode") if k in overrides}
         network = official.both_from_official(*files, **overrides)
         embed_dim, vision, text = network.clip.sizes
         system = cls(network.unet.config, embed_dim, vision, text, **own)
