@@ -96,7 +96,9 @@ def autodir() -> AutoDIRNetwork:
         block_out_channels=(32, 64),
         layers_per_block=1,
     )
-    return filled(AutoDIRNetwork(unet, vae, clip, Correction(CorrectionConfig(6, 4, (1, 1), 1, (1, 1)))))
+    return filled(
+        AutoDIRNetwork(unet, vae, clip, Correction(CorrectionConfig(6, 4, (1, 1), 1, (1, 1))))
+    )
 
 
 def sd3(**changes) -> SD3Transformer2DModel:

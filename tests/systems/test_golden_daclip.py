@@ -9,7 +9,12 @@ import torch
 from lit_mimdit.systems.daclip.clip import DegradationCLIP, TextConfig, VisionConfig
 from lit_mimdit.systems.daclip.network import UNet, UNetConfig
 from lit_mimdit.systems.daclip.objective import build_sde, clip_loss, marginal, posterior_mean
-from lit_mimdit.systems.daclip.official import DACLIPNetwork, TRANSPOSED, from_official, official_name
+from lit_mimdit.systems.daclip.official import (
+    TRANSPOSED,
+    DACLIPNetwork,
+    from_official,
+    official_name,
+)
 from lit_mimdit.systems.daclip.sampler import clip_pixels, first_state, trajectory
 
 WILD = {"use_degra_context": False, "scale": 0.5}

@@ -1,4 +1,4 @@
-"""DA-CLIP's two published files become one file that restores, and its loss is the published one."""
+"""DA-CLIP's two published files become one that restores; its loss is the published one."""
 
 import json
 
@@ -83,7 +83,10 @@ def test_the_loss_of_the_system_is_the_published_one(files):
     normal = torch.empty(3)
     for row, seed in enumerate((5, 6, 7)):
         draw = torch.Generator().manual_seed(seed)
-        noise[row], normal[row] = torch.randn(3, 16, 16, generator=draw), torch.randn((), generator=draw)
+        noise[row], normal[row] = (
+            torch.randn(3, 16, 16, generator=draw),
+            torch.randn((), generator=draw),
+        )
     t, (mu, clean) = objective.draw_step(normal, 100), (batch["lq"], batch["gt"])
     content, degradation = system.network.clip.encode(clip_view(mu, 16))
     x_t = objective.marginal(system.sde, clean, mu, t, noise)

@@ -47,7 +47,9 @@ def network_time(sigma: Tensor) -> Tensor:
 
 
 # D = x - s eps(x / sqrt(s^2 + 1), z, t, c)
-def denoised(network: AutoDIRNetwork, x: Tensor, sigma: float, z: Tensor, context: Tensor) -> Tensor:
+def denoised(
+    network: AutoDIRNetwork, x: Tensor, sigma: float, z: Tensor, context: Tensor
+) -> Tensor:
     """Returns the clean latents (B, 4, h, w) that the U-Net sees in `x`."""
     level = torch.full((len(x),), sigma, dtype=torch.float64, device=x.device)
     scaled = x / (sigma**2 + 1) ** 0.5

@@ -189,7 +189,9 @@ def unet_from_official(file: Mapping[str, Any], **overrides: Any) -> UNet:
     return network.eval()
 
 
-def from_official(file: Mapping[str, Any], **overrides: Any) -> DegradationCLIP | UNet | DACLIPNetwork:
+def from_official(
+    file: Mapping[str, Any], **overrides: Any
+) -> DegradationCLIP | UNet | DACLIPNetwork:
     """Builds what an official file of DA-CLIP holds, ready to restore.
 
     Returns the U-Net, or controller and CLIP. A mapping whose names begin with `daclip.` and

@@ -1,7 +1,7 @@
 """DiT4SR as a system: trained on the frozen backbone's own flow, restoring by its own sampler."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import SD3Transformer2DModel
