@@ -58,7 +58,8 @@ def test_the_authors_file_restores_by_their_sampler(network, loaded, backbone_fo
 def test_another_backbone_is_refused(network, backbone_folder, tmp_path):
     with torch.no_grad():
         network.backbone.proj_out.weight += 0.1
-    override = json.dumps({"backbone": str(backbone_folder)})
+    small = {"tile": 32, "overlap": 8}
+    override = json.dumps({"backbone": str(backbone_folder), "sampling": small})
     with pytest.raises(ValueError, match=r"proj_out\.weight of the file is not that of"):
         import_weights(
             "dit4sr", write(network, tmp_path), output=tmp_path / "x.safetensors", override=override
