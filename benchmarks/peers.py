@@ -21,7 +21,7 @@ from lit_mimdit.models.injection import install, split_heads
 from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
-from lit_mimdit.systems.dit4sr.network import DiT4SR
+from lit_mimdit.systems.dit4sr.network import DiT4SRNetwork
 
 TEXT_TOKENS = 333  # 77 of CLIP and 256 of T5
 BLOCK = 1048573  # random numbers that fill all weights over and over; a prime, so that no two rows of a matrix are alike
@@ -283,7 +283,7 @@ def systems(size: Size, device: torch.device) -> dict[str, System]:
             network.condition, network, network.branch, usual
         )
     # It wraps the shared backbone's MLPs, which without an LQ stream compute what they did before.
-    stream = DiT4SR(transformer, prompt=prompt)
+    stream = DiT4SRNetwork(transformer, prompt=prompt)
     stream.branch.to(device, size.dtype)
     streams = dict(transformer.attn_processors)
     transformer.set_attn_processor(dict(processors))
