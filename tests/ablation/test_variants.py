@@ -118,6 +118,15 @@ def test_only_the_sections_that_a_variant_takes_count(tmp_path):
         Variant(take=["model"])
 
 
+def test_lines_that_name_a_class_stay_lines(tmp_path):
+    """The reader of typed values would build a system of them."""
+    write(tmp_path / "base.yaml", BASE)
+    tool = {"model": {"class_path": CLASSICAL, "init_args": {"method": "median"}}}
+    values = {"base": "base.yaml", "full": "full", "seeds": [0], "metrics": ["psnr"]}
+    write(tmp_path / "study.yaml", values | {"variants": {"full": {}, "tool": {"lines": tool}}})
+    assert read_study(tmp_path / "study.yaml").variants["tool"].lines == tool
+
+
 @pytest.mark.parametrize(
     ("minutes", "trainer", "message"),
     [
