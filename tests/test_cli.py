@@ -385,13 +385,13 @@ def test_yaml_and_options_beat_what_a_checkpoint_remembers(tiny):
 
 def test_lists_are_given_as_words_or_as_json():
     flags = {"--checkpoint", "--types"}
-    assert cli.join_lists(["--checkpoint", "a", "b", "-o", "out"], flags) == [
+    assert join_lists(["--checkpoint", "a", "b", "-o", "out"], flags) == [
         "--checkpoint",
         '["a", "b"]',
         "-o",
         "out",
     ]
-    assert cli.join_lists(["x", "--types", "01Blur", "--size", "3"], flags) == [
+    assert join_lists(["x", "--types", "01Blur", "--size", "3"], flags) == [
         "x",
         "--types",
         '["01Blur"]',
@@ -404,4 +404,4 @@ def test_lists_are_given_as_words_or_as_json():
         ["--types"],
         ["--size", "3", "4"],
     ):
-        assert cli.join_lists(untouched, flags) == untouched
+        assert join_lists(untouched, flags) == untouched

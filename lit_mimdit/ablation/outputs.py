@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from lit_mimdit import escaping
 from lit_mimdit.ablation.curves import curves, picture
 from lit_mimdit.ablation.picture import forest
 from lit_mimdit.ablation.results import CROSSED, Row, Tested, commits, table
@@ -203,8 +204,10 @@ def write_results(
         tables.append(beside)
     scored = {row["metric"] for row in rows}
     tables += [by_degradation(study, rows, key) for key in study.metrics if key in scored]
-    parts = ["\n".join(f"- {note}" for note in notes(study, rows, tested, about))]
-    parts += [f"## {title}\n\n{markdown(head, body)}" for title, head, body in tables]
+    remarks = [escaping.markdown(note) for note in notes(study, rows, tested, about)]
+    parts = ["\n".join(f"- {remark}" for remark in remarks)]
+    for title, head, body in tables:
+        parts.append(f"## {escaping.markdown(title)}\n\n{markdown(head, body)}")
     write_bytes(folder / CSV, as_csv(rows).encode())
     write_bytes(folder / MARKDOWN, ("\n\n".join(parts) + "\n").encode())
     texts = [latex(head, body, f"{title}. {METHOD}") for title, head, body in tables]
