@@ -117,8 +117,9 @@ def run_all(runs: list[Run], study: Study, jobs: int, threads: int) -> dict[str,
             while waiting and len(active) < jobs:
                 run = waiting.pop(0)
                 run.write_plan(study.metrics)
-                active[run] = context.Process(target=run_logged, args=(run.folder,), name=run.name)
-                active[run].start()
+                process = context.Process(target=run_logged, args=(run.folder,), name=run.name)
+                process.start()  # a signal may end this: only what runs can be terminated
+                active[run] = process
             bar.set_postfix_str(", ".join(run.name for run in active))
             wait([process.sentinel for process in active.values()])
             ended = {run: one for run, one in active.items() if one.exitcode is not None}

@@ -9,8 +9,11 @@ import torch
 import yaml
 
 from lit_mimdit import cli
+from lit_mimdit.ablation import command
 from lit_mimdit.ablation.cost import cost, seconds_per_megapixel
-from lit_mimdit.ablation.run import progress
+from lit_mimdit.ablation.run import progress, run
+from lit_mimdit.ablation.runs import Run
+from lit_mimdit.ablation.study import Study
 from lit_mimdit.systems.classical import Classical
 from lit_mimdit.systems.regression import Regression
 
@@ -29,6 +32,14 @@ MEDIAN = {
     "class_path": "lit_mimdit.systems.classical.Classical",
     "init_args": {"method": "median"},
 }
+
+
+def run_here(runs: list[Run], study: Study, jobs: int, threads: int) -> dict[str, str]:
+    """All runs in this process, one by one: test_command.py has those in processes of their own."""
+    for one in runs:
+        one.write_plan(study.metrics)
+        assert run(one.folder) == 0, one.name
+    return {}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +63,10 @@ def league(tiny_settings, write_settings, tmp_path_factory) -> Path:
         },
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
-    assert cli.main(["ablate", "-c", str(folder / "study.yaml"), "-o", str(folder / "out")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "run_all", run_here)
+        args = ["ablate", "-c", str(folder / "study.yaml"), "-o", str(folder / "out")]
+        assert cli.main(args) == 0
     return folder / "out"
 
 
