@@ -24,7 +24,8 @@ from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 from lit_mimdit.systems.dit4sr.network import DiT4SR
 
 TEXT_TOKENS = 333  # 77 of CLIP and 256 of T5
-BLOCK = 1048573  # random numbers that fill all weights over and over; a prime, so that no two rows of a matrix are alike
+# random numbers that fill all weights over and over; a prime, so that no two rows are alike
+BLOCK = 1048573
 
 
 @dataclass(frozen=True)

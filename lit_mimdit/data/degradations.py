@@ -65,8 +65,7 @@ def _draw(ranges: dict[str, Range], severity: str, generator: np.random.Generato
     return float(generator.uniform(*ranges[severity]))
 
 
-# Optics: blur by convolution with a point spread function (PSF)
-# -------------------------------------------------------------------
+# --- Optics: blur by convolution with a point spread function (PSF) -------------------------------
 
 
 def convolve(light: np.ndarray, psf: np.ndarray) -> np.ndarray:
@@ -157,8 +156,7 @@ def blur(image: np.ndarray, severity: Severity, generator: np.random.Generator) 
     return (motion_blur if generator.random() < 0.5 else defocus_blur)(image, severity, generator)
 
 
-# Exposure and sensor
-# --------------------------------------------------------------------------------------------------------------
+# --- Exposure and sensor --------------------------------------------------------------------------
 
 
 def poissonian_gaussian(
@@ -259,8 +257,7 @@ def low_light(
     return linear_to_srgb(noisy) ** np.float32(gamma)
 
 
-# Scene and lens
-# -------------------------------------------------------------------------------------------------------------------
+# --- Scene and lens -------------------------------------------------------------------------------
 
 
 def draw_depth(height: int, width: int, generator: np.random.Generator) -> np.ndarray:
@@ -458,8 +455,7 @@ def raindrop(image: np.ndarray, severity: Severity, generator: np.random.Generat
     return linear_to_srgb(output)
 
 
-# Encoder
-# --------------------------------------------------------------------------------------------------------------------------
+# --- Encoder --------------------------------------------------------------------------------------
 
 
 def jpeg_quality(severity: Severity, generator: np.random.Generator) -> int:

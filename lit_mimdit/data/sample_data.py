@@ -51,7 +51,8 @@ class Sample(NamedTuple):
     severity: str
     photograph: str
     box: tuple[int, int, int, int]  # left, top, right, bottom: pixels of the photograph
-    seed: int  # of the degradation: degrade(crop, FOUNDIR_TYPES[type], severity, numpy.random.default_rng(seed))
+    # degrade(crop, FOUNDIR_TYPES[type], severity, numpy.random.default_rng(seed))
+    seed: int
     jpeg_quality: int | None
 
     @property

@@ -196,7 +196,7 @@ def provenance(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def ranking(run: Run, by: str | None) -> tuple[str, list[dict[str, str]]] | None:
-    """(metric, images from best to worst of the restored version), or None if no image has a score."""
+    """The metric and its images from best to worst, or None if no image has a score."""
     keys = (
         [metric.key for metric in choose(by, "by")]
         if by

@@ -51,7 +51,7 @@ def mean_of(values: list[float], seed: int, resamples: int = RESAMPLES) -> dict[
 
 
 def groups_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """(dataset, degradation) of all rows, sorted; each data set ends with its images pooled, "all"."""
+    """Sorted (dataset, degradation) of all rows; each data set ends with "all", the pool."""
     pairs = {(row.dataset, row.degradation) for row in rows}
     found: list[tuple[str, str]] = []
     for dataset in sorted({dataset for dataset, _ in pairs}):

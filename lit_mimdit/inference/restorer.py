@@ -103,7 +103,7 @@ class Restorer:
         return self
 
     def corrected_by(self, corrector: Corrector | None) -> "Restorer":
-        """A restorer of the same parts, whose results another network corrects; None corrects none."""
+        """A restorer of the same parts with another fidelity network, or with none."""
         parts = self.network, self.vae, self.scheduler, self.config, self.identity, self.prompts
         return Restorer(*parts, corrector)
 

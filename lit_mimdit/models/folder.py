@@ -48,7 +48,8 @@ def locate(source: str) -> str:
         )
     if not constants.HF_HUB_OFFLINE:
         return source
-    try:  # diffusers asks the hub for the list of a sharded model's files even if all of them are in its cache
+    # diffusers asks the hub for the list of a sharded model's files, even if its cache has them all
+    try:
         return snapshot_download(source, local_files_only=True)
     except (OSError, ValueError) as error:
         raise unavailable(source, error) from error

@@ -24,7 +24,7 @@ TABLES = ("table6", "degradations", "blocks", "sub_experts", "routers", "severit
 
 
 def as_csv(rows: list[Row]) -> str:
-    """Rows of the same columns; numbers with 6 significant digits, none where there is no number."""
+    """Rows of the same columns as CSV; numbers have 6 significant digits, and NaN is left empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]) if rows else ["nothing"], lineterminator="\n")
     writer.writeheader()

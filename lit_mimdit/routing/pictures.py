@@ -18,9 +18,18 @@ from lit_mimdit.evaluation.drawing import GROUPS as COLOURS
 from lit_mimdit.routing.table6 import Interval
 
 STYLE: dict[str, Any] = {
-    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "figure.titlesize": 11, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "legend.fontsize": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "svg.hashsalt": "routing",
-}  # fmt: skip
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "figure.titlesize": 11,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "routing",
+}
 WEIGHTS, SHARES = "RdBu_r", "viridis"
 LEVELS = {"light": "#9ecae1", "medium": "#4292c6", "heavy": "#08306b"}
 

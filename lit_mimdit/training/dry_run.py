@@ -26,8 +26,13 @@ STRATEGIES = {  # name: (stage, offload)
     "zero3": (3, False),
     "zero3_offload": (3, True),
 }
-ROWS = {"frozen": "frozen parameters", "trained": "trained parameters", "gradients": "their gradients",
-        "optimizer": "optimizer states", "average": "average (EMA)"}  # fmt: skip
+ROWS = {
+    "frozen": "frozen parameters",
+    "trained": "trained parameters",
+    "gradients": "their gradients",
+    "optimizer": "optimizer states",
+    "average": "average (EMA)",
+}
 
 
 def processes(devices: Any, nodes: int) -> int:

@@ -70,9 +70,15 @@ class ZeRO(DeepSpeedStrategy):
         if stage not in (1, 2, 3):
             raise ValueError(f"strategy.stage is {stage}: ZeRO has the stages 1, 2 and 3")
         super().__init__(
-            stage=stage, offload_optimizer=offload, timeout=timeout, exclude_frozen_parameters=True, parallel_devices=parallel_devices,
-            cluster_environment=cluster_environment, process_group_backend=process_group_backend, **lightning,
-        )  # fmt: skip
+            stage=stage,
+            offload_optimizer=offload,
+            timeout=timeout,
+            exclude_frozen_parameters=True,
+            parallel_devices=parallel_devices,
+            cluster_environment=cluster_environment,
+            process_group_backend=process_group_backend,
+            **lightning,
+        )
         # PyTorch's Adam steps on the host as well, and needs no compiler there
         self.config |= {"zero_force_ds_cpu_optimizer": False}
         for key, value in (config or {}).items():
@@ -169,7 +175,7 @@ class ZeRO(DeepSpeedStrategy):
         )
 
     def _link(self, sharded: Any) -> None:
-        """Let DeepSpeed know all entries of Adam's state (stages 1 and 2 look them up once only)."""
+        """Let DeepSpeed know all entries of Adam's state; stages 1 and 2 look them up only once."""
         if self.stage < 3:
             sharded._hp_optimizer_states_linked = False
             sharded._lazy_init_hp_params_optimizer_state()
@@ -251,7 +257,7 @@ class ZeRO(DeepSpeedStrategy):
         return total.sqrt() / sharded.loss_scale
 
     def first_bad_gradient(self, named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
-        """Name of the first trained parameter whose gradient is not finite; all processes must ask."""
+        """Name of the first parameter with a gradient that is not finite; all processes must ask."""
         from deepspeed.utils import safe_get_full_grad
 
         return next(

@@ -51,8 +51,7 @@ def test_to_tensor_covers_the_range():
             to_tensor(wrong)
 
 
-# --- writing
-# ------------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -190,8 +189,7 @@ def test_a_written_file_has_the_usual_permissions(tmp_path):
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-# --- folders
-# ------------------------------------------------------------------------------------------------------------
+# --- folders --------------------------------------------------------------------------------------
 
 
 def test_list_images_in_natural_order(tmp_path):

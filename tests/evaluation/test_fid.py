@@ -1,4 +1,4 @@
-"""FID's maths against Gaussians by hand and torchmetrics, its images against pyiqa's own reading."""
+"""FID's maths against Gaussians by hand and torchmetrics, its images against pyiqa's reading."""
 
 import math
 import warnings

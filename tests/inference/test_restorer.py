@@ -296,8 +296,12 @@ def test_routing_while_sampling_is_routing_in_one_forward(restorer, size):
     whole, padded and tiled images.
     """
     lq, asked = images(2, *size), []
-    hooks = [mim.router.register_forward_hook(lambda module, args, routing: asked.append(len(routing.weights))) for mim in
-             restorer.network.branch.mims]  # fmt: skip
+
+    def count(module, args, routing):
+        asked.append(len(routing.weights))
+
+    mims = restorer.network.branch.mims
+    hooks = [mim.router.register_forward_hook(count) for mim in mims]
     try:
         sampled = with_config(restorer, steps=5)(lq, torch.tensor([0, 1]))[1]
     finally:

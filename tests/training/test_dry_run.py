@@ -238,7 +238,7 @@ def test_new_storages_are_added_up_while_they_live_and_views_are_none():
     assert len(product) == 1
 
 
-def test_a_gpu_collects_the_weights_of_each_image_unless_groups_are_left_out_or_zero3_collects_them():
+def test_a_gpu_collects_the_weights_of_each_image_except_for_left_out_groups_and_zero3():
     sparse = BranchConfig(width=16, heads=2, intra=IntraConfig(experts=4, top_k=2))
     assert (
         collects(sparse, gpu=True, stage=2)

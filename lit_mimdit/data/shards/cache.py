@@ -9,7 +9,8 @@ from filelock import BaseFileLock, FileLock
 from lit_mimdit.data.shards.manifest import Shard
 from lit_mimdit.data.shards.store import Store
 
-_PATIENCE = 600  # seconds that a process waits for another to fetch a shard, before it reads where the shard lies
+# seconds that a process waits for another to fetch a shard, before it reads where the shard lies
+_PATIENCE = 600
 
 
 class CacheError(Exception):

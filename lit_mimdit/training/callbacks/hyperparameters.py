@@ -56,9 +56,8 @@ class Hyperparameters(L.Callback):
 
     def _start(self, trainer: L.Trainer, pl_module: L.LightningModule, metrics: list[str]) -> None:
         writer = writer_of(trainer)
-        if (
-            writer is not None
-        ):  # the page reads the metrics' own curves: a run that still goes on, or was killed, has them too
+        # the page reads the metrics' own curves: a run that goes on, or was killed, has them too
+        if writer is not None:
             self._summaries = hparams(settings_of(trainer, pl_module), dict.fromkeys(metrics, 0.0))
             for summary in self._summaries[:2]:
                 writer.file_writer.add_summary(summary)
