@@ -99,7 +99,8 @@ PHOTOGRAPHS: tuple[Photograph, ...] = (
         file="skimage/data/motorcycle_left.png",
         author="N. Nesic, P. Westling, X. Wang, Y. Kitajima, G. Krathwohl, D. Scharstein"
         " (Middlebury College)",
-        licence="no licence stated; Middlebury 2014 stereo benchmark, redistributed by scikit-image",
+        licence="no licence stated; Middlebury 2014 stereo benchmark, redistributed by"
+        " scikit-image",
         source="https://vision.middlebury.edu/stereo/data/scenes2014/",
         disparity="skimage/data/motorcycle_disp.npz",
     ),

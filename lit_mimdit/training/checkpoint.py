@@ -38,8 +38,8 @@ class WholeFiles(TorchCheckpointIO):
             step, size = checkpoint.get("global_step", "unknown"), len(buffer.getvalue()) / 2**20
             print(
                 f"\nWARNING: NO CHECKPOINT of step {step} ({size:.1f} MiB): {error}. The run goes"
-                " on; older checkpoints are intact and none is removed until one can be written again."
-                " Make room now.",
+                " on; older checkpoints are intact and none is removed until one can be written"
+                " again. Make room now.",
                 file=sys.stderr,
                 flush=True,
             )

@@ -257,7 +257,7 @@ class ZeRO(DeepSpeedStrategy):
         return total.sqrt() / sharded.loss_scale
 
     def first_bad_gradient(self, named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
-        """Name of the first parameter with a gradient that is not finite; all processes must ask."""
+        """Name of the first parameter whose gradient is not finite; all processes must ask."""
         from deepspeed.utils import safe_get_full_grad
 
         return next(
