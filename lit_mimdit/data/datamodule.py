@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_mimdit.data.buffers import PREFETCH, SharedBuffers
 from lit_mimdit.data.faults import Fault
-from lit_mimdit.data.image_io import ImageError, Photo, list_images, read_photo
+from lit_mimdit.data.image_io import ImageError, Photo, find_images, read_photo
 from lit_mimdit.data.layouts import DATASETS, Pair, read_layout, require_complete
+from lit_mimdit.data.listing import result_names
 from lit_mimdit.data.memory import keep_freed_memory
 from lit_mimdit.data.mixing import Mixing, training_order
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
@@ -332,20 +333,16 @@ class FoundIRDataModule(L.LightningDataModule):
                 " photographs"
             )
         source = Path(self.predict_from)
-        found = [source] if source.is_file() else list_images(source)
+        found, folder = [source], source.parent
+        if not source.is_file():
+            listed = find_images(source)
+            found, folder = listed.images, source
+            for path, reason in listed.left_out:
+                rank_zero_warn(f"data.predict: {path} is left out: {reason}")
         if not found:
             raise ValueError(f"data.predict: no images in {str(source)!r}")
-        files: dict[Path, Path] = {}
-        for path in found:
-            name = path.relative_to(source.parent if source.is_file() else source).with_suffix(
-                ".png"
-            )
-            if name in files:
-                raise ValueError(
-                    f"data.predict: {files[name]} and {path} would both be written to {name}:"
-                    " restore them separately"
-                )
-            files[name] = path
+        names = result_names([path.relative_to(folder) for path in found])
+        files = dict(zip(names, found, strict=True))
         own = dict(list(files.items())[self.cluster.rank :: self.cluster.world_size])
         return DataLoader(PhotoFiles(own, self.seed), batch_size=None, num_workers=self.workers)
 

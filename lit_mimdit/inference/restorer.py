@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from lit_mimdit.inference import overview, tiling
@@ -14,13 +13,16 @@ from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.guidance import Conditioned, conditioned
 from lit_mimdit.inference.padding import pad_to_multiple
 from lit_mimdit.inference.run_record import config_hash
-from lit_mimdit.inference.sampler import SamplingConfig, evaluations, sample
+from lit_mimdit.inference.sampler import OnStep, SamplingConfig, evaluations, sample
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, downsampling, encode
 from lit_mimdit.models.mim import Decisions, join_rows, rows_of
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 from lit_mimdit.models.prompts import Prompts
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 
 Progress = Callable[[int], object]
 VAE_TILE, VAE_OVERLAP = 512, 64  # pixels
@@ -54,8 +56,8 @@ class Restorer:
     def __init__(
         self,
         network: ConditionedBackbone,
-        vae: AutoencoderKL,
-        scheduler: FlowMatchEulerDiscreteScheduler,
+        vae: "AutoencoderKL",
+        scheduler: "FlowMatchEulerDiscreteScheduler",
         config: SamplingConfig,
         identity: Identity | None = None,
         prompts: Prompts | None = None,
@@ -69,6 +71,8 @@ class Restorer:
             identity,
         )
         self.prompts, self.corrector = prompts, corrector
+        # called after each solver step of an image, and not of the small copies of it
+        self.on_step: OnStep | None = None
         if config.guidance != 1.0 and (
             prompts is None or not (prompts.config.text or prompts.captions)
         ):
@@ -195,7 +199,7 @@ class Restorer:
         copies: list[Tensor] = []
         if max(padded.shape[-2:]) <= self.config.tile:
             copies, routing = self._whole(
-                padded.to(self.device), draws if same else draws[:1], prompt, progress
+                padded.to(self.device), draws if same else draws[:1], prompt, progress, self.on_step
             )
             restored = copies[0]
         else:
@@ -275,10 +279,15 @@ class Restorer:
         )
 
     def _whole(
-        self, images: Tensor, draws: list[Tensor], prompt: Prompt, progress: Progress | None
+        self,
+        images: Tensor,
+        draws: list[Tensor],
+        prompt: Prompt,
+        progress: Progress | None,
+        on_step: OnStep | None = None,
     ) -> tuple[list[Tensor], list[Decisions]]:
         """Images in one piece, once for each of `draws`, the seeds (B,) of their noise; the branch
-        looks at them once.
+        looks at them once. `on_step` sees the first draw.
         """
         z_lq = require_finite(encode(self.vae, images), "the degraded image")
         ask = conditioned(self.network, z_lq, prompt, self.config.guidance)
@@ -290,9 +299,10 @@ class Restorer:
             return result
 
         found = []
-        for seeds in draws:
+        for draw, seeds in enumerate(draws):
             noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
-            latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
+            hook = on_step if draw == 0 else None
+            latent = sample(velocity, z_lq, noise, self.scheduler, self.config, hook)
             found.append(decode(self.vae, require_finite(latent, "the restored image")))
         return found, rows_of(ask.routing, len(images))
 
@@ -349,7 +359,7 @@ class Restorer:
                 x, tiles, tiles, overlap, batch, lambda parts, group: on_tiles(parts, group, t)
             )
 
-        latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
+        latent = sample(velocity, z_lq, noise, self.scheduler, self.config, self.on_step)
         kept.clear()
         return self._decode(require_finite(latent, "the restored image")), join_rows(
             [decisions[group] for group in range(len(groups))]

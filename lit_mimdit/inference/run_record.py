@@ -109,10 +109,16 @@ def read_records(folder: Path) -> dict[str, Any] | None:
         images |= {
             (below / name).as_posix(): weights for name, weights in run.pop("images").items()
         }
-        made += [run] if run not in made else []
+        made += [one for one in runs_of(run) if one not in made]
     if not made:
         return None
     return (made[0] if len(made) == 1 else {"format": FORMAT, "mixed": made}) | {"images": images}
+
+
+def runs_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a record tells of each call that restored into its folder."""
+    alone = {key: value for key, value in record.items() if key not in ("images", "files")}
+    return alone.get("mixed", [alone])
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -65,10 +65,10 @@ class Fidelity(nn.Module):
         """What both sides of an image must be divisible by."""
         return math.lcm(self.correction.multiple, CELL)
 
-    @staticmethod
-    def _seen(restored: Tensor, lq: Tensor) -> Tensor:
+    def _seen(self, restored: Tensor, lq: Tensor) -> Tensor:
         # around a mid-grey, so that a convolution's padding with 0 is no black frame
-        return torch.cat([restored - 0.5, lq - 0.5, grain(lq)], dim=1)
+        seen = torch.cat([restored - 0.5, lq - 0.5, grain(lq)], dim=1)
+        return seen.to(self.correction.enter.weight.dtype)
 
     def statistics(self, restored: Tensor, lq: Tensor) -> Tensor:
         """What `forward` takes for tiles of a large scene, (B, 2 C): its mean over the tiles."""
@@ -77,8 +77,12 @@ class Fidelity(nn.Module):
     def forward(
         self, restored: Tensor, lq: Tensor, weight: float = 1.0, statistics: Tensor | None = None
     ) -> Tensor:
-        """(B, 3, H, W), not clamped; `weight` from 0, the restored image as it is, to 1."""
-        planes = self.correction(self._seen(restored, lq), statistics)
+        """(B, 3, H, W), not clamped; `weight` from 0, the restored image as it is, to 1.
+
+        A network in half precision looks in half precision; the images keep their own, since 8
+        bits of a bfloat16 would show as steps in a sky.
+        """
+        planes = self.correction(self._seen(restored, lq), statistics).to(restored.dtype)
         apart = lq - restored
         low = light(apart)
         shares = planes[:, :2].sigmoid()

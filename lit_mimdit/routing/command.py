@@ -162,7 +162,8 @@ def report_on_screen(study: Study, summary: dict[str, Any], output: Path) -> Non
     """Table 6, how it compares, and where the rest is."""
     here = {name: kind for name, kind in TYPES.items() if kind in study.degradations}
     names = here or {name: name for name in study.degradations}
-    print(f"{caption(study)}:\n\n{markdown(*table6_cells(degradation_table(study, names)[0]))}\n")
+    cells = table6_cells(degradation_table(study, names)[0])
+    print(f"{caption(study)}:\n\n{markdown(*cells, escaped=True)}\n")
     if "agreement_with_table6" in summary:
         about = summary["agreement_with_table6"]
         print(

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from lit_mimdit.data.fonts import families
 from lit_mimdit.evaluation.drawing import GROUPS as COLOURS
 from lit_mimdit.routing.table6 import Interval
 
@@ -29,6 +30,9 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "routing",
+    # names of users: a dollar sign is no formula, and their letters may need another font
+    "text.parse_math": False,
+    "font.family": list(dict.fromkeys(["DejaVu Sans", *families()])),
 }
 WEIGHTS, SHARES = "RdBu_r", "viridis"
 LEVELS = {"light": "#9ecae1", "medium": "#4292c6", "heavy": "#08306b"}

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lit_mimdit.data.image_io import read_photo, write_photo
 from lit_mimdit.inference.pixel_restorer import PixelRestorer
-from lit_mimdit.inference.restore import plan
+from lit_mimdit.inference.plan import plan
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem
 
 Method = Literal["wiener", "nlm", "dark-channel", "median", "clahe", "gamma"]
@@ -170,8 +170,10 @@ def classical(inputs: list[Path], *, output: Path, method: Method) -> None:
             clahe or gamma (low light).
     """
     assert set(METHODS) == set(get_args(Method))
-    for source, target in tqdm(plan(inputs, output), desc=method, unit="photo"):
+    made = plan(inputs, output)
+    made.report()
+    for source, target in tqdm(made.jobs, desc=method, unit="photo"):
         photo = read_photo(source)
         (rgb,) = restore_by(method, photo.rgb[None])
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_photo(target, rgb, photo.alpha, photo.gray, photo.bits)
+        write_photo(target, rgb, photo.alpha, photo.gray, photo.bits, photo.metadata)

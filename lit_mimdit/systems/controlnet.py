@@ -12,9 +12,8 @@ B = batch, C = latent channels, N = tokens, D = width, n = layers, L = blocks of
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from diffusers import SD3ControlNetModel, SD3Transformer2DModel
 from torch import Tensor, nn
 
 from lit_mimdit.inference.sampler import SamplingConfig
@@ -25,6 +24,9 @@ from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.systems.base import METRICS
 from lit_mimdit.systems.latent import VERSIONS, LatentSystem
 from lit_mimdit.systems.optim import OptimizerConfig
+
+if TYPE_CHECKING:
+    from diffusers import SD3Transformer2DModel
 
 
 @dataclass
@@ -59,7 +61,9 @@ class ControlBranch(nn.Module):
     projections 0 at the start.
     """
 
-    def __init__(self, config: ControlNetConfig, transformer: SD3Transformer2DModel) -> None:
+    def __init__(self, config: ControlNetConfig, transformer: "SD3Transformer2DModel") -> None:
+        from diffusers import SD3ControlNetModel
+
         super().__init__()
         sizes = transformer.config
         if config.layers >= sizes.num_layers:
@@ -115,7 +119,7 @@ class ControlNetDiT(ConditionedBackbone):
     """
 
     def __init__(
-        self, transformer: SD3Transformer2DModel, config: ControlNetConfig, prompt: Prompt
+        self, transformer: "SD3Transformer2DModel", config: ControlNetConfig, prompt: Prompt
     ) -> None:
         super().__init__(transformer, prompt)
         self.branch = ControlBranch(config, transformer)
@@ -215,5 +219,5 @@ class ControlNet(LatentSystem):
         )
         self.branch_config = branch
 
-    def build_network(self, transformer: SD3Transformer2DModel, prompt: Prompt) -> ControlNetDiT:
+    def build_network(self, transformer: "SD3Transformer2DModel", prompt: Prompt) -> ControlNetDiT:
         return ControlNetDiT(transformer, self.branch_config, prompt)

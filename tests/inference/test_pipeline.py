@@ -122,12 +122,18 @@ def test_options_of_a_call_are_those_of_sampling(restorer, pipeline):
             pipeline(wrong)
 
 
-def test_the_folder_holds_everything_and_no_code(folder, branch_file):
+def test_the_folder_holds_everything_and_no_code_but_a_name(folder, branch_file):
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    weights = {name for name in files if not name.endswith((".json", ".md"))}
+    weights = {name for name in files if not name.endswith((".json", ".md", ".py"))}
     assert weights == {
         f"{part}/diffusion_pytorch_model.safetensors" for part in ("branch", "transformer", "vae")
     }
+    assert [name for name in files if name.endswith(".py")] == ["pipeline.py"]
+    code = (folder / "pipeline.py").read_text().split('"""')[2].split("\n")
+    assert list(filter(None, code)) == [
+        "from lit_mimdit.inference.pipeline import MiMDiTPipeline",
+        '__all__ = ["MiMDiTPipeline"]',
+    ]
     index = json.loads((folder / "model_index.json").read_text())
     assert (
         index["branch"] == ["lit_mimdit.inference.pipeline", "BranchModel"]

@@ -33,6 +33,7 @@ from lit_mimdit.settings import build
 from lit_mimdit.systems.base import RestorationSystem
 from lit_mimdit.training.callbacks import FiniteGuard
 from lit_mimdit.training.ema import EMA
+from lit_mimdit.training.trainer import Trainer
 
 TINY = Path(__file__).parent / "tiny"
 ABSTRACT = {"base.RestorationSystem", "latent.LatentSystem", "pixel.PixelSystem"}
@@ -92,15 +93,30 @@ def samples(count: int, side: int = 16) -> list[dict[str, Any]]:
     ]
 
 
+class Keep(L.Callback):
+    """Saves a checkpoint behind the last step, where ModelCheckpoint does."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if self.path is not None and trainer.global_step == trainer.max_steps:
+            trainer.save_checkpoint(self.path)
+
+
 def fit(
-    system: RestorationSystem, steps: int, data: list | None = None, path: Path | None = None
+    system: RestorationSystem,
+    steps: int,
+    data: list | None = None,
+    path: Path | None = None,
+    keep: Path | None = None,
 ) -> L.Trainer:
-    """Train on batches of two; the checkpoint is the caller's to write."""
-    trainer = L.Trainer(
+    """Train on batches of two, from the checkpoint `path`; leave one in `keep`."""
+    trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
         max_epochs=-1,
-        callbacks=[EMA(0.5), FiniteGuard()],
+        callbacks=[EMA(0.5), FiniteGuard(), Keep(keep)],
         enable_checkpointing=False,
         **QUIET,
     )
@@ -122,10 +138,9 @@ def image(*shape: int) -> torch.Tensor:
 def test_trained_saved_exported_and_restored_agree_to_the_bit(make, name, tmp_path):
     system = make(name)
     before = {key: tensor.clone() for key, tensor in state_of(system.trained).items()}
-    trainer = fit(system, 2)
+    trainer = fit(system, 2, keep=tmp_path / "last.ckpt")
     after = state_of(system.trained)
     assert any(not torch.equal(after[key], before[key]) for key in before), "it learns"
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
     checkpoint = read_checkpoint(tmp_path / "last.ckpt")
     assert set(checkpoint["state_dict"]) == {f"{system.prefix}{key}" for key in after}
     exported = load_system(tmp_path / "last.ckpt")
@@ -144,15 +159,14 @@ def test_trained_saved_exported_and_restored_agree_to_the_bit(make, name, tmp_pa
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_a_killed_run_resumes_to_the_bit(make, name, tmp_path):
     one = samples(2)  # an epoch is a step: the order of samples is tested elsewhere
-    whole = make(name)
-    fit(whole, 3, one)
-    cut = make(name)
-    fit(cut, 1, one).save_checkpoint(tmp_path / "one.ckpt")
-    resumed = make(name)
+    whole, cut, resumed = (tmp_path / f"{part}.ckpt" for part in ("whole", "cut", "resumed"))
+    fit(make(name), 3, one, keep=whole)
+    fit(make(name), 1, one, keep=cut)
+    system = make(name)
     torch.manual_seed(99)  # whatever the new process did before
-    fit(resumed, 3, one, tmp_path / "one.ckpt")
-    expected, found = state_of(whole.trained), state_of(resumed.trained)
-    different = [key for key in expected if not torch.equal(expected[key], found[key])]
+    fit(system, 3, one, path=cut, keep=resumed)
+    expected, kept = (read_checkpoint(path)["state_dict"] for path in (whole, resumed))
+    different = [key for key in expected if not torch.equal(expected[key], kept[key])]
     assert not different, different[:5]
 
 

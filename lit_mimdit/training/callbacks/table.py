@@ -47,6 +47,18 @@ class ResultTable(L.Callback):
             if all(metric.backend == "pixel" for metric in table.scorer.metrics)
             else "scores"
         )
+        if self.folder is not None:
+            kept = {
+                (row.id, version): _kept(version, row.dataset, row.id).as_posix()
+                for row in table.rows
+                for version in KEPT
+            }
+            table.write(
+                self.folder,
+                summary,
+                kept if self.keep_images and stage == "test" else {},
+                f"{stage}_",
+            )
         print(
             render(
                 summary,
@@ -70,17 +82,6 @@ class ResultTable(L.Callback):
                 f" {failure['reason']}"
             )
         if self.folder is not None:
-            kept = {
-                (row.id, version): _kept(version, row.dataset, row.id).as_posix()
-                for row in table.rows
-                for version in KEPT
-            }
-            table.write(
-                self.folder,
-                summary,
-                kept if self.keep_images and stage == "test" else {},
-                f"{stage}_",
-            )
             rank_zero_info(
                 f"every image: {self.folder}/{stage}_scores.csv; a page: python -m lit_mimdit"
                 f" report {self.folder} -o FOLDER"
