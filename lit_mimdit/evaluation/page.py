@@ -1,6 +1,6 @@
-"""A page written twice:
+"""A page is written twice.
 
-HTML with everything inside, and Markdown with its pictures as files beside it.
+HTML has everything inside; Markdown has its pictures as files beside it.
 """
 
 import base64

@@ -32,9 +32,9 @@ SHOWN = 10  # problems named in an error
 
 @dataclass(frozen=True)
 class Item:
-    """One image to evaluate in its versions:
+    """One image to evaluate in its versions.
 
-    restored, and what there is of degraded and reference.
+    It has a restored version, and a degraded one and a reference where there are any.
     """
 
     id: str

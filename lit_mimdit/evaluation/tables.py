@@ -25,9 +25,9 @@ def number(key: str, value: dict[str, Any] | None, interval: bool = True) -> str
 
 
 def rows_of(summary: dict[str, Any], version: str) -> tuple[list[Cell], list[list[Cell]]]:
-    """Head and rows of the table of one version:
+    """Head and rows of the table of one version.
 
-    degradations, N, a column a metric. Metrics that were not computed say so.
+    A row is a degradation, a column N or a metric. Metrics that were not computed say so.
     """
     keys = list(summary["metrics"])
     several = len({group["dataset"] for group in summary["groups"]}) > 1
@@ -194,9 +194,9 @@ def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None)
 
 
 def _column(name: str) -> tuple[int, int, str]:
-    """Sorting key of a CSV column:
+    """Sorting key of a CSV column.
 
-    scores of degraded, restored, others, each in the table's order; then files.
+    Scores come first, of degraded, restored and others, each in the table's order; files follow.
     """
     version = next((i for i, v in enumerate(("degraded_", "restored_")) if name.startswith(v)), 2)
     key = next((i for i, k in enumerate(METRICS) if name.endswith(f"_{k}")), 99)

@@ -1,6 +1,6 @@
-"""Loading a frozen backbone:
+"""A frozen backbone is loaded from a folder in SD3.5's format.
 
-the embedded nano, a local diffusers folder, or a hub id, all in SD3.5's folder format.
+It is the embedded nano, a local diffusers folder, or a hub id.
 """
 
 import hashlib
@@ -82,7 +82,7 @@ def identify(name: str, transformer: "SD3Transformer2DModel") -> Identity:
 
 
 def _promised(folder: Path) -> list[str]:
-    """Weights that the index of a sharded model names and its files lack:
+    """Weights that the index of a sharded model names and its files lack.
 
     diffusers believes the index, and leaves them random.
     """

@@ -66,9 +66,9 @@ def download(source: str) -> str:
 
 
 def unavailable(source: str, error: Exception) -> ValueError:
-    """What to do when `source` could not be loaded:
+    """What to do when `source` could not be loaded.
 
-    how to get it from the hub, or what is wrong with the local folder.
+    The text says how to get it from the hub, or what is wrong with the local folder.
     """
     reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
     if Path(source).expanduser().is_dir() or source == NANO:

@@ -248,9 +248,9 @@ def interval_bars(
 def depth(
     weights: dict[str, np.ndarray], groups: list[str], title: str, columns: int = 5
 ) -> Figure:
-    """Inter weights along the blocks, a panel a degradation:
+    """Inter weights (checkpoints, L, G) along the blocks, a panel a degradation.
 
-    (checkpoints, L, G); a thin line a checkpoint, a bold one their mean.
+    A thin line is a checkpoint, the bold one their mean.
     """
     across = min(columns, len(weights))
     down = -(-len(weights) // across)

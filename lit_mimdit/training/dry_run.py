@@ -1,7 +1,6 @@
-"""`fit --dry-run`:
+"""`fit --dry-run` says what a run would train and how much memory each device would need.
 
-what a run would train and how much memory it would take on each device, without weights, data or
-devices.
+It needs neither weights nor data nor devices.
 """
 
 from dataclasses import dataclass, field, fields

@@ -32,9 +32,9 @@ DEFAULT_TIMEOUT = timedelta(minutes=10)
 
 
 class FullPrecisionInputs(DeepSpeedPrecision):
-    """DeepSpeed's precision without its rounding of every input:
+    """DeepSpeed's precision without its rounding of every input.
 
-    references would be scored in 16 bits, and the network casts itself.
+    References would be scored in 16 bits, and the network casts itself.
     """
 
     def convert_input(self, data: Any) -> Any:
@@ -127,7 +127,7 @@ class ZeRO(DeepSpeedStrategy):
         yield
 
     def init_deepspeed(self) -> None:
-        """Only training is sharded:
+        """Only training is sharded.
 
         validate, test and predict run as on one device, however many tiles each process has to do.
         """
@@ -193,9 +193,9 @@ class ZeRO(DeepSpeedStrategy):
 
     @torch.no_grad()
     def lerp_state(self, key: str, weight: float) -> None:
-        """state = state + weight (parameter - state), each process its own part:
+        """state = state + weight (parameter - state), each process its own part.
 
-        no communication.
+        The processes do not communicate.
         """
         flats = self._flats()
         torch._foreach_lerp_(
@@ -290,9 +290,9 @@ class ZeRO(DeepSpeedStrategy):
         super().teardown()
 
     def _gather(self) -> None:
-        """Whole parameters on every process, and no hooks that exchange them:
+        """Whole parameters on every process, and no hooks that exchange them.
 
-        the processes need not do the same from here on.
+        The processes need not do the same from here on.
         """
         if self.stage == 3 and self.engine is not None and self._whole is None:
             import deepspeed
@@ -383,9 +383,9 @@ class ZeRO(DeepSpeedStrategy):
 
 
 class ZeROOnCPU(ZeRO):
-    """The same on CPUs over gloo, to try and to test without GPUs:
+    """ZeRO on CPUs over gloo, to try and to test it without GPUs.
 
-    only what asks for a GPU is answered here.
+    Only what asks for a GPU is answered here.
     """
 
     @property

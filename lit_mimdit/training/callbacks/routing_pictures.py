@@ -1,6 +1,6 @@
-"""Routing as pictures in TensorBoard:
+"""Routing is shown as pictures in TensorBoard.
 
-heat maps by degradation, table 6 beside the published one, the use of the sub-experts.
+They are heat maps by degradation, table 6 beside the published one, and the use of the sub-experts.
 """
 
 import lightning as L
