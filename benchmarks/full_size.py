@@ -36,7 +36,7 @@ BLOCK = 1048573
 
 
 def status(key: str) -> float:
-    """A line of /proc/self/status in GiB:
+    """A line of /proc/self/status in GiB.
 
     VmHWM is the peak of the resident memory, VmRSS what it is now.
     """

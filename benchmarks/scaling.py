@@ -126,18 +126,18 @@ def store_limit(
 
 
 def checkpoint_time(parameters: int, assumed: Assumed = ASSUMED) -> float:
-    """Time of one checkpoint:
+    """Time of one checkpoint.
 
-    parameters, average and two moments, 4 bytes each, written by the first process while the others
+    The first process writes parameters, average and two moments, 4 bytes each, while the others
     wait.
     """
     return 16 * parameters / assumed.store_write
 
 
 def lost_share(interval: float, restart: float, between_failures: float) -> float:
-    """Share of the time that failures cost:
+    """Share of the time that failures cost.
 
-    each loses half an interval between checkpoints, and a restart.
+    Each loses half an interval between checkpoints, and a restart.
     """
     return (interval / 2 + restart) / between_failures
 
@@ -164,9 +164,9 @@ class Row:
 
     @property
     def step(self) -> float:
-        """Gradients travel and data arrive while the GPUs compute:
+        """Time of a step, in which gradients travel and data arrive while the GPUs compute.
 
-        what exceeds that is waited for, and so are checkpoints.
+        What exceeds that is waited for, and so are checkpoints.
         """
         return max(self.compute, self.reduce, self.data) + self.checkpoint + self.failures
 

@@ -1,6 +1,6 @@
-"""A complete small Stable Diffusion 3.5 as its release is laid out:
+"""A complete small Stable Diffusion 3.5 as its release is laid out.
 
-written by diffusers' own save_pretrained, with made-up weights.
+Written by diffusers' own save_pretrained, with made-up weights.
 """
 
 import json

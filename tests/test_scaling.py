@@ -1,6 +1,6 @@
-"""benchmarks/scaling.py:
+"""benchmarks/scaling.py.
 
-its formulas against values by hand, and its count of operations against one by hand.
+Its formulas against values by hand, and its count of operations against one by hand.
 """
 
 import sys

@@ -127,9 +127,9 @@ def motion_blur(
 
 
 def disc_psf(radius: float) -> np.ndarray:
-    """Uniform disc of a real-valued radius in pixels, edge anti-aliased over one pixel:
+    """Uniform disc of a real-valued radius in pixels, (k, k), k odd, sum 1.
 
-    (k, k), k odd, sum 1.
+    Its edge is anti-aliased over one pixel.
     """
     r = int(np.ceil(radius)) + 1
     distance = np.hypot(*np.mgrid[-r : r + 1, -r : r + 1])
@@ -283,9 +283,9 @@ def draw_depth(height: int, width: int, generator: np.random.Generator) -> np.nd
 def scatter(
     light: np.ndarray, depth: np.ndarray, beta: float, airlight: np.ndarray | float
 ) -> np.ndarray:
-    """Atmospheric scattering I = J t + A (1 - t), t = exp(-beta d):
+    """Atmospheric scattering I = J t + A (1 - t), t = exp(-beta d).
 
-    light J (H, W, 3), depth d (H, W), airlight A in [0, 1].
+    J is light (H, W, 3), d depth (H, W), A the airlight in [0, 1].
     """
     t = np.exp(-beta * depth)[..., None]
     return (light * t + airlight * (1 - t)).astype(np.float32)
@@ -471,9 +471,9 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def jpeg(image: np.ndarray, severity: Severity, generator: np.random.Generator) -> np.ndarray:
-    """JPEG (ITU-T T.81):
+    """Encode and decode as JPEG (ITU-T T.81) by libjpeg through Pillow.
 
-    encoded and decoded by libjpeg through Pillow, 4:2:0 chroma, quality as drawn by `jpeg_quality`.
+    Chroma is 4:2:0, the quality as drawn by `jpeg_quality`.
     """
     check(image, severity)
     file = io.BytesIO()

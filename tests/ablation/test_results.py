@@ -42,7 +42,7 @@ def features_of(variant: str, seed: int) -> np.ndarray:
 
 
 def write_test(run, study: Study) -> None:
-    """A finished run:
+    """A finished run.
 
     LPIPS and PSNR differ between images, a little between seeds, and between variants by SHIFT.
     """

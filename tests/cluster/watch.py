@@ -1,6 +1,6 @@
-"""A callback for runs in processes of their own:
+"""A callback for runs in processes of their own.
 
-writes down what each rank trained on, and halts a run where the outside wants it.
+Writes down what each rank trained on, and halts a run where the outside wants it.
 """
 
 import os

@@ -206,7 +206,7 @@ def test_low_light_with_less_grain():
     "severity,low,high", [("light", 0.45, 0.65), ("medium", 1.0, 1.3), ("heavy", 2.0, 2.5)]
 )
 def test_haze_obeys_the_scattering_equation(severity, low, high):
-    """On a constant image J with depths 0, 1/2, 1:
+    """On a constant image J with depths 0, 1/2, 1.
 
     (I(1) - J) / (I(1/2) - J) = 1 + t(1/2), which gives beta and the airlight.
     """

@@ -90,9 +90,9 @@ def test_what_failed_is_listed_and_in_no_mean():
 
 
 def test_the_interval_is_a_percentile_bootstrap():
-    """0 and 1, each half the time:
+    """0 and 1, each half the time.
 
-    the mean of 100 draws is binomial, sd 0.05; and it is repeatable, but not for another seed.
+    The mean of 100 draws is binomial, sd 0.05; and it is repeatable, but not for another seed.
     """
     values = np.array([0.0, 1.0] * 50)
     low, high = bootstrap(values, seed=0)
@@ -220,9 +220,9 @@ if world > 1:
 
 
 def test_two_processes_give_the_summary_of_one(tmp_path):
-    """Seven images, four on rank 0 and three on rank 1:
+    """Seven images, four on rank 0 and three on rank 1.
 
-    the same JSON to the last digit, FID and intervals too.
+    The same JSON to the last digit, FID and intervals too.
     """
 
     def start(rank: int, world: int) -> subprocess.Popen:

@@ -1,6 +1,6 @@
-"""A diffusers pipeline of everything:
+"""A diffusers pipeline of everything.
 
-written by export, loaded in three lines without Lightning, restoring as the Restorer does.
+Written by export, loaded in three lines without Lightning, restoring as the Restorer does.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The restore command on files:
+"""The restore command on files.
 
-what goes in, what comes out, and what stays whole when something is wrong.
+What goes in, what comes out, and what stays whole when something is wrong.
 """
 
 import errno
@@ -214,9 +214,9 @@ def test_a_branch_of_another_backbone_or_width_is_refused(branch_file, make_back
 
 
 def test_predict_writes_the_bytes_that_restore_writes(tiny, capsys):
-    """One command from a checkpoint, the other from a YAML:
+    """One command from a checkpoint, the other from a YAML.
 
-    same sampling, same seed, same picture.
+    Same sampling, same seed, same picture.
     """
     photo("in/a.png", 40, 33)
     photo("in/deep/b.jpg", 12, 20, "L")

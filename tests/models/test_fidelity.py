@@ -1,6 +1,6 @@
-"""The fidelity network:
+"""The fidelity network.
 
-what it is before and after training, its weight, and what its U-Net demands.
+What it is before and after training, its weight, and what its U-Net demands.
 """
 
 import math

@@ -135,9 +135,9 @@ def test_concat_latent_is_concat_but_for_what_the_text_reads(build, make_transfo
 
 
 def test_concat_of_zero_tokens_knows_nothing_of_the_image_but_is_not_the_backbone(build):
-    """A zero token takes its share of every softmax:
+    """A zero token takes its share of every softmax.
 
-    the paper's start is near the backbone, not at it.
+    The paper's start is near the backbone, not at it.
     """
     network, (x_t, t) = build(zero_std=0.0), noisy()
     first, second = (network(x_t, t, network.condition(latents())) for _ in range(2))
@@ -430,9 +430,9 @@ def test_the_list_of_settings_is_complete():
 
 @pytest.mark.parametrize(("name", "value", "around"), KNOBS, ids=str)
 def test_every_setting_matters(build, name, value, around):
-    """With all weights equal that both have, the velocity differs:
+    """With all weights equal that both have, the velocity differs.
 
-    it is the setting, not another random start.
+    It is the setting, not another random start.
     """
     ours = build(**around)
     part, _, leaf = name.rpartition(".")

@@ -1,6 +1,6 @@
-"""The command from outside:
+"""The command from outside.
 
-its numbers are those of a recomputation by hand, its files are whole.
+Its numbers are those of a recomputation by hand, its files are whole.
 """
 
 import contextlib

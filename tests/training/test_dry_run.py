@@ -1,6 +1,6 @@
-"""fit --dry-run:
+"""fit --dry-run.
 
-what it prints, that it reads nothing, and that its estimate is what a step really takes.
+What it prints, that it reads nothing, and that its estimate is what a step really takes.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""The routing callbacks in real runs:
+"""The routing callbacks in real runs.
 
-what TensorBoard holds, on one process and on two, and that they change nothing.
+What TensorBoard holds, on one process and on two, and that they change nothing.
 """
 
 import re

@@ -14,9 +14,9 @@ _PATIENCE = 600
 
 
 class CacheError(Exception):
-    """The cache cannot give a shard, which may be read where it lies:
+    """The cache cannot give a shard, which may be read where it lies.
 
-    `id` of what failed ("cache", or the shard), and the reason.
+    It has the `id` of what failed ("cache", or the shard), and the reason.
     """
 
     def __init__(self, id: str, reason: str) -> None:

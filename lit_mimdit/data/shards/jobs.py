@@ -1,6 +1,6 @@
-"""Many shards, in parallel, by a plan that an interrupted run goes on with:
+"""Many shards are written in parallel, by a plan that an interrupted run goes on with.
 
-each shard is one job of one process.
+Each shard is one job of one process.
 """
 
 import json
