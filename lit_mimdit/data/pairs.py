@@ -1,4 +1,6 @@
-"""The data contract: a training or evaluation sample is a dict of
+"""The data contract says what a training or evaluation sample holds.
+
+It is a dict of
 
     lq, gt         (3, H, W) RGB, the same H and W: uint8 as stored, or float32 in [0, 1] where a
     file has 16 bits

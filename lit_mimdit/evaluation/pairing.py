@@ -286,7 +286,8 @@ def require_whole(found: Pairing, intersection: bool) -> None:
     if found.problems and not intersection:
         raise ValueError(
             f"{len(found.problems)} image(s) cannot be paired: {_shown(found.problems)}{hint};"
-            f" complete the folders, or give --intersection to evaluate the other {len(found.items)} only"
+            " complete the folders, or give --intersection to evaluate the other"
+            f" {len(found.items)} only"
         )
 
 

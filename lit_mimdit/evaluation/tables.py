@@ -114,9 +114,11 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
     """What a reader of the tables must know, a line each."""
     level = f"{summary['bootstrap']['level']:.0%}"
     notes = [
-        f"Means over images; brackets: {level} bootstrap intervals"
-        f" ({summary['bootstrap']['resamples']} resamples, seed {summary['bootstrap']['seed']})."
-        f" Images: {summary['image_rule']}."
+        (
+            f"Means over images; brackets: {level} bootstrap intervals"
+            f" ({summary['bootstrap']['resamples']} resamples, seed {summary['bootstrap']['seed']})."
+            f" Images: {summary['image_rule']}."
+        )
     ]
     for about in summary["metrics"].values():
         if about["status"] != "computed":
@@ -154,10 +156,11 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
 
 
 def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None) -> str:
-    """One line an image:
+    """Scores as CSV, a line an image.
 
-    its scores in every version, the paths in `files` by (id, version), and what failed. Text that a
-    spreadsheet would compute has an apostrophe before it (escaping.csv_cell).
+    A line has the image's scores in every version, the paths in `files` by (id, version), and
+    what failed. Text that a spreadsheet would compute has an apostrophe before it
+    (escaping.csv_cell).
     """
     images: dict[tuple[str, str], dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: (row.dataset, row.degradation, row.id, row.version)):

@@ -128,9 +128,9 @@ def test_a_broken_file_does_not_cost_the_others(restore, capsys):
     Path("in/m.png").write_bytes(good.read_bytes()[:60])
     assert restore("in", "-o", "out") == 1
     captured = capsys.readouterr()
-    assert [line for line in captured.err.splitlines() if line.startswith("error: ")][0].startswith(
-        "error: in/m.png"
-    )
+    assert next(
+        line for line in captured.err.splitlines() if line.startswith("error: ")
+    ).startswith("error: in/m.png")
     assert "error" not in captured.out
     assert sorted(p.name for p in Path("out").glob("*.png")) == ["a.png", "z.png"]
 

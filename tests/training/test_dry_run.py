@@ -110,7 +110,7 @@ def test_the_step_is_that_of_each_strategy_on_its_kind_of_device(tiny, capsys, m
     rows = dict(
         line.split()[:2]
         for line in capsys.readouterr().out.splitlines()
-        if line.startswith("  zero") or line.startswith("  ddp")
+        if line.startswith(("  zero", "  ddp"))
     )
     found = {name: round(float(size.rstrip(",")) / 100) for name, size in rows.items()}
     assert found == {

@@ -276,7 +276,7 @@ def test_two_processes_are_one(tiny, tiny_settings, data_root, tmp_path):
         found.append(Events(folder))
     one, two = found
     tags = {tag for tag in one.tags("histograms") if "_train" in tag or "_val" in tag}
-    assert tags == {tag for tag in two.tags("histograms")} and len(tags) > 100
+    assert tags == set(two.tags("histograms")) and len(tags) > 100
     assert (
         one.histograms("inter_moe_val/block_00_0_spatial")[2][0] == 5
         and one.histograms("inter_moe_train/block_00_0_spatial")[2][0] == 8
