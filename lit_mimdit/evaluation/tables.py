@@ -112,11 +112,11 @@ def latex(head: list[Cell], body: list[list[Cell]], caption: str, escaped: bool 
 
 def footnotes(summary: dict[str, Any]) -> list[str]:
     """What a reader of the tables must know, a line each."""
-    level = f"{summary['bootstrap']['level']:.0%}"
+    drawn = summary["bootstrap"]
     notes = [
         (
-            f"Means over images; brackets: {level} bootstrap intervals"
-            f" ({summary['bootstrap']['resamples']} resamples, seed {summary['bootstrap']['seed']})."
+            f"Means over images; brackets: {drawn['level']:.0%} bootstrap intervals"
+            f" ({drawn['resamples']} resamples, seed {drawn['seed']})."
             f" Images: {summary['image_rule']}."
         )
     ]
