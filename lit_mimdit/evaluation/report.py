@@ -1,7 +1,6 @@
-"""`python -m lit_mimdit report`:
+"""`python -m lit_mimdit report` writes one page of finished evaluations.
 
-one page of finished evaluations, as self-contained HTML and as Markdown with its pictures beside
-it.
+HTML has everything inside; Markdown has its pictures beside it.
 """
 
 import json
@@ -25,10 +24,9 @@ INTER = ["spatial", "channel", "swin", "se"]
 
 @dataclass
 class Run:
-    """A finished evaluation:
+    """A finished evaluation is a folder, a summary and the scores of each image.
 
-    its folder, summary, the scores of each image, and Inter-MoE weights by image where they are
-    known.
+    Inter-MoE weights by image are there where they are known.
     """
 
     folder: Path
@@ -202,7 +200,7 @@ def provenance(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def ranking(run: Run, by: str | None) -> tuple[str, list[dict[str, str]]] | None:
-    """(metric, images from best to worst of the restored version), or None if no image has a score."""
+    """The metric and its images from best to worst, or None if no image has a score."""
     keys = (
         [metric.key for metric in choose(by, "by")]
         if by

@@ -178,9 +178,9 @@ def test_costs_are_those_of_the_trained_network(done):
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tiny_settings, write_settings, tmp_path):
-    """kill -9 of the run's process between two checkpoints:
+    """A run whose process gets kill -9 between two checkpoints.
 
-    it is named, and the same command finishes it from there.
+    It is named, and the same command finishes it from there.
     """
     folders = [tmp_path / name for name in ("whole", "killed")]
     for folder in folders:

@@ -1,6 +1,6 @@
-"""Study files:
+"""Study files.
 
-what they may say, and that each variant differs from the full model in its own lines and no others.
+What they may say, and that each variant differs from the full model in its own lines and no others.
 """
 
 from pathlib import Path
