@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from lit_mimdit import __version__, cli
+from lit_mimdit.function_command import join_lists
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(

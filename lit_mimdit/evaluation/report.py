@@ -40,6 +40,11 @@ class Run:
     def name(self) -> str:
         return self.summary["name"] if self.summary["name"] != "restored" else self.folder.name
 
+    @property
+    def without_routers(self) -> bool:
+        """Whether the images' weights are known to be none: what restored them has no routers."""
+        return bool(self.routing) and not any(self.routing.values())
+
 
 def read_run(folder: Path) -> Run:
     """An `evaluate` folder, or the log folder of a `test` or `validate`.
@@ -153,6 +158,8 @@ def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None
     if beside:
         page.heading("Beside the published numbers", 3)
         page.markdown_tables(beside)
+    if run.without_routers:
+        page.text("No routers: this system has none.")
     add_cases(page, run, by, cases, side)
 
 
@@ -253,8 +260,8 @@ def add_case(page: Page, run: Run, row: dict[str, str], side: int, name: str) ->
             )
         except ImageError as error:
             page.text(f"no pictures: {error}")
-    if row["id"] in run.routing:
-        blocks = run.routing[row["id"]]
+    blocks = run.routing.get(row["id"])
+    if blocks:
         groups = (
             INTER if len(blocks[0]) == len(INTER) else [f"group {i}" for i in range(len(blocks[0]))]
         )

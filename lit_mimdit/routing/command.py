@@ -8,7 +8,7 @@ from lit_mimdit.data.layouts import Pair, read_layout, require_complete
 from lit_mimdit.evaluation.tables import markdown
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.run_record import commit, file_hash
-from lit_mimdit.inference.system_file import system_path
+from lit_mimdit.inference.system_file import load_system, system_path
 from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.routing.collect import collect, limited
 from lit_mimdit.routing.outputs import caption, table6_cells, write_study
@@ -56,6 +56,17 @@ def severities_of(
         by_thirds(values, [pair.degradation for pair in pairs]),
         "thirds of each degradation's images by PSNR (LQ against GT)",
     )
+
+
+def branch_with_routers(restorer: Any, path: Path) -> Any:
+    """The MiM branch of what restores; ValueError names the file's system if it has no routers."""
+    branch = getattr(getattr(restorer, "network", None), "branch", None)
+    if not isinstance(getattr(branch, "config", None), BranchConfig):
+        kind = load_system(path).class_path.rpartition(".")[2]
+        raise ValueError(
+            f"checkpoint {path}: it holds {kind}, which has no routers; give one of a MiM branch"
+        )
+    return branch
 
 
 def routing(
@@ -113,13 +124,8 @@ def routing(
     records, configs, about = [], [], []
     for path, name in zip(paths, names, strict=True):
         restorer = load_restorer(path, backbone, device)
-        branch = getattr(restorer.network, "branch", None)
-        config = getattr(branch, "config", None)
-        if not isinstance(config, BranchConfig):
-            raise ValueError(
-                f"checkpoint {path}: its network has no routers; give one of a MiM branch"
-            )
-        configs.append((config.groups, config.intra, len(restorer.network.branch.mims)))
+        branch = branch_with_routers(restorer, path)
+        configs.append((branch.config.groups, branch.config.intra, len(branch.mims)))
         if configs[-1] != configs[0]:
             raise ValueError(
                 f"checkpoint {path}: has other groups, sub-experts or blocks than {paths[0]}; study"
