@@ -42,7 +42,8 @@ def test_the_authors_files_restore_by_their_sampler(files, tmp_path):
     unet, clip, sde = own.daclip_unet(), own.daclip_clip(), objective.build_sde(sample_T=4)
     seen = (lq[0] * 255).round().byte().permute(1, 2, 0).numpy()
     content, degradation = clip.encode(clip_pixels(seen, 16)[None])
-    noises = torch.randn(5, *lq.shape, generator=torch.Generator().manual_seed(7))
+    draw = torch.Generator().manual_seed(7)
+    noises = [torch.randn(lq.shape, generator=draw) for _ in range(5)]
     start = first_state(sde, lq, noises[0])
 
     def noise(x, t):

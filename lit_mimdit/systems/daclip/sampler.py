@@ -44,7 +44,9 @@ def clip_view(images: Tensor, size: int = 224) -> Tensor:
     height, width = images.shape[-2:]
     short = min(height, width)
     shape = [size * height // short, size * width // short]
-    seen = F.interpolate(images.float(), shape, mode="bicubic", antialias=True).clamp(0, 1)
+    seen = images.float()
+    for part in ([height, shape[1]], shape):  # as Pillow: rows first, and clamped after each pass
+        seen = F.interpolate(seen, part, mode="bicubic", antialias=True).clamp(0, 1)
     top, left = (round((side - size) / 2) for side in shape)
     seen = seen[..., top : top + size, left : left + size]
     mean, std = (seen.new_tensor(value)[:, None, None] for value in (MEAN, STD))
