@@ -24,8 +24,7 @@ import torch
 import yaml
 from torch.profiler import ProfilerActivity, profile
 
-from lit_mimdit.estimate import meta_module, simulate, sizes_of, static
-from lit_mimdit.models.geometry import read_geometry
+from lit_mimdit.estimate import meta_system, simulate, sizes_of, static
 from lit_mimdit.models.mim import MiM
 from lit_mimdit.settings import build
 from lit_mimdit.systems.mimdit import MiMDiT
@@ -98,10 +97,10 @@ def estimate(
     batch: int, crop: int, checkpointing: int, precision: str, gpu: int
 ) -> tuple[int, int]:
     """(activations, all) in bytes."""
-    arguments, geometry = settings(checkpointing), read_geometry("nano")
-    step = simulate(arguments, geometry, batch=batch, crop=crop, precision=precision, gpu=bool(gpu))
+    arguments = settings(checkpointing)
+    step = simulate(MiMDiT, arguments, batch=batch, crop=crop, precision=precision, gpu=bool(gpu))
     kept = static(
-        sizes_of(meta_module(arguments, geometry)),
+        sizes_of(meta_system(MiMDiT, arguments)),
         stage=0,
         offload=False,
         world=1,

@@ -55,15 +55,20 @@ def numbered_rows(text: str) -> list[tuple[int, list[str]]]:
     ]
 
 
+def head(text: str) -> list[str]:
+    """Returns the names of the first line in lower case; none of an empty text."""
+    rows = numbered_rows(text)
+    return [name.lower() for name in rows[0][1]] if rows else []
+
+
 def parse(text: str) -> list[dict[str, str]]:
     """Returns one dictionary a line, by the names of the first line in lower case.
 
     Cells that a line lacks are empty; those beyond the head are ignored.
     """
-    rows = [row for _, row in numbered_rows(text)]
-    head = [name.lower() for name in rows[0]] if rows else []
-    lines = [row + [""] * (len(head) - len(row)) for row in rows[1:]]
-    return [dict(zip(head, line, strict=False)) for line in lines]
+    names = head(text)
+    lines = [row + [""] * (len(names) - len(row)) for _, row in numbered_rows(text)[1:]]
+    return [dict(zip(names, line, strict=False)) for line in lines]
 
 
 def read(path: Path) -> list[dict[str, str]]:

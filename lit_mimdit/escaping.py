@@ -3,7 +3,7 @@ r"""Names and labels that a user chose, made safe for the formats that tables ar
 A file may be called `a_b & 50% $x$ #1.png`. Each format has its own signs that must not act:
 
     TeX        \ { } $ & # % _ ^ ~ < > | "
-    Markdown   \ ` * _ [ ] < > & | # $ ~ at any place, and line breaks
+    Markdown   \ ` * _ < > & | # $ ~ at any place, brackets of a link, and line breaks
     CSV        a cell that begins with = + - @ or a control character: a spreadsheet computes it
 """
 
@@ -31,7 +31,9 @@ TEX = {
     "->": r"$\to$",
 }
 _TEX = re.compile("|".join(map(re.escape, sorted(TEX, key=len, reverse=True))))
-_MARKDOWN = re.compile(r"[\\`*_\[\]<>&|#$~]")
+_MARKDOWN = re.compile(r"[\\`*_<>&|#$~]")
+_BRACKET = re.compile(r"[\[\]]")
+_LINK = re.compile(r"\]\s*[(\[:]")  # brackets alone, as of an interval, are no link
 _FORMULA = re.compile(r"^'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)")
 
@@ -48,7 +50,8 @@ def tex(text: str) -> str:
 
 def markdown(text: str) -> str:
     """Returns plain text for Markdown, also inside a table's cell."""
-    return _MARKDOWN.sub(lambda found: f"\\{found[0]}", one_line(text))
+    safe = _MARKDOWN.sub(lambda sign: f"\\{sign[0]}", one_line(text))
+    return _BRACKET.sub(lambda sign: f"\\{sign[0]}", safe) if _LINK.search(text) else safe
 
 
 def csv_cell(text: str) -> str:

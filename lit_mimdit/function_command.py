@@ -76,7 +76,7 @@ def _spelled_out(args: list[str], signature: inspect.Signature) -> list[str]:
     following = [*args[1:], ""]
     spelled = [
         f"{argument}=true" if argument in flags and after not in ("true", "false") else argument
-        for argument, after in zip(args, following, strict=True)
+        for argument, after in zip(args, following, strict=False)
     ]
     return join_lists(spelled, lists)
 

@@ -15,7 +15,7 @@ import yaml
 from torch.testing import assert_close
 
 from lit_mimdit import cli
-from lit_mimdit.estimate import meta_module, simulate, sizes_of, static
+from lit_mimdit.estimate import meta_system, simulate, sizes_of, static
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.models.mim import BranchConfig, InterConfig, MiM
@@ -186,10 +186,9 @@ def test_the_dry_run_foretells_the_memory_of_the_device(checkpointing):
         from memory import step
     finally:
         sys.path.pop(0)
-    from lit_mimdit.models.geometry import read_geometry
     from lit_mimdit.systems.mimdit import MiMDiT
 
-    batch, crop, arguments, geometry = 128, 64, model(int(checkpointing)), read_geometry("nano")
+    batch, crop, arguments = 128, 64, model(int(checkpointing))
     module = MiMDiT(**arguments)
     module.log = module.log_dict = lambda *args, **options: None
     module.configure_model()
@@ -199,9 +198,9 @@ def test_the_dry_run_foretells_the_memory_of_the_device(checkpointing):
     torch.cuda.reset_peak_memory_stats()
     step(module, optimizer, batch, crop, "32-true")
     measured = torch.cuda.max_memory_allocated()
-    found = simulate(arguments, geometry, batch=batch, crop=crop, precision="32-true", gpu=True)
+    found = simulate(MiMDiT, arguments, batch=batch, crop=crop, precision="32-true", gpu=True)
     kept = static(
-        sizes_of(meta_module(arguments, geometry)),
+        sizes_of(meta_system(MiMDiT, arguments)),
         stage=0,
         offload=False,
         world=1,

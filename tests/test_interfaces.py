@@ -178,7 +178,7 @@ def test_names_act_in_no_format(tmp_path):
         r" [z] *s* `t` \textbar{} \textbackslash{}n \\"
     )
     row = markdown(["h"], [[NASTY]]).splitlines()[2]
-    assert row == (r"| a\_b \& 50% \$x\$ \#1 {c} \~^ \<i\> \[z\] \*s\* \`t\` \| \\n |")
+    assert row == (r"| a\_b \& 50% \$x\$ \#1 {c} \~^ \<i\> [z] \*s\* \`t\` \| \\n |")
     page = Page(NASTY, tmp_path)
     page.heading(NASTY, 2)
     page.items([NASTY])

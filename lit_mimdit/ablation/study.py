@@ -4,6 +4,7 @@ one full model, its variants, the seeds, the budget, and which row of the paper'
 variant repeats.
 """
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,11 +141,19 @@ class Study:
 def read_study(path: Path) -> Study:
     """The study in a YAML file. ValueError names the file and what is wrong in it."""
     values = read_yaml(path, "study")
+    raw = copy.deepcopy(values)  # the parser changes what it is given
     try:
         variants = {name: value or {} for name, value in (values.get("variants") or {}).items()}
         study = build(Study, values | {"variants": variants})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
+    # the parser of typed values fills in what a class named in a line would take: lines stay lines
+    for name, variant in study.variants.items():
+        object.__setattr__(
+            variant, "lines", ((raw["variants"] or {})[name] or {}).get("lines") or {}
+        )
+    for part in ("settings", "test"):
+        object.__setattr__(study, part, raw.get(part) or {})
     for file in [
         study.base,
         *(variant.file for variant in study.variants.values() if variant.file),

@@ -37,8 +37,8 @@ def read_table(path: Path, pairs: list[Pair]) -> list[str]:
     """Severity of each pair; "" where the table has none. LQ paths are relative to the table's
     folder. ValueError for another table.
     """
-    rows = csv_file.read(path)
-    columns = list(rows[0]) if rows else ["none"]
+    text = csv_file.decode(path.read_bytes())
+    rows, columns = csv_file.parse(text), csv_file.head(text) or ["none"]
     if not {"lq", "severity"} <= set(columns):
         raise ValueError(
             f"severities: {path} has the columns {', '.join(columns)}; it needs lq and severity"

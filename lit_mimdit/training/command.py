@@ -107,7 +107,7 @@ def prepared(args: list[str]) -> list[str]:
     following = [*args[1:], "-"]
     return [
         f"{argument}=true" if argument in BARE and after.startswith("-") else argument
-        for argument, after in zip(args, following, strict=True)
+        for argument, after in zip(args, following, strict=False)
     ]
 
 

@@ -1,6 +1,7 @@
 """The trainer of the command line: Lightning's, with exact loops, and each state written once."""
 
 import os
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,26 @@ class Trainer(L.Trainer):
         with self.profiler.profile("save_checkpoint"):
             if self._written is not None and self._written[0] == state and self._link(path):
                 return
+            self._name_last()
             checkpoint = self._checkpoint_connector.dump_checkpoint(weights_only)
             checkpoint["epoch"] = self.fit_loop.epoch_of_last_step
             self.strategy.save_checkpoint(checkpoint, path, storage_options=storage_options)
             self.strategy.barrier("Trainer.save_checkpoint")
         self._written = (state, path)
+
+    def _name_last(self) -> None:
+        """Tells each ModelCheckpoint the name of its `last.ckpt` before a state is written.
+
+        Every file of the run then knows that name, and a resumed run writes on under it. Lightning
+        would take the file for another run's, and begin a `last-v1.ckpt`.
+        """
+        for keeper in self.checkpoint_callbacks:
+            own = isinstance(keeper, ModelCheckpoint) and keeper.save_last and keeper.dirpath
+            if own and not keeper.last_model_path:
+                names = chain(["last"], (f"last-v{version}" for version in count(1)))
+                paths = (os.path.join(keeper.dirpath, f"{name}.ckpt") for name in names)
+                free = (path for path in paths if not self.strategy.broadcast(Path(path).exists()))
+                keeper.last_model_path = next(free)
 
     def _link(self, path: str) -> bool:
         """Makes `path` another name of the newest state's file; false on every process if it

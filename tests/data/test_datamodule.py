@@ -19,7 +19,10 @@ def module(
     data = FoundIRDataModule(**({"root": str(root), "batch_size": 4, "crop": 16} | changes))
     if world * accumulate > 1:
         data.trainer = SimpleNamespace(
-            world_size=world, global_rank=rank, accumulate_grad_batches=accumulate
+            world_size=world,
+            global_rank=rank,
+            accumulate_grad_batches=accumulate,
+            overfit_batches=0,
         )
     return data
 

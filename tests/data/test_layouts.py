@@ -292,11 +292,12 @@ def test_a_meta_file_that_cannot_be_read(tmp_path):
     (tmp_path / "image.png").write_bytes(b"\x89PNG\xff\xfe")
     for name, reason in [
         ("no.txt", "No such file"),
-        ("image.png", "not UTF-8"),
         (".", "directory"),
     ]:
         with pytest.raises(ValueError, match=f"meta file cannot be read: .*{reason}"):
             read_layout("foundir", tmp_path, meta=name)
+    with pytest.raises(ValueError, match="image.png, line 1: expected 'GT-path, LQ-path', got"):
+        read_layout("foundir", tmp_path, meta="image.png")
 
 
 def test_each_folder_of_a_meta_file_is_listed_once(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from lit_mimdit.data.faults import stand_in
 from lit_mimdit.data.mixing import Table, balanced, natural
-from lit_mimdit.data.order import Cluster, EpochSampler
+from lit_mimdit.data.order import Cluster, EpochSampler, Position
 
 GROUP = np.repeat([0, 1, 2], [50, 9, 1])
 TABLE = Table(GROUP, np.arange(60) // 6)
@@ -50,7 +50,7 @@ def test_any_number_of_ranks_goes_on_with_the_rest_of_the_epoch(mixing, ranks, b
     order, rest = mixing(TABLE, 2, seed=3), []
     for rank in range(ranks):
         sampler = EpochSampler(60, batch, 3, True, False, Cluster(ranks, rank), order)
-        sampler.epoch, sampler.start = 1, seen
+        sampler.begin_at(Position(1, seen))
         rest += [place for items in sampler for _, place in items]
     assert sorted(rest) == sorted(order(1)[seen:].tolist())
 

@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from lit_mimdit.models.fidelity import GRAIN, Correction, Fidelity, ResidualBlock, grain, light
+from lit_mimdit.models.fidelity import GRAIN, Fidelity, grain, light
+from lit_mimdit.models.unet import ResidualBlock, SceneUNet
 
 
 @pytest.fixture
@@ -114,8 +115,8 @@ def test_a_pixel_far_away_is_seen_on_coarse_levels_only():
 
     # by hand: 6 convolutions of 3 on pixels of 2 see 13 of them; beside them, blocks on pixels of 4
     # see further
-    assert reach(_trained(Correction(2, 4, (4,), 1))) == 26
-    assert reach(_trained(Correction(2, 4, (4, 4), 1))) > 26
+    assert reach(_trained(SceneUNet(2, 4, (4,), 1))) == 26
+    assert reach(_trained(SceneUNet(2, 4, (4, 4), 1))) > 26
 
 
 def test_residual_block_by_hand():

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from lit_mimdit.cli import main
+from lit_mimdit.data import degraded
 from lit_mimdit.data.degraded import DegradedCrops, DegradedPhotos, dimmed
 from lit_mimdit.data.pairs import collate
 from lit_mimdit.data.photographs import load
 from lit_mimdit.data.photos import CropBatches, level_weights, pyramid
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.latents import encode
-from lit_mimdit.nano import degraded
 from lit_mimdit.nano.hints import COLOURS, hints, positions
 from lit_mimdit.nano.vae import latent_statistics
 

@@ -134,7 +134,10 @@ class Pictures:
 
 def test_sample_pictures_are_the_first_images_side_by_side(monkeypatch):
     writer = Pictures()
-    monkeypatch.setattr("lit_mimdit.training.callbacks.samples.writer_of", lambda _: writer)
+    monkeypatch.setattr(
+        "lit_mimdit.training.callbacks.samples.show_picture",
+        lambda _, tag, pixels, step: writer.images.append((tag, pixels.shape, step)),
+    )
     callback, run = callbacks.SamplePictures(count=3), trainer(5, sanity_checking=False)
     batch = {"lq": torch.zeros(2, 3, 8, 8), "gt": torch.ones(2, 3, 8, 8)}
     for _ in range(2):
@@ -148,7 +151,7 @@ def test_sample_pictures_are_the_first_images_side_by_side(monkeypatch):
             and callback.rows[0][0, 0].tolist() == [0] * 8 + [0.5] * 8 + [1] * 8
         )
         callback.on_validation_epoch_end(run, None)
-    assert writer.images == [("samples/lq_restored_gt", (3, 3 * 12 + 4, 24 + 8), 5)] * 2
+    assert writer.images == [("samples/lq_restored_gt", (3 * 12 + 4, 24 + 8, 3), 5)] * 2
 
 
 def test_written_photographs_keep_their_form_and_their_folder(tmp_path):

@@ -235,7 +235,7 @@ def test_validate_and_test_take_the_average_of_a_checkpoint(run, tiny, capsys):
     [
         (
             {"model.init_args.branch.width": 32},
-            "does not fit model.branch: parameters .* of another shape .such as",
+            "does not fit the configured network: parameters .* of another shape .such as",
         ),
         ({"model.init_args.branch.fusion": "zero_gated"}, "1 missing .such as gates"),
         ({"model.init_args.branch.intra": {"experts": 1, "top_k": 1}}, "unknown .such as"),

@@ -6,6 +6,7 @@ import pytest
 import torch.distributed as dist
 
 from lit_mimdit import cli
+from lit_mimdit.training import command
 from lit_mimdit.training.lost import lost_contact
 
 
@@ -29,11 +30,11 @@ def test_a_store_that_nobody_serves_is_one_line_and_other_errors_are_not(monkeyp
     def fails(args: list[str], raised: RuntimeError) -> None:
         raise raised
 
-    monkeypatch.setattr(cli, "run_trainer", lambda args: fails(args, error.value))
+    monkeypatch.setattr(command, "run_trainer", lambda args, *_: fails(args, error.value))
     assert cli.main(["fit"]) == 3
     assert capsys.readouterr().err == f"error: {said}\n"
     monkeypatch.setattr(
-        cli, "run_trainer", lambda args: fails(args, RuntimeError("CUDA out of memory"))
+        command, "run_trainer", lambda args, *_: fails(args, RuntimeError("CUDA out of memory"))
     )
     with pytest.raises(RuntimeError, match="out of memory"):
         cli.main(["fit"])

@@ -223,10 +223,10 @@ def test_they_are_plug_ins_that_change_nothing(run, tiny, tiny_settings):
     assert ours.keys() == theirs.keys() and all(
         torch.equal(ours[name], theirs[name]) for name in ours
     )
-    source = Path(cli.__file__).parent / "training" / "module.py"
-    assert "lit_mimdit.routing" not in source.read_text() and "callbacks" not in re.sub(
-        '""".*?"""', "", source.read_text(), flags=re.DOTALL
-    )
+    for name in ("base", "latent", "mimdit"):
+        source = (Path(cli.__file__).parent / "systems" / f"{name}.py").read_text()
+        code = re.sub('""".*?"""', "", source, flags=re.DOTALL)
+        assert "lit_mimdit.routing" not in code and "lit_mimdit.training.callbacks" not in code
 
 
 def test_validation_does_not_move_what_training_counts(run, events, tiny):

@@ -143,10 +143,8 @@ def test_kill_9_after_any_step_and_the_same_command_again(run, tmp_path, ranks, 
         assert max(map(int, (line.split()[0] for line in interrupted[0]))) == kill_at
     assert [steps(rank) for rank in run("killed", ranks, workers=2)] == whole
     one, other = tensors(tmp_path / "whole" / LAST), tensors(tmp_path / "killed" / LAST)
-    assert (
-        one.keys() == other.keys()
-        and [name for name in one if not torch.equal(one[name], other[name])] == []
-    )
+    assert one.keys() ^ other.keys() == set()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
 def test_another_number_of_ranks_goes_on_with_the_next_sample(run):
