@@ -14,7 +14,7 @@ Loss = Literal["relative", "l1", "log"]
 
 
 class WideFidelity(CorrectionTraining):
-    """Trains the fidelity network by itself: it sees the degraded image in the restored one's place.
+    """Trains the fidelity network by itself: it sees the degraded image as the restored one, too.
 
     Errors are weighed by how damaged an image is. Of the error e itself, haze and darkness make up
     nearly all, and what was clean is harmed; log(e) leaves haze and darkness alone, since its

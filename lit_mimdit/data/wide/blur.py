@@ -86,8 +86,8 @@ PSFS: tuple[Psf, ...] = (straight_path, arc_path, shaken_path, defocus, gaussian
 def blur(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
     """Blur by one of PSFS, all alike.
 
-    Half of the images are blurred in linear light, as a sensor does, and half on the sRGB values, as
-    benchmarks that average frames do (Nah et al., CVPR 2017, discuss both).
+    Half of the images are blurred in linear light, as a sensor does. The others are blurred on the
+    sRGB values, as benchmarks that average frames do (Nah et al., CVPR 2017, discuss both).
     """
     if strength == 0:
         return image.copy()

@@ -19,8 +19,8 @@ def exposed(image: np.ndarray, strength: float, generator: np.random.Generator) 
 def powered(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
     """Linear light of b (a x)^g on the sRGB values, a 0.9 to 1, b 0.5 to 1, g 1 to 4.
 
-    Source: Lv, Li and Lu, "Attention guided low-light image enhancement with a large scale low-light
-    simulation dataset", IJCV 129, 2021 (g 1.5 to 5).
+    Source: Lv, Li and Lu, "Attention guided low-light image enhancement with a large scale
+    low-light simulation dataset", IJCV 129, 2021 (g 1.5 to 5).
     """
     a, b = (1 - strength * generator.uniform(0, limit) for limit in (0.1, 0.5))
     power = GAMMA ** (strength * generator.uniform(0.6, 1))
@@ -46,8 +46,8 @@ def darkness(image: np.ndarray, strength: float, generator: np.random.Generator)
     """Low light of one of MODELS, exposure twice as often, with a colour cast and grain.
 
     Channels get gains within 15 %. Half of the images have grain of variance a y + b (Foi et al.
-    2008), a up to 5e-4 and sqrt(b) up to 0.0015 full scales; in the other half the camera has removed
-    it.
+    2008), a up to 5e-4 and sqrt(b) up to 0.0015 full scales. The camera has removed it from the
+    other half.
     """
     if strength == 0:
         return image.copy()

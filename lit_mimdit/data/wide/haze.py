@@ -1,4 +1,4 @@
-"""Wide haze: Koschmieder's law in linear light or on the sRGB values, over depths of many shapes."""
+"""Wide haze: Koschmieder's law in linear light or on the sRGB values, over many depths."""
 
 import numpy as np
 from PIL import Image
@@ -45,8 +45,8 @@ def ground(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 def layered(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Near and far things that end at edges of the image.
 
-    What is brighter, or darker, than the image's median lies farther. Depth then has edges where the
-    scene has, as in photographs with a measured depth (RESIDE: Li et al., IEEE TIP 28(1), 2019).
+    What is brighter, or darker, than the image's median lies farther. Depth then has edges where
+    the scene has, as with a measured depth (RESIDE: Li et al., IEEE TIP 28(1), 2019).
     """
     smooth = gaussian_filter(image.mean(2), generator.uniform(1, 4))
     side = generator.choice((-1.0, 1.0)) / generator.uniform(0.02, 0.15)
@@ -61,9 +61,8 @@ def haze(image: np.ndarray, strength: float, generator: np.random.Generator) -> 
     """Haze I = J t + A (1 - t), t = exp(-beta d), over one of DEPTHS, all alike.
 
     The depth has mean 1 and beta goes up to 2.6. Half of the images are in linear light (Narasimhan
-    and Nayar, IJCV 48(3), 2002), half on the sRGB values, as RESIDE's are (Li et al., IEEE TIP
-    28(1), 2019, A in 0.7 to 1). Airlight is 0.6 to 1, within 6 % of grey in each channel; bluish and
-    yellowish air are as frequent as grey.
+    and Nayar, IJCV 48(3), 2002). The others are on the sRGB values, as RESIDE's are (Li et al.,
+    IEEE TIP 28(1), 2019, A in 0.7 to 1). Airlight is 0.6 to 1, each channel within 6 % of grey.
     """
     depth = DEPTHS[generator.integers(len(DEPTHS))](image, generator)
     depth = depth / depth.mean()

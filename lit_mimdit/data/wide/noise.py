@@ -11,7 +11,7 @@ YCC_TO_RGB = np.array([[1, 1, 1], [0, -0.344136, 1.772], [1.402, -0.714136, 0]],
 
 
 def white(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Additive white Gaussian noise on the sRGB values, y = x + N(0, sigma^2), sigma 0 to 60/255."""
+    """White Gaussian noise on the sRGB values, y = x + N(0, sigma^2), sigma 0 to 60/255."""
     noise = generator.standard_normal(image.shape, dtype=np.float32)
     return np.clip(image + np.float32(strength * SIGMA) * noise, 0, 1)
 

@@ -65,11 +65,11 @@ def streak_layer(
 def streaks(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
     """Bright dense streaks, screened over the sRGB values, added to them, or blended with them.
 
-    Sources: added, O = B + sum S_i with streaks of several directions, Yang et al., "Deep joint rain
-    detection and removal from a single image", CVPR 2017 (Rain100L and Rain100H); screened, O = 1 -
-    (1 - B)(1 - S), Luo et al., "Removing rain from a single image via discriminative sparse coding",
-    ICCV 2015; blended, O = B (1 - S) + E S. One to four layers, each 8 to 60 px long, 0.4 to 2 px
-    half wide, within 45 degrees of one direction of up to 45 degrees off the vertical.
+    Sources: added, O = B + sum S_i with streaks of several directions, Yang et al., "Deep joint
+    rain detection and removal from a single image", CVPR 2017; screened, O = 1 - (1 - B)(1 - S),
+    Luo et al., "Removing rain from a single image via discriminative sparse coding", ICCV 2015;
+    blended, O = B (1 - S) + E S. There are one to four layers of streaks, 8 to 60 px long and 0.4
+    to 2 px half wide. They fall within 45 degrees of the vertical, layers nearly alike or far apart.
     """
     height, width = image.shape[:2]
     fall = np.pi / 2 + generator.uniform(-np.pi / 4, np.pi / 4)
