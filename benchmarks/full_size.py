@@ -27,8 +27,8 @@ from lit_mimdit.data.pairs import collate
 from lit_mimdit.models.backbone import Backbone, identify
 from lit_mimdit.models.geometry import meta_backbone, read_geometry
 from lit_mimdit.models.network import Prompt
-from lit_mimdit.training.module import MiMDiTModule
-from lit_mimdit.training.settings import build
+from lit_mimdit.settings import build
+from lit_mimdit.systems.mimdit import MiMDiT
 
 GIB = 2**30
 BLOCK = 1048573  # random numbers that fill all weights over and over; a prime, so that no two rows of a matrix are alike
@@ -143,7 +143,7 @@ def main() -> None:
     )
 
     started = time.perf_counter()
-    module = build(MiMDiTModule, settings)
+    module = build(MiMDiT, settings)
     module.assemble(random_backbone(args.backbone))
     parts = {
         "backbone": module.network.backbone,

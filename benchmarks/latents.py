@@ -24,16 +24,16 @@ from torch.utils.data import DataLoader
 from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.pairs import with_floats
 from lit_mimdit.data.shards.write import shard
-from lit_mimdit.training.flow import (
+from lit_mimdit.latent_shards import latents
+from lit_mimdit.models.flow import (
     interpolate,
     loss_per_sample,
     sample_noise,
     sample_times,
     velocity,
 )
-from lit_mimdit.training.latents import latents
-from lit_mimdit.training.module import MiMDiTModule
-from lit_mimdit.training.settings import build
+from lit_mimdit.settings import build
+from lit_mimdit.systems.mimdit import MiMDiT
 
 
 def endless(loader: DataLoader) -> Iterator[dict]:
@@ -41,7 +41,7 @@ def endless(loader: DataLoader) -> Iterator[dict]:
         yield from map(with_floats, loader)
 
 
-def step(module: MiMDiTModule, optimizer: torch.optim.Optimizer, batches: Iterator[dict]) -> float:
+def step(module: MiMDiT, optimizer: torch.optim.Optimizer, batches: Iterator[dict]) -> float:
     """One optimizer step; its loss."""
     batch = next(batches)
     z_gt, z_lq = module._latents(batch)
@@ -92,7 +92,7 @@ def main() -> None:
         sides = {}
         for name in ("images", "latents"):
             torch.manual_seed(0)
-            module = build(MiMDiTModule, config["model"]["init_args"])
+            module = build(MiMDiT, config["model"]["init_args"])
             module.configure_model()
             module.train()
             optimizer = torch.optim.Adam(

@@ -24,11 +24,11 @@ import torch
 import yaml
 from torch.profiler import ProfilerActivity, profile
 
+from lit_mimdit.estimate import meta_module, simulate, sizes_of, static
 from lit_mimdit.models.geometry import read_geometry
 from lit_mimdit.models.mim import MiM
-from lit_mimdit.training.memory import meta_module, simulate, sizes_of, static
-from lit_mimdit.training.module import MiMDiTModule
-from lit_mimdit.training.settings import build
+from lit_mimdit.settings import build
+from lit_mimdit.systems.mimdit import MiMDiT
 
 MIB = 2**20
 CASES = [  # pairs, pixels, gradient checkpointing, precision, sub-experts as a GPU computes them
@@ -46,7 +46,7 @@ CASES = [  # pairs, pixels, gradient checkpointing, precision, sub-experts as a 
 def settings(checkpointing: int) -> dict:
     """The quickstart's model; `base: zero` as in the paper."""
     path = Path(__file__).parents[1] / "experiments" / "quickstart.yaml"
-    module = build(MiMDiTModule, yaml.safe_load(path.read_text())["model"]["init_args"])
+    module = build(MiMDiT, yaml.safe_load(path.read_text())["model"]["init_args"])
     parts = {"optimizer": module.optimizer_config, "flow": module.flow, "sampling": module.sampling}
     branch = replace(module.branch_config, base="zero", chained=False)
     return {
@@ -57,7 +57,7 @@ def settings(checkpointing: int) -> dict:
 
 
 def step(
-    module: MiMDiTModule, optimizer: torch.optim.Optimizer, batch: int, crop: int, precision: str
+    module: MiMDiT, optimizer: torch.optim.Optimizer, batch: int, crop: int, precision: str
 ) -> None:
     """As Lightning orders it: forward, zero_grad, backward, optimizer."""
     device = module.device
@@ -73,7 +73,7 @@ def step(
 def measure(batch: int, crop: int, checkpointing: int, precision: str, gpu: int) -> int:
     """Bytes at the peak of the second step, model included."""
     MiM.as_on_gpu = bool(gpu)
-    module = MiMDiTModule(**settings(checkpointing))
+    module = MiMDiT(**settings(checkpointing))
     module.log = module.log_dict = lambda *args, **options: None
     module.configure_model()
     module.train()

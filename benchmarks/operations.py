@@ -10,14 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from lit_mimdit.models.geometry import Geometry, meta_backbone
 from lit_mimdit.models.latents import downsampling, encode
 from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.models.network import MiMDiT
+from lit_mimdit.models.network import MiMDiTNetwork
 
 
-def network(branch: BranchConfig, geometry: Geometry) -> MiMDiT:
+def network(branch: BranchConfig, geometry: Geometry) -> MiMDiTNetwork:
     """The network on the meta device: shapes without numbers."""
     backbone = meta_backbone("", geometry, torch.float32)
     with torch.device("meta"):
-        return MiMDiT(backbone.transformer, branch, backbone.prompt)
+        return MiMDiTNetwork(backbone.transformer, branch, backbone.prompt)
 
 
 def selected_only(branch: BranchConfig) -> BranchConfig:

@@ -2,6 +2,7 @@
 once an image and at every step.
 
 Only the cost of the last two is meant: their weights are random and nothing was trained with them.
+The LQ stream is DiT4SR as published, of lit_mimdit/systems/dit4sr.
 """
 
 import warnings
@@ -16,10 +17,11 @@ from diffusers.models.attention_processor import JointAttnProcessor2_0
 from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
-from lit_mimdit.baselines.controlnet import ControlNetConfig, ControlNetDiT
 from lit_mimdit.models.injection import install, split_heads
 from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.models.network import MiMDiT, Prompt
+from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
+from lit_mimdit.systems.dit4sr.network import DiT4SR
 
 TEXT_TOKENS = 333  # 77 of CLIP and 256 of T5
 BLOCK = 1048573  # random numbers that fill all weights over and over; a prime, so that no two rows of a matrix are alike
@@ -205,94 +207,6 @@ class Alone(JointAttnProcessor2_0):
         return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
 
 
-class LQStream(nn.Module):
-    """A second stream of LQ tokens through every block (DiT4SR, arXiv 2503.23580), re-implemented
-    for its cost.
-
-    The streams share the frozen weights and attend to each other in one joint attention; trained
-    are zero-initialised linears on the queries, keys and values of the LQ stream, and a depth-wise
-    3x3 convolution from its hidden MLP features to the latent's. Where the paper leaves a choice,
-    the cheaper one is taken: the second attention of dual blocks is the latent's alone.
-    """
-
-    def __init__(self, transformer: SD3Transformer2DModel) -> None:
-        super().__init__()
-        width = transformer.inner_dim
-        self.frozen = [transformer]  # in a list: not a part of this module
-        self.qkv = nn.ModuleList(
-            nn.Linear(width, 3 * width) for _ in transformer.transformer_blocks
-        )
-        self.cross = nn.ModuleList(
-            nn.Conv2d(4 * width, 4 * width, 3, padding=1, groups=4 * width)
-            for _ in transformer.transformer_blocks
-        )
-        for layer in (*self.qkv, *self.cross):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, x_t: Tensor, t: Tensor, z_lq: Tensor, prompt: Prompt) -> Tensor:
-        (net,) = self.frozen
-        dtype, (batch, _, height, width) = net.dtype, x_t.shape
-        grid = height // net.config.patch_size, width // net.config.patch_size
-        x, lq = net.pos_embed(x_t.to(dtype)), net.pos_embed(z_lq.to(dtype))
-        embeds, pooled = prompt.expand(batch)
-        temb = net.time_text_embed(1000.0 * t, pooled)
-        text = net.context_embedder(embeds)
-        for block, qkv, cross in zip(net.transformer_blocks, self.qkv, self.cross, strict=True):
-            x, lq, text = self._block(block, qkv, cross, x, lq, text, temb, grid)
-        x = (
-            net.proj_out(net.norm_out(x, temb))
-            .unflatten(1, grid)
-            .unflatten(-1, (net.config.patch_size, net.config.patch_size, -1))
-        )
-        return torch.einsum("bhwpqc->bchpwq", x).reshape(batch, -1, height, width).float()
-
-    @staticmethod
-    def _block(block, qkv, cross, x, lq, text, temb, grid):
-        attn = block.attn
-        normed, gate, shift_ff, scale_ff, gate_ff, *dual = block.norm1(x, emb=temb)
-        lq_normed, lq_gate, lq_shift, lq_scale, lq_gate_ff, *_ = block.norm1(lq, emb=temb)
-        if block.context_pre_only:
-            text_normed, text_ff = block.norm1_context(text, temb), None
-        else:
-            text_normed, text_gate, *text_ff = block.norm1_context(text, emb=temb)
-        added = qkv(lq_normed.to(qkv.weight.dtype)).to(lq.dtype).chunk(3, dim=-1)
-        parts = []
-        for layer, text_layer, more in zip(
-            (attn.to_q, attn.to_k, attn.to_v),
-            (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj),
-            added,
-            strict=True,
-        ):
-            images = torch.cat([layer(normed), layer(lq_normed) + more], dim=1)
-            parts.append((split_heads(attn, images), split_heads(attn, text_layer(text_normed))))
-        query = torch.cat([attn.norm_q(parts[0][0]), attn.norm_added_q(parts[0][1])], dim=2)
-        key = torch.cat([attn.norm_k(parts[1][0]), attn.norm_added_k(parts[1][1])], dim=2)
-        out = (
-            F.scaled_dot_product_attention(query, key, torch.cat(parts[2], dim=2))
-            .transpose(1, 2)
-            .flatten(2)
-        )
-        latent = x.shape[1]
-        images = attn.to_out[0](out[:, : 2 * latent])
-        x, lq = x + gate[:, None] * images[:, :latent], lq + lq_gate[:, None] * images[:, latent:]
-        if block.use_dual_attention:
-            x = x + dual[1][:, None] * block.attn2(hidden_states=dual[0])
-        rise, fall = block.ff.net[0], block.ff.net[2]
-        hidden = rise(block.norm2(x) * (1 + scale_ff[:, None]) + shift_ff[:, None])
-        lq_hidden = rise(block.norm2(lq) * (1 + lq_scale[:, None]) + lq_shift[:, None])
-        image = lq_hidden.to(cross.weight.dtype).transpose(1, 2).unflatten(2, grid)
-        hidden = hidden + cross(image).flatten(2).transpose(1, 2).to(hidden.dtype)
-        x, lq = x + gate_ff[:, None] * fall(hidden), lq + lq_gate_ff[:, None] * fall(lq_hidden)
-        if text_ff is not None:
-            shift, scale, gate = text_ff
-            text = text + text_gate[:, None] * attn.to_add_out(out[:, 2 * latent :])
-            text = text + gate[:, None] * block.ff_context(
-                block.norm2_context(text) * (1 + scale[:, None]) + shift[:, None]
-            )
-        return x, lq, text
-
-
 def no_preparation(z_lq: Tensor) -> Tensor:
     return z_lq
 
@@ -326,7 +240,7 @@ def systems(size: Size, device: torch.device) -> dict[str, System]:
     """All ways on one backbone, the bare backbone first."""
     transformer, prompt = random_transformer(size, device), random_prompt(size).to(device)
     torch.manual_seed(0)
-    mim = MiMDiT(transformer, size.branch, prompt).to(device).eval()
+    mim = MiMDiTNetwork(transformer, size.branch, prompt).to(device).eval()
     for block in mim.branch.mims:
         nn.init.normal_(block.zero_linear.weight, std=0.02)
     processors = dict(transformer.attn_processors)
@@ -368,8 +282,10 @@ def systems(size: Size, device: torch.device) -> dict[str, System]:
         found[f"ControlNet, {layers} layers"] = System(
             network.condition, network, network.branch, usual
         )
-    stream = LQStream(transformer).to(device, size.dtype)
-    found["LQ stream"] = System(
-        no_preparation, lambda x, t, kept: stream(x, t, kept, prompt), stream, usual
-    )
+    # It wraps the shared backbone's MLPs, which without an LQ stream compute what they did before.
+    stream = DiT4SR(transformer, prompt=prompt)
+    stream.branch.to(device, size.dtype)
+    streams = dict(transformer.attn_processors)
+    transformer.set_attn_processor(dict(processors))
+    found["LQ stream"] = System(no_preparation, stream, stream.branch, attend(streams))
     return found

@@ -21,17 +21,17 @@ from torch.utils._pytree import tree_map_only
 
 from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.pairs import with_floats
-from lit_mimdit.models.latents import encode
-from lit_mimdit.training.callbacks.window import RoutingCallback
-from lit_mimdit.training.flow import (
+from lit_mimdit.models.flow import (
     interpolate,
     loss_per_sample,
     sample_noise,
     sample_times,
     velocity,
 )
-from lit_mimdit.training.module import MiMDiTModule
-from lit_mimdit.training.settings import build
+from lit_mimdit.models.latents import encode
+from lit_mimdit.settings import build
+from lit_mimdit.systems.mimdit import MiMDiT
+from lit_mimdit.training.callbacks.window import RoutingCallback
 
 
 def seconds(function, *args) -> float:
@@ -40,10 +40,8 @@ def seconds(function, *args) -> float:
     return time.perf_counter() - start
 
 
-def step(
-    module: MiMDiTModule, optimizer: torch.optim.Optimizer, batch: dict, outputs: dict
-) -> None:
-    """What MiMDiTModule.training_step and Lightning do, and the outputs that callbacks get."""
+def step(module: MiMDiT, optimizer: torch.optim.Optimizer, batch: dict, outputs: dict) -> None:
+    """What MiMDiT.training_step and Lightning do, and the outputs that callbacks get."""
     z_gt, z_lq = encode(module.vae, batch["gt"]), encode(module.vae, batch["lq"])
     noise, normal = sample_noise(batch["seed"], tuple(z_gt.shape[1:]))
     t = sample_times(normal, module.flow)
@@ -64,7 +62,7 @@ def main() -> None:
     args = parser.parse_args()
     with open(args.config) as file:
         config = yaml.safe_load(file)
-    module = build(MiMDiTModule, config["model"]["init_args"])
+    module = build(MiMDiT, config["model"]["init_args"])
     module.configure_model()
     module.train()
     data = build(FoundIRDataModule, config["data"]["init_args"])

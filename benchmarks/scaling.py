@@ -19,7 +19,7 @@ from operations import branch_parameters, step_operations
 
 from lit_mimdit.models.geometry import read_geometry
 from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.training.settings import build
+from lit_mimdit.settings import build
 
 ROOT = Path(__file__).parents[1]
 GPUS_A_NODE = 8

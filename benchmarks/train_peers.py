@@ -27,16 +27,16 @@ from peers import SIZES, Size, cut, random_prompt, random_transformer
 from torch import nn
 from tqdm import tqdm
 
-from lit_mimdit.baselines.controlnet import ControlNetConfig, ControlNetDiT
-from lit_mimdit.models.network import ConditionedBackbone, MiMDiT
-from lit_mimdit.training.flow import interpolate, velocity
+from lit_mimdit.models.flow import interpolate, velocity
+from lit_mimdit.models.network import ConditionedBackbone, MiMDiTNetwork
+from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 
 
 def build(name: str, size: Size, device: torch.device) -> ConditionedBackbone:
     torch.manual_seed(0)
     transformer, prompt = random_transformer(size, device), random_prompt(size).to(device)
     if name == "MiM-DiT":
-        network: ConditionedBackbone = MiMDiT(transformer, size.branch, prompt)
+        network: ConditionedBackbone = MiMDiTNetwork(transformer, size.branch, prompt)
         for block in network.branch.mims:
             nn.init.normal_(block.zero_linear.weight, std=0.02)
         return network

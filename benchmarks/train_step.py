@@ -18,18 +18,18 @@ from torch.nn.attention import sdpa_kernel
 
 from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.pairs import with_floats
-from lit_mimdit.models.injection import BlockCondition
-from lit_mimdit.models.latents import encode
-from lit_mimdit.models.network import Condition
-from lit_mimdit.training.flow import (
+from lit_mimdit.models.flow import (
     interpolate,
     loss_per_sample,
     sample_noise,
     sample_times,
     velocity,
 )
-from lit_mimdit.training.module import MiMDiTModule
-from lit_mimdit.training.settings import build
+from lit_mimdit.models.injection import BlockCondition
+from lit_mimdit.models.latents import encode
+from lit_mimdit.models.network import Condition
+from lit_mimdit.settings import build
+from lit_mimdit.systems.mimdit import MiMDiT
 
 
 class Clock:
@@ -47,7 +47,7 @@ class Clock:
         self.last = now
 
 
-def step(module: MiMDiTModule, optimizer: torch.optim.Optimizer, batches, clock: Clock) -> None:
+def step(module: MiMDiT, optimizer: torch.optim.Optimizer, batches, clock: Clock) -> None:
     """One optimizer step with the clock between its parts."""
     clock.last = time.perf_counter()
     batch = next(batches)
@@ -84,7 +84,7 @@ def main() -> None:
     args = parser.parse_args()
     with open(args.config) as file:
         config = yaml.safe_load(file)
-    module = build(MiMDiTModule, config["model"]["init_args"])
+    module = build(MiMDiT, config["model"]["init_args"])
     module.configure_model()
     module.train()
     data = build(FoundIRDataModule, config["data"]["init_args"])

@@ -11,10 +11,10 @@ from PIL import Image
 
 from lit_mimdit.inference.sampler import SamplingConfig, sample
 from lit_mimdit.models.backbone import load_backbone
+from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, downsampling
 from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.models.network import MiMDiT
-from lit_mimdit.training.flow import sample_noise
+from lit_mimdit.models.network import MiMDiTNetwork
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/nano_samples.png"))
     args = parser.parse_args()
     loaded = load_backbone("nano")
-    network = MiMDiT(
+    network = MiMDiTNetwork(
         loaded.transformer, BranchConfig(width=16, heads=2), loaded.prompt
     ).eval()  # its branch is not asked
     side = 64 // downsampling(loaded.vae)

@@ -10,10 +10,17 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
 from importlib import import_module
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
+
+from lit_mimdit.console import accept_everything
+from lit_mimdit.quiet import SHOW_ALL, hush
+from lit_mimdit.signatures import signature_of
+from lit_mimdit.trainer_help import trainer_help
+
+SCRIPT = "lit-mimdit"
 
 TRAINER_COMMANDS = {
     "fit": "train, and validate while training",
@@ -26,14 +33,19 @@ TRAINER_COMMANDS = {
 COMMANDS = {
     "restore": ("lit_mimdit.inference.restore", "restore", "restore photographs of any size"),
     "classical": (
-        "lit_mimdit.baselines.classical",
+        "lit_mimdit.systems.classical",
         "classical",
         "restore with a classical tool, to compare with",
     ),
     "export": (
-        "lit_mimdit.training.export",
+        "lit_mimdit.inference.export",
         "export",
         "write a checkpoint's trained branch as safetensors",
+    ),
+    "import-weights": (
+        "lit_mimdit.systems.import_weights",
+        "import_weights",
+        "turn a file that authors released into one that restores here",
     ),
     "sample-data": (
         "lit_mimdit.data.sample_data",
@@ -51,7 +63,7 @@ COMMANDS = {
         "write a data set as shards, to stream from a network disk or S3",
     ),
     "data latents": (
-        "lit_mimdit.training.latents",
+        "lit_mimdit.latent_shards",
         "latents",
         "encode shards with the VAE, for training that skips it",
     ),
@@ -95,9 +107,9 @@ TRACEBACK = "LIT_MIMDIT_TRACEBACK"
 
 
 def usage() -> str:
-    """The text of `python -m lit_mimdit --help`."""
+    """Returns the text of `lit-mimdit --help`."""
     lines = [
-        "usage: python -m lit_mimdit COMMAND [options]      (COMMAND --help teaches each)",
+        f"usage: {program()} COMMAND [options]      (COMMAND --help teaches each)",
         "",
         "With a YAML (-c experiments/NAME.yaml):",
     ]
@@ -105,8 +117,18 @@ def usage() -> str:
     lines += ["", "By themselves:"] + [
         f"  {name:12} {text}" for name, (_, _, text) in COMMANDS.items()
     ]
-    lines += ["", f"Errors are one line; set {TRACEBACK}=1 for the whole traceback."]
+    lines += [
+        "",
+        f"Errors are one line; set {TRACEBACK}=1 for the whole traceback.",
+        f"Remarks of libraries are hidden; set {SHOW_ALL}=1 to see them.",
+        "Completion of the shell: --print_completion bash, or zsh.",
+    ]
     return "\n".join(lines)
+
+
+def program() -> str:
+    """Returns how the user called this package: by its script or by python -m."""
+    return SCRIPT if Path(sys.argv[0]).stem == SCRIPT else "python -m lit_mimdit"
 
 
 def run_trainer(args: list[str]) -> None:
@@ -116,7 +138,10 @@ def run_trainer(args: list[str]) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
     import lit_mimdit.training.strategies  # noqa: F401  their names
+    from lit_mimdit.renamed import refuse_renamed
+    from lit_mimdit.training.callbacks import ResultTable
     from lit_mimdit.training.resume import SameStart, checkpoint_to_resume
+    from lit_mimdit.training.trainer import Trainer
 
     class CLI(LightningCLI):
         """Model and data are given by class_path; YAML and command line always beat what a
@@ -175,12 +200,20 @@ def run_trainer(args: list[str]) -> None:
                 fit.ckpt_path = str(path)
 
         def after_fit(self) -> None:
-            """The final weights' table, unless the run was cut short."""
-            stopped = any(
-                getattr(callback, "requested", False) for callback in self.trainer.callbacks
-            )
-            if not (stopped or self.trainer.fast_dev_run or self.trainer.limit_val_batches == 0):
-                self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+            """The final weights' table, unless the run was cut short.
+
+            Weights that training has just validated are not validated again.
+            """
+            trainer = self.trainer
+            stopped = any(getattr(callback, "requested", False) for callback in trainer.callbacks)
+            if stopped or trainer.fast_dev_run or trainer.limit_val_batches == 0:
+                return
+            if trainer.fit_loop.epoch_loop.validated_at == trainer.global_step:
+                for callback in trainer.callbacks:
+                    if isinstance(callback, ResultTable):
+                        callback.show(trainer, self.model, "val")
+            else:
+                trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
         def before_instantiate_classes(self) -> None:
             import torch
@@ -189,6 +222,7 @@ def run_trainer(args: list[str]) -> None:
             if self.subcommand == "predict":
                 self.config.predict.return_predictions = False  # WriteRestored writes them; a folder of photographs does not fit in memory
 
+    refuse_renamed(args)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     args = ["--dry_run" if a == "--dry-run" else a for a in args]
     # bare flags mean true, as in Lightning's own documentation
@@ -202,12 +236,13 @@ def run_trainer(args: list[str]) -> None:
     sys.argv = [f"{sys.argv[0]}", *args]
     options = {"parser_mode": "omegaconf+", "exit_on_error": False}
     CLI(
+        trainer_class=Trainer,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,  # the module's own configuration is the only one
         seed_everything_default=0,
         parser_kwargs={
-            "prog": "python -m lit_mimdit",
+            "prog": program(),
             **options,
             **dict.fromkeys(TRAINER_COMMANDS, options),
         },
@@ -215,9 +250,10 @@ def run_trainer(args: list[str]) -> None:
     )
 
 
-def run_function(name: str, function: Callable, args: list[str]) -> int:
-    """Parse `args` by the function's signature and call it; it exits with 1 if it returns a number
-    that is not 0.
+def run_function(name: str, module: str, function: str, args: list[str]) -> int:
+    """Parse `args` by a function's signature, then import its module and call it.
+
+    Returns 1 if the function returns a number that is not 0, else 0.
 
     What the function takes by position is positional here too (as many as one likes, if it is a
     list); `output` also answers to -o, `config` to -c.
@@ -225,15 +261,16 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
     from docstring_parser import parse
     from jsonargparse import ArgumentParser
 
-    signature = inspect.signature(function, eval_str=True)
-    text = parse(function.__doc__ or "")
+    light = signature_of(module, function)
+    signature = inspect.signature(light, eval_str=True)
+    text = parse(light.__doc__ or "")
     help_of = {p.arg_name: p.description for p in text.params}
     positional = [
         p for p in signature.parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY
     ]
     description = f"{text.short_description}\n\n{text.long_description or ''}"
     parser = ArgumentParser(
-        prog=f"python -m lit_mimdit {name}", description=description, exit_on_error=False
+        prog=f"{program()} {name}", description=description, exit_on_error=False
     )
     short = {"output": "-o", "config": "-c"}
     by_hand = {p.name for p in positional} | (short.keys() & signature.parameters.keys())
@@ -248,7 +285,7 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
         parser.add_argument(
             short[option], f"--{option}", type=parameter.annotation, help=help_of[option], **extra
         )
-    parser.add_function_arguments(function, skip=by_hand)
+    parser.add_function_arguments(light, skip=by_hand)
     flags = {
         f"--{name}"
         for name, parameter in signature.parameters.items()
@@ -270,7 +307,7 @@ def run_function(name: str, function: Callable, args: list[str]) -> int:
     )
     values = vars(parser.instantiate(parser.parse_args(args)))
     given = [values.pop(p.name) for p in positional]
-    result = function(*given, **values)
+    result = getattr(import_module(module), function)(*given, **values)
     return int(bool(result)) if isinstance(result, int) else 0
 
 
@@ -322,14 +359,29 @@ def user_errors() -> tuple[type[Exception], ...]:
     """What is the user's to mend, and not a defect of this program."""
     from argparse import ArgumentError
 
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    # an error of Lightning's can only come from where Lightning is loaded
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    own = () if lightning is None else (lightning.MisconfigurationException,)
+    return ValueError, OSError, ArgumentError, *own
 
-    return ValueError, OSError, ArgumentError, MisconfigurationException
+
+def print_completion(args: list[str]) -> int:
+    """`--print_completion SHELL`: a script that the shell sources."""
+    from lit_mimdit.completion import script
+
+    try:
+        print(script(args[0] if args else "", TRAINER_COMMANDS, COMMANDS), end="")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; user errors end in one line on stderr and exit status 2."""
     args = list(sys.argv[1:] if argv is None else argv)
+    accept_everything()
+    hush()
     if not args or args[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -338,18 +390,21 @@ def main(argv: list[str] | None = None) -> int:
 
         print(__version__)
         return 0
+    if args[0] == "--print_completion":
+        return print_completion(args[1:])
     name = next((c for c in COMMANDS if args[: len(c.split())] == c.split()), None)
     if name is None and args[0] not in TRAINER_COMMANDS:
         print(f"error: no command {args[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2
+    if name is None and args[1:] in (["-h"], ["--help"]):
+        print(trainer_help(args[0], TRAINER_COMMANDS[args[0]], program()))
+        return 0
     try:
         if name is None:
-            run_trainer(args)
+            run_trainer(["--help" if a in ("--help_all", "--help-all") else a for a in args])
             return 0
         module, function, _ = COMMANDS[name]
-        return run_function(
-            name, getattr(import_module(module), function), args[len(name.split()) :]
-        )
+        return run_function(name, module, function, args[len(name.split()) :])
     except user_errors() as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()

@@ -239,7 +239,7 @@ IMPOSSIBLE = {
     "model.init_args.init": ("not-there.ckpt", "checkpoint not-there.ckpt: no such file"),
     "model.init_args.widht": (3, "widht"),
     "model.init_args.branch.widht": (3, "widht'; see the keys there are with --help"),
-    "model.class_path": ("lit_mimdit.training.module.MimDit", "MimDit"),
+    "model.class_path": ("lit_mimdit.systems.mimdit.MimDit", "MimDit"),
     "data.init_args.batch_size": (0, "data.batch_size is 0: it must be at least 1"),
     "data.init_args.micro_batch": (
         3,

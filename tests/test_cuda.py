@@ -15,10 +15,10 @@ import yaml
 from torch.testing import assert_close
 
 from lit_mimdit import cli
+from lit_mimdit.estimate import meta_module, simulate, sizes_of, static
 from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.models.mim import BranchConfig, InterConfig, MiM
-from lit_mimdit.training.checkpoint import load_branch
-from lit_mimdit.training.memory import meta_module, simulate, sizes_of, static
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 ROOT = Path(__file__).parents[1]
@@ -124,7 +124,7 @@ def test_training_follows_that_on_a_cpu(tmp_path, monkeypatch):
         losses[device] = fit(tmp_path / device, monkeypatch, values)
     assert losses["gpu"] == pytest.approx(losses["cpu"], rel=1e-2) and len(losses["gpu"]) == 3
     last = next(Path("runs").rglob("last.ckpt"))
-    assert load_branch(last).branch.width == 80
+    assert load_system(last).arguments["branch"]["width"] == 80
     assert cli.main(["export", str(last), "-o", "branch.safetensors"]) == 0
     assert (
         load_restorer("branch.safetensors", None, CUDA)(
@@ -169,7 +169,9 @@ def test_deepspeed_on_the_device(strategy, tmp_path):
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    assert load_branch(next((tmp_path / "runs").rglob("last.ckpt"))).branch.width == 80
+    assert (
+        load_system(next((tmp_path / "runs").rglob("last.ckpt"))).arguments["branch"]["width"] == 80
+    )
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -185,10 +187,10 @@ def test_the_dry_run_foretells_the_memory_of_the_device(checkpointing):
     finally:
         sys.path.pop(0)
     from lit_mimdit.models.geometry import read_geometry
-    from lit_mimdit.training.module import MiMDiTModule
+    from lit_mimdit.systems.mimdit import MiMDiT
 
     batch, crop, arguments, geometry = 128, 64, model(int(checkpointing)), read_geometry("nano")
-    module = MiMDiTModule(**arguments)
+    module = MiMDiT(**arguments)
     module.log = module.log_dict = lambda *args, **options: None
     module.configure_model()
     module.to(CUDA).train()

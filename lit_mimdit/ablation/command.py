@@ -79,7 +79,11 @@ def ablate(
         about |= {"Failed": "; ".join(failed)} if failed else {}
         rows = write_results(study, tested, output, about)
         shown = [beside_paper(study, rows) or overview(study, rows)]
-        print("\n\n".join(f"{title}\n\n{markdown(head, body)}" for title, head, body in shown))
+        print(
+            "\n\n".join(
+                f"{title}\n\n{markdown(head, body, escaped=True)}" for title, head, body in shown
+            )
+        )
         print(
             f"\nin {output}: {CSV}, {MARKDOWN}, {LATEX}, {PLOT}.svg, {PLOT}.png, {CURVES}.csv,"
             f" {CURVES}.png"

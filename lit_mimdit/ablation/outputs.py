@@ -7,14 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+from lit_mimdit import escaping
 from lit_mimdit.ablation.curves import curves, picture
 from lit_mimdit.ablation.picture import forest
 from lit_mimdit.ablation.results import CROSSED, Row, Tested, commits, table
 from lit_mimdit.ablation.study import Study
-from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.summary import ALL
 from lit_mimdit.evaluation.tables import NONE, latex, markdown
+from lit_mimdit.files import write_bytes
 from lit_mimdit.routing.outputs import as_csv
 from lit_mimdit.routing.pictures import png, svg
 
@@ -196,8 +197,11 @@ def write_results(
         if any(row["metric"] == key for row in rows)
     ]
     remarks = notes(study, rows, tested, about)
-    parts = ["\n".join(f"- {note}" for note in remarks)]
-    parts += [f"## {title}\n\n{markdown(head, body)}" for title, head, body in filter(None, tables)]
+    parts = ["\n".join(f"- {escaping.markdown(note)}" for note in remarks)]
+    parts += [
+        f"## {escaping.markdown(title)}\n\n{markdown(head, body)}"
+        for title, head, body in filter(None, tables)
+    ]
     write_bytes(folder / CSV, as_csv(rows).encode())
     write_bytes(folder / MARKDOWN, ("\n\n".join(parts) + "\n").encode())
     texts = [latex(head, body, f"{title}. {METHOD}") for title, head, body in filter(None, tables)]

@@ -15,14 +15,13 @@ import torch
 import yaml
 from filelock import FileLock
 
-import lit_mimdit.training.callbacks
-import lit_mimdit.training.module  # noqa: F401
+import lit_mimdit.systems.mimdit  # noqa: F401
 from lit_mimdit.ablation.cost import cost
 from lit_mimdit.ablation.runs import COST, PLAN
 from lit_mimdit.cli import main
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.restore import load_restorer
-from lit_mimdit.training.checkpoint import read_checkpoint
+from lit_mimdit.inference.system_file import read_checkpoint
 from lit_mimdit.training.resume import newest_valid
 
 PID = "pid"  # in a run's folder: the process that works there

@@ -9,8 +9,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from lit_mimdit.ablation.study import Study, read_yaml
-from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.evaluation.outputs import SUMMARY
+from lit_mimdit.files import write_bytes
 
 FROZEN, RUNS, PLAN, COST = "study", "runs", "plan.json", "cost.json"
 

@@ -12,7 +12,7 @@ import yaml
 
 from lit_mimdit.evaluation.metrics import choose
 from lit_mimdit.evaluation.published import ABLATIONS, read_ablation
-from lit_mimdit.training.settings import build
+from lit_mimdit.settings import build
 
 
 @dataclass

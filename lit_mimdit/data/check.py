@@ -21,13 +21,15 @@ Layout = Literal["auto", "foundir", "4krd", "realrain1k", "hazerd", "uhdll"]
 
 _EXTENSIONS_OF = {
     "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo"),
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
     "AVIF": (".avif",),
-    "JPEG2000": (".jp2",),
-    "PPM": (".ppm", ".pgm"),
+    "JPEG2000": (".jp2", ".j2k"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "GIF": (".gif",),
+    "HEIF": (".heic", ".heif", ".hif"),
 }
 
 
@@ -38,14 +40,14 @@ def check(
     meta: Path | None = None,
     split: str | None = None,
     frames: Path | None = None,
-    contact_sheet: Path | None = Path("contact_sheet.png"),
+    contact_sheet: Path | None = None,
     decode: bool = True,
     samples: int = 2,
     workers: int = 4,
     max_listed: int = 50,
 ) -> int:
-    """Check a paired data set or a folder of shards: print a summary and every problem, and write a
-    picture of it.
+    """Check a paired data set or a folder of shards: print a summary and every problem, and with
+    --contact_sheet write a picture of it.
 
     Args:
         root: folder of the data set or of shards, or s3://bucket/folder of shards
@@ -53,8 +55,7 @@ def check(
         meta: foundir only: file of `GT-path, LQ-path` lines relative to root
         split: realrain1k and uhdll only: train, val or test (test if not given)
         frames: 4krd only: file naming the frames to use, `VID_001/00001` a line
-        contact_sheet: picture to write, one row a degradation with LQ and GT side by side; null for
-            none
+        contact_sheet: picture to write (.png), one row a degradation with LQ and GT side by side
         decode: decode every image, which finds truncated and corrupt files; false looks at headers
             only and is much faster (of shards: at their checksums only)
         samples: pairs a degradation on the contact sheet
@@ -98,8 +99,8 @@ def check(
         )
     print_findings(found, max_listed)
     if contact_sheet is not None and names:
-        write_contact_sheet(contact_sheet, names, read, samples)
-        print(f"Contact sheet: {contact_sheet}")
+        note = write_contact_sheet(contact_sheet, names, read, samples)
+        print(f"Contact sheet: {contact_sheet}{note}")
     return len(found.problems)
 
 
@@ -198,4 +199,6 @@ def _note(path: Path, info: ImageInfo | ImageError) -> str:
     return ", ".join(
         ([f"is a {info.format}"] if misnamed else [])
         + ([f"EXIF orientation {info.orientation}"] if info.orientation != 1 else [])
+        + ([f"colour profile {info.profile}, converted to sRGB"] if info.profile else [])
+        + ([f"holds {info.frames} pictures, the first is taken"] if info.frames > 1 else [])
     )

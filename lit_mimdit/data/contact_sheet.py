@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from lit_mimdit.data.image_io import natural_key, write_bytes
+from lit_mimdit.data.fonts import drawable
+from lit_mimdit.data.image_io import natural_key
+from lit_mimdit.files import write_bytes
 
 _CELL, _GAP, _LABEL = (240, 160), 8, 20  # pixels
 Pixels = np.ndarray | None  # (H, W, 3) uint8 or uint16; None if the image cannot be read
@@ -19,8 +21,10 @@ def write_contact_sheet(
     names: Sequence[tuple[str, str]],
     read: Callable[[int], tuple[Pixels, Pixels]],
     samples: int = 2,
-) -> None:
+) -> str:
     """Write a PNG with `samples` pairs of every degradation, spread evenly over it.
+
+    Returns what a user must know of its labels, or nothing.
 
     Args:
         path: file to write
@@ -36,7 +40,7 @@ def write_contact_sheet(
     sheet = Image.new(
         "RGB", (_GAP + 2 * columns * (_CELL[0] + _GAP), _GAP + len(rows) * row_height), "white"
     )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    draw, coded = ImageDraw.Draw(sheet), 0
     for row, name in enumerate(sorted(rows, key=natural_key)):
         chosen = [
             rows[name][int(i)]
@@ -47,11 +51,19 @@ def write_contact_sheet(
             for side, pixels in enumerate(read(number)):
                 x, y = _GAP + (2 * column + side) * (_CELL[0] + _GAP), _GAP + row * row_height
                 label = f"LQ  {id}" if id.startswith(name) else f"LQ  {name}: {id}"
-                draw.text((x, y), _shorten(label, font) if side == 0 else "GT", "black", font)
+                shown, font = drawable(label if side == 0 else "GT", 13)
+                coded += side == 0 and shown != label
+                draw.text((x, y), _shorten(shown, font), "black", font)
                 sheet.paste(_thumbnail(pixels), (x, y + _LABEL))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())
+    return (
+        f" ({coded} name(s) as codes: no font here has their letters; one is Noto Sans CJK,"
+        " package fonts-noto-cjk)"
+        if coded
+        else ""
+    )
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

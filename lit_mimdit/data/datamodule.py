@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_mimdit.data.buffers import PREFETCH, SharedBuffers
 from lit_mimdit.data.faults import Fault
-from lit_mimdit.data.image_io import ImageError, Photo, list_images, read_photo
+from lit_mimdit.data.image_io import ImageError, Photo, find_images, read_photo
 from lit_mimdit.data.layouts import DATASETS, Pair, read_layout, require_complete
+from lit_mimdit.data.listing import result_names
 from lit_mimdit.data.memory import keep_freed_memory
 from lit_mimdit.data.mixing import Mixing, training_order
 from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
@@ -78,7 +79,8 @@ class FoundIRDataModule(L.LightningDataModule):
         predict: photographs to restore with `predict`: a file or folder.
         micro_batch: training pairs a process takes at once; null divides `batch_size` over the
             processes. The trainer's accumulate_grad_batches must make up the rest, and an error
-            says so if it does not.
+            says so if it does not. Every step takes exactly `batch_size` pairs: an epoch leaves out
+            the rest that fills no whole step.
         eval_batch_size: images a batch in validation and test; larger than 1 needs `eval_crop`.
         eval_crop: middle crop for validation and test in pixels; null takes whole images.
         augment: "none", "flip" or "dihedral".
@@ -222,6 +224,15 @@ class FoundIRDataModule(L.LightningDataModule):
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
         return pairs_at_once(self.batch_size, self.micro_batch, self.cluster.world_size, accumulate)
 
+    def step_options(self) -> dict[str, Any]:
+        """What the trainer says of an optimizer step, as options of EpochSampler."""
+        if self.trainer is None:
+            return {}
+        return {
+            "accumulate": self.trainer.accumulate_grad_batches,
+            "same": self.trainer.overfit_batches > 0,
+        }
+
     def source(self, split: Literal["train", "val", "test"]) -> Source:
         """Where the pairs of a split come from:
 
@@ -280,6 +291,7 @@ class FoundIRDataModule(L.LightningDataModule):
             drop_last=True,
             cluster=self.cluster,
             order=order,
+            **self.step_options(),
         )
         return self._loader(
             PairDataset(source, self.crop, True, self.augment, self.seed, replace=True), sampler
@@ -321,20 +333,16 @@ class FoundIRDataModule(L.LightningDataModule):
                 " photographs"
             )
         source = Path(self.predict_from)
-        found = [source] if source.is_file() else list_images(source)
+        found, folder = [source], source.parent
+        if not source.is_file():
+            listed = find_images(source)
+            found, folder = listed.images, source
+            for path, reason in listed.left_out:
+                rank_zero_warn(f"data.predict: {path} is left out: {reason}")
         if not found:
             raise ValueError(f"data.predict: no images in {str(source)!r}")
-        files: dict[Path, Path] = {}
-        for path in found:
-            name = path.relative_to(source.parent if source.is_file() else source).with_suffix(
-                ".png"
-            )
-            if name in files:
-                raise ValueError(
-                    f"data.predict: {files[name]} and {path} would both be written to {name}:"
-                    " restore them separately"
-                )
-            files[name] = path
+        names = result_names([path.relative_to(folder) for path in found])
+        files = dict(zip(names, found, strict=True))
         own = dict(list(files.items())[self.cluster.rank :: self.cluster.world_size])
         return DataLoader(PhotoFiles(own, self.seed), batch_size=None, num_workers=self.workers)
 

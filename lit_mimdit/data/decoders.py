@@ -1,35 +1,32 @@
-"""From the bytes of an image file to its pixels: PIL, and tifffile for the 16-bit TIFF files that
-PIL cannot keep.
+"""From the bytes of an image file to its pixels: PIL, and others where PIL would lose something.
 
-The content decides the format, EXIF orientation is applied, and whatever is wrong with a file comes
-out as an `ImageError`.
+The content decides the format, EXIF orientation is applied, embedded colour profiles are converted
+to sRGB, and whatever is wrong with a file comes out as an `ImageError`.
 """
 
-import io
 import os
-import re
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import tifffile
 from PIL import Image
 
-# A fixed list, since some of PIL's other readers start programs (EPS starts Ghostscript).
-_READABLE = ("PNG", "JPEG", "TIFF", "WEBP", "AVIF", "BMP", "GIF", "JPEG2000", "PPM")
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_ORIENTATION_TAG = 274
+from lit_mimdit.data import colour_profile
+from lit_mimdit.data.deep_pixels import deep_pixels
+from lit_mimdit.data.image_file import (
+    PNG_MAGIC,
+    TIFF_MAGIC,
+    ImageError,
+    UnsupportedError,
+    open_image,
+    opened,
+)
+from lit_mimdit.data.metadata import ORIENTATION, Metadata, read_metadata
+from lit_mimdit.data.tiff import TiffPixels, read_tiff, tiff_header
 
-
-class ImageError(ValueError):
-    """An image file that cannot be read or written:
-
-    one line with the path, what is wrong, and a remedy if there is one.
-    """
+__all__ = ["ImageError", "ImageInfo", "decode", "decode_photo", "image_info"]
 
 
 class ImageInfo(NamedTuple):
@@ -39,205 +36,181 @@ class ImageInfo(NamedTuple):
     width: int
     format: str  # PIL's name of what the file really is: "PNG", "JPEG", ...
     orientation: int  # EXIF orientation, 1 (upright) to 8
+    frames: int = 1  # pictures of an animation or pages of a TIFF
+    profile: str = ""  # name of an embedded colour profile that is not sRGB
 
 
 def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
-    """Upright pixels with the channels of the file: (H, W, C), C = 1 gray, 2 gray + alpha, 3 RGB, 4
-    RGB + alpha; perhaps read-only.
+    """Upright pixels in sRGB with the channels of the file: (H, W, C), C = 1 gray, 2 gray + alpha,
+    3 RGB, 4 RGB + alpha, uint8 or uint16; perhaps read-only.
 
-    With `data`, the bytes of a file that lies elsewhere (in a shard), `path` is only what errors
-    call it.
+    Of several frames or pages, the first. With `data`, the bytes of a file that lies elsewhere (in
+    a shard), `path` is only what errors call it. Raises `ImageError`.
     """
-    with _open(path, data) as file:
-        head = file.read(25)
-        file.seek(0)
-        if head[:4] in _TIFF_MAGIC:
-            pixels = _decode_tiff16(file)
-            if pixels is not None:
-                return pixels
-            file.seek(0)
-        with Image.open(file, formats=_READABLE) as image:
-            if head[:8] == _PNG_MAGIC and head[24] == 16:
-                orientation = _orientation(image, file)
-                pixels = _png16_pixels(file)
-            else:
-                image.load()
-                orientation = _orientation(
-                    image, file
-                )  # after load: PIL turns TIFF by itself there, and drops the tag
-                pixels = _pil_pixels(image)
-    return _upright(pixels, orientation)
+    with opened(path, data) as file:
+        return _read(file, about=False)[0]
+
+
+def decode_photo(path: str | Path) -> tuple[np.ndarray, Metadata]:
+    """As `decode`, with what a restored image takes over from the file. Raises `ImageError`."""
+    with opened(path, None) as file:
+        return _read(file, about=True)
 
 
 def image_info(path: str | Path, data: bytes | None = None) -> ImageInfo:
-    """Size, real format and orientation from the header alone, without decoding.
+    """Size, real format, orientation, frames and profile from the header alone, without decoding.
 
     `data` as in `decode`. Raises `ImageError`.
     """
-    with _open(path, data) as file:
+    with opened(path, data) as file:
         head = file.read(4)
         file.seek(0)
-        if head in _TIFF_MAGIC:
-            with tifffile.TiffFile(file) as tiff:
-                page = tiff.pages.first
-                height, width, name, orientation = (
-                    page.imagelength,
-                    page.imagewidth,
-                    "TIFF",
-                    _tiff_orientation(page),
-                )
+        if head in TIFF_MAGIC:
+            header = tiff_header(file)
+            height, width, orientation, frames = (
+                header.height,
+                header.width,
+                header.orientation,
+                header.frames,
+            )
+            name, icc = "TIFF", header.icc
         else:
-            with Image.open(file, formats=_READABLE) as image:
+            with open_image(file) as image:
                 (width, height), name, orientation = (
                     image.size,
                     image.format,
                     _orientation(image, file),
                 )
+                frames, icc = getattr(image, "n_frames", 1), image.info.get("icc_profile")
     if orientation >= 5:
         height, width = width, height
-    return ImageInfo(height, width, "JPEG" if name == "MPO" else name, orientation)
+    converted = icc is not None and colour_profile.needs_conversion(icc)
+    profile = colour_profile.profile_name(icc) if converted else ""
+    kind = "JPEG" if name == "MPO" else name
+    return ImageInfo(height, width, kind, orientation, frames, profile)
 
 
-@contextmanager
-def _open(path: str | Path, data: bytes | None) -> Iterator[BinaryIO]:
-    """The file opened for reading; whatever goes wrong with it inside the block becomes an
-    `ImageError`.
-    """
+def _read(file: BinaryIO, about: bool) -> tuple[np.ndarray, Metadata]:
+    head = file.read(4)
+    file.seek(0)
+    if head in TIFF_MAGIC:
+        found = read_tiff(file)
+        if found is None:
+            try:
+                return _read_by_pil(file, about)
+            except OSError as error:  # PIL's message does not tell what is missing from damage
+                found = _tiff_after_pil(file, error)
+        return _finish_tiff(found, file, about)
+    return _read_by_pil(file, about)
+
+
+def _tiff_after_pil(file: BinaryIO, error: OSError) -> TiffPixels:
+    """By tifffile what PIL has no decoder for; PIL's error if tifffile cannot read it either."""
     try:
-        with open(path, "rb") if data is None else io.BytesIO(data) as file:
-            if (os.fstat(file.fileno()).st_size if data is None else len(data)) == 0:
-                raise ImageError(
-                    f"{path}: the file is empty (zero bytes); copy or download it again"
-                )
-            yield file
-    except (ImageError, MemoryError):
+        file.seek(0)
+        found = read_tiff(file, pil_cannot=True)
+    except UnsupportedError:
         raise
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            f"{path}: not an image in a known format ({', '.join(_READABLE)}), or its header is"
-            " corrupt"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{path}: refused as a possible decompression bomb: {_one_line(error)}; cut it into"
-            " parts"
-        ) from error
-    except NotImplementedError as error:
-        raise ImageError(f"{path}: {_one_line(error)}") from error
-    except Exception as error:  # decoders answer broken bytes with errors of every type
-        if isinstance(error, OSError) and error.errno is not None:
-            raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-        message = _one_line(error)
-        if "imagecodecs" in message:
-            raise ImageError(
-                f"{path}: TIFF compression without a decoder here; run: pip install imagecodecs"
-            ) from error
-        kind = (
-            "truncated"
-            if re.search("truncat|failed to read", message, re.IGNORECASE)
-            else "truncated or corrupt"
+    except Exception:  # damaged: PIL's account of it is as good
+        raise error from None
+    assert found is not None
+    return found
+
+
+def _finish_tiff(found: TiffPixels, file: BinaryIO, about: bool) -> tuple[np.ndarray, Metadata]:
+    pixels = _inks_to_rgb(found.pixels, found.icc) if found.cmyk else found.pixels
+    pixels = _in_srgb(pixels, None if found.cmyk else found.icc)
+    pixels = _upright(pixels, found.orientation)
+    if not about:
+        return pixels, Metadata()
+    file.seek(0)
+    header = tiff_header(file)
+    metadata = read_metadata(None, file, pixels.shape[:2], header.xmp)
+    metadata = metadata._replace(frames=header.frames, notes=metadata.notes + found.notes)
+    return pixels, _with_profile(metadata, found.icc, pixels)
+
+
+def _read_by_pil(file: BinaryIO, about: bool) -> tuple[np.ndarray, Metadata]:
+    file.seek(0)
+    with open_image(file) as image:
+        frames = getattr(image, "n_frames", 1) if about else 1
+        icc = image.info.get("icc_profile")
+        early = _orientation(image, file)  # before load: HEIC and PNG drop or move what they had
+        pixels = deep_pixels(image, file)
+        if pixels is not None:
+            orientation = early
+        else:
+            image.load()
+            # after load: PIL turns TIFF by itself there, and drops the tag
+            orientation = _orientation(image, file)
+            pixels = _pil_pixels(image, icc)
+        if image.mode != "CMYK":
+            pixels = _in_srgb(pixels, icc)
+        pixels = _upright(pixels, orientation)
+        if not about:
+            return pixels, Metadata()
+        tiff = image.format == "TIFF"
+        if tiff:
+            file.seek(0)
+            header = tiff_header(file)
+            metadata = read_metadata(None, file, pixels.shape[:2], header.xmp)
+            frames = header.frames
+            dpi = image.info.get("dpi")
+            metadata = metadata._replace(dpi=tuple(map(float, dpi)) if dpi else None)
+        else:
+            metadata = read_metadata(image, file, pixels.shape[:2])
+        return pixels, _with_profile(metadata._replace(frames=frames), icc, pixels)
+
+
+def _in_srgb(pixels: np.ndarray, icc: bytes | None) -> np.ndarray:
+    return pixels if icc is None else colour_profile.to_srgb(pixels, icc)
+
+
+def _with_profile(metadata: Metadata, icc: bytes | None, pixels: np.ndarray) -> Metadata:
+    """With the profile of the restored image: sRGB where the file had one. Gray files get none,
+    since an sRGB profile speaks of three channels.
+    """
+    if icc is None:
+        return metadata
+    if not colour_profile.usable(icc):
+        name = colour_profile.profile_name(icc)
+        return metadata._replace(
+            notes=(*metadata.notes, f"the colour profile ({name}), which cannot be used")
         )
-        raise ImageError(
-            f"{path}: the image is {kind} ({message}); copy or download it again"
-        ) from error
+    return metadata._replace(icc=colour_profile.srgb() if pixels.shape[2] >= 3 else None)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__
+# R = (1 - C) (1 - K), and so for G and B: what PIL does to 8 bits
+def _inks_to_rgb(inks: np.ndarray, icc: bytes | None) -> np.ndarray:
+    """(H, W, 4) C, M, Y, K, 0 without ink, as (H, W, 3) sRGB: by the profile if it is one of
+    inks.
+    """
+    if icc is not None and colour_profile.fits(icc, 4, cmyk=True):
+        converted = colour_profile.to_srgb(inks, icc, cmyk=True)
+        if converted.shape[2] == 3:
+            return converted
+    most = np.iinfo(inks.dtype).max
+    paper = most - inks.astype(np.uint64)
+    return ((paper[..., :3] * paper[..., 3:] + most // 2) // most).astype(inks.dtype)
 
 
-def _pil_pixels(image: Image.Image) -> np.ndarray:
+def _pil_pixels(image: Image.Image, icc: bytes | None = None) -> np.ndarray:
     if image.mode.startswith("I;16"):
         return np.array(image).astype(np.uint16)[..., None]
     if image.mode == "I" and image.format == "PPM":  # 16-bit PGM
         return np.array(image).clip(0, 65535).astype(np.uint16)[..., None]
     if image.mode in ("I", "F", "LAB"):
-        raise NotImplementedError(
+        raise UnsupportedError(
             f"pixels of type {image.mode} are not supported; convert it to 8- or 16-bit RGB"
         )
+    if image.mode == "CMYK" and icc is not None and colour_profile.fits(icc, 4, cmyk=True):
+        return _inks_to_rgb(np.asarray(image), icc)
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if image.has_transparency_data:
         mode = {"L": "LA", "RGB": "RGBA"}[mode]
-    pixels = np.asarray(
-        image if image.mode == mode else image.convert(mode)
-    )  # converting to the same mode copies, and so does np.array
+    # converting to the same mode copies, and so does np.array
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def _png16_pixels(file: BinaryIO) -> np.ndarray:
-    """PIL reduces 16-bit colour to its high bytes. Its raw modes for the other byte order give the
-    low ones, so it decodes twice.
-
-    (torchvision reads 16 bits too, but its image decoders are deprecated since 0.29 and will be
-    removed.)
-    """
-    parts = []
-    for order in "BL":
-        file.seek(0)
-        with Image.open(file, formats=("PNG",)) as image:
-            codec, box, offset, raw_mode = image.tile[0]
-            if raw_mode == "I;16B":  # gray: PIL keeps all bits
-                return _pil_pixels(image)
-            if (
-                raw_mode == "LA;16B"
-            ):  # read as four bytes a pixel: high and low of gray, high and low of alpha
-                image.tile = [(codec, box, offset, "RGBA")]
-                return np.asarray(image).view(">u2").astype(np.uint16)
-            assert raw_mode in ("RGB;16B", "RGBA;16B"), raw_mode
-            image.tile = [(codec, box, offset, raw_mode[:-1] + order)]
-            parts.append(np.asarray(image).astype(np.uint16))
-    return parts[0] << 8 | parts[1]
-
-
-def _decode_tiff16(file: BinaryIO) -> np.ndarray | None:
-    """A 16-bit gray or RGB TIFF, upright, which PIL would reduce to 8 bits; None for every other
-    kind of TIFF.
-    """
-    with tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
-        kinds = (
-            tifffile.PHOTOMETRIC.MINISBLACK,
-            tifffile.PHOTOMETRIC.MINISWHITE,
-            tifffile.PHOTOMETRIC.RGB,
-        )
-        if page.dtype != np.uint16 or page.photometric not in kinds or page.imagedepth != 1:
-            return None
-        if (
-            Image.MAX_IMAGE_PIXELS
-            and page.imagelength * page.imagewidth > 2 * Image.MAX_IMAGE_PIXELS
-        ):
-            raise Image.DecompressionBombError(f"{page.imagewidth} x {page.imagelength} pixels")
-        if any(
-            offset + count > tiff.filehandle.size or count == 0
-            for offset, count in zip(page.dataoffsets, page.databytecounts)
-        ):
-            raise ValueError(
-                "truncated file: pixel data are missing"
-            )  # tifffile would fill them with zeros
-        pixels, extra, orientation = page.asarray(), page.extrasamples, _tiff_orientation(page)
-        pixels = (
-            pixels[..., None] if pixels.ndim == 2 else np.moveaxis(pixels, page.axes.index("S"), 2)
-        )
-        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-            pixels[..., 0] = 65535 - pixels[..., 0]
-    colours = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
-    has_alpha = len(extra) > 0 and extra[0] != tifffile.EXTRASAMPLE.UNSPECIFIED
-    pixels = pixels[..., : colours + has_alpha]
-    if (
-        has_alpha and extra[0] == tifffile.EXTRASAMPLE.ASSOCALPHA
-    ):  # colours are stored multiplied by alpha
-        alpha = pixels[..., -1:].astype(np.float64).clip(1)
-        pixels[..., :-1] = (
-            (pixels[..., :-1] * (65535 / alpha)).round().clip(0, 65535).astype(np.uint16)
-        )
-    return _upright(pixels, orientation)
-
-
-def _tiff_orientation(page: tifffile.TiffPage) -> int:
-    tag = page.tags.get(_ORIENTATION_TAG)
-    return tag.value if tag is not None and tag.value in _TURNS else 1
 
 
 def _orientation(image: Image.Image, file: BinaryIO) -> int:
@@ -248,12 +221,10 @@ def _orientation(image: Image.Image, file: BinaryIO) -> int:
         # PngImageFile.getexif would decode the whole image, in case the block comes after the
         # pixels
         if image.format == "PNG" and not _exif_after_pixels(file):
-            exif = Image.Image.getexif(
-                image
-            )  # PNG's own method would decode the image, to look after the pixels too
+            exif = Image.Image.getexif(image)
         else:
             exif = image.getexif()
-        value = exif.get(_ORIENTATION_TAG, 1)
+        value = exif.get(ORIENTATION, 1)
         return value if value in _TURNS else 1
     return 1
 
@@ -261,7 +232,7 @@ def _orientation(image: Image.Image, file: BinaryIO) -> int:
 def _exif_after_pixels(file: BinaryIO) -> bool:
     position, seen_pixels = file.tell(), False
     try:
-        file.seek(len(_PNG_MAGIC))
+        file.seek(len(PNG_MAGIC))
         while len(head := file.read(8)) == 8:
             length, name = struct.unpack(">I4s", head)
             if name == b"eXIf":

@@ -6,7 +6,7 @@ same set of indices whenever it is asked for.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,21 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)
 
 
+@dataclass(frozen=True)
+class Position:
+    """How far training has come: the step that comes next is the first that takes none of them.
+
+    Args:
+        epoch: the epoch that the last step belongs to, or the next one.
+        samples: samples of that epoch's order that steps have taken, over all processes.
+        steps: optimizer steps that have taken them.
+    """
+
+    epoch: int = 0
+    samples: int = 0
+    steps: int = 0
+
+
 class EpochSampler:
     """Batches of (epoch, place) for one rank. Lightning calls `set_epoch`.
 
@@ -71,10 +86,12 @@ class EpochSampler:
         batch_size: samples a batch on this rank.
         seed: of the order.
         shuffle: false keeps the order of the data set.
-        drop_last: leave out the last, smaller batch (training: all ranks need as many batches;
-            another epoch leaves out other samples).
+        drop_last: leave out the rest of an epoch that fills no whole optimizer step (training:
+            every step takes as many samples; another epoch leaves out other samples).
         cluster: this process's place.
         order: places of an epoch (mixing.py); without it, a permutation of all samples.
+        accumulate: batches of an optimizer step.
+        same: every epoch is epoch 0, with its order and its seeds (overfit_batches).
     """
 
     def __init__(
@@ -86,72 +103,98 @@ class EpochSampler:
         drop_last: bool,
         cluster: Cluster,
         order: Order | None = None,
+        accumulate: int = 1,
+        same: bool = False,
     ) -> None:
-        self.share = batch_size * cluster.world_size
-        if drop_last and samples < self.share:
+        self.share = batch_size * cluster.world_size  # samples of a batch over all processes
+        self.step_share = self.share * accumulate  # samples of an optimizer step
+        if drop_last and samples < self.step_share:
             raise ValueError(
                 f"the training set has {samples} pairs, one step over all processes takes"
-                f" {self.share}: lower data.batch_size or add pairs"
+                f" {self.step_share}: lower data.batch_size or add pairs"
             )
         self.batch_size, self.drop_last, self.cluster = batch_size, drop_last, cluster
+        self.accumulate, self.same = accumulate, same
         self.order = order or (lambda epoch: epoch_order(samples, epoch, seed, shuffle))
         self.samples = len(order(0)) if order is not None else samples  # of an epoch
-        self.epoch, self.start = 0, 0
+        self.epoch, self.begin = 0, Position()
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def begin_at(self, position: Position) -> None:
+        """Makes a resumed run go on behind `position`, or with the next epoch if no whole step is
+        left of this one. The position does not depend on how many samples a step took so far.
+        """
+        if not self.batches(position.samples):
+            position = Position(position.epoch + 1)
+        self.begin, self.epoch = position, position.epoch
+
+    @property
+    def start(self) -> Position:
+        """The position in front of this epoch's first batch of this run."""
+        return self.begin if self.begin.epoch == self.epoch else Position(self.epoch)
+
     def batches(self, start: int) -> int:
-        """Batches of the epoch behind its first `start` samples."""
-        left = self.samples - start
-        return left // self.share if self.drop_last else -(-left // self.share)
+        """Batches of the epoch behind its first `start` samples; whole steps if `drop_last`."""
+        left = max(0, self.samples - start)
+        if self.drop_last:
+            return left // self.step_share * self.accumulate
+        return -(-left // self.share)
 
     def __len__(self) -> int:
-        return self.batches(0)
+        """Batches of this epoch, with those that were taken before the run was resumed."""
+        return self.start.steps * self.accumulate + self.batches(self.start.samples)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, start = self.order(self.epoch), self.start
+        epoch, start = 0 if self.same else self.epoch, self.start.samples
+        order = self.order(epoch)
         for batch in range(self.batches(start)):
             places = batch_indices(order, batch, self.batch_size, self.cluster, start)
             if len(places):
-                yield [(self.epoch, int(place)) for place in places]
+                yield [(epoch, int(place)) for place in places]
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader that knows how many samples of the epoch all ranks were given; Lightning saves
-    and restores that with a checkpoint.
+    """A DataLoader that knows how many samples of the epoch the optimizer's steps have taken, over
+    all ranks; Lightning saves and restores that with a checkpoint.
 
-    The state depends neither on the rank nor on the number of ranks, and prefetching workers do not
-    count: only what was handed to the training loop does. Another number of ranks goes on with the
-        very next sample of the same order.
+    The state depends neither on the rank nor on the number of ranks. Prefetching workers do not
+    count, nor do batches whose gradients still wait for the rest of their step: a resumed run
+    takes these again. Another number of ranks, batch size or accumulation goes on with the very
+    next sample of the same order.
     """
 
     def __init__(self, dataset: Any, sampler: EpochSampler, **options: Any) -> None:
         super().__init__(dataset, batch_sampler=_WithSetEpoch(sampler), **options)
-        self.order, self.seen, self.resume = sampler, 0, None
+        self.order = sampler
+        self._delivered, self._epoch = 0, 0  # batches handed to the training loop, of this epoch
 
     def __iter__(self) -> Iterator[Any]:
-        resume, self.resume = self.resume, None
-        # a checkpoint made when the epoch's last batch was out continues with the next epoch, from
-        # its first batch
-        self.order.start = (
-            resume["samples"] if resume and resume["epoch"] == self.order.epoch else 0
-        )
-        self.seen = self.order.start
+        self._delivered, self._epoch = 0, self.order.epoch
         if self.num_workers:
             keep_freed_memory()  # batches are copied in this process, and let go
         for batch in copied(super().__iter__()):
-            self.seen += self.order.share
+            self._delivered += 1
             yield batch
-        self.order.start = 0
+
+    @property
+    def position(self) -> Position:
+        """The position behind the last whole step."""
+        start, order = self.order.start, self.order
+        steps = self._delivered // order.accumulate if self._epoch == order.epoch else 0
+        return Position(order.epoch, start.samples + steps * order.step_share, start.steps + steps)
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.order.epoch, "samples": self.seen}
+        return asdict(self.position)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        if "delivered" in state:  # a checkpoint of before this counted samples
-            state = {"epoch": state["epoch"], "samples": state["delivered"] * self.order.share}
-        self.resume = dict(state)
+        samples = state.get("samples")
+        if samples is None:  # early checkpoints counted batches
+            samples = state["delivered"] * self.order.share
+        # early checkpoints do not count steps
+        steps = state.get("steps", samples // self.order.step_share)
+        self.order.begin_at(Position(state["epoch"], samples, steps))
 
 
 class _WithSetEpoch:

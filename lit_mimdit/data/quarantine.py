@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_mimdit.data.faults import Fault
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.escaping import csv_cell
+from lit_mimdit.files import write_bytes
 
 COLUMNS = ("id", "reason", "epoch", "step")
 
@@ -20,8 +21,8 @@ def write_quarantine(path: Path, rows: Iterable[tuple]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    writer.writerows([csv_cell(str(cell)) for cell in row] for row in rows)
+    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 class Quarantine:

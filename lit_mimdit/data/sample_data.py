@@ -23,6 +23,7 @@ from lit_mimdit.data.composition import FOUNDIR_TYPES, compose, degrade
 from lit_mimdit.data.degradations import SEVERITIES, check_severity, jpeg_quality, to_uint8
 from lit_mimdit.data.image_io import list_images, read_rgb
 from lit_mimdit.data.photographs import SPLITS, Split
+from lit_mimdit.escaping import csv_cell
 
 TABLE = "samples.csv"
 COLUMNS = (
@@ -315,7 +316,10 @@ def _write_tables(folder: Path, samples: list[Sample], photos: Path | None) -> N
     with open(folder / TABLE, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows(sample.row for sample in samples)
+        writer.writerows(
+            [csv_cell(cell) if isinstance(cell, str) else cell for cell in sample.row]
+            for sample in samples
+        )
     used = {sample.photograph for sample in samples}
     rows = [
         f"{p.name} ({p.split}): {p.author}; {p.licence}; {p.source}; from the package {p.package}"

@@ -8,7 +8,6 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,9 @@ def evaluate(
     meta: Path | None = None,
     split: str | None = None,
     frames: Path | None = None,
+    suffix: str = "",
+    reference_suffix: str = "",
+    degraded_suffix: str = "",
     name: str = "restored",
     intersection: bool = False,
     restart: bool = False,
@@ -78,6 +80,9 @@ def evaluate(
         meta: Meta file of a foundir data set.
         split: Of realrain1k and uhdll.
         frames: Frame list of 4krd.
+        suffix: What a restored image's name has at its end: _out pairs 0001_out.png with 0001.png.
+        reference_suffix: The same for --reference, such as _gt; without --layout.
+        degraded_suffix: The same for --degraded, such as _lq; without --layout.
         name: What the method is called in tables.
         intersection: Evaluate the images that can be paired even if others cannot.
         restart: Replace what is in --output instead of going on with it.
@@ -102,7 +107,19 @@ def evaluate(
         raise ValueError(f"output is {output}: give a folder of its own, not one of the images'")
     table.choose(metrics)  # before the folders are read
     run = read_records(restored)
-    found = pair(restored, reference, degraded, layout, meta=meta, split=split, frames=frames)
+    suffixes = {
+        "restored": suffix,
+        "reference": reference_suffix,
+        "degraded": degraded_suffix,
+    }
+    for version, given in (("reference", reference_suffix), ("degraded", degraded_suffix)):
+        if given and layout is not None:
+            raise ValueError(
+                f"{version}_suffix is {given!r}: with --layout the data set's own names count;"
+                " leave it out"
+            )
+    options = {"meta": meta, "split": split, "frames": frames}
+    found = pair(restored, reference, degraded, layout, suffixes, **options)
     require_whole(found, intersection)
     if found.problems:
         print(

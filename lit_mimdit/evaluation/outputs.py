@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit import escaping
 from lit_mimdit.evaluation.published import comparison
 from lit_mimdit.evaluation.record import Row
 from lit_mimdit.evaluation.tables import footnotes, gain_rows, latex, markdown, rows_of, scores_csv
+from lit_mimdit.files import write_bytes
 
 SUMMARY, SCORES, MARKDOWN, LATEX, ROUTING = (
     "summary.json",
@@ -34,14 +35,16 @@ def titled_tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[li
 def as_markdown(summary: dict[str, Any]) -> str:
     """All tables, notes, failures, and the published numbers beside one's own."""
     parts = [
-        f"## {title}\n\n{markdown(head, body)}" for title, head, body in titled_tables(summary)
+        f"## {escaping.markdown(title)}\n\n{markdown(head, body)}"
+        for title, head, body in titled_tables(summary)
     ]
-    parts.append("\n".join(f"- {note}" for note in footnotes(summary)))
+    parts.append("\n".join(f"- {escaping.markdown(note)}" for note in footnotes(summary)))
     if summary["failed"]:
         lines = [
-            f"- {f['id']}, {f['version']}, {f['metric']}: {f['reason']}" for f in summary["failed"]
+            escaping.markdown(f"{f['id']}, {f['version']}, {f['metric']}: {f['reason']}")
+            for f in summary["failed"]
         ]
-        parts.append("## Failed\n\n" + "\n".join(lines))
+        parts.append("## Failed\n\n" + "\n".join(f"- {line}" for line in lines))
     beside = comparison(summary, summary["name"], "markdown")
     if beside:
         parts.append(f"## Beside the published numbers\n\n{beside}")
@@ -78,7 +81,8 @@ def write_results(
     if routing:
         texts[ROUTING] = json.dumps(routing) + "\n"
     for name, text in texts.items():
-        write_bytes(folder / f"{prefix}{name}", text.encode())
+        # a file name that is no UTF-8 shows its bytes
+        write_bytes(folder / f"{prefix}{name}", text.encode("utf-8", "backslashreplace"))
 
 
 def print_tables(summary: dict[str, Any], width: int = 140) -> None:
@@ -86,7 +90,7 @@ def print_tables(summary: dict[str, Any], width: int = 140) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=width, soft_wrap=False)
+    console = Console(width=width, soft_wrap=False, markup=False, emoji=False)
     for title, head, body in titled_tables(summary):
         fixed = next(i for i, cell in enumerate(head) if cell == "N") + 1
         per_part = 3

@@ -8,12 +8,16 @@ import html
 import io
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from PIL import Image
 
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit import escaping
 from lit_mimdit.evaluation.tables import markdown
+from lit_mimdit.files import write_bytes
 
+_PRIVATE = 0xE000  # where escaped signs of Markdown hide from what reads its marks
+_ESCAPED, _HIDDEN = re.compile(r"\\([!-/:-@\[-`{-~])"), re.compile("[\ue021-\ue07e]")
 STYLE = """
 body { font: 15px/1.45 sans-serif; max-width: 1150px; margin: 2em auto; padding: 0 1em; color: #222; background: #fff }
 table { border-collapse: collapse; margin: .6em 0; font-size: 13px; display: block; overflow-x: auto }
@@ -36,21 +40,22 @@ class Page:
 
     def __init__(self, title: str, folder: Path) -> None:
         self.title, self.folder = title, folder
-        self.html, self.md = [f"<h1>{html.escape(title)}</h1>"], [f"# {title}"]
+        self.html, self.md = [f"<h1>{html.escape(title)}</h1>"], [f"# {escaping.markdown(title)}"]
+        self.written: set[str] = set()
 
     def heading(self, text: str, level: int) -> None:
         self.html.append(f"<h{level}>{html.escape(text)}</h{level}>")
-        self.md.append(f"{'#' * level} {text}")
+        self.md.append(f"{'#' * level} {escaping.markdown(text)}")
 
     def text(self, text: str) -> None:
         self.html.append(f"<p>{html.escape(text)}</p>")
-        self.md.append(text)
+        self.md.append(escaping.markdown(text))
 
     def items(self, texts: list[str]) -> None:
         self.html.append(
             "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
         )
-        self.md.append("\n".join(f"- {text}" for text in texts))
+        self.md.append("\n".join(f"- {escaping.markdown(text)}" for text in texts))
 
     def pairs(self, values: dict[str, str]) -> None:
         """Names and values."""
@@ -61,7 +66,8 @@ class Page:
             )
             + "</dl>"
         )
-        self.md.append("\n".join(f"- {key}: {value}" for key, value in values.items()))
+        lines = [escaping.markdown(f"{key}: {value}") for key, value in values.items()]
+        self.md.append("\n".join(f"- {line}" for line in lines))
 
     def table(self, head: list[str], body: list[list[str]]) -> None:
         self.html.append(_table(head, body))
@@ -70,13 +76,15 @@ class Page:
     def markdown_tables(self, text: str) -> None:
         """Titles and Markdown tables, whose ** and <u> become HTML."""
         for block in text.split("\n\n"):
+            hidden = _ESCAPED.sub(lambda found: chr(_PRIVATE + ord(found[1])), block)
             lines = [
-                [cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()
+                [cell.strip() for cell in line.strip("|").split("|")]
+                for line in hidden.splitlines()
             ]
             self.html.append(
                 _table(lines[0], lines[2:], marked=True)
                 if block.startswith("|")
-                else f"<p>{html.escape(block)}</p>"
+                else f"<p>{_marked(hidden)}</p>"
             )
         self.md.append(text)
 
@@ -101,9 +109,13 @@ class Page:
     def _beside(self, name: str, data: bytes, caption: str) -> None:
         folder = self.folder / "pictures"
         folder.mkdir(exist_ok=True)
-        safe = re.sub(r"[^\w.-]", "_", name)
+        stem, _, ending = re.sub(r"[^\w.-]", "_", name).rpartition(".")
+        number = 1
+        while (safe := f"{stem}{f'_{number}' * (number > 1)}.{ending}") in self.written:
+            number += 1  # names that differ in other signs only
+        self.written.add(safe)
         write_bytes(folder / safe, data)
-        self.md.append(f"![{caption}](pictures/{safe})")
+        self.md.append(f"![{escaping.markdown(caption)}](pictures/{quote(safe)})")
 
     def write(self) -> None:
         head = (
@@ -114,13 +126,14 @@ class Page:
             "<!doctype html><html"
             f' lang="en"><head>{head}<style>{STYLE}</style></head><body>{"".join(self.html)}</body></html>\n'
         )
-        write_bytes(self.folder / "report.html", text.encode())
-        write_bytes(self.folder / "report.md", ("\n\n".join(self.md) + "\n").encode())
+        # a file name that is no UTF-8 shows its bytes
+        for name, whole in (("report.html", text), ("report.md", "\n\n".join(self.md) + "\n")):
+            write_bytes(self.folder / name, whole.encode("utf-8", "backslashreplace"))
 
 
 def _table(head: list[str], body: list[list[str]], marked: bool = False) -> str:
     show = _marked if marked else html.escape
-    rows = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr>"]
+    rows = [f"<tr>{''.join(f'<th>{show(cell)}</th>' for cell in head)}</tr>"]
     for cells in body:
         kind = ' class="all"' if "all" in cells else ""
         rows.append(f"<tr{kind}>{''.join(f'<td>{show(cell)}</td>' for cell in cells)}</tr>")
@@ -129,4 +142,5 @@ def _table(head: list[str], body: list[list[str]], marked: bool = False) -> str:
 
 def _marked(text: str) -> str:
     safe = html.escape(text).replace("&lt;u&gt;", "<u>").replace("&lt;/u&gt;", "</u>")
-    return re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", safe)
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", safe)
+    return _HIDDEN.sub(lambda found: html.escape(chr(ord(found[0]) - _PRIVATE)), bold)

@@ -46,13 +46,14 @@ class Item:
 @dataclass
 class Pairing:
     """Items in natural order of their ids; `problems` are one line each; `by` says how names were
-    compared.
+    compared; `hint` is the option that would pair the rest.
     """
 
     items: list[Item]
     dataset: str
     by: str
     problems: list[str] = field(default_factory=list)
+    hint: str = ""
 
 
 @dataclass
@@ -75,12 +76,17 @@ def id_of(path: Path) -> str:
     return "/".join([*parts, path.stem])
 
 
-def folder_source(folder: Path) -> Source:
-    """The images below a folder by name. ValueError if there are none."""
+def folder_source(folder: Path, suffix: str = "") -> Source:
+    """The images below a folder by name; `suffix` at the end of a name is no part of it.
+
+    ValueError if there are none.
+    """
     found: dict[str, list[Path]] = {}
     ids: dict[str, str] = {}
     for path in list_images(folder):
         id = id_of(path.relative_to(folder))
+        if suffix and len(path.stem) > len(suffix) and id.endswith(suffix):
+            id = id.removesuffix(suffix)
         found.setdefault(id.casefold(), []).append(path)
         ids[id.casefold()] = id
     if not found:
@@ -94,6 +100,7 @@ def pair(
     reference: Path | None,
     degraded: Path | None,
     layout: str | None = None,
+    suffixes: dict[str, str] | None = None,
     **options: str | Path | None,
 ) -> Pairing:
     """Find what belongs together.
@@ -105,9 +112,12 @@ def pair(
         degraded: folder of the images before restoration, or with `layout` the same root; None
             leaves them out.
         layout: of data/layouts; None for plain folders.
+        suffixes: by version ("restored", ...), what its file names have at their end besides the
+            name of the image; of a data set with `layout` the restored images' only.
         options: of the layout (meta, split, frames).
     """
-    sources = {"restored": folder_source(restored)}
+    ends = suffixes or {}
+    sources = {"restored": folder_source(restored, ends.get("restored", ""))}
     dataset, degradations, ids = "", {}, {}
     if layout is not None:
         if reference is None:
@@ -139,13 +149,50 @@ def pair(
         )
     else:
         sources |= {
-            version: folder_source(folder)
+            version: folder_source(folder, ends.get(version, ""))
             for version, folder in (("reference", reference), ("degraded", degraded))
             if folder
         }
     by = _flatten(sources)
     ids = {name: id for source in sources.values() for name, id in source.ids.items()} | ids
-    return _match(sources, dataset, by, degradations, ids)
+    found = _match(sources, dataset, by, degradations, ids)
+    if not found.items or found.problems:
+        found.hint = suffix_hint({version: {*source.files} for version, source in sources.items()})
+    return found
+
+
+def suffix_hint(names: dict[str, set[str]]) -> str:
+    """Returns the option that pairs what is left, if the names of one version are all those of
+    another with one suffix; else nothing.
+
+    Args:
+        names: of each version, in lower case.
+    """
+    own = names["restored"]
+    for version in [version for version in names if version != "restored"]:
+        rest, other = own - names[version], names[version] - own
+        for longer, shorter, option in (
+            (rest, other, "--suffix"),
+            (other, rest, f"--{version}_suffix"),
+        ):
+            suffix = _common_suffix(longer, shorter)
+            if suffix:
+                return f"the names differ by {suffix!r} only: give {option}={suffix}"
+    return ""
+
+
+def _common_suffix(longer: set[str], shorter: set[str]) -> str:
+    """What all of `longer` have after a name of `shorter`; "" if there is no such thing."""
+    if not longer or not shorter:
+        return ""
+    first = min(longer, key=len)
+    for cut in range(len(first) - 1, 0, -1):
+        suffix = first[cut:]
+        if first[:cut] in shorter and all(
+            name.endswith(suffix) and name.removesuffix(suffix) in shorter for name in longer
+        ):
+            return suffix
+    return ""
 
 
 def _flatten(sources: dict[str, Source]) -> str:
@@ -229,16 +276,17 @@ def require_whole(found: Pairing, intersection: bool) -> None:
     """ValueError if images are missing, extra, ambiguous, unreadable or of other sizes, unless the
     intersection was asked for.
     """
+    hint = f"; {found.hint}" if found.hint else ""
     if not found.items:
         raise ValueError(
             "no image has its counterpart: "
             + _shown(found.problems)
-            + "; names must agree, extensions and GT/LQ folders may differ"
+            + (hint or "; names must agree, extensions and GT/LQ folders may differ")
         )
     if found.problems and not intersection:
         raise ValueError(
-            f"{len(found.problems)} image(s) cannot be paired: {_shown(found.problems)}; complete"
-            f" the folders, or give --intersection to evaluate the other {len(found.items)} only"
+            f"{len(found.problems)} image(s) cannot be paired: {_shown(found.problems)}{hint};"
+            f" complete the folders, or give --intersection to evaluate the other {len(found.items)} only"
         )
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
 
+from lit_mimdit import escaping
 from lit_mimdit.evaluation.metrics import METRICS, Metric
 from lit_mimdit.evaluation.summary import ALL
-from lit_mimdit.evaluation.tables import NONE, escape, latex, markdown
+from lit_mimdit.evaluation.tables import NONE, latex, markdown
 
 PAPER = "MiM-DiT (paper)"
 OURS = "Ours"  # as the CSV calls the paper's own method
@@ -162,6 +163,7 @@ def _one(
     }
     methods = list(dict.fromkeys(entry.method for column in columns for entry in entries[column]))
     own_names = {found[0].method for found in own.values() if found}
+    escape = escaping.tex if style == "latex" else escaping.markdown
     head = ["method"] + [f"{column} {published_column(column).arrow}" for column in columns]
     body = []
     for method in methods:
@@ -173,11 +175,13 @@ def _one(
             absent = reasons[column] if method in own_names else NONE
             row.append(absent if value is None else _marked(f"{value:.4f}", mark, style))
         shown = f"{method} (this run)" if method in own_names else method
-        row[0] = escape(shown) if style == "latex" else shown
+        row[0] = escape(shown)
         body.append(row)
+    head = [escape(cell) for cell in head]
     if style == "latex":
-        return latex([escape(cell) for cell in head], body, title, escaped=True)
-    return f"{title}; best in bold, second best underlined\n\n" + markdown(head, body)
+        return latex(head, body, title, escaped=True)
+    said = f"{escape(title)}; best in bold, second best underlined"
+    return f"{said}\n\n{markdown(head, body, escaped=True)}"
 
 
 def _marked(text: str, mark: Mark, style: Literal["markdown", "latex"]) -> str:

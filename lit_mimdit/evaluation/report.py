@@ -4,12 +4,12 @@ one page of finished evaluations, as self-contained HTML and as Markdown with it
 it.
 """
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_mimdit import csv_file
 from lit_mimdit.data.image_io import ImageError
 from lit_mimdit.evaluation.drawing import interval_plot, routing_plot, strip
 from lit_mimdit.evaluation.metrics import METRICS, choose
@@ -57,8 +57,7 @@ def read_run(folder: Path) -> Run:
     path = folder / f"{prefix}{SUMMARY}"
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        with open(folder / f"{prefix}{SCORES}", newline="", encoding="utf-8") as file:
-            scores = list(csv.DictReader(file))
+        scores = csv_file.read(folder / f"{prefix}{SCORES}")
         routing = folder / f"{prefix}{ROUTING}"
         weights = json.loads(routing.read_text(encoding="utf-8")) if routing.is_file() else {}
     except (OSError, ValueError) as error:
@@ -207,7 +206,7 @@ def ranking(run: Run, by: str | None) -> tuple[str, list[dict[str, str]]] | None
         scored = [row for row in run.scores if row.get(column)]
         if scored:
             return key, sorted(
-                scored, key=lambda row: float(row[column]), reverse=METRICS[key].higher
+                scored, key=lambda row: csv_file.number(row[column]), reverse=METRICS[key].higher
             )
     if by:
         raise ValueError(
@@ -268,5 +267,5 @@ def add_case(page: Page, run: Run, row: dict[str, str], side: int, name: str) ->
 
 def _change(row: dict[str, str], key: str) -> str:
     digits = METRICS[key].decimals
-    before = f"{float(row[f'degraded_{key}']):.{digits}f} -> " if row.get(f"degraded_{key}") else ""
-    return f"{before}{float(row[f'restored_{key}']):.{digits}f}"
+    known = [row[f"{v}_{key}"] for v in ("degraded", "restored") if row.get(f"{v}_{key}")]
+    return " -> ".join(f"{csv_file.number(value):.{digits}f}" for value in known)

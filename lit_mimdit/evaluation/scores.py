@@ -156,7 +156,7 @@ def render(summary: dict[str, Any], title: str, versions: tuple[str, ...]) -> st
                     for version in versions
                 ),
             )
-        Console(file=buffer, width=120).print(table)
+        Console(file=buffer, width=120, markup=False, emoji=False).print(table)
     notes = [
         f"{about['label']}: {about['status']}"
         for about in summary["metrics"].values()

@@ -4,21 +4,13 @@ import csv
 import io
 from typing import Any
 
+from lit_mimdit import escaping
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.record import Row
 from lit_mimdit.evaluation.summary import ALL
 
 Cell = str
 NONE = "-"
-LATEX = {
-    "_": r"\_",
-    "%": r"\%",
-    "&": r"\&",
-    "#": r"\#",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "->": r"$\to$",
-}
 
 
 def number(key: str, value: dict[str, Any] | None, interval: bool = True) -> str:
@@ -88,31 +80,25 @@ def gain_rows(summary: dict[str, Any]) -> tuple[list[Cell], list[list[Cell]]] | 
     return head, body
 
 
-def markdown(head: list[Cell], body: list[list[Cell]]) -> str:
-    """A Markdown table; pooled rows stand out."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+def markdown(head: list[Cell], body: list[list[Cell]], escaped: bool = False) -> str:
+    """Returns a Markdown table; pooled rows stand out; `escaped` cells are Markdown already."""
+    convert = (lambda cell: cell) if escaped else escaping.markdown
+    lines = ["| " + " | ".join(map(convert, head)) + " |", "|" + "---|" * len(head)]
     for cells in body:
-        shown = [f"**{cell}**" if cell == ALL else cell for cell in cells]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in shown) + " |")
+        shown = [f"**{cell}**" if cell == ALL else convert(cell) for cell in cells]
+        lines.append("| " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
-def escape(text: str) -> str:
-    """Plain text for LaTeX."""
-    for plain, command in LATEX.items():
-        text = text.replace(plain, command)
-    return text
-
-
 def latex(head: list[Cell], body: list[list[Cell]], caption: str, escaped: bool = False) -> str:
-    """A LaTeX table (booktabs); `escaped` cells are LaTeX already."""
-    convert = (lambda cell: cell) if escaped else escape
+    """Returns a LaTeX table (booktabs); `escaped` cells are LaTeX already."""
+    convert = (lambda cell: cell) if escaped else escaping.tex
     first = sum(cell in ("data set", "degradation", "method") for cell in head)
     columns = "l" * first + "r" * (len(head) - first)
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape(caption)}}}",
+        rf"\caption{{{escaping.tex(caption)}}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
     ]
@@ -170,7 +156,8 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
 def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None) -> str:
     """One line an image:
 
-    its scores in every version, the paths in `files` by (id, version), and what failed.
+    its scores in every version, the paths in `files` by (id, version), and what failed. Text that a
+    spreadsheet would compute has an apostrophe before it (escaping.csv_cell).
     """
     images: dict[tuple[str, str], dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: (row.dataset, row.degradation, row.id, row.version)):
@@ -199,7 +186,10 @@ def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None)
         buffer, fieldnames=[*known, *extra, "failed"], lineterminator="\n", restval=""
     )
     writer.writeheader()
-    writer.writerows(images.values())
+    for line in images.values():
+        writer.writerow(
+            {k: escaping.csv_cell(v) if isinstance(v, str) else v for k, v in line.items()}
+        )
     return buffer.getvalue()
 
 

@@ -10,14 +10,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.files import write_bytes
 from lit_mimdit.inference import tiling
+from lit_mimdit.inference.system_file import PACKAGE
 from lit_mimdit.models.backbone import nano_folder
 from lit_mimdit.models.fidelity import Fidelity
 
 FORMAT = "lit_mimdit.fidelity.3"
 KEY = "lit_mimdit"
-PACKAGE = "package"  # the one that was trained behind the branch that comes with the package
 TILE, OVERLAP = 512, 64  # pixels
 
 

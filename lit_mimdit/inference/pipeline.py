@@ -9,12 +9,12 @@ not train.
 restored by the same Restorer as everywhere. Lightning is not imported.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -26,20 +26,22 @@ from diffusers import (
 )
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from lit_mimdit.data.image_io import to_tensor, write_bytes
+from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.corrector import Corrector
+from lit_mimdit.inference.pipeline_card import CODE, CODE_TEXT, card
+from lit_mimdit.inference.pipeline_images import Picture, photos, pictures, resize
 from lit_mimdit.inference.restorer import Restorer
-from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.inference.sampler import OnStep, SamplingConfig
 from lit_mimdit.models.fidelity import Fidelity
-from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.models.network import Branch, MiMDiT, Prompt
+from lit_mimdit.models.mim import BranchConfig, Decisions
+from lit_mimdit.models.network import Branch, Condition, MiMDiTNetwork, Prompt
 from lit_mimdit.models.prompts import PromptConfig
-from lit_mimdit.training.settings import build
+from lit_mimdit.settings import build
 
-Picture = Image.Image | np.ndarray | Tensor
+CLASS = ["pipeline", "MiMDiTPipeline"]  # of an index: file and class, as diffusers resolves them
+Callback = Callable[["MiMDiTPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
 
 
 class BranchModel(ModelMixin, ConfigMixin):
@@ -134,6 +136,26 @@ class FixedPrompt:
         return self.fixed
 
 
+class OffloadedMiMDiT(MiMDiTNetwork):
+    """A network whose transformer may rest in main memory, where accelerate's hook keeps it.
+
+    The hook wakes it when it is called; the branch uses its layers before.
+    """
+
+    def _wake(self) -> None:
+        hook = getattr(self.backbone, "_hf_hook", None)
+        if hook is not None:
+            hook.pre_forward(self.backbone)
+
+    def decide(self, z_lq: Tensor) -> Decisions:
+        self._wake()
+        return super().decide(z_lq)
+
+    def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> Condition:
+        self._wake()
+        return super().condition(z_lq, prompt)
+
+
 class MiMDiTPipeline(DiffusionPipeline):
     """Restores photographs of any size.
 
@@ -150,9 +172,12 @@ class MiMDiTPipeline(DiffusionPipeline):
         prompt: the text whose embeddings `branch` holds as `told`.
     """
 
-    _optional_components: ClassVar[list[str]] = [
-        "fidelity"
-    ]  # of diffusers: may be missing in a folder
+    # diffusers' names. The branch and the fidelity network stay on the device: they are small, and
+    # batched experts read their weights without calling the layers
+    _optional_components: ClassVar[list[str]] = ["fidelity"]
+    _exclude_from_cpu_offload: ClassVar[list[str]] = ["branch", "fidelity"]
+    _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
+    model_cpu_offload_seq = "transformer->vae"
 
     def __init__(
         self,
@@ -176,6 +201,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         self.register_to_config(
             fidelity_weight=fidelity_weight, sampling=sampling, backbone=backbone, prompt=prompt
         )
+        self._interrupt, self._num_timesteps = False, 0
 
     @classmethod
     def of(cls, restorer: Restorer) -> "MiMDiTPipeline":
@@ -183,11 +209,12 @@ class MiMDiTPipeline(DiffusionPipeline):
 
         ValueError if its branch is no MiM, or it has a caption an image.
         """
-        network, told = restorer.network, restorer.prompts
-        if not isinstance(network, MiMDiT):
+        network = restorer.network
+        if not isinstance(network, MiMDiTNetwork):
             raise ValueError(
                 "--pipeline: only a MiM branch has a pipeline; export this one without"
             )
+        told = restorer.prompts
         if told is not None and told.captions:
             raise ValueError(
                 "--pipeline: a pipeline has one prompt for all images; restore with captions by the"
@@ -229,7 +256,12 @@ class MiMDiTPipeline(DiffusionPipeline):
                 f" {', '.join(k for k in known if k != 'steps')}"
             )
         config = replace(build(SamplingConfig, dict(self.config.sampling)), **sampling)
-        network = MiMDiT(self.transformer, self.branch.inner, self.branch.empty).eval()
+        if not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
+            raise ValueError(
+                f"scheduler is a {type(self.scheduler).__name__}: the backbone takes the times of a"
+                " FlowMatchEulerDiscreteScheduler; choose the solver with solver='euler' or 'heun'"
+            )
+        network = OffloadedMiMDiT(self.transformer, self.branch.inner, self.branch.empty).eval()
         prompts = FixedPrompt(PromptConfig(self.config.prompt), self.branch.told)
         if self.fidelity is None and fidelity_weight is not None:
             raise ValueError(
@@ -240,6 +272,43 @@ class MiMDiTPipeline(DiffusionPipeline):
         corrector = None if self.fidelity is None else Corrector(self.fidelity.inner, weight)
         return Restorer(network, self.vae, self.scheduler, config, None, prompts, corrector)
 
+    def enable_group_offload(
+        self,
+        onload_device: torch.device,
+        offload_device: torch.device = torch.device("cpu"),  # noqa: B008  as diffusers' own
+        offload_type: str = "leaf_level",
+        **options: Any,
+    ) -> None:
+        """Keeps the layers of transformer and VAE in main memory while they rest.
+
+        ValueError for block_level: the branch asks single layers of a block for keys and values.
+        """
+        if offload_type != "leaf_level":
+            raise ValueError(
+                f"offload_type is {offload_type!r}: the branch uses single layers of the"
+                " transformer's blocks, so only leaf_level works; or use enable_model_cpu_offload"
+            )
+        kept = options.pop("exclude_modules", None) or []
+        kept = {kept} if isinstance(kept, str) else set(kept)
+        kept |= {name for name in self._exclude_from_cpu_offload if getattr(self, name) is not None}
+        super().enable_group_offload(
+            onload_device,
+            offload_device,
+            offload_type,
+            exclude_modules=sorted(kept),
+            **options,
+        )
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback asked to stop: `pipe._interrupt = True`, as in diffusers."""
+        return self._interrupt
+
+    @property
+    def num_timesteps(self) -> int:
+        """Solver steps of the last call."""
+        return self._num_timesteps
+
     @torch.no_grad()
     def __call__(
         self,
@@ -249,119 +318,133 @@ class MiMDiTPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         fidelity_weight: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_images_per_prompt: int = 1,
+        callback_on_step_end: Callback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **sampling: Any,
     ) -> ImagePipelineOutput | tuple:
-        """Restore one or several photographs of any sizes.
+        """Restores one or several photographs of any sizes.
 
         Args:
-            image: PIL image, array (H, W, 3) of uint8 or uint16, or tensor (3, H, W) in [0, 1]; or
-                a sequence of them; or a tensor (B, 3, H, W).
+            image: PIL image; array (H, W, 3) or tensor (3, H, W) of uint8, uint16, or floats in
+                [0, 1]; a sequence of them; or a batch (B, H, W, 3) or (B, 3, H, W). A PIL image
+                may have any mode that has a way to RGB, gray of 16 bits, or floats in [0, 1].
+                Transparency is dropped.
             num_inference_steps: solver steps; None: as exported.
-            generator: draws the noise's seeds, one an image; or one generator an image. None: seed
-                0, as the restore command.
-            output_type: "pil", "np" (H, W, 3 in [0, 1]) or "pt" (3, H, W in [0, 1]).
+            generator: draws the noise's seeds, one a restored image; or one generator an image.
+                None: seed 0, as the restore command.
+            output_type: "pil", "np" (in [0, 1]) or "pt" (in [0, 1]).
             return_dict: False gives a tuple.
             fidelity_weight: of the fidelity network's correction, from 0 to 1; None: as exported.
+            height, width: pixels to which a photograph is resized first; None: its own.
+            num_images_per_prompt: restorations of each photograph, neighbours in the result; the
+                noise differs. Without a generator their seeds are 0, 1, ...
+            callback_on_step_end: called as (pipeline, step, timestep, {"latents": ...}) after
+                each solver step; "latents" of what it returns, if there, replaces them.
+            callback_on_step_end_tensor_inputs: what it is given: "latents" or nothing.
             sampling: solver, start, strength, tile, overlap, tile_batch, guidance: see
                 SamplingConfig.
 
         Returns:
-            `.images`, a list in the order of the input, each of its own size.
+            `.images` in the order of the input, each of its own size: a list of PIL images; or an
+            array (B, H, W, 3) or a tensor (B, 3, H, W), or a list where sizes differ.
+
+        Raises:
+            ValueError: for impossible values, in one line.
         """
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type is {output_type!r}: choose among pil, np, pt")
-        one = isinstance(image, Image.Image) or (
-            isinstance(image, (np.ndarray, Tensor)) and image.ndim == 3
-        )
-        photos = [_tensor(picture) for picture in ([image] if one else image)]
-        seeds = _seeds(generator, len(photos))
+        if num_images_per_prompt < 1:
+            raise ValueError(
+                f"num_images_per_prompt is {num_images_per_prompt}: it must be at least 1"
+            )
+        unknown = sorted(set(callback_on_step_end_tensor_inputs) - {*self._callback_tensor_inputs})
+        if unknown:
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs holds {unknown[0]!r}: choose among"
+                f" {', '.join(self._callback_tensor_inputs)}"
+            )
+        shown = [resize(photo, height, width) for photo in photos(image)]
+        seeds = _seeds(generator, len(shown), num_images_per_prompt)
         steps = {} if num_inference_steps is None else {"steps": num_inference_steps}
         restorer = self.restorer(fidelity_weight, **steps, **sampling)
+        self._interrupt, self._num_timesteps = False, restorer.config.steps
+        if callback_on_step_end is not None:
+            restorer.on_step = self._after_step(
+                callback_on_step_end, callback_on_step_end_tensor_inputs
+            )
+        each = [photo for photo in shown for _ in range(num_images_per_prompt)]
         restored = []
         with self.progress_bar(
-            total=sum(restorer.evaluations(*photo.shape[-2:]) for photo in photos)
+            total=sum(restorer.evaluations(*photo.shape[-2:]) for photo in each)
         ) as bar:
-            for photo, seed in zip(photos, seeds, strict=True):
+            for photo, seed in zip(each, seeds, strict=True):
                 restored.append(restorer(photo[None], seed[None], bar.update)[0][0])
-        images = [_picture(tensor, output_type) for tensor in restored]
+        self.maybe_free_model_hooks()
+        images = pictures(restored, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
+    def _after_step(self, callback: Callback, inputs: Sequence[str]) -> OnStep:
+        """What the solver calls after a step: the user's callback in diffusers' form."""
+
+        def on_step(step: int, time: float, latents: Tensor) -> Tensor | None:
+            given = {"latents": latents} if "latents" in inputs else {}
+            timestep = torch.tensor(1000.0 * time)
+            latents = (callback(self, step, timestep, given) or {}).get("latents", latents)
+            return None if self.interrupt else latents
+
+        return on_step
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | Path) -> dict[str, Any]:
+        """The index as this class reads it: whoever names the class needs no `pipeline.py`."""
+        config = super()._dict_from_json_file(json_file)
+        if config.get("_class_name") == CLASS:
+            config["_class_name"] = cls.__name__
+        return config
+
+    def to_json_string(self) -> str:
+        """The index as JSON; it names `pipeline.py`, where DiffusionPipeline finds the class."""
+        config = json.loads(super().to_json_string())
+        config["_class_name"] = CLASS
+        return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
     def save_pretrained(self, save_directory: str | Path, *args: Any, **options: Any) -> None:
-        """As diffusers', and a model card beside it."""
+        """Writes the folder as diffusers does, a model card, and the file that names the class."""
         super().save_pretrained(save_directory, *args, **options)
         write_bytes(Path(save_directory) / "README.md", self.card().encode())
+        write_bytes(Path(save_directory) / CODE, CODE_TEXT.encode())
 
     def card(self) -> str:
-        """The model card: what it is, how it is used, what it was made of."""
-        branch, sampling = self.branch.inner.config, self.config.sampling
-        name = (self.config.backbone or {}).get("name", "unknown")
-        trained = sum(p.numel() for p in self.branch.inner.parameters()) / 1e6
-        licence = (
-            "Apache-2.0, as lit_mimdit"
-            if name == "nano"
-            else "that of the backbone (Stable Diffusion 3.5: Stability AI Community License)"
+        """The model card: see pipeline_card."""
+        branch = self.branch.inner
+        weight = self.config.fidelity_weight
+        return card(
+            branch.config,
+            dict(self.config.sampling),
+            (self.config.backbone or {}).get("name", "unknown"),
+            sum(p.numel() for p in branch.parameters()),
+            "none" if self.fidelity is None else f"weight {weight}",
+            self.config.prompt,
         )
-        return f"""---
-library_name: diffusers
-pipeline_tag: image-to-image
-tags: [image-restoration, mim-dit, mixture-of-experts]
----
-# MiM-DiT on {name}
-
-Restores photographs that are blurred, noisy, hazy, rainy or dark: a frozen transformer ({name}) and a trained branch of
-{trained:.2f} M parameters ([MiM-DiT](https://arxiv.org/abs/2603.02710), trained with lit_mimdit).
-
-```python
-from lit_mimdit.inference.pipeline import MiMDiTPipeline
-pipeline = MiMDiTPipeline.from_pretrained("this folder")
-pipeline(image).images[0].save("restored.png")
-```
-
-Needs `lit_mimdit` installed; Lightning is not imported. Without a generator the same photograph gives the same picture every time.
-
-| | |
-|---|---|
-| branch | width {branch.width}, {", ".join(branch.groups)}, {branch.intra.experts} sub-experts each, {branch.base}, {branch.fusion} |
-| sampling | {sampling["steps"]} steps, {sampling["solver"]}, from {sampling["start"]}, tiles of {sampling["tile"]} px |
-| fidelity network | {"none" if self.fidelity is None else f"weight {self.config.fidelity_weight}"} |
-| prompt | {self.config.prompt or "empty"} |
-| licence | {licence} |
-
-It invents detail: not for evidence, medicine or identification.
-"""
 
 
-def _tensor(picture: Picture) -> Tensor:
-    """(3, H, W) float32 in [0, 1]."""
-    if isinstance(picture, Image.Image):
-        picture = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    tensor = (
-        to_tensor(picture) if isinstance(picture, np.ndarray) else picture.detach().cpu().float()
-    )
-    if tensor.ndim != 3 or tensor.shape[0] != 3 or not tensor.numel():
-        raise ValueError(
-            f"image has shape {tuple(picture.shape)}: give RGB, a tensor (3, H, W) or an array (H,"
-            " W, 3)"
-        )
-    return tensor
-
-
-def _picture(tensor: Tensor, kind: str) -> Picture:
-    if kind == "pt":
-        return tensor
-    array = tensor.permute(1, 2, 0).numpy()
-    return array if kind == "np" else Image.fromarray((array * 255.0).round().astype(np.uint8))
-
-
-def _seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> Tensor:
-    """One seed an image, (count,) int64."""
+def _seeds(
+    generator: torch.Generator | Sequence[torch.Generator] | None, count: int, times: int
+) -> Tensor:
+    """One seed a restored image, (count times,) int64."""
     if generator is None:
-        return torch.zeros(count, dtype=torch.int64)
-    each = [generator] * count if isinstance(generator, torch.Generator) else list(generator)
-    if len(each) != count:
+        return torch.arange(times).repeat(count)
+    one = isinstance(generator, torch.Generator)
+    each = [generator] * count if one else list(generator)
+    if len(each) not in (count, count * times):
         raise ValueError(
             f"generator holds {len(each)} for {count} images: give one, or one an image"
         )
+    if len(each) == count:
+        each = [one for one in each for _ in range(times)]
     return torch.cat(
         [torch.randint(2**63 - 1, (1,), generator=one, device=one.device).cpu() for one in each]
     )

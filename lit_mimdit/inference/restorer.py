@@ -1,41 +1,31 @@
-"""The one way from degraded to restored images, used by validation, test, predict and the restore
-command alike.
-"""
+"""From degraded to restored images with a frozen transformer and a trained branch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from lit_mimdit.inference import overview, tiling
 from lit_mimdit.inference.colour import correct
 from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.guidance import Conditioned, conditioned
-from lit_mimdit.inference.sampler import SamplingConfig, evaluations, sample
+from lit_mimdit.inference.padding import pad_to_multiple
+from lit_mimdit.inference.run_record import config_hash
+from lit_mimdit.inference.sampler import OnStep, SamplingConfig, evaluations, sample
 from lit_mimdit.models.backbone import Identity
+from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, downsampling, encode
 from lit_mimdit.models.mim import Decisions, join_rows, rows_of
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 from lit_mimdit.models.prompts import Prompts
-from lit_mimdit.training.flow import sample_noise
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 
 Progress = Callable[[int], object]
 VAE_TILE, VAE_OVERLAP = 512, 64  # pixels
-
-
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Images (B, 3, H, W) extended at the bottom and right:
-
-    mirrored where they are large enough, their edge repeated else.
-    """
-    height, width = image.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
-    if not bottom and not right:
-        return image
-    mirror = bottom < height and right < width
-    return F.pad(image, (0, right, 0, bottom), mode="reflect" if mirror else "replicate")
 
 
 def require_finite(latent: Tensor, of: str) -> Tensor:
@@ -66,8 +56,8 @@ class Restorer:
     def __init__(
         self,
         network: ConditionedBackbone,
-        vae: AutoencoderKL,
-        scheduler: FlowMatchEulerDiscreteScheduler,
+        vae: "AutoencoderKL",
+        scheduler: "FlowMatchEulerDiscreteScheduler",
         config: SamplingConfig,
         identity: Identity | None = None,
         prompts: Prompts | None = None,
@@ -81,6 +71,8 @@ class Restorer:
             identity,
         )
         self.prompts, self.corrector = prompts, corrector
+        # called after each solver step of an image, and not of the small copies of it
+        self.on_step: OnStep | None = None
         if config.guidance != 1.0 and (
             prompts is None or not (prompts.config.text or prompts.captions)
         ):
@@ -107,6 +99,33 @@ class Restorer:
     @property
     def device(self) -> torch.device:
         return self.network.embeds.device
+
+    def to(self, device: torch.device) -> "Restorer":
+        """The same restorer with network and VAE on a device."""
+        self.network.to(device)
+        self.vae.to(device)
+        return self
+
+    def corrected_by(self, corrector: Corrector | None) -> "Restorer":
+        """A restorer of the same parts, whose results another network corrects; None corrects none."""
+        parts = self.network, self.vae, self.scheduler, self.config, self.identity, self.prompts
+        return Restorer(*parts, corrector)
+
+    def record(self) -> dict[str, Any]:
+        """Everything that decides what a restored image looks like."""
+        sampling, branch = asdict(self.config), asdict(self.network.branch.config)
+        fidelity = None if self.corrector is None else self.corrector.record()
+        backbone = None if self.identity is None else asdict(self.identity)
+        decisive = [branch, sampling, backbone] + ([] if fidelity is None else [fidelity])
+        told = None if self.prompts is None else self.prompts.config
+        return {
+            "config_hash": config_hash(decisive),
+            "backbone": backbone,
+            "sampling": sampling,
+            "prompt": {} if told is None else {"text": told.text, "captions": told.captions},
+            "fidelity": fidelity,
+            "colour_fix": self.config.colour,
+        }
 
     def evaluations(self, height: int, width: int) -> int:
         """Network evaluations of tiles for one image of this size: what `progress` will count."""
@@ -180,7 +199,7 @@ class Restorer:
         copies: list[Tensor] = []
         if max(padded.shape[-2:]) <= self.config.tile:
             copies, routing = self._whole(
-                padded.to(self.device), draws if same else draws[:1], prompt, progress
+                padded.to(self.device), draws if same else draws[:1], prompt, progress, self.on_step
             )
             restored = copies[0]
         else:
@@ -260,10 +279,15 @@ class Restorer:
         )
 
     def _whole(
-        self, images: Tensor, draws: list[Tensor], prompt: Prompt, progress: Progress | None
+        self,
+        images: Tensor,
+        draws: list[Tensor],
+        prompt: Prompt,
+        progress: Progress | None,
+        on_step: OnStep | None = None,
     ) -> tuple[list[Tensor], list[Decisions]]:
         """Images in one piece, once for each of `draws`, the seeds (B,) of their noise; the branch
-        looks at them once.
+        looks at them once. `on_step` sees the first draw.
         """
         z_lq = require_finite(encode(self.vae, images), "the degraded image")
         ask = conditioned(self.network, z_lq, prompt, self.config.guidance)
@@ -275,9 +299,10 @@ class Restorer:
             return result
 
         found = []
-        for seeds in draws:
+        for draw, seeds in enumerate(draws):
             noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
-            latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
+            hook = on_step if draw == 0 else None
+            latent = sample(velocity, z_lq, noise, self.scheduler, self.config, hook)
             found.append(decode(self.vae, require_finite(latent, "the restored image")))
         return found, rows_of(ask.routing, len(images))
 
@@ -334,7 +359,7 @@ class Restorer:
                 x, tiles, tiles, overlap, batch, lambda parts, group: on_tiles(parts, group, t)
             )
 
-        latent = sample(velocity, z_lq, noise, self.scheduler, self.config)
+        latent = sample(velocity, z_lq, noise, self.scheduler, self.config, self.on_step)
         kept.clear()
         return self._decode(require_finite(latent, "the restored image")), join_rows(
             [decisions[group] for group in range(len(groups))]

@@ -6,17 +6,15 @@ a small JSON file beside them, so that a result can name its checkpoint and sett
 import hashlib
 import json
 import subprocess
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 import lit_mimdit
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.files import write_bytes
 
 if TYPE_CHECKING:  # reading a record must not wait for diffusers
-    from lit_mimdit.inference.restorer import Restorer
     from lit_mimdit.models.mim import Decisions
 
 NAME = "restoration.json"
@@ -56,17 +54,15 @@ def config_hash(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def describe_run(restorer: "Restorer", checkpoint: Path | None, seed: int | str) -> dict[str, Any]:
+def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dict[str, Any]:
     """Everything that decides what a restored image looks like.
 
     Args:
-        restorer: what restores.
-        checkpoint: the branch's file; None if its weights are in memory only.
+        restorer: what restores; its `record` tells its own part.
+        checkpoint: the system's file; None if its weights are in memory only.
         seed: of the noise, or in words how each image got its own.
     """
-    sampling, branch = asdict(restorer.config), asdict(restorer.network.branch.config)
-    fidelity = None if restorer.corrector is None else restorer.corrector.record()
-    backbone = None if restorer.identity is None else asdict(restorer.identity)
+    found = restorer.record()
     return {
         "format": FORMAT,
         "lit_mimdit": lit_mimdit.__version__,
@@ -76,24 +72,8 @@ def describe_run(restorer: "Restorer", checkpoint: Path | None, seed: int | str)
             if checkpoint is None
             else {"name": checkpoint.name, "sha256": file_hash(checkpoint)}
         ),
-        "config_hash": config_hash(
-            [branch, sampling, backbone]
-            if fidelity is None
-            else [branch, sampling, backbone, fidelity]
-        ),
-        "backbone": backbone,
-        "sampling": sampling,
-        "prompt": (
-            {}
-            if restorer.prompts is None
-            else {
-                "text": restorer.prompts.config.text,
-                "captions": restorer.prompts.config.captions,
-            }
-        ),
+        **found,
         "seed": seed,
-        "fidelity": fidelity,
-        "colour_fix": restorer.config.colour,
         "device": str(restorer.device),
         "torch": torch.__version__,
     }
@@ -129,10 +109,16 @@ def read_records(folder: Path) -> dict[str, Any] | None:
         images |= {
             (below / name).as_posix(): weights for name, weights in run.pop("images").items()
         }
-        made += [run] if run not in made else []
+        made += [one for one in runs_of(run) if one not in made]
     if not made:
         return None
     return (made[0] if len(made) == 1 else {"format": FORMAT, "mixed": made}) | {"images": images}
+
+
+def runs_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a record tells of each call that restored into its folder."""
+    alone = {key: value for key, value in record.items() if key not in ("images", "files")}
+    return alone.get("mixed", [alone])
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

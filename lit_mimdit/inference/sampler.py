@@ -5,16 +5,21 @@ They know nothing of the network.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from lit_mimdit.training.flow import interpolate
+from lit_mimdit.models.flow import interpolate
+
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler
 
 Colour = Literal["none", "adain", "wavelet"]
 Velocity = Callable[[Tensor, float], Tensor]
+# (step, its time, the latent after it) -> the latent to go on from; None: no step more
+OnStep = Callable[[int, float, Tensor], Tensor | None]
 
 
 @dataclass
@@ -94,13 +99,15 @@ class SamplingConfig:
 
 # s_i = 1 - i / n, i = 0..n, then the scheduler's own shift
 # (arXiv 2403.03206, section 5.3.2; diffusers' Flux pipeline)
-def times(scheduler: FlowMatchEulerDiscreteScheduler, config: SamplingConfig) -> list[float]:
+def times(scheduler: "FlowMatchEulerDiscreteScheduler", config: SamplingConfig) -> list[float]:
     """`steps` + 1 times from 1 to 0 by the scheduler's shift; start "lq" squeezes them into [0,
     strength].
 
     Left to itself, the scheduler spends its last step on a time of 0.001, which changes nothing:
     half of a sample of 2 steps.
     """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
     own = FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
     own.set_timesteps(sigmas=[1.0 - step / config.steps for step in range(config.steps)])
     top = config.strength if config.start == "lq" else 1.0
@@ -143,9 +150,21 @@ def sample(
     velocity: Velocity,
     z_lq: Tensor,
     noise: Tensor,
-    scheduler: FlowMatchEulerDiscreteScheduler,
+    scheduler: "FlowMatchEulerDiscreteScheduler",
     config: SamplingConfig,
+    on_step: OnStep | None = None,
 ) -> Tensor:
-    """Restored latent (B, C, H, W) for degraded latents of the same shape."""
+    """Restored latent (B, C, H, W) for degraded latents of the same shape.
+
+    `on_step` sees the latent after each step, and may replace it or stop.
+    """
     solver = {"euler": euler, "heun": heun}[config.solver]
-    return solver(velocity, start_latent(z_lq, noise, config), times(scheduler, config))
+    x = start_latent(z_lq, noise, config)
+    for step, ends in enumerate(pairwise(times(scheduler, config))):
+        x = solver(velocity, x, list(ends))
+        if on_step is not None:
+            changed = on_step(step, ends[0], x)
+            if changed is None:
+                break
+            x = changed
+    return x

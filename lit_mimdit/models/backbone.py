@@ -7,14 +7,17 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from safetensors import SafetensorError, safe_open
 
 from lit_mimdit.models.folder import NANO, locate, nano_folder, unavailable
 from lit_mimdit.models.network import Prompt
 from lit_mimdit.models.prompts import empty_prompt
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
 __all__ = ["NANO", "Backbone", "Identity", "identify", "load_backbone", "load_vae", "nano_folder"]
 
@@ -55,9 +58,9 @@ class Backbone:
     prompt: embeddings of the empty prompt. where: what diffusers' from_pretrained takes for it.
     """
 
-    transformer: SD3Transformer2DModel
-    vae: AutoencoderKL
-    scheduler: FlowMatchEulerDiscreteScheduler
+    transformer: "SD3Transformer2DModel"
+    vae: "AutoencoderKL"
+    scheduler: "FlowMatchEulerDiscreteScheduler"
     prompt: Prompt
     identity: Identity
     where: str
@@ -67,7 +70,7 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def identify(name: str, transformer: SD3Transformer2DModel) -> Identity:
+def identify(name: str, transformer: "SD3Transformer2DModel") -> Identity:
     """Identity of a loaded transformer; its hashes are the same whichever dtype it was loaded in."""
     config = {k: v for k, v in sorted(transformer.config.items()) if not k.startswith("_")}
     weight = transformer.proj_out.weight.detach().cpu().bfloat16()
@@ -128,8 +131,10 @@ def _read(
     return model.requires_grad_(False).eval()
 
 
-def load_vae(source: str, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+def load_vae(source: str, dtype: torch.dtype = torch.float32) -> "AutoencoderKL":
     """The frozen VAE of a backbone, without the rest."""
+    from diffusers import AutoencoderKL
+
     return _read(source, locate(source), dtype, AutoencoderKL, "vae")
 
 
@@ -140,6 +145,8 @@ def load_backbone(source: str, dtype: torch.dtype = torch.float32) -> Backbone:
     Weights are read from safetensors only, frozen, in `dtype`. ValueError with the remedy if it
     cannot be had.
     """
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+
     where = locate(source)
     transformer = _read(source, where, dtype, SD3Transformer2DModel, "transformer")
     vae = _read(source, where, dtype, AutoencoderKL, "vae")

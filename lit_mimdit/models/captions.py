@@ -1,9 +1,10 @@
 """A file with a caption an image: CSV with the columns id and caption, or JSON lines."""
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
+
+from lit_mimdit import csv_file
 
 
 def read_captions(path: Path) -> dict[str, str]:
@@ -15,9 +16,9 @@ def read_captions(path: Path) -> dict[str, str]:
         )
     found: dict[str, str] = {}
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = csv_file.decode(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ValueError(
             f"prompt.captions: {path} cannot be read ({reason}); give a .csv with the columns id"
             " and caption, or a .jsonl"
@@ -35,14 +36,20 @@ def read_captions(path: Path) -> dict[str, str]:
 
 
 def _csv(path: Path, text: str) -> Iterator[tuple[int, str | None, str | None]]:
-    rows = csv.DictReader(text.splitlines(keepends=True))
-    if not {"id", "caption"} <= set(rows.fieldnames or ()):
+    (_, head), *rows = csv_file.numbered_rows(text) or [(1, [])]
+    names = [name.lower() for name in head]
+    if not {"id", "caption"} <= set(names):
         raise ValueError(
-            f"{path}: its first line is {','.join(rows.fieldnames or ())!r}; the columns id and"
-            " caption are needed"
+            f"{path}: its first line is {','.join(head)!r}; the columns id and caption are needed"
         )
-    for row in rows:
-        yield rows.line_num, row["id"], row["caption"]
+    for number, row in rows:
+        if len(row) > len(names):
+            raise ValueError(
+                f"{path}, line {number}: {len(row)} cells for {len(names)} columns; put a caption"
+                " with a separator into quotes"
+            )
+        cells = dict(zip(names, row, strict=False))
+        yield number, cells.get("id"), cells.get("caption")
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, str | None, str | None]]:

@@ -4,9 +4,9 @@ import gc
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from filelock import FileLock
 from huggingface_hub import try_to_load_from_cache
 from lightning_utilities.core.rank_zero import rank_zero_info
@@ -14,9 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tqdm import tqdm
 
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.files import write_bytes
 from lit_mimdit.models.folder import unavailable
 from lit_mimdit.models.network import Prompt
+
+if TYPE_CHECKING:
+    from diffusers import SD3Transformer2DModel
 
 TOKENS = 256  # of T5: the pipeline's own length
 SAMPLES, BLOCK = (
@@ -59,7 +62,7 @@ def encoder_identity(where: str) -> str:
     return digest.hexdigest()
 
 
-def read_embedding(path: Path, transformer: SD3Transformer2DModel) -> Prompt | None:
+def read_embedding(path: Path, transformer: "SD3Transformer2DModel") -> Prompt | None:
     """A kept embedding; None if the file is missing, damaged, or no embedding for this transformer."""
     try:
         tensors = load(path.read_bytes())  # not mapped: the file may be replaced
@@ -77,7 +80,7 @@ def read_embedding(path: Path, transformer: SD3Transformer2DModel) -> Prompt | N
 
 
 def embed(
-    source: str, where: str, texts: list[str], transformer: SD3Transformer2DModel, cache: Path
+    source: str, where: str, texts: list[str], transformer: "SD3Transformer2DModel", cache: Path
 ) -> dict[str, Path]:
     """The file with the embedding of each text, written first where it is missing or damaged.
 
@@ -124,13 +127,15 @@ def embed(
 
 
 def _embed(
-    source: str, where: str, files: dict[str, Path], transformer: SD3Transformer2DModel
+    source: str, where: str, files: dict[str, Path], transformer: "SD3Transformer2DModel"
 ) -> None:
     damaged = [path.name for path in files.values() if path.exists()]
     if damaged:
         rank_zero_info(
             f"prompts: {len(damaged)} kept embeddings are damaged and computed anew: {damaged[0]}"
         )
+    from diffusers import StableDiffusion3Pipeline
+
     try:
         pipeline = StableDiffusion3Pipeline.from_pretrained(
             where,

@@ -14,13 +14,15 @@ read c: less attention, and no longer the paper's.
 B = batch, N = condition tokens, D = backbone width, H = backbone heads.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import SD3Transformer2DModel
-from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import SD3Transformer2DModel
+    from diffusers.models.attention_processor import Attention
 
 
 class BlockCondition(NamedTuple):
@@ -34,12 +36,14 @@ class BlockCondition(NamedTuple):
     gate: Tensor | None = None
 
 
-def split_heads(attn: Attention, x: Tensor) -> Tensor:
+def split_heads(attn: "Attention", x: Tensor) -> Tensor:
     """(B, N, D) -> (B, H, N, D/H)."""
     return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
 
-def project_condition(attn: Attention, c_BND: Tensor, gate: Tensor | None = None) -> BlockCondition:
+def project_condition(
+    attn: "Attention", c_BND: Tensor, gate: Tensor | None = None
+) -> BlockCondition:
     """Keys and values of condition tokens by the block's own frozen projections, (B, N, D) ->
     BlockCondition.
     """
@@ -63,7 +67,7 @@ class ConditionedJointAttention:
 
     def __call__(
         self,
-        attn: Attention,
+        attn: "Attention",
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
@@ -116,11 +120,16 @@ class ConditionedJointAttention:
         return attn.to_out[1](attn.to_out[0](latent)), context
 
 
-class UnconditionedAttention(JointAttnProcessor2_0):
+class UnconditionedAttention:
     """The second, image-only attention of SD3.5's dual blocks:
 
     diffusers' own, told to expect the condition and leave it alone.
     """
+
+    def __init__(self) -> None:
+        from diffusers.models.attention_processor import JointAttnProcessor2_0
+
+        self.own = JointAttnProcessor2_0()
 
     def __call__(
         self,
@@ -131,10 +140,10 @@ class UnconditionedAttention(JointAttnProcessor2_0):
         condition=None,
         capture=None,
     ):
-        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask)
+        return self.own(attn, hidden_states, encoder_hidden_states, attention_mask)
 
 
-def install(transformer: SD3Transformer2DModel, latent_only: bool = False) -> None:
+def install(transformer: "SD3Transformer2DModel", latent_only: bool = False) -> None:
     """Put the processors into every block of `transformer`.
 
     Without a condition it computes what it did before.
@@ -147,7 +156,7 @@ def install(transformer: SD3Transformer2DModel, latent_only: bool = False) -> No
 
 @torch.no_grad()
 def hidden_states(
-    transformer: SD3Transformer2DModel,
+    transformer: "SD3Transformer2DModel",
     latent: Tensor,
     timestep: Tensor,
     embeds: Tensor,

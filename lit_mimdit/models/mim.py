@@ -10,6 +10,9 @@ from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
+
+# torch.compiler.disable for code that must not wait for the compiler to load
+from torch._compile import _disable_dynamo
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lit_mimdit.models.attention_experts import (
@@ -178,7 +181,7 @@ Rows = list[
 ]  # for each sub-expert the images that chose it, (b,) int64, in order; None: all of the batch
 
 
-@torch.compiler.disable  # the lengths are known at run time only
+@_disable_dynamo  # the lengths are known at run time only
 def rows_of_experts(chosen_GEB: Tensor) -> list[Rows]:
     """Which images each sub-expert of each group works on, from a mask.
 
@@ -210,9 +213,8 @@ class IntraMoE(nn.Module):
         top_k = intra.experts if intra.router == "dense" else intra.top_k
         self.router = Router(config.width, intra.experts, top_k, intra.renormalise)
 
-    @torch.compiler.disable(
-        recursive=False
-    )  # compiled a sub-expert: else every combination of numbers of images is a graph of its own
+    @_disable_dynamo(recursive=False)
+    # compiled a sub-expert: else every combination of numbers of images is a graph of its own
     def forward(self, x_BNd: Tensor, grid: Grid, routing: Routing, rows: Rows) -> Tensor:
         """x: (B, N, d) -> y of its shape, 0 for images in no row. Each sub-expert runs once, on the
         images that chose it.

@@ -9,16 +9,18 @@ B = batch, C = latent channels, N = h * w tokens, D = backbone width, d = branch
 """
 
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
 from lit_mimdit.models.mim import BranchConfig, Decisions, MiM, share_routers
+
+if TYPE_CHECKING:
+    from diffusers import SD3Transformer2DModel
 
 
 class Prompt(NamedTuple):
@@ -111,7 +113,9 @@ class ConditionedBackbone(nn.Module):
 
     branch: nn.Module
 
-    def __init__(self, transformer: SD3Transformer2DModel, prompt: Prompt) -> None:
+    def __init__(self, transformer: "SD3Transformer2DModel", prompt: Prompt) -> None:
+        from diffusers import SD3Transformer2DModel
+
         super().__init__()
         if not isinstance(transformer, SD3Transformer2DModel):
             raise ValueError(
@@ -178,7 +182,7 @@ class ConditionedBackbone(nn.Module):
         )[0].float()
 
 
-class MiMDiT(ConditionedBackbone):
+class MiMDiTNetwork(ConditionedBackbone):
     """The frozen transformer and its MiM branch.
 
     Args:
@@ -189,7 +193,7 @@ class MiMDiT(ConditionedBackbone):
     """
 
     def __init__(
-        self, transformer: SD3Transformer2DModel, branch: BranchConfig | Branch, prompt: Prompt
+        self, transformer: "SD3Transformer2DModel", branch: BranchConfig | Branch, prompt: Prompt
     ) -> None:
         super().__init__(transformer, prompt)
         sizes = self.backbone.config

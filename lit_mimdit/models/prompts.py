@@ -11,15 +11,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers import SD3Transformer2DModel
 from torch import Tensor
 
 from lit_mimdit.models.captions import read_captions
 from lit_mimdit.models.encoders import NULL_PROMPT, embed, read_embedding
 from lit_mimdit.models.network import Prompt
+
+if TYPE_CHECKING:
+    from diffusers import SD3Transformer2DModel
 
 STREAM = 0x70726F  # sets the draws of the dropout apart from a sample's other random numbers
 
@@ -62,7 +65,7 @@ def cache_folder() -> Path:
     ).expanduser()
 
 
-def empty_prompt(source: str, where: str, transformer: SD3Transformer2DModel) -> Prompt:
+def empty_prompt(source: str, where: str, transformer: "SD3Transformer2DModel") -> Prompt:
     """Embeddings of the empty prompt:
 
     from the folder if it holds them (nano does), else the encoders'.
@@ -80,7 +83,7 @@ def empty_prompt(source: str, where: str, transformer: SD3Transformer2DModel) ->
     return _kept(files[""], transformer)
 
 
-def _kept(path: Path, transformer: SD3Transformer2DModel) -> Prompt:
+def _kept(path: Path, transformer: "SD3Transformer2DModel") -> Prompt:
     prompt = read_embedding(path, transformer)
     if prompt is None:
         raise OSError(
@@ -108,7 +111,7 @@ class Prompts:
         config: PromptConfig,
         source: str,
         where: str,
-        transformer: SD3Transformer2DModel,
+        transformer: "SD3Transformer2DModel",
         empty: Prompt,
     ) -> None:
         self.config, self.empty, self._transformer = config, empty, transformer

@@ -6,9 +6,9 @@ from typing import Any, Literal
 import lit_mimdit
 from lit_mimdit.data.layouts import Pair, read_layout, require_complete
 from lit_mimdit.evaluation.tables import markdown
-from lit_mimdit.inference.device import choose_device
-from lit_mimdit.inference.restore import checkpoint_path, load_restorer
+from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.run_record import commit, file_hash
+from lit_mimdit.inference.system_file import system_path
 from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.routing.collect import collect, limited
 from lit_mimdit.routing.outputs import caption, table6_cells, write_study
@@ -106,14 +106,15 @@ def routing(
             raise ValueError(f"{key} is {value}: it must be at least 1")
     if output.is_file():
         raise ValueError(f"output {output}: is a file; give a folder")
-    paths = [checkpoint_path(path) for path in checkpoint or [None]]
+    paths = [system_path(path) for path in checkpoint or [None]]
     names = names_of(paths)
     pairs = limited(require_complete(read_layout("foundir", data, meta=meta)), limit)
     levels, source = severities_of(pairs, severity, data, severities, crop)
     records, configs, about = [], [], []
     for path, name in zip(paths, names, strict=True):
-        restorer = load_restorer(path, backbone, choose_device(device))
-        config = restorer.network.branch.config
+        restorer = load_restorer(path, backbone, device)
+        branch = getattr(restorer.network, "branch", None)
+        config = getattr(branch, "config", None)
         if not isinstance(config, BranchConfig):
             raise ValueError(
                 f"checkpoint {path}: its network has no routers; give one of a MiM branch"
@@ -161,7 +162,8 @@ def report_on_screen(study: Study, summary: dict[str, Any], output: Path) -> Non
     """Table 6, how it compares, and where the rest is."""
     here = {name: kind for name, kind in TYPES.items() if kind in study.degradations}
     names = here or {name: name for name in study.degradations}
-    print(f"{caption(study)}:\n\n{markdown(*table6_cells(degradation_table(study, names)[0]))}\n")
+    cells = table6_cells(degradation_table(study, names)[0])
+    print(f"{caption(study)}:\n\n{markdown(*cells, escaped=True)}\n")
     if "agreement_with_table6" in summary:
         about = summary["agreement_with_table6"]
         print(

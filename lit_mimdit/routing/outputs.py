@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit import csv_file
+from lit_mimdit.escaping import csv_cell
 from lit_mimdit.evaluation.page import Page
 from lit_mimdit.evaluation.tables import latex, markdown
+from lit_mimdit.files import write_bytes
 from lit_mimdit.routing import pictures, study
 from lit_mimdit.routing.study import ALL, DEAD_BELOW, Row, Study
 from lit_mimdit.routing.table6 import TYPES, Interval, agreement, published_for
@@ -35,7 +37,7 @@ def as_csv(rows: list[Row]) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return "" if math.isnan(value) else f"{value:.6g}"
-    return value
+    return csv_cell(value) if isinstance(value, str) else value
 
 
 def read_csv(path: Path) -> list[Row]:
@@ -51,11 +53,10 @@ def read_csv(path: Path) -> list[Row]:
         "against_equal_share",
         "against_own_mean",
     }
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            {key: value if key in text else float(value or "nan") for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    return [
+        {k: value if k in text else csv_file.number(value or "nan") for k, value in row.items()}
+        for row in csv_file.read(path)
+    ]
 
 
 def table6_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:

@@ -14,12 +14,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from lit_mimdit.data.fonts import families
 from lit_mimdit.evaluation.drawing import GROUPS as COLOURS
 from lit_mimdit.routing.table6 import Interval
 
 STYLE: dict[str, Any] = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "figure.titlesize": 11, "xtick.labelsize": 8, "ytick.labelsize": 8,
     "legend.fontsize": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "svg.hashsalt": "routing",
+    # names of users: a dollar sign is no formula, and their letters may need another font
+    "text.parse_math": False, "font.family": list(dict.fromkeys(["DejaVu Sans", *families()])),
 }  # fmt: skip
 WEIGHTS, SHARES = "RdBu_r", "viridis"
 LEVELS = {"light": "#9ecae1", "medium": "#4292c6", "heavy": "#08306b"}

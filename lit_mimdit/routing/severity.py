@@ -3,11 +3,11 @@
 light, medium or heavy, as written beside the pairs or by thirds of their PSNR.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
+from lit_mimdit import csv_file
 from lit_mimdit.data.degradations import SEVERITIES
 from lit_mimdit.data.image_io import read_rgb, to_tensor
 from lit_mimdit.data.layouts import Pair
@@ -37,14 +37,16 @@ def read_table(path: Path, pairs: list[Pair]) -> list[str]:
     """Severity of each pair; "" where the table has none. LQ paths are relative to the table's
     folder. ValueError for another table.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if not {"lq", "severity"} <= set(reader.fieldnames or ()):
-            raise ValueError(
-                f"severities: {path} has the columns {', '.join(reader.fieldnames or ['none'])}; it"
-                " needs lq and severity"
-            )
-        known = {(path.parent / row["lq"]).resolve(): row["severity"] for row in reader}
+    rows = csv_file.read(path)
+    columns = list(rows[0]) if rows else ["none"]
+    if not {"lq", "severity"} <= set(columns):
+        raise ValueError(
+            f"severities: {path} has the columns {', '.join(columns)}; it needs lq and severity"
+        )
+    known = {
+        (path.parent / row["lq"].replace("\\", "/")).resolve(): row["severity"].lower()
+        for row in rows
+    }
     wrong = sorted(set(known.values()) - {*SEVERITIES, ""})
     if wrong:
         raise ValueError(

@@ -4,23 +4,28 @@ what a run would train and how much memory it would take on each device, without
 devices.
 """
 
-from dataclasses import fields
-from functools import cache
+from dataclasses import dataclass, field, fields
+from importlib import import_module
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.model_summary import ModelSummary
 
-from lit_mimdit.data.datamodule import FoundIRDataModule, pairs_at_once
-from lit_mimdit.models.geometry import read_geometry
-from lit_mimdit.training.memory import Static, Step, meta_module, simulate, sizes_of, static
-from lit_mimdit.training.module import MiMDiTModule
-from lit_mimdit.training.settings import build
+from lit_mimdit.data.datamodule import pairs_at_once
+from lit_mimdit.estimate import Sizes, Static, Step, meta_system, simulate, sizes_of, static
+from lit_mimdit.settings import build
+from lit_mimdit.systems.base import RestorationSystem
 
 GIB = 2**30
-STRATEGIES = {"ddp": (0, False)} | {
-    f"zero{n}{'_offload' * o}": (n, bool(o)) for n in (1, 2, 3) for o in (0, 1)
-}  # stage, offload
+STRATEGIES = {  # name: (stage, offload)
+    "ddp": (0, False),
+    "zero1": (1, False),
+    "zero1_offload": (1, True),
+    "zero2": (2, False),
+    "zero2_offload": (2, True),
+    "zero3": (3, False),
+    "zero3_offload": (3, True),
+}
 ROWS = {"frozen": "frozen parameters", "trained": "trained parameters", "gradients": "their gradients",
         "optimizer": "optimizer states", "average": "average (EMA)"}  # fmt: skip
 
@@ -66,17 +71,124 @@ def on_gpu(accelerator: str, strategy: Any) -> bool:
     return accelerator in ("auto", "gpu", "cuda") and not own.endswith(("_cpu", "OnCPU"))
 
 
-def _module_arguments(config: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of MiMDiTModule, typed."""
-    if config["class_path"] != f"{MiMDiTModule.__module__}.{MiMDiTModule.__name__}":
+def _typed(config: dict[str, Any]) -> tuple[type[RestorationSystem], dict[str, Any]]:
+    """Class of the configured system, and the arguments of its constructor, typed.
+
+    ValueError if it is no restoration system.
+    """
+    module, _, name = config["class_path"].rpartition(".")
+    kind = getattr(import_module(module), name)
+    if not (isinstance(kind, type) and issubclass(kind, RestorationSystem)):
         raise ValueError(
-            f"--dry-run: model is {config['class_path']}; only {MiMDiTModule.__name__} can be"
-            " estimated"
+            f"--dry-run: model is {config['class_path']}; only systems that restore can be"
+            " estimated (lit_mimdit/systems)"
         )
-    module = build(MiMDiTModule, config["init_args"])
-    typed = {"branch": module.branch_config, "optimizer": module.optimizer_config, "flow": module.flow, "sampling": module.sampling,
-             "balance": module.balance, "prompt": module.prompt}  # fmt: skip
-    return config["init_args"] | typed
+    with torch.device("meta"):
+        return kind, build(kind, config["init_args"] | {"init": None}).arguments
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do on each of its devices.
+
+    Args:
+        kind: class of the system.
+        arguments: of its constructor, typed.
+        world: number of processes.
+        batch: pairs that a device takes at once.
+        crop: side of the crops in pixels.
+        precision: of the trainer.
+        average: whether an EMA is kept.
+        gpu: whether the devices are GPUs.
+        strategy: its name.
+        stage: of ZeRO, or 0.
+        offload: whether optimizer states are on the host.
+    """
+
+    kind: type[RestorationSystem]
+    arguments: dict[str, Any]
+    world: int
+    batch: int
+    crop: int
+    precision: str
+    average: bool
+    gpu: bool
+    strategy: str
+    stage: int
+    offload: bool
+    known: dict[tuple[bool, int], Step] = field(default_factory=dict)  # steps simulated so far
+
+    @property
+    def can_checkpoint(self) -> bool:
+        """Whether the system can recompute activations in the backward pass."""
+        return "gradient_checkpointing" in self.arguments
+
+    @property
+    def checkpointing(self) -> bool:
+        return bool(self.arguments.get("gradient_checkpointing"))
+
+    @property
+    def device(self) -> str:
+        return "GPU" if self.gpu else "CPU"
+
+    def step(self, checkpointing: bool, stage: int) -> Step:
+        """A training step with or without gradient checkpointing."""
+        own = self.arguments
+        if self.can_checkpoint:
+            own = own | {"gradient_checkpointing": checkpointing}
+        key = self.can_checkpoint and checkpointing, stage
+        if key not in self.known:
+            self.known[key] = simulate(
+                self.kind,
+                own,
+                batch=self.batch,
+                crop=self.crop,
+                precision=self.precision,
+                stage=stage,
+                gpu=self.gpu,
+            )
+        return self.known[key]
+
+    def kept(self, sizes: Sizes, stage: int, offload: bool) -> Static:
+        """What the strategy of this stage keeps for as long as training lasts."""
+        return static(
+            sizes,
+            stage=stage,
+            offload=offload,
+            world=self.world,
+            precision=self.precision,
+            average=self.average,
+        )
+
+
+def plan_of(config: dict[str, Any]) -> Plan:
+    """The plan of a configuration of `fit`; ValueError for what cannot be estimated."""
+    kind, arguments = _typed(config["model"])
+    trainer, data = config["trainer"], config["data"]["init_args"]
+    missing = {"batch_size", "crop"} - data.keys()
+    if missing:
+        raise ValueError(
+            f"--dry-run: data {config['data']['class_path']} has no"
+            f" {' and no '.join(sorted(missing))}, which the estimate needs; use a data module of"
+            " lit_mimdit.data"
+        )
+    world, callbacks = processes(trainer["devices"], trainer["num_nodes"]), trainer["callbacks"]
+    name, stage, offload = stage_of(trainer["strategy"])
+    return Plan(
+        kind,
+        arguments,
+        world,
+        pairs_at_once(
+            data["batch_size"], data.get("micro_batch"), world, trainer["accumulate_grad_batches"]
+        ),
+        data["crop"],
+        str(trainer["precision"] or "32-true"),
+        any(callback["class_path"].endswith(".EMA") for callback in callbacks or []),
+        on_gpu(trainer["accelerator"], trainer["strategy"]),
+        name,
+        stage,
+        offload,
+    )
 
 
 def dry_run(config: dict[str, Any]) -> None:
@@ -85,89 +197,50 @@ def dry_run(config: dict[str, Any]) -> None:
     Args:
         config: the whole configuration of `fit`, as plain values.
     """
-    arguments, trainer, data = (
-        _module_arguments(config["model"]),
-        config["trainer"],
-        config["data"]["init_args"],
-    )
-    if (
-        config["data"]["class_path"]
-        != f"{FoundIRDataModule.__module__}.{FoundIRDataModule.__name__}"
-    ):
-        raise ValueError(
-            f"--dry-run: data is {config['data']['class_path']}; only {FoundIRDataModule.__name__}"
-            " can be estimated"
-        )
-    world = processes(trainer["devices"], trainer["num_nodes"])
-    batch = pairs_at_once(
-        data["batch_size"], data["micro_batch"], world, trainer["accumulate_grad_batches"]
-    )
-    precision, average = (
-        str(trainer["precision"] or "32-true"),
-        any(c["class_path"].endswith(".EMA") for c in trainer["callbacks"] or []),
-    )
-    name, stage, offload = stage_of(trainer["strategy"])
-    geometry = read_geometry(arguments["backbone"])
-    module = meta_module(arguments, geometry)
+    plan = plan_of(config)
+    system = meta_system(plan.kind, plan.arguments)
+    sizes = sizes_of(system)
+    print(f"{system.size_source}; neither weights nor data were read\n")
+    print(ModelSummary(system, max_depth=3))
+    million = sizes.trained / 1e6, sizes.frozen / 1e6
+    print(f"\ntrained {million[0]:,.2f} M, frozen {million[1]:,.2f} M parameters\n")
     print(
-        f"backbone {arguments['backbone']}: sizes of {geometry.origin}; neither weights nor data"
-        " were read\n"
+        f"GiB on each {plan.device} ({plan.world} of them), {plan.batch} pairs of {plan.crop} px at"
+        f" once, {plan.strategy}, {plan.precision}"
     )
-    print(ModelSummary(module, max_depth=3))
-    sizes = sizes_of(module)
-    print(
-        f"\ntrained {sizes.trained / 1e6:,.2f} M, frozen {sizes.frozen / 1e6:,.2f} M parameters\n"
-    )
-
-    gpu, configured = (
-        on_gpu(trainer["accelerator"], trainer["strategy"]),
-        arguments.get("gradient_checkpointing", False),
-    )
-
-    @cache
-    def step(checkpointing: bool, stage: int) -> Step:
-        own = arguments | {"gradient_checkpointing": checkpointing}
-        return simulate(
-            own, geometry, batch=batch, crop=data["crop"], precision=precision, stage=stage, gpu=gpu
-        )
-
-    device = "GPU" if gpu else "CPU"
-    print(
-        f"GiB on each {device} ({world} of them), {batch} pairs of {data['crop']} px at once,"
-        f" {name}, {precision}"
-    )
-    kept = static(
-        sizes, stage=stage, offload=offload, world=world, precision=precision, average=average
-    )
-    for line in table(
-        kept,
-        {checkpointing: step(checkpointing, stage) for checkpointing in (True, False)},
-        configured,
-    ):
-        print(line)
-    print(
-        f"\nof all strategies, with {world} {device}{'s' * (world > 1)} and gradient checkpointing"
-        " as configured:"
-    )
-    for other, (number, off) in STRATEGIES.items():
-        found = static(
-            sizes, stage=number, offload=off, world=world, precision=precision, average=average
-        )
-        alike = (
-            stage if {number, stage} == {1, 2} else number
-        )  # they differ in what is kept, not in the step
-        host = f", and {found.host / GIB:.2f} on the host" if found.host else ""
-        total = found.total + step(configured, alike).activations
-        print(f"  {other:16}{total / GIB:8.2f}{host}{'   <- this run' * (other == name)}")
+    steps = {on: plan.step(on, plan.stage) for on in (True, False)}
+    kept = plan.kept(sizes, plan.stage, plan.offload)
+    print("\n".join(table(kept, steps, plan.checkpointing)))
+    if not plan.can_checkpoint:
+        print(f"{plan.kind.__name__} has no gradient checkpointing: both columns are the same")
+    print("\n".join(_strategies(plan, sizes)))
     print("\nNot in it: the context of CUDA, the allocator's gaps, and the pictures of validation.")
+
+
+def _strategies(plan: Plan, sizes: Sizes) -> list[str]:
+    """Lines that compare the memory of all strategies."""
+    several = "s" if plan.world > 1 else ""
+    lines = [
+        f"\nof all strategies, with {plan.world} {plan.device}{several} and gradient checkpointing"
+        " as configured:"
+    ]
+    for name, (stage, offload) in STRATEGIES.items():
+        kept = plan.kept(sizes, stage, offload)
+        # stages 1 and 2 differ in what is kept, not in the step
+        alike = plan.stage if {stage, plan.stage} == {1, 2} else stage
+        total = (kept.total + plan.step(plan.checkpointing, alike).activations) / GIB
+        host = f", and {kept.host / GIB:.2f} on the host" if kept.host else ""
+        mark = "   <- this run" if name == plan.strategy else ""
+        lines.append(f"  {name:16}{total:8.2f}{host}{mark}")
+    return lines
 
 
 def table(kept: Static, steps: dict[bool, Step], configured: bool) -> list[str]:
     """Lines of the estimate: a column with gradient checkpointing, one without."""
     lines = [f"  {'gradient checkpointing':28}{'on':>8}{'off':>8}"]
-    for field in fields(Static):
-        if field.name in ROWS:
-            lines.append(f"  {ROWS[field.name]:28}" + 2 * f"{getattr(kept, field.name) / GIB:8.2f}")
+    for part in fields(Static):
+        if part.name in ROWS:
+            lines.append(f"  {ROWS[part.name]:28}" + 2 * f"{getattr(kept, part.name) / GIB:8.2f}")
     lines.append(
         f"  {'activations, at the peak':28}"
         + "".join(f"{steps[on].activations / GIB:8.2f}" for on in (True, False))

@@ -89,6 +89,11 @@ class EMA(L.Callback):
                 None,
             )
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give the average to a system that writes a file of its own when `fit` ends."""
+        if getattr(pl_module, "ENDS_AVERAGED", False):
+            self.copy_to(pl_module)
+
     @torch.no_grad()
     def copy_to(self, module: L.LightningModule) -> None:
         """Overwrite the trained parameters of `module` with their average."""

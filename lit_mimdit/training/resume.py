@@ -7,7 +7,7 @@ import lightning as L
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lit_mimdit.training.checkpoint import KEY, read_checkpoint
+from lit_mimdit.inference.system_file import KEY, read_checkpoint
 
 
 def problem_of(path: Path) -> str | None:

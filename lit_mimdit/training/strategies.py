@@ -25,6 +25,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lit_mimdit.systems.optim import moments_by_name
+
 MASTER = None  # key of a parameter's own 32-bit value among the states that `ZeRO` gives and takes
 DEFAULT_TIMEOUT = timedelta(minutes=10)
 
@@ -299,8 +301,13 @@ class ZeRO(DeepSpeedStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Tensor]:
         """The trained parameters in 32 bits, on the first process; {} on the others."""
-        named = {name: p for name, p in self.lightning_module.named_parameters() if p.requires_grad}
-        return self.collect(named, MASTER)
+        module = self.lightning_module
+        named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        kept = self.collect(named, MASTER)
+        if self.is_global_zero:  # buffers are whole on every process
+            state = module.state_dict()
+            kept |= {name: t.cpu().clone() for name, t in state.items() if name not in named}
+        return kept
 
     def collect(
         self, named: Mapping[Any, nn.Parameter], key: str | None, everywhere: bool = False
@@ -354,20 +361,19 @@ class ZeRO(DeepSpeedStrategy):
         return True
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """The 32-bit parameters (the module was loaded before, in its own precision), the moments
-        and the settings of the groups.
+        """The 32-bit parameters (the module was loaded before, in its own precision) and the
+        moments. The settings of the groups stay those of the configuration.
         """
         adam, saved = self.engine.optimizer.optimizer, checkpoint["optimizer_states"][0]
         for name, parameter in self.lightning_module.named_parameters():
             if parameter.requires_grad:
                 self.set_full(parameter, checkpoint["state_dict"][name].float())
+        state = moments_by_name(adam.param_groups, saved)
         for index, parameter in enumerate(self.trained):
             for key in ("exp_avg", "exp_avg_sq"):
-                self.set_full(parameter, saved["state"][index][key].float(), key)
+                self.set_full(parameter, state[index][key].float(), key)
         for flat in self._flats():
-            adam.state[flat]["step"].fill_(float(saved["state"][0]["step"]))
-        for group, values in zip(adam.param_groups, saved["param_groups"], strict=True):
-            group |= {key: value for key, value in values.items() if key != "params"}
+            adam.state[flat]["step"].fill_(float(state[0]["step"]))
 
 
 class ZeROOnCPU(ZeRO):

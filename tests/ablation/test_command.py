@@ -19,8 +19,8 @@ from torch import nn
 from lit_mimdit import cli
 from lit_mimdit.ablation.cost import cost
 from lit_mimdit.inference.restore import load_restorer
-from lit_mimdit.models.network import MiMDiT
-from lit_mimdit.training.checkpoint import load_branch
+from lit_mimdit.inference.system_file import load_system
+from lit_mimdit.models.network import MiMDiTNetwork
 
 DENSE = {"lines": {"model": {"init_args": {"branch": {"intra": {"router": "dense"}}}}}}
 SHARED = {"lines": {"model": {"init_args": {"branch": {"routers": "shared"}}}}}
@@ -117,7 +117,7 @@ def test_shared_routers_travel_through_checkpoints_and_cost_less(done):
         for name in ("full", "shared")
     ]
     own, shared = (restorer.network.branch for restorer in restorers)
-    file = load_branch(done[0] / "runs/shared/seed0/checkpoints/last.ckpt").tensors
+    file = load_system(done[0] / "runs/shared/seed0/checkpoints/last.ckpt").tensors
     assert shared.config.routers == "shared" and not any(
         "mims.1" in name and "router" in name for name in file
     )
@@ -144,7 +144,7 @@ def test_gates_are_no_hindrance_to_the_counter(done):
         done[0] / "runs/full/seed0/checkpoints/last.ckpt", None, torch.device("cpu")
     )
     network = restorer.network
-    restorer.network = MiMDiT(
+    restorer.network = MiMDiTNetwork(
         network.backbone, replace(network.branch.config, fusion="zero_gated"), network.prompt
     )
     assert cost(restorer, 32)["branch_flops"] > 0 and all(
@@ -202,7 +202,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tiny_settings, write_s
     assert not (run / "cost.json").is_file() and not (run / "checkpoints/step=60.ckpt").is_file()
     assert cli.main(killed) == 0
     one, other = (
-        load_branch(folder / "out/runs/full/seed0/checkpoints/last.ckpt").tensors
+        load_system(folder / "out/runs/full/seed0/checkpoints/last.ckpt").tensors
         for folder in folders
     )
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -20,8 +20,8 @@ from watch import seen
 
 from lit_mimdit import cli
 from lit_mimdit.inference.run_record import commit
+from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.training.callbacks.record import difference
-from lit_mimdit.training.checkpoint import load_branch
 
 NANO = yaml.safe_load(
     (HERE.parents[1] / "experiments" / "quickstart.yaml").read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ def test_photographs_are_the_same_bytes_whichever_process_restores_them(warm, ti
 
 def export(checkpoint: Path, output: Path) -> dict[str, torch.Tensor]:
     assert cli.main(["export", str(checkpoint), "-o", str(output), "--dtype", "float32"]) == 0
-    return load_branch(output).tensors
+    return load_system(output).tensors
 
 
 @pytest.mark.slow

@@ -90,8 +90,8 @@ def main() -> None:
 
     import lit_mimdit.cli
     import lit_mimdit.data.datamodule
+    import lit_mimdit.systems.mimdit
     import lit_mimdit.training.callbacks
-    import lit_mimdit.training.module
     import lit_mimdit.training.strategies  # noqa: F401
 
     running: set[int] = set()

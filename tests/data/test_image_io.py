@@ -17,9 +17,9 @@ from lit_mimdit.data.image_io import (
     read_photo,
     read_rgb,
     to_tensor,
-    write_bytes,
     write_photo,
 )
+from lit_mimdit.files import FileError, write_bytes
 
 
 def noise(*shape, dtype=np.uint8, seed=0):
@@ -143,7 +143,7 @@ def test_impossible_requests(tmp_path):
             write_photo(tmp_path / "a.png", *arguments)
     with pytest.raises(ImageError, match=r"cannot be encoded as WebP.*write \.png"):
         write_photo(tmp_path / "a.webp", torch.zeros(3, 2, 17000))
-    with pytest.raises(ImageError, match="there is no folder"):
+    with pytest.raises(FileError, match="there is no folder"):
         write_photo(tmp_path / "no" / "a.png", rgb)
     assert list(tmp_path.iterdir()) == []
 
@@ -157,12 +157,13 @@ def test_failing_disk_leaves_the_old_file_and_nothing_else(tmp_path):
     target.write_bytes(b"old")
     script = f"""
 import resource, signal, torch
-from lit_mimdit.data.image_io import ImageError, write_photo
+from lit_mimdit.data.image_io import write_photo
+from lit_mimdit.files import FileError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     write_photo({str(target)!r}, torch.rand(3, 200, 300))
-except ImageError as error:
+except FileError as error:
     print(error)
 """
     done = subprocess.run(

@@ -1,5 +1,7 @@
 """Who sees which sample, and when: for any cluster, any epoch, any place to go on from."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from lit_mimdit.data.order import (
     Cluster,
     EpochSampler,
+    Position,
     ResumableLoader,
     batch_indices,
     epoch_order,
@@ -127,7 +130,7 @@ def test_a_resumed_loader_delivers_exactly_the_rest(workers, delivered):
     for _ in range(delivered):
         next(iterator)
     state = broken.state_dict()  # workers are batches ahead: they do not count
-    assert state == {"epoch": 1, "samples": 6 * delivered}
+    assert state == {"epoch": 1, "samples": 6 * delivered, "steps": delivered}
     resumed = loader(workers)
     resumed.load_state_dict(state)
     rest = epochs(resumed, 1, 2)
@@ -140,7 +143,7 @@ def test_a_run_can_be_interrupted_twice_in_an_epoch():
     made.load_state_dict(state)
     made.batch_sampler.sampler.set_epoch(1)
     next(iter(made))
-    assert made.state_dict() == {"epoch": 1, "samples": 12}
+    assert made.state_dict() == {"epoch": 1, "samples": 12, "steps": 2}
     again = loader(0)
     again.load_state_dict(made.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(epochs(again, 1, 2), whole[5:], strict=True))
@@ -149,7 +152,7 @@ def test_a_run_can_be_interrupted_twice_in_an_epoch():
 def test_the_state_at_the_end_of_an_epoch_goes_on_with_the_next():
     whole, ended = epochs(loader(0), 0, 3), loader(0)
     epochs(ended, 0, 1)
-    assert ended.state_dict() == {"epoch": 0, "samples": 18}
+    assert ended.state_dict() == {"epoch": 0, "samples": 18, "steps": 3}
     resumed = loader(0)
     resumed.load_state_dict(ended.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(epochs(resumed, 1, 2), whole[3:], strict=True))
@@ -161,3 +164,79 @@ def test_an_epoch_that_was_left_early_starts_anew():
     for _ in made:
         break
     assert len(epochs(made, 1, 1)) == len(made) == 3
+
+
+CHUNKS = [(batch, n, ranks) for batch in (4, 8, 16) for n in (1, 2, 4) for ranks in (1, 2)]
+
+
+def run_on(
+    state: dict | None, shape: tuple[int, int, int], steps: int, samples: int
+) -> tuple[dict, list]:
+    """What `steps` optimizer steps take from `state` on, without Lightning and without workers:
+    the epoch goes on until the loader's samples end. Returns the new state and the steps' items.
+    """
+    batch, accumulate, ranks = shape
+    size = batch // (accumulate * ranks)
+    sampler = [
+        EpochSampler(samples, size, 1, True, True, Cluster(ranks, rank), accumulate=accumulate)
+        for rank in range(ranks)
+    ]
+    if state is not None:
+        for one in sampler:
+            one.begin_at(Position(**state))
+    taken, epoch = [], sampler[0].epoch
+    while True:
+        for one in sampler:
+            one.set_epoch(epoch)
+        batches = [list(one) for one in sampler]
+        start = sampler[0].start
+        assert len(sampler[0]) == start.steps * accumulate + len(batches[0])
+        for step in range(len(batches[0]) // accumulate):
+            part = slice(step * accumulate, (step + 1) * accumulate)
+            taken.append(sorted(i for rank in batches for items in rank[part] for i in items))
+            if len(taken) == steps:
+                done = step + 1
+                return {
+                    "epoch": epoch,
+                    "samples": start.samples + done * batch,
+                    "steps": start.steps + done,
+                }, taken
+        epoch += 1
+
+
+@pytest.mark.parametrize("samples", [16, 23])
+def test_all_triples_of_cuts_give_every_step_what_the_uninterrupted_run_gives_it(samples):
+    """Every chain of up to three cuts in 3 epochs of every shape, and at their ends."""
+    for shape in CHUNKS:
+        if shape[0] < shape[1] * shape[2] or samples < shape[0]:
+            continue
+        total = 3 * (samples // shape[0])
+        end, whole = run_on(None, shape, total, samples)
+        halves = {}
+        for first in range(1, total):
+            halves[first] = run_on(None, shape, first, samples)
+        for cuts in (c for n in (1, 2, 3) for c in itertools.combinations(range(1, total), n)):
+            if len(cuts) == 3 and total > 9:  # the first and last epochs' cuts suffice
+                continue
+            state, taken = halves[cuts[0]]
+            for here, there in itertools.pairwise((*cuts, total)):
+                state, more = run_on(state, shape, there - here, samples)
+                taken = taken + more
+            assert (state, taken) == (end, whole), (shape, cuts)
+
+
+def test_every_sample_of_an_epoch_once_whatever_changes_at_every_cut():
+    """48 samples: two shapes for one step each, then another for the rest of the epoch."""
+    for one, two, rest in itertools.product(CHUNKS[::2], CHUNKS[1::3], CHUNKS):
+        if any(batch < n * ranks for batch, n, ranks in (one, two, rest)):
+            continue
+        left = 48 - one[0] - two[0]
+        state, taken = run_on(None, one, 1, 48)
+        state, more = run_on(state, two, 1, 48)
+        steps = left // rest[0]
+        end, others = run_on(state, rest, steps, 48) if steps else (state, [])
+        seen = [item for step in taken + more + others for item in step]
+        assert len(set(seen)) == len(seen) == 48 - left % rest[0]
+        assert {epoch for epoch, _ in seen} == {0} and end["steps"] == 2 + steps
+        _, (after,) = run_on(end, rest, 1, 48)
+        assert {epoch for epoch, _ in after} == {1}, "the next step is of the next epoch"

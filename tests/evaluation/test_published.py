@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from lit_mimdit.escaping import tex as escape
 from lit_mimdit.evaluation import published
 from lit_mimdit.evaluation.published import Entry, comparison, marks, read_published
-from lit_mimdit.evaluation.tables import escape, latex
+from lit_mimdit.evaluation.tables import latex
 
 PAPER = Path(published.__file__).parent / "paper"
 

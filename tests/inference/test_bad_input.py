@@ -15,7 +15,7 @@ from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.models.network import MiMDiT, Prompt
+from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 
 PROMPT = Prompt(torch.zeros(1, 4, 12), torch.zeros(1, 10))
 
@@ -46,7 +46,7 @@ def test_latents_that_are_not_finite_are_named(restorer, size):
 @pytest.mark.parametrize("window", [2, 16])
 def test_images_smaller_than_a_window_are_restored(restorer, size, window):
     torch.manual_seed(0)
-    network = MiMDiT(
+    network = MiMDiTNetwork(
         restorer.network.backbone,
         BranchConfig(width=8, heads=2, window=window, zero_std=0.5),
         restorer.network.prompt,
@@ -78,7 +78,7 @@ def test_a_backbone_of_another_kind_is_refused(backbone_folder, branch_file, tmp
     with pytest.raises(
         ValueError, match="the backbone is a PixArtTransformer2DModel: only Stable Diffusion 3"
     ):
-        MiMDiT(other, BranchConfig(width=8, heads=2), PROMPT)
+        MiMDiTNetwork(other, BranchConfig(width=8, heads=2), PROMPT)
     folder = tmp_path / "other"
     shutil.copytree(backbone_folder, folder)
     shutil.rmtree(folder / "transformer")

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from kit.files import mim_file
 
 from lit_mimdit import cli
 from lit_mimdit.inference.guidance import conditioned, guide
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.inference.system_file import load_system, save_system
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.mim import BranchConfig, IntraConfig
-from lit_mimdit.models.network import MiMDiT, Prompt
-from lit_mimdit.training.checkpoint import BranchFile, load_branch, save_branch
+from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 
 CPU = torch.device("cpu")
 
@@ -26,11 +27,11 @@ def prompted(pipeline_folder, cache, tmp_path) -> Path:
         width=16, heads=2, window=2, intra=IntraConfig(experts=2, top_k=1), zero_std=0.5
     )
     torch.manual_seed(3)
-    branch = MiMDiT(loaded.transformer, config, loaded.prompt).branch
+    branch = MiMDiTNetwork(loaded.transformer, config, loaded.prompt).branch
     sampling = SamplingConfig(steps=2, tile=32, overlap=8, tile_batch=2)
-    save_branch(
+    save_system(
         tmp_path / "b.safetensors",
-        BranchFile(branch.state_dict(), config, sampling, loaded.identity, "a sharp photograph"),
+        mim_file(branch, sampling, loaded.identity, "a sharp photograph"),
     )
     return tmp_path / "b.safetensors"
 
@@ -55,7 +56,7 @@ def test_guided_velocity_is_made_of_two_networks(transformer, base):
     config = BranchConfig(
         width=16, heads=2, window=2, intra=IntraConfig(experts=2, top_k=1), zero_std=0.5, base=base
     )
-    network = MiMDiT(transformer, config, empty).eval()
+    network = MiMDiTNetwork(transformer, config, empty).eval()
     z, x, t = *torch.randn(2, 2, 16, 8, 8, generator=draw), torch.full((2,), 0.7)
     with torch.no_grad():
         velocity = conditioned(network, z, prompt, 3.0).velocity
@@ -163,7 +164,7 @@ def test_training_listens_to_the_prompt(pipeline_folder, cache, tiny, capsys):
     for prompt in ({"text": "haze", "dropout": 0.5}, {"text": "haze"}, {"text": ""}):
         assert cli.main(["fit", "-c", tiny(**small, **{"model.init_args.prompt": prompt})]) == 0
         last = max(Path("runs").rglob("last*.ckpt"), key=lambda path: path.stat().st_mtime)
-        assert load_branch(last).prompt == prompt["text"]
+        assert load_system(last).prompt == prompt["text"]
         losses.append(torch.load(last, weights_only=True)["state_dict"])
     first = next(name for name in losses[0] if name.endswith("zero_linear.weight"))
     assert not torch.equal(losses[0][first], losses[1][first]) and not torch.equal(

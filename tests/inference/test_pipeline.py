@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 
 from lit_mimdit import cli
-from lit_mimdit.baselines.controlnet import ControlNetConfig, ControlNetDiT
 from lit_mimdit.inference.corrector import save_fidelity
 from lit_mimdit.inference.pipeline import MiMDiTPipeline
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.models.network import Branch, MiMDiT
+from lit_mimdit.models.network import Branch, MiMDiTNetwork
+from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +122,18 @@ def test_options_of_a_call_are_those_of_sampling(restorer, pipeline):
             pipeline(wrong)
 
 
-def test_the_folder_holds_everything_and_no_code(folder, branch_file):
+def test_the_folder_holds_everything_and_no_code_but_a_name(folder, branch_file):
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    weights = {name for name in files if not name.endswith((".json", ".md"))}
+    weights = {name for name in files if not name.endswith((".json", ".md", ".py"))}
     assert weights == {
         f"{part}/diffusion_pytorch_model.safetensors" for part in ("branch", "transformer", "vae")
     }
+    assert [name for name in files if name.endswith(".py")] == ["pipeline.py"]
+    code = (folder / "pipeline.py").read_text().split('"""')[2].split("\n")
+    assert list(filter(None, code)) == [
+        "from lit_mimdit.inference.pipeline import MiMDiTPipeline",
+        '__all__ = ["MiMDiTPipeline"]',
+    ]
     index = json.loads((folder / "model_index.json").read_text())
     assert (
         index["branch"] == ["lit_mimdit.inference.pipeline", "BranchModel"]
@@ -265,4 +271,4 @@ def test_a_branch_of_another_width_or_depth_does_not_fit(transformer, restorer):
             ValueError,
             match="the branch was made for . blocks of width .*, this backbone has 3 of width 16",
         ):
-            MiMDiT(transformer, branch, restorer.network.prompt)
+            MiMDiTNetwork(transformer, branch, restorer.network.prompt)

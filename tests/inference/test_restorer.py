@@ -10,13 +10,14 @@ from skimage import data
 from torch.utils._pytree import tree_leaves
 
 from lit_mimdit.inference.guidance import conditioned
+from lit_mimdit.inference.padding import pad_to_multiple
 from lit_mimdit.inference.restore import load_restorer
-from lit_mimdit.inference.restorer import Restorer, pad_to_multiple
+from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import inter_weights
 from lit_mimdit.inference.sampler import SamplingConfig, sample
 from lit_mimdit.models.latents import decode, encode
 from lit_mimdit.models.mim import BranchConfig
-from lit_mimdit.models.network import MiMDiT, Prompt
+from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_cached_conditions_are_recomputed_ones_at_every_step(transformer):
     for base, fusion in itertools.product(
         ("zero", "embed", "position", "reference"), ("concat", "concat_latent", "zero_gated")
     ):
-        network = MiMDiT(
+        network = MiMDiTNetwork(
             transformer,
             BranchConfig(width=16, heads=2, window=2, base=base, fusion=fusion, zero_std=0.5),
             prompt,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lit_mimdit.models.mim import BranchConfig, InterConfig, IntraConfig
-from lit_mimdit.models.network import MiMDiT, Prompt
+from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 
 BLOCKS, BATCH, GRID = 3, 2, (3, 5)
 
@@ -31,7 +31,7 @@ def prompt() -> Prompt:
 def build(make_transformer, prompt):
     """MiMDiT with always the same weights; its Zero Linears start at random unless told otherwise."""
 
-    def network(**changes) -> MiMDiT:
+    def network(**changes) -> MiMDiTNetwork:
         settings = {
             "width": 8,
             "heads": 2,
@@ -40,7 +40,7 @@ def build(make_transformer, prompt):
             "zero_std": 0.5,
         }
         torch.manual_seed(0)
-        network = MiMDiT(make_transformer(), BranchConfig(**(settings | changes)), prompt)
+        network = MiMDiTNetwork(make_transformer(), BranchConfig(**(settings | changes)), prompt)
         for name, parameter in network.branch.named_parameters():  # images shall choose differently
             if "router.project.weight" in name:
                 nn.init.normal_(parameter)

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from kit.files import mim_file
 from torch import Tensor
 
 from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.inference.system_file import save_system
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.mim import BranchConfig, Decisions, IntraConfig, MiMRouting
-from lit_mimdit.models.network import MiMDiT
+from lit_mimdit.models.network import MiMDiTNetwork
 from lit_mimdit.models.routers import Routing
-from lit_mimdit.training.checkpoint import BranchFile, save_branch
 
 
 def write_branch(folder: Path, backbone: Path, seed: int, **changes) -> Path:
@@ -28,14 +29,14 @@ def write_branch(folder: Path, backbone: Path, seed: int, **changes) -> Path:
         | changes
     )
     torch.manual_seed(seed)
-    branch = MiMDiT(loaded.transformer, config, loaded.prompt).branch
+    branch = MiMDiTNetwork(loaded.transformer, config, loaded.prompt).branch
     with torch.no_grad():
         for name, parameter in branch.named_parameters():
             if "router.project" in name:
                 parameter.normal_(std=2.0)
     path = folder / f"seed_{seed}" / "branch.safetensors"
     sampling = SamplingConfig(steps=2, tile=32, overlap=8, tile_batch=2)
-    save_branch(path, BranchFile(branch.state_dict(), config, sampling, loaded.identity))
+    save_system(path, mim_file(branch, sampling, loaded.identity))
     return path
 
 

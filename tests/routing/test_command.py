@@ -21,9 +21,9 @@ from scipy import stats
 from lit_mimdit import cli
 from lit_mimdit.data.sample_data import write_sample_data
 from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.routing.command import names_of
 from lit_mimdit.routing.outputs import TABLES, read_csv
-from lit_mimdit.training.checkpoint import load_branch
 
 from .conftest import write_branch
 
@@ -63,7 +63,7 @@ def by_hand(branch: Path, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     restorer, tensors = (
         load_restorer(branch, None, torch.device("cpu")),
-        load_branch(branch).tensors,
+        load_system(branch).tensors,
     )
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     with torch.no_grad():

@@ -17,8 +17,8 @@ import lightning.pytorch.loggers  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
 import lit_mimdit.data.datamodule
+import lit_mimdit.systems.mimdit
 import lit_mimdit.training.callbacks
-import lit_mimdit.training.module
 import lit_mimdit.training.strategies  # noqa: F401
 from lit_mimdit import cli
 

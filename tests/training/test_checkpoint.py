@@ -12,50 +12,37 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lit_mimdit import cli
-from lit_mimdit.data import image_io
+from lit_mimdit import files as file_writing
+from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.inference.system_file import KEY, SystemFile, load_into, load_system, save_system
 from lit_mimdit.models.backbone import Identity
-from lit_mimdit.models.mim import BranchConfig, IntraConfig
-from lit_mimdit.training.checkpoint import (
-    KEY,
-    BranchFile,
-    WholeFiles,
-    load_branch,
-    load_into,
-    save_branch,
-)
+from lit_mimdit.training.checkpoint import WholeFiles
 
 HERE = Identity("nano", "0123456789abcdef", "fedcba9876543210")
 
 
 @pytest.fixture
-def file() -> BranchFile:
-    branch = BranchConfig(
-        width=8,
-        heads=2,
-        groups=["se", "swin"],
-        intra=IntraConfig(experts=3, top_k=1),
-        chained=True,
-        base="position",
-    )
-    tensors = {"a.weight": torch.randn(3, 4), "a.bias": torch.randn(3)}
-    return BranchFile(
-        tensors, branch, SamplingConfig(steps=3, solver="heun", start="lq", strength=0.5), HERE
-    )
+def file() -> SystemFile:
+    branch = {"width": 8, "heads": 2, "groups": ["se", "swin"], "intra": {"experts": 3, "top_k": 1}}
+    draw = torch.Generator().manual_seed(0)
+    tensors = {
+        "a.weight": torch.randn(3, 4, generator=draw),
+        "a.bias": torch.randn(3, generator=draw),
+    }
+    sampling = asdict(SamplingConfig(steps=3, solver="heun", start="lq", strength=0.5))
+    path = "lit_mimdit.systems.mimdit.MiMDiT"
+    return SystemFile(path, {"branch": branch}, tensors, HERE, sampling, "rain")
 
 
 def test_an_exported_branch_comes_back_whole(file, tmp_path):
-    save_branch(tmp_path / "new" / "branch.safetensors", file)
-    back = load_branch(tmp_path / "new" / "branch.safetensors")
-    assert (back.branch, back.sampling, back.backbone) == (
-        file.branch,
-        file.sampling,
-        file.backbone,
-    )
+    save_system(tmp_path / "new" / "branch.safetensors", file)
+    back = load_system(tmp_path / "new" / "branch.safetensors")
+    assert back.description() == file.description() and back.prompt == "rain"
     assert back.tensors.keys() == file.tensors.keys()
     assert all(torch.equal(back.tensors[name], tensor) for name, tensor in file.tensors.items())
-    save_branch(tmp_path / "half.safetensors", file, torch.float16)
-    assert load_branch(tmp_path / "half.safetensors").tensors["a.bias"].dtype == torch.float16
+    save_system(tmp_path / "half.safetensors", file, torch.float16)
+    assert load_system(tmp_path / "half.safetensors").tensors["a.bias"].dtype == torch.float16
 
 
 def write_branch(path: Path, **changes) -> Path:
@@ -100,7 +87,7 @@ def test_broken_foreign_and_dangerous_files_are_refused_in_one_line(tmp_path, mo
     assert len(files) == 13
     for name, path in files.items():
         with pytest.raises(ValueError) as caught:
-            load_branch(path)
+            load_restorer(path, device="cpu")
         assert str(path) in str(caught.value) and "\n" not in str(caught.value), (
             name,
             str(caught.value),
@@ -160,7 +147,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on(tmp_path, mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_io.os, "fsync", full)
+        patch.setattr(file_writing.os, "fsync", full)
         files.save_checkpoint({"a": torch.zeros(3), "global_step": 7}, path)
     assert re.search(
         r"WARNING: NO CHECKPOINT of step 7 .*last.ckpt: cannot be written: No space left on device",
@@ -179,5 +166,5 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on(tmp_path, mon
 
 
 def test_safetensors_hold_the_weights_under_their_branch_names(file, tmp_path):
-    save_branch(tmp_path / "b.safetensors", file)
+    save_system(tmp_path / "b.safetensors", file)
     assert load_file(tmp_path / "b.safetensors").keys() == file.tensors.keys()

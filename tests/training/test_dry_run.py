@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from lit_mimdit import cli
+from lit_mimdit.estimate import Alive, Sizes, Step, static
 from lit_mimdit.models.geometry import KNOWN, meta_backbone, read_geometry
 from lit_mimdit.models.mim import BranchConfig, InterConfig, IntraConfig
+from lit_mimdit.systems.mimdit import as_computed, collects
 from lit_mimdit.training import dry_run
 from lit_mimdit.training.dry_run import GIB, on_gpu, processes, stage_of
-from lit_mimdit.training.memory import Alive, Sizes, Step, as_computed, collects, static
 
 ROOT = Path(__file__).parents[2]
 MILLION = 10**6
@@ -86,7 +87,7 @@ def test_the_step_is_that_of_each_strategy_on_its_kind_of_device(tiny, capsys, m
     """ZeRO-1 and -2 take the same step; ZeRO-3 and plain DDP another."""
     asked = []
 
-    def simulated(arguments, geometry, *, stage, gpu, **_):
+    def simulated(kind, arguments, *, stage, gpu, **_):
         asked.append((stage, gpu))
         return Step(100 * stage * GIB, 0)
 

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils._pytree import tree_leaves
 
 from lit_mimdit import cli
+from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.models.backbone import load_backbone
-from lit_mimdit.training.checkpoint import load_branch
 
 GOLDEN = [2.85479, 2.67556, 2.74709]
 
@@ -162,7 +162,7 @@ def test_a_checkpoint_holds_the_branch_and_nothing_frozen(run):
 
 def test_restoring_takes_the_average(run):
     path = run[0] / "runs" / "quickstart" / "checkpoints" / "last.ckpt"
-    checkpoint, file = torch.load(path, weights_only=True), load_branch(path)
+    checkpoint, file = torch.load(path, weights_only=True), load_system(path)
     (average,) = [
         state["average"]
         for name, state in checkpoint["callbacks"].items()
@@ -172,7 +172,7 @@ def test_restoring_takes_the_average(run):
         torch.equal(file.tensors[name.removeprefix("network.branch.")], tensor)
         for name, tensor in average.items()
     )
-    assert file.sampling.steps == 2 and file.branch.width == 16
+    assert file.sampling["steps"] == 2 and file.arguments["branch"]["width"] == 16
 
 
 def test_the_size_of_a_checkpoint_is_that_of_its_tensors(tiny):
@@ -205,7 +205,7 @@ def test_export_writes_the_average_and_init_starts_from_it(run, tiny, capsys):
     last = run[0] / "runs" / "quickstart" / "checkpoints" / "last.ckpt"
     assert cli.main(["export", str(last), "-o", "branch.safetensors", "--dtype", "float32"]) == 0
     assert "branch.safetensors: 0.0" in capsys.readouterr().out
-    ours, theirs = load_branch("branch.safetensors"), load_branch(last)
+    ours, theirs = load_system("branch.safetensors"), load_system(last)
     assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in theirs.tensors.items())
     config = tiny(
         **{

@@ -69,7 +69,7 @@ def test_resuming_at_the_end_of_an_epoch_and_with_accumulation(tiny):
     }
     config = tiny(
         **changes, **{"data.init_args.micro_batch": 2}
-    )  # 5 micro-batches an epoch: an epoch's last one is a step by itself
+    )  # 5 micro-batches an epoch: the last one fills no step and is left out
     assert cli.main(["fit", "-c", config]) == 0
     Path(LAST).rename("uninterrupted.ckpt")
     assert (

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_mimdit.inference.system_file import KEY
 from lit_mimdit.training import slurm
-from lit_mimdit.training.checkpoint import KEY
 from lit_mimdit.training.resume import checkpoint_to_resume, newest_valid
 
 

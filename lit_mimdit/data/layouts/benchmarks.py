@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from lit_mimdit import csv_file
 from lit_mimdit.data.image_io import IMAGE_EXTENSIONS
 from lit_mimdit.data.layouts.pairs import (
     Pair,
@@ -42,7 +43,7 @@ def _frame_list(path: Path) -> dict[str, set[str]]:
     A line is VID_001/00001; the side folder and the extension may be there too.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = csv_file.decode(path.read_bytes()).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path}: the frame list cannot be read:"
@@ -54,7 +55,7 @@ def _frame_list(path: Path) -> dict[str, set[str]]:
             continue
         parts = [
             part
-            for part in PurePosixPath(line.strip()).parts
+            for part in PurePosixPath(line.strip().replace("\\", "/")).parts
             if part.casefold() not in ("sharp", "blurry")
         ]
         if len(parts) < 2:

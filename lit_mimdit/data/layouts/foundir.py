@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from lit_mimdit import csv_file
 from lit_mimdit.data.layouts.pairs import Pair, PairList, Problem, add_by_stem, with_sides
 
 
@@ -24,7 +25,7 @@ def _read_meta(found: PairList, meta: Path) -> None:
     if not meta.is_file() and not meta.is_absolute():
         meta = found.root / meta
     try:
-        lines = meta.read_text(encoding="utf-8-sig").splitlines()
+        lines = csv_file.decode(meta.read_bytes()).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ValueError(f"{meta}: the meta file cannot be read: {reason}") from error
@@ -33,7 +34,8 @@ def _read_meta(found: PairList, meta: Path) -> None:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        names = [name.strip() for name in line.split(",")]
+        sign = "," if "," in line else csv_file.separator(line)
+        names = [name.strip() for name in line.split(sign)]
         if len(names) != 2 or not all(names):
             raise ValueError(
                 f"{meta}, line {number}: expected 'GT-path, LQ-path', got {line.strip()!r}"
@@ -70,7 +72,7 @@ def _inside(name: str, where: str) -> str:
 
     Refused if it leads out of the root (links that the user made may).
     """
-    path = os.path.normpath(name)
+    path = os.path.normpath(name.replace("\\", "/"))
     if os.path.isabs(path) or path.split("/", 1)[0] == "..":
         raise ValueError(f"{where}: {name!r} is outside the root; paths must be relative to it")
     return path

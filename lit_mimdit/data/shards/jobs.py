@@ -17,10 +17,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.data.quarantine import write_quarantine
 from lit_mimdit.data.shards.manifest import MANIFEST, PLAN, QUARANTINE, Manifest, sha256
 from lit_mimdit.data.shards.writer import read_done
+from lit_mimdit.files import write_bytes
 
 
 def start(folder: Path, settings: dict[str, Any], pairs: list[tuple[str, ...]]) -> None:

@@ -182,7 +182,7 @@ class ShardSource:
         self, index: int, draw: np.random.Generator, augment: Augment
     ) -> dict[str, Tensor]:
         """z_lq and z_gt of one tile, with what `read` and the augmentation after it would draw
-        (training/latents.py wrote them).
+        (latent_shards.py wrote them).
         """
         number, row = self._locate(index)
         held = self._index(number)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lit_mimdit.data.image_io import write_bytes
 from lit_mimdit.data.shards.manifest import Index, Shard, sha256
 from lit_mimdit.data.tiles import Box
+from lit_mimdit.files import write_bytes
 
 Member = tuple[str, bytes]  # extension and content
 

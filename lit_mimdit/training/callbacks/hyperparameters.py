@@ -1,12 +1,12 @@
 """Hyper-parameters and the metrics they led to, in TensorBoard's HParams page: one row a run."""
 
-from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import lightning as L
 from torch.utils.tensorboard.summary import hparams
 
 from lit_mimdit.evaluation.metrics import METRICS
+from lit_mimdit.systems.base import plain
 from lit_mimdit.training.callbacks.tensorboard import writer_of
 
 Value = bool | int | float | str
@@ -30,17 +30,7 @@ def settings_of(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, V
 
     settings of model, data and trainer that have plain values.
     """
-    parts = {
-        "branch": pl_module.branch_config,
-        "optimizer": pl_module.optimizer_config,
-        "flow": pl_module.flow,
-        "sampling": pl_module.sampling,
-        "balance": pl_module.balance,
-    }
-    values: dict[str, Any] = {
-        name: asdict(part) for name, part in parts.items() if is_dataclass(part)
-    }
-    values["backbone"], values["init"] = pl_module.backbone_name, pl_module.init
+    values: dict[str, Any] = plain(pl_module.arguments)
     data = vars(trainer.datamodule) if trainer.datamodule is not None else {}
     values["data"] = {
         key: str(data[key]) if key == "root" else data[key] for key in DATA if key in data

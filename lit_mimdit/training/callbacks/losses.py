@@ -48,6 +48,11 @@ class LossByTime(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        if outputs["t"] is None:
+            raise ValueError(
+                f"trainer.callbacks holds LossByTime, but {type(pl_module).__name__} has no times:"
+                " take it out"
+            )
         total, count = mean_by_bin(
             outputs["per_sample"].float().cpu(), outputs["t"].float().cpu(), self.bins
         )

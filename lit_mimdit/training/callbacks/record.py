@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 import lit_mimdit
-from lit_mimdit.data.image_io import write_bytes
+from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.run_record import commit
 from lit_mimdit.training.slurm import job_id
 

@@ -5,6 +5,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from lit_mimdit.routing.tally import BINS, Tally, total
+from lit_mimdit.training.callbacks.loggers import say_without_tensorboard
 from lit_mimdit.training.callbacks.tensorboard import writer_of
 from lit_mimdit.training.callbacks.window import RoutingCallback, group_names
 
@@ -51,6 +52,7 @@ class RoutingHistograms(RoutingCallback):
             group_names(pl_module.branch_config),
         )
         if writer is None:
+            say_without_tensorboard(trainer, "histograms")
             return
         whole = total(list(tallies.values()))
         parts = {f"inter_moe_{stage}": whole}

@@ -9,7 +9,7 @@ import numpy as np
 from lit_mimdit.routing.pictures import heat_map, pixels, share_map, table_picture
 from lit_mimdit.routing.table6 import GROUPS, TYPES, read_table6
 from lit_mimdit.routing.tally import Tally, total
-from lit_mimdit.training.callbacks.tensorboard import writer_of
+from lit_mimdit.training.callbacks.loggers import show_picture
 from lit_mimdit.training.callbacks.window import RoutingCallback
 
 
@@ -57,12 +57,8 @@ class RoutingPictures(RoutingCallback):
         stage: str,
         tallies: dict[str, Tally],
     ) -> None:
-        writer, step, groups = (
-            writer_of(trainer),
-            trainer.global_step,
-            list(pl_module.branch_config.groups),
-        )
-        if writer is None:
+        step, groups = trainer.global_step, list(pl_module.branch_config.groups)
+        if not trainer.is_global_zero or not trainer.loggers:
             return
         whole = total(list(tallies.values()))
         about = f"{stage}, step {step}"
@@ -81,7 +77,7 @@ class RoutingPictures(RoutingCallback):
                 tally.mean_inter, groups, self._title(f"{name}, {about}", tally)
             )
         for tag, figure in pictures.items():
-            writer.add_image(tag, pixels(figure), step, dataformats="HWC")
+            show_picture(trainer, tag, pixels(figure), step)
 
     @staticmethod
     def _title(about: str, tally: Tally) -> str:

@@ -6,10 +6,11 @@ the same photographs with the same noise at every validation.
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torchvision.utils import make_grid
 
-from lit_mimdit.training.callbacks.tensorboard import writer_of
+from lit_mimdit.training.callbacks.loggers import show_picture
 
 
 class SamplePictures(L.Callback):
@@ -42,10 +43,9 @@ class SamplePictures(L.Callback):
                 self.rows.append(torch.cat([lq, restored, gt], dim=-1))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        writer = writer_of(trainer)
-        if writer is None or not self.rows or trainer.sanity_checking:
+        if not self.rows or trainer.sanity_checking:
             return
         same = [row for row in self.rows if row.shape == self.rows[0].shape]
-        writer.add_image(
-            "samples/lq_restored_gt", make_grid(same, nrow=1, padding=4), trainer.global_step
-        )
+        grid = make_grid(same, nrow=1, padding=4).permute(1, 2, 0).float().numpy()
+        pixels = (grid * 255.0).clip(0, 255).astype(np.uint8)
+        show_picture(trainer, "samples/lq_restored_gt", pixels, trainer.global_step)

@@ -38,8 +38,7 @@ class GracefulStop(L.Callback):
         self._signal = 0
         self._validating = False
         self._previous: dict[int, Any] = {}
-        self._steps = float("inf")
-        self._saved = False
+        self._saved_at, self._path = 0, ""
         self._kept: dict[ModelCheckpoint, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -84,33 +83,38 @@ class GracefulStop(L.Callback):
         # instead of Lightning's own, which save in the handler, where processes wait for each other
         # forever
         self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
-        self._steps, self._saved = trainer.estimated_stepping_batches, False
+        self._saved_at = trainer.global_step
+        self._path = self._choose_path(trainer)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if self._saved or trainer.fast_dev_run:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if trainer.fast_dev_run or trainer.fit_loop._should_accumulate():
+            return  # a step is finished first
+        if not trainer.strategy.reduce_boolean_decision(self.requested, all=False):
             return
-        if trainer.strategy.reduce_boolean_decision(self.requested, all=False):
-            self.requested = trainer.should_stop = True
-            trainer.limit_val_batches = 0  # Lightning would validate before it stops
-            path, self._saved = self._save(trainer), True
-            self._require_saved(trainer)
-            rank_zero_info(
-                f"Saved {path} at step {trainer.global_step}; the same command with `--ckpt_path"
-                f" {path}` goes on from there."
-            )
-            said = (
-                requeue(self._signal)
-                if self.requeue and self._signal and trainer.is_global_zero
-                else None
-            )
-            if said:
-                rank_zero_info(said)
-        elif trainer.checkpoint_callbacks and (
-            trainer.should_stop or trainer.global_step >= self._steps
-        ):
-            self._save(trainer)
-            self._saved = True
-            self._require_saved(trainer)
+        self.requested = trainer.should_stop = True
+        trainer.limit_val_batches = 0  # Lightning would validate before it stops
+        for keeper in self._keepers(trainer):  # their files first: then last.ckpt knows of them
+            keeper.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._save(trainer)
+        self._require_saved(trainer)
+        rank_zero_info(
+            f"Saved {self._path} at step {trainer.global_step}; the same command with `--ckpt_path"
+            f" {self._path}` goes on from there."
+        )
+        said = (
+            requeue(self._signal)
+            if self.requeue and self._signal and trainer.is_global_zero
+            else None
+        )
+        if said:
+            rank_zero_info(said)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if (
@@ -120,26 +124,22 @@ class GracefulStop(L.Callback):
             or trainer.fast_dev_run
         ):
             return
-        if trainer.checkpoint_callbacks and not self._saved:
+        if trainer.checkpoint_callbacks:
             self._save(trainer)
             self._validating = True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validating = False
 
-    def _save(self, trainer: L.Trainer) -> str:
-        """Saves now, in the step:
+    @staticmethod
+    def _keepers(trainer: L.Trainer) -> list[ModelCheckpoint]:
+        return [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
 
-        what is saved after the loop has ended does not resume in the middle of an epoch.
+    def _choose_path(self, trainer: L.Trainer) -> str:
+        """Returns the name of the run's last checkpoint, and tells it to the ModelCheckpoint, so
+        that every file of the run names it. Another run's file is left alone.
         """
-        keeper = next(
-            (
-                c
-                for c in trainer.checkpoint_callbacks
-                if isinstance(c, ModelCheckpoint) and c.dirpath
-            ),
-            None,
-        )
+        keeper = next((c for c in self._keepers(trainer) if c.dirpath), None)
         folder, own = (
             (keeper.dirpath, keeper.last_model_path)
             if keeper is not None
@@ -148,7 +148,6 @@ class GracefulStop(L.Callback):
         names = chain(
             [f"{folder}/last.ckpt"], (f"{folder}/last-v{version}.ckpt" for version in count(1))
         )
-        # another run's file is left alone, as ModelCheckpoint does
         path = next(
             name
             for name in names
@@ -156,8 +155,12 @@ class GracefulStop(L.Callback):
         )
         if keeper is not None:
             keeper.last_model_path = path
-        trainer.save_checkpoint(path)
         return path
+
+    def _save(self, trainer: L.Trainer) -> None:
+        if self._saved_at != trainer.global_step:
+            trainer.save_checkpoint(self._path)
+            self._saved_at = trainer.global_step
 
     def _require_saved(self, trainer: L.Trainer) -> None:
         """A run goes on without a checkpoint that could not be written, but it does not end as if
@@ -177,18 +180,16 @@ class GracefulStop(L.Callback):
             keeper.save_last = save_last
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keeps ModelCheckpoint from saving another last.ckpt, now that the loop has ended (it
-        would even after fast_dev_run).
+        """Saves the last step, whatever ended the run. ModelCheckpoint would otherwise save another
+        last.ckpt now, even after fast_dev_run.
         """
         self._restore()
-        if self._saved or trainer.fast_dev_run:
-            self._kept = {
-                c: c.save_last
-                for c in trainer.checkpoint_callbacks
-                if isinstance(c, ModelCheckpoint)
-            }
-            for keeper in self._kept:
-                keeper.save_last = False
+        if trainer.checkpoint_callbacks and not trainer.fast_dev_run:
+            self._save(trainer)
+            self._require_saved(trainer)
+        self._kept = {keeper: keeper.save_last for keeper in self._keepers(trainer)}
+        for keeper in self._kept:
+            keeper.save_last = False
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException

@@ -36,7 +36,8 @@ class ResultTable(L.Callback):
         log_dir = trainer.log_dir  # on every process: it is a broadcast
         self.folder = Path(log_dir) if log_dir is not None and not trainer.fast_dev_run else None
 
-    def _show(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def show(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Prints and writes the scores of the evaluation that has just ended."""
         table, summary = pl_module.table, pl_module.summary
         if not trainer.is_global_zero or not table.rows:
             return
@@ -46,6 +47,18 @@ class ResultTable(L.Callback):
             if all(metric.backend == "pixel" for metric in table.scorer.metrics)
             else "scores"
         )
+        if self.folder is not None:
+            kept = {
+                (row.id, version): _kept(version, row.dataset, row.id).as_posix()
+                for row in table.rows
+                for version in KEPT
+            }
+            table.write(
+                self.folder,
+                summary,
+                kept if self.keep_images and stage == "test" else {},
+                f"{stage}_",
+            )
         print(
             render(
                 summary,
@@ -70,17 +83,6 @@ class ResultTable(L.Callback):
                 f" {failure['reason']}"
             )
         if self.folder is not None:
-            kept = {
-                (row.id, version): _kept(version, row.dataset, row.id).as_posix()
-                for row in table.rows
-                for version in KEPT
-            }
-            table.write(
-                self.folder,
-                summary,
-                kept if self.keep_images and stage == "test" else {},
-                f"{stage}_",
-            )
             rank_zero_info(
                 f"every image: {self.folder}/{stage}_scores.csv; a page: python -m lit_mimdit"
                 f" report {self.folder} -o FOLDER"
@@ -121,7 +123,7 @@ class ResultTable(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == "validate":
-            self._show(trainer, pl_module, "val")
+            self.show(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._show(trainer, pl_module, "test")
+        self.show(trainer, pl_module, "test")

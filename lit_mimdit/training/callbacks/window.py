@@ -67,7 +67,7 @@ class RoutingCallback(L.Callback):
             self.show(trainer, pl_module, stage, tallies)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if not isinstance(pl_module.branch_config, BranchConfig):
+        if not isinstance(getattr(pl_module, "branch_config", None), BranchConfig):
             raise ValueError(
                 f"trainer.callbacks holds {type(self).__name__}, but this network has no routers:"
                 " take it out"

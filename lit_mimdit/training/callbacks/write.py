@@ -34,4 +34,6 @@ class WriteRestored(L.Callback):
         name, photo, _ = batch
         if outputs is not None:
             (self.output / name).parent.mkdir(parents=True, exist_ok=True)
-            write_photo(self.output / name, outputs, photo.alpha, photo.gray, photo.bits)
+            write_photo(
+                self.output / name, outputs, photo.alpha, photo.gray, photo.bits, photo.metadata
+            )

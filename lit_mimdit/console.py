@@ -1,0 +1,47 @@
+"""The terminal: text that every console can show, whatever its code page.
+
+A console of Windows with code page 1252 has no arrow and no Chinese letter. Python then raises
+UnicodeEncodeError, which would end a command after hours of work.
+"""
+
+import codecs
+import sys
+import unicodedata
+
+HANDLER = "lit_mimdit.readable"
+# what the tables and messages of this package hold, in ASCII
+PLAIN = {"↑": "^", "↓": "v", "→": "->", "←": "<-", "…": "...", "−": "-", "×": "x", "±": "+/-"}
+DASHES = {unicodedata.lookup(name): "-" for name in ("EN DASH", "EM DASH", "HYPHEN")}
+
+
+def readable(character: str) -> str:
+    """Returns ASCII for one character: its look where that is plain, its code else.
+
+    A code such as \\u65e5 can be turned back, so no two names look the same.
+    """
+    if character in PLAIN or character in DASHES:
+        return (PLAIN | DASHES)[character]
+    name = unicodedata.name(character, "")
+    if name.startswith("BOX DRAWINGS"):
+        across, down = "HORIZONTAL" in name, "VERTICAL" in name
+        return "-" if across and not down else "|" if down and not across else "+"
+    if name.endswith("BLOCK") or "EIGHTHS BLOCK" in name:
+        return "#"
+    return character.encode("ascii", "backslashreplace").decode()
+
+
+def _handle(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(readable, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error(HANDLER, _handle)
+
+
+def accept_everything() -> None:
+    """Makes stdout and stderr show a character they lack by `readable`, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # a notebook's stream has none
+        if reconfigure is not None:
+            reconfigure(errors=HANDLER)

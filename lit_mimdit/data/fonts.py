@@ -1,0 +1,87 @@
+"""Fonts that have the letters of a name, for labels in pictures.
+
+A font draws a box for a letter that it lacks, and then all Chinese names look the same.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from PIL import ImageFont
+
+from lit_mimdit.console import readable
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+# parts of file names of fonts with Chinese, Japanese and Korean letters, on Linux, Windows and macOS
+WIDE = (
+    "notosanscjk", "notosansmonocjk", "notoserifcjk", "sourcehansans", "wqy", "droidsansfallback",
+    "unifont", "uming", "ukai", "ipag", "vlgothic", "takao", "nanum", "baekmuk", "msyh", "simsun",
+    "simhei", "msgothic", "yugoth", "meiryo", "malgun", "arialuni", "pingfang", "hiragino",
+    "applesdgothic", "stheiti", "notosans", "dejavusans",
+)  # fmt: skip
+
+
+def drawable(text: str, size: int) -> tuple[str, Font]:
+    """Returns a label and a font that draws all of it.
+
+    Args:
+        text: what is to be drawn.
+        size: of the letters, pixels.
+
+    Returns:
+        the text itself with the first font that has all its letters; or, where no font has, the
+        text with codes in place of the letters that are missing, such as \\u65e5.
+    """
+    own = ImageFont.load_default(size)
+    if text.isascii() or covers(own, text):
+        return text, own
+    for path in _candidates():
+        font = _load(path, size)
+        if font is not None and covers(font, text):
+            return text, font
+    return "".join(c if covers(own, c) else readable(c) for c in text), own
+
+
+def covers(font: Font, text: str) -> bool:
+    """Whether a font has a shape of its own for every letter that is not ASCII."""
+    lacking = _shape(font, "\U0010fffe")  # no character: every font draws its box
+    return all(c.isascii() or _shape(font, c) != lacking for c in text)
+
+
+def _shape(font: Font, letter: str) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(letter)
+    return mask.size, bytes(mask)
+
+
+@cache
+def _candidates() -> tuple[Path, ...]:
+    """Fonts of this machine that may have the letters, the widest first."""
+    from matplotlib import font_manager  # DejaVu comes with it
+
+    found = [Path(path) for path in font_manager.findSystemFonts()]
+    found += [Path(font_manager.findfont("DejaVu Sans"))]
+    return tuple(sorted(found, key=_rank)) if found else ()
+
+
+def _rank(path: Path) -> tuple[int, str]:
+    name = path.stem.lower().replace("-", "").replace("_", "").replace(" ", "")
+    return next((i for i, part in enumerate(WIDE) if part in name), len(WIDE)), str(path)
+
+
+@cache
+def _load(path: Path, size: int) -> Font | None:
+    """The font of a file; None if this library cannot read it."""
+    try:
+        return ImageFont.truetype(str(path), size)
+    except OSError:
+        return None
+
+
+def families() -> Iterator[str]:
+    """Yields the families with wide letters that matplotlib knows here, for its `font.family`."""
+    from matplotlib import font_manager
+
+    known = {entry.name for entry in font_manager.fontManager.ttflist}
+    named = {name.lower().replace(" ", ""): name for name in sorted(known)}
+    for part in WIDE[:-1]:
+        yield from (name for key, name in named.items() if part in key)

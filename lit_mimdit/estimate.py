@@ -1,0 +1,283 @@
+"""How much memory a training step takes on each device, without weights, data or a device.
+
+The step itself is run on tensors that have shapes and no values (PyTorch's FakeTensorMode), and
+what is alive is added up; parameters, gradients and optimizer states follow from the strategy by
+arithmetic.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakIdKeyDictionary
+
+from lit_mimdit.systems.base import RestorationSystem
+
+BUCKET = 200_000_000  # elements of ZeRO's buckets, and those that stage 3 keeps gathered: Lightning's defaults
+LIVE = 1_000_000_000
+ATTENTION = (
+    torch.ops.aten._scaled_dot_product_efficient_attention.default
+)  # as much memory as the flash kernels, and it takes a mask
+
+
+class Alive(TorchDispatchMode):
+    """Adds up the storages that operations make, until they are freed. peak, live: bytes; flops: of
+    all operations.
+
+    What is an operation's input before any made it was there before: a view of it, such as a
+    transposed weight, is no new storage.
+
+    PyTorch's FlopCounterMode would keep what gradient checkpointing recomputes alive: its hooks
+    hold the tensors.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = self.flops = 0
+        self._known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tree_map_only(Tensor, self._was_there, (args, kwargs))
+        result = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=result)
+        tree_map_only(Tensor, self._note, result)
+        return result
+
+    def _was_there(self, tensor: Tensor) -> None:
+        self._known.setdefault(tensor.untyped_storage(), 0)
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._known:
+            return
+        size = storage.nbytes()
+        self._known[storage] = size
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, size).atexit = False
+
+    def _free(self, size: int) -> None:
+        self.live -= size
+
+
+@contextmanager
+def attention(math: bool) -> Iterator[None]:
+    """Attention by a kernel that does not keep the N x N matrix, or by the one that does ("math"),
+    also where the backward pass recomputes.
+
+    Left to itself PyTorch takes "math" for tensors without values. A mode of torch.overrides would
+    not reach into the backward pass.
+    """
+
+    def compute(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any
+    ) -> Tensor:
+        if math:
+            return torch.ops.aten._scaled_dot_product_attention_math(query, key, value, attn_mask)[
+                0
+            ]
+        if attn_mask is not None:
+            attn_mask = attn_mask.to(query.dtype).expand(*query.shape[:-1], key.shape[-2])
+        return ATTENTION(query, key, value, attn_mask, torch.is_grad_enabled())[0]
+
+    own = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = compute
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = own
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step of one device asks for. activations: bytes beside parameters and their
+    gradients, at the peak. flops: of forward and backward."""
+
+    activations: int
+    flops: int
+
+
+def meta_system(kind: type[RestorationSystem], arguments: dict[str, Any]) -> RestorationSystem:
+    """A system on the meta device: shapes without values, and the empty prompt.
+
+    Args:
+        kind: class of the system.
+        arguments: of its constructor, typed.
+    """
+    own = arguments | {"init": None}
+    if "prompt" in own:
+        own["prompt"] = None
+    if "sampling" in own:  # guidance needs a prompt
+        own["sampling"] = replace(own["sampling"], guidance=1.0)
+    with torch.device("meta"):
+        system = kind(**own)
+        system.assemble_on_meta()
+    system.log = system.log_dict = lambda *args, **options: None
+    return system
+
+
+def imagine(module: nn.Module) -> None:
+    """Parameters and buffers of the meta device as fake ones, which autocast takes for the CPU's;
+    within a FakeTensorMode.
+    """
+    for part in module.modules():
+        for name, p in part._parameters.items():
+            if p is not None:
+                part._parameters[name] = nn.Parameter(
+                    torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad
+                )
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+LOW = {
+    "bf16-mixed": torch.bfloat16,
+    "bf16-true": torch.bfloat16,
+    "16-mixed": torch.float16,
+    "16-true": torch.float16,
+}
+
+
+def simulate(
+    kind: type[RestorationSystem],
+    arguments: dict[str, Any],
+    *,
+    batch: int,
+    crop: int,
+    precision: str,
+    stage: int = 0,
+    gpu: bool = False,
+) -> Step:
+    """Run a system's training step and its backward pass without values.
+
+    Args:
+        kind: class of the system.
+        arguments: of its constructor, typed.
+        batch: pairs that a device takes at once.
+        crop: side of the crops in pixels.
+        precision: of the trainer.
+        stage: of ZeRO, or 0. DeepSpeed keeps the trained module itself in the trainer's 16 bits in
+            place of autocast.
+        gpu: whether the device is one; some systems compute in another way there than on a CPU.
+    """
+    low, sharded = LOW.get(precision), stage > 0
+    system = meta_system(kind, kind.estimated(arguments, gpu, stage))
+    if low is not None and (sharded or precision.endswith("true")):
+        system.trained.to(low)
+    mixed = low is not None and not sharded and precision.endswith("mixed")
+    seeds = torch.arange(batch)  # with values: noise is drawn from them
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        imagine(system.train())
+        data = _imagined_batch(seeds, crop)
+        system.prepare_estimate(arguments, data, gpu, stage)
+        for parameter in system.parameters():
+            if parameter.requires_grad:  # of the step before: they are there throughout
+                parameter.grad = torch.zeros_like(parameter)
+        math = getattr(system, "kernels", None) == [SDPBackend.MATH]
+        with attention(math), Alive() as alive:
+            with torch.autocast("cpu", low) if mixed else nullcontext():
+                loss = system.training_step(data, 0)["loss"]
+            loss.backward()
+    return Step(alive.peak, alive.flops)
+
+
+def _imagined_batch(seeds: Tensor, crop: int) -> dict[str, Any]:
+    """A training batch with shapes and, but for its seeds (B,), no values."""
+    size = len(seeds)
+    images = {name: torch.empty(size, 3, crop, crop) for name in ("lq", "gt")}
+    about = {name: [""] * size for name in ("id", "degradation", "dataset")}
+    return images | about | {"seed": seeds}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the model, in bytes and numbers.
+
+    frozen_bytes: parameters and buffers that do not train; trained: number of parameters that do.
+    """
+
+    frozen_bytes: int
+    frozen: int
+    trained: int
+
+
+def sizes_of(module: nn.Module) -> Sizes:
+    frozen = [p for p in module.parameters() if not p.requires_grad]
+    state = frozen + list(module.buffers())
+    return Sizes(
+        sum(t.nbytes for t in state),
+        sum(p.numel() for p in frozen),
+        sum(p.numel() for p in module.parameters() if p.requires_grad),
+    )
+
+
+@dataclass(frozen=True)
+class Static:
+    """Bytes on each device for as long as training lasts, and on the host of each."""
+
+    frozen: int
+    trained: int
+    gradients: int
+    optimizer: int
+    average: int
+    host: int
+
+    @property
+    def total(self) -> int:
+        return self.frozen + self.trained + self.gradients + self.optimizer + self.average
+
+
+def static(
+    sizes: Sizes, *, stage: int, offload: bool, world: int, precision: str, average: bool
+) -> Static:
+    """What the strategy keeps where.
+
+    stage 0 is one process or DDP: everything everywhere, in 32 bits, and DDP's buckets beside the
+        gradients. ZeRO keeps the parameters in
+    the trainer's precision, and a 32-bit copy of them beside Adam's two moments, in parts; its
+    gradients are reduced through two buckets. Stage 2 keeps a part of them, stage 3 also parts of
+    all parameters, frozen ones too, and gathers up to 10^9 of them at a time.
+    """
+    trained, frozen = sizes.trained, sizes.frozen_bytes
+    if stage == 0:
+        size = 2 if precision.endswith("true") and precision != "32-true" else 4
+        gradients = size * trained * (2 if world > 1 else 1)
+        return Static(
+            frozen,
+            size * trained,
+            gradients,
+            2 * size * trained,
+            size * trained if average else 0,
+            0,
+        )
+    size = 4 if precision == "32-true" else 2
+    part = -(-trained // world)
+    states = 4 * part + 8 * part  # master copy and moments
+    averages = 4 * part if average else 0
+    buckets = 2 * size * min(BUCKET, trained) if world > 1 else 0
+    gradients = size * (trained if stage == 1 else part) + buckets
+    parameters = size * trained
+    if stage == 3:
+        parameters = size * part
+        gathered = min(LIVE, sizes.frozen + trained) * (sizes.frozen_bytes / max(1, sizes.frozen))
+        frozen = round(frozen / world + (gathered if world > 1 else 0))
+    return Static(
+        frozen,
+        parameters,
+        gradients,
+        0 if offload else states,
+        0 if offload else averages,
+        states + averages if offload else 0,
+    )

@@ -1,0 +1,269 @@
+"""What is kept of a restoration system: its class, arguments, trained tensors and backbone.
+
+Two forms hold the same facts. A Lightning checkpoint (.ckpt) resumes a run; an exported file
+(.safetensors) restores and starts other runs. Neither holds the frozen weights.
+"""
+
+import inspect
+import json
+import pickle
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lit_mimdit.files import write_bytes
+from lit_mimdit.models.backbone import Identity, nano_folder
+from lit_mimdit.settings import build
+
+FORMAT = "lit_mimdit.system.1"
+KEY = "lit_mimdit"  # metadata key of an exported file, and entry of a Lightning checkpoint
+HOME = "lit_mimdit.systems."  # classes below it are built from a file without --trust
+PACKAGE = "package"  # names the weights that come with the package
+CONTRACT = ("losses", "restorer", "trained")  # what a system's class says (systems/base.py)
+
+BRANCH_FORMAT = "lit_mimdit.branch.1"  # of earlier versions: a branch on a backbone
+BRANCH_PREFIX = "network.branch."
+BRANCH_CLASSES = {"mim": f"{HOME}mimdit.MiMDiT", "controlnet": f"{HOME}controlnet.ControlNet"}
+
+
+@dataclass
+class SystemFile:
+    """A trained system without its frozen weights.
+
+    Args:
+        class_path: of the system, such as lit_mimdit.systems.mimdit.MiMDiT.
+        arguments: of its constructor, as plain values; those that only training needs are left out.
+        tensors: parameters (averaged if the run had an EMA) and buffers, named within `trained`.
+        backbone: identity of the frozen backbone; None for a system without.
+        sampling: the system's sampling defaults as plain values; None for a system without.
+        prompt: text that the backbone was told in training.
+    """
+
+    class_path: str
+    arguments: dict[str, Any]
+    tensors: dict[str, Tensor] = field(repr=False)
+    backbone: Identity | None = None
+    sampling: dict[str, Any] | None = None
+    prompt: str = ""
+
+    def description(self) -> dict[str, Any]:
+        """Everything but the tensors, as plain values."""
+        return {
+            "format": FORMAT,
+            "class_path": self.class_path,
+            "arguments": self.arguments,
+            "backbone": None if self.backbone is None else asdict(self.backbone),
+            "sampling": self.sampling,
+            "prompt": self.prompt,
+        }
+
+
+def _of_branch(values: dict[str, Any], tensors: dict[str, Tensor]) -> SystemFile:
+    """A file of the format lit_mimdit.branch.1; KeyError or TypeError if it is damaged."""
+    class_path = BRANCH_CLASSES[values.get("network", "mim")]  # the oldest files do not say
+    backbone, prompt = Identity(**values["backbone"]), values.get("prompt", "")
+    arguments = {"branch": values["branch"]}
+    return SystemFile(class_path, arguments, tensors, backbone, values["sampling"], prompt)
+
+
+def _of_system(values: dict[str, Any], tensors: dict[str, Tensor]) -> SystemFile:
+    identity = values["backbone"]
+    return SystemFile(
+        values["class_path"],
+        dict(values["arguments"]),
+        tensors,
+        None if identity is None else Identity(**identity),
+        values["sampling"],
+        values["prompt"],
+    )
+
+
+def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -> SystemFile:
+    """The system that a description and its tensors stand for.
+
+    ValueError names `where` and the remedy if the format is unknown, newer or damaged.
+    """
+    kind = values.get("format") if isinstance(values, dict) else None
+    readers = {FORMAT: _of_system, BRANCH_FORMAT: _of_branch}
+    if kind not in readers:
+        newer = str(kind).startswith("lit_mimdit.")
+        remedy = "install a newer version of lit_mimdit" if newer else "give an exported system"
+        raise ValueError(
+            f"{where}: its format is {kind!r}, and this version reads {' and '.join(readers)};"
+            f" {remedy}"
+        )
+    try:
+        return readers[kind](values, tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: its description is damaged or of another version ({error}); export the"
+            " system again"
+        ) from error
+
+
+def save_system(path: Path, file: SystemFile, dtype: torch.dtype = torch.float32) -> None:
+    """Write a system as one safetensors file, whole or not at all; integers keep their type."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in file.tensors.items()}
+    tensors = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in tensors.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, save(tensors, {KEY: json.dumps(file.description(), sort_keys=True)}))
+
+
+def load_system(path: str | Path) -> SystemFile:
+    """Read an exported system (.safetensors) or the system inside a Lightning checkpoint (.ckpt)."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path}: no such file")
+    if path.suffix != ".safetensors":
+        return system_of_checkpoint(read_checkpoint(path), f"checkpoint {path}")
+    try:
+        with safe_open(path, "pt") as handle:
+            values = json.loads((handle.metadata() or {}).get(KEY, "{}"))
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"checkpoint {path}: not a readable safetensors file ({error})") from error
+    return undescribe(values, tensors, f"checkpoint {path}")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A Lightning checkpoint, read with weights_only: code in it is refused."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"checkpoint {path}: refused: no checkpoint, or one of more than tensors and plain"
+            " values"
+        ) from error
+    except Exception as error:  # torch raises many types for a file that is not its own
+        raise ValueError(
+            f"checkpoint {path}: cannot be read ({type(error).__name__}); it is damaged or no"
+            " checkpoint"
+        ) from error
+
+
+def system_of_checkpoint(checkpoint: dict[str, Any], where: str) -> SystemFile:
+    """The system of a Lightning checkpoint, averaged if the run had an EMA."""
+    if KEY not in checkpoint:
+        raise ValueError(f"{where}: not a checkpoint of a restoration system")
+    tensors = dict(checkpoint["state_dict"])
+    for name, state in checkpoint.get("callbacks", {}).items():
+        if name.startswith("EMA"):
+            tensors |= state["average"]
+    prefix = checkpoint[KEY].get("prefix", BRANCH_PREFIX)
+    own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return undescribe(checkpoint[KEY], own, where)
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers of a module by name; a shared parameter stands once."""
+    once = dict(module.named_parameters())
+    every = dict(module.named_parameters(remove_duplicate=False))
+    state = module.state_dict(keep_vars=True)
+    return {name: t.detach() for name, t in state.items() if name in once or name not in every}
+
+
+def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy `tensors` into a module.
+
+    ValueError names the tensors that are missing, unknown or of another shape.
+    """
+    own = state_of(module)
+    wrong = {
+        "missing": sorted(own.keys() - tensors.keys()),
+        "unknown": sorted(tensors.keys() - own.keys()),
+        "of another shape": sorted(
+            name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape
+        ),
+    }
+    parts = [f"{len(names)} {what} (such as {names[0]})" for what, names in wrong.items() if names]
+    if parts:
+        raise ValueError(
+            f"{where}: does not fit the configured network: parameters {', '.join(parts)}; use the"
+            " configuration it was trained with"
+        )
+    # the second names of shared parameters are not in the file
+    module.load_state_dict(tensors, strict=False)
+
+
+def class_path_of(kind: type) -> str:
+    """Class path of a system; one in NAME/system.py is named by its folder, NAME."""
+    return f"{kind.__module__.removesuffix('.system')}.{kind.__qualname__}"
+
+
+def system_class(class_path: str, where: str, trust: bool = False) -> type:
+    """The class of a system.
+
+    ValueError if it lies outside lit_mimdit.systems and is not trusted, cannot be imported, or
+    lacks one of `losses`, `restorer` and `trained`.
+    """
+    if not class_path.startswith(HOME) and not trust:
+        raise ValueError(
+            f"{where}: its class {class_path!r} is not one of {HOME}*: give --trust if you trust"
+            " whoever wrote it, since building it runs its code"
+        )
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: its class {class_path!r} cannot be imported ({error}); install what has it,"
+            " or a newer version of lit_mimdit"
+        ) from error
+    lacks = [part for part in CONTRACT if not hasattr(found, part)]
+    if not isinstance(found, type) or lacks:
+        raise ValueError(
+            f"{where}: {class_path} is no restoration system: it has no {lacks[0] if lacks else ''}"
+            "; derive it from lit_mimdit.systems.base.RestorationSystem"
+        )
+    return found
+
+
+def build_system(file: SystemFile, where: str, trust: bool = False, **overrides: Any) -> nn.Module:
+    """The system of a file, with its weights, in evaluation mode on the CPU.
+
+    Args:
+        file: what was kept.
+        where: names the file in errors.
+        trust: also build classes outside lit_mimdit.systems.
+        overrides: constructor arguments that replace the file's; those of `sampling` replace its
+            single values.
+    """
+    kind = system_class(file.class_path, where, trust)
+    arguments = dict(file.arguments)
+    if file.backbone is not None:
+        arguments |= {"backbone": file.backbone.name, "backbone_dtype": file.backbone.dtype}
+    if file.sampling is not None:
+        arguments["sampling"] = file.sampling
+    if file.prompt:
+        arguments["prompt"] = {"text": file.prompt}
+    known = inspect.signature(kind).parameters
+    for name, value in overrides.items():
+        if name not in known:
+            raise ValueError(f"{where}: {name} is given, but {kind.__name__} has no {name}")
+        nested = name in ("sampling", "prompt") and isinstance(arguments.get(name), dict)
+        arguments[name] = {**arguments[name], **value} if nested else value
+    try:
+        system = build(kind, arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+    system.configure_model()
+    if file.backbone is not None:
+        system.identity.require(file.backbone, where)
+    load_into(system.trained, file.tensors, where)
+    return system.eval()
+
+
+def system_path(checkpoint: str | Path | None) -> Path:
+    """The file of a system; None and "package" are the one that comes with the package."""
+    if checkpoint is None or str(checkpoint) == PACKAGE:
+        return nano_folder() / "branch.safetensors"
+    return Path(checkpoint)

@@ -1,0 +1,149 @@
+"""Remarks of libraries that no user of this package can act upon, each by name and with its reason.
+
+`LIT_MIMDIT_WARNINGS=1` shows all of them.
+"""
+
+import logging
+import os
+import re
+import warnings
+from typing import NamedTuple
+
+SHOW_ALL = "LIT_MIMDIT_WARNINGS"
+
+
+# Lightning's informing loggers; which one speaks depends on the order of imports
+LIGHTNING = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
+    "lightning_utilities.core.rank_zero",
+)
+
+
+class Remark(NamedTuple):
+    """A remark that is not shown.
+
+    source: the logger it comes through; "" for the module warnings. text: how it begins, a regular
+    expression.
+    """
+
+    source: str
+    text: str
+    reason: str
+
+
+REMARKS = (
+    Remark(
+        "bitsandbytes.backends.cpu.ops",
+        r"Failed to load CPU gemm_4bit_forward",
+        "an optional kernel for weights of 4 bits, which no backbone here has",
+    ),
+    *(
+        Remark(logger, text, reason)
+        for logger in LIGHTNING
+        for text, reason in (
+            (r"\S+ Tip: For seamless cloud logging", "an advertisement"),
+            (r"TPU available: False", "no system here runs on a TPU"),
+            (r"`weights_only` was not set", "the package decides how a checkpoint is read"),
+            (r"Trainer already configured with model summary", "the YAML chose its summary"),
+        )
+    ),
+    Remark(
+        "",
+        r"\s*By default only one JsonargparseDeprecationWarning",
+        "Lightning's own use of jsonargparse",
+    ),
+    Remark(
+        "",
+        r"\s*(``[\w.]+``|\w+ parameter) was deprecated in v4\.\d+",
+        "Lightning's own use of jsonargparse",
+    ),
+    Remark(
+        "",
+        r"`torch_dtype` is deprecated",
+        "the oldest diffusers that setup.cfg allows knows no other name",
+    ),
+    Remark(
+        "",
+        r"Found \d+ module\(s\) in eval mode",
+        "the backbone is frozen and stays in evaluation mode, as it must",
+    ),
+    Remark(
+        "",
+        r".*does not have many workers which may be a bottleneck",
+        "the number of workers is the user's; Throughput reports how long the data took",
+    ),
+    Remark(
+        "",
+        r"Trying to infer the `batch_size` from an ambiguous collection",
+        "every metric that is logged is given its batch size, or does not depend on it",
+    ),
+    Remark(
+        "",
+        r"The number of training batches \(\d+\) is smaller than the logging interval",
+        "short runs such as the quickstart log at their end",
+    ),
+    Remark(
+        "",
+        r"Checkpoint directory .* exists and is not empty",
+        "going on in the folder of a run is what --resume auto does",
+    ),
+    Remark(
+        "",
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+        "Lightning's own use of PyTorch",
+    ),
+    Remark(
+        "",
+        r"You are using `torch\.load` with `weights_only=False`",
+        "Lightning's loading of checkpoints that this package wrote",
+    ),
+    Remark(
+        "",
+        r".*`torch\.jit\.script(_method)?` is (deprecated|not supported)",
+        "torchmetrics and pyiqa compile at import",
+    ),
+    Remark(
+        "",
+        r"pkg_resources is deprecated as an API",
+        "pyiqa's CLIP imports it; setup.cfg holds setuptools where it still exists",
+    ),
+    Remark(
+        "",
+        r"The '?pynvml'? package is deprecated",
+        "PyTorch's own import",
+    ),
+    Remark(
+        "",
+        r"Importing from timm\.models\.\w+ is deprecated",
+        "pyiqa's own import",
+    ),
+    Remark(
+        "",
+        r"Some weights of the model checkpoint .* were not used",
+        "the package reports weights that do not fit as errors (models/backbone.py)",
+    ),
+)
+
+
+def hush() -> None:
+    """Silences REMARKS in this process and those it starts, unless the user asked for all."""
+    if os.environ.get(SHOW_ALL, "0") not in ("", "0"):
+        warnings.simplefilter("default")
+        return
+    for remark in REMARKS:
+        if remark.source:
+            logging.getLogger(remark.source).addFilter(_Without(remark.text))
+        else:
+            warnings.filterwarnings("ignore", message=remark.text)
+
+
+class _Without(logging.Filter):
+    """Lets pass what does not begin with a text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = re.compile(text)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self.text.match(record.getMessage()) is None

@@ -1,0 +1,1 @@
+"""AirNet: network, objective, and the reading of official checkpoints."""

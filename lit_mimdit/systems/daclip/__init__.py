@@ -1,0 +1,1 @@
+"""DA-CLIP (ICLR 2024): a mean-reverting diffusion steered by a CLIP that names degradations."""

@@ -1,0 +1,1 @@
+"""DGUNet and DGUNet+: network, objective, and the reading of official checkpoints."""

@@ -1,0 +1,1 @@
+"""DiffIR: a transformer steered by a vector that a short diffusion finds."""

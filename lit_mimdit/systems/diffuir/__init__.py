@@ -1,0 +1,1 @@
+"""DiffUIR: residual diffusion for several degradations, in three steps."""

@@ -1,0 +1,168 @@
+"""How DiT4SR restores: its noise levels, Euler steps, guidance, tiles, captions and picture sizes.
+
+Source: arXiv 2503.23580 and the published test script's defaults. Latents are (B, C, H, W).
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lit_mimdit.inference.guidance import guide
+from lit_mimdit.models.network import Prompt
+from lit_mimdit.systems.dit4sr.objective import STEPS, shifted
+
+SAMPLING_STEPS, GUIDANCE = 40, 8.0
+TILE, OVERLAP = 64, 24  # latents; larger ones are cut
+UPSCALE, PROCESS_SIZE = 4, 512  # pixels
+# Sentences of a caption that hold any of these say how sharp the picture is, and are left out.
+UNWANTED = (
+    "focus",
+    "focal",
+    "prominent",
+    "close-up",
+    "black and white",
+    "blur",
+    "depth",
+    "dense",
+    "locate",
+    "position",
+)
+
+Network = Callable[[Tensor, Tensor, Tensor, Prompt], Tensor]  # (x, t (B,), z_lq, prompt) -> v
+Velocity = Callable[[Tensor, float], Tensor]
+
+
+# t_j from 1000 to 1000 shifted(1/1000) in n even steps, sigma_j = shifted(t_j / 1000), then 0
+def sigmas(steps: int = SAMPLING_STEPS) -> Tensor:
+    """Returns the noise levels of a restoration, (steps + 1,) in float64: shifted twice, as
+    diffusers' scheduler does in the published code.
+    """
+    if steps < 1:
+        raise ValueError(f"{steps} sampling steps: at least 1 is needed; the paper takes 40")
+    last = shifted(torch.tensor(1 / STEPS, dtype=torch.float64)).item()
+    levels = shifted(torch.linspace(1.0, last, steps, dtype=torch.float64))
+    return torch.cat([levels, levels.new_zeros(1)])
+
+
+# x <- x + (sigma' - sigma) v
+def trajectory(velocity: Velocity, x_T: Tensor, levels: Tensor) -> Iterator[Tensor]:
+    """Yields the state after each Euler step; the last one is the restored latent.
+
+    Args:
+        velocity: of a state and its time in [0, 1].
+        x_T: standard normal noise.
+        levels: of `sigmas`.
+    """
+    x = x_T
+    for now, after in zip(levels.tolist(), levels[1:].tolist(), strict=False):
+        x = x + (after - now) * velocity(x, now).to(x)
+        yield x
+
+
+# v = v_neg + g (v_pos - v_neg)
+def guided(
+    network: Network,
+    z_lq: Tensor,
+    told: Prompt,
+    negative: Prompt,
+    guidance: float = GUIDANCE,
+    tile: int = TILE,
+    overlap: int = OVERLAP,
+    z_lq_negative: Tensor | None = None,
+) -> Velocity:
+    """Returns the velocity under guidance; large latents run in tiles.
+
+    Args:
+        z_lq: LQ latent for both prompts. The published code draws it twice, so results vary.
+        z_lq_negative: another one for the negative prompt, only to repeat published numbers.
+    """
+    other = z_lq if z_lq_negative is None else z_lq_negative
+
+    def velocity(x: Tensor, t: float) -> Tensor:
+        return guide(
+            tiled(network, x, t, z_lq, told, tile, overlap),
+            tiled(network, x, t, other, negative, tile, overlap),
+            guidance,
+        )
+
+    return velocity
+
+
+# w(y, x) = g((y - n/2)/n) g((x - (n-1)/2)/n),  g(r) = exp(-r^2/0.02)/sqrt(0.02 pi)
+def tile_weights(side: int) -> Tensor:
+    """Returns the weight of each place of a tile, (side, side) in float64.
+
+    Rows are centred half a place lower than columns, as published.
+    """
+    place = torch.arange(side, dtype=torch.float64)
+
+    def bell(centre: float) -> Tensor:
+        return torch.exp(-(((place - centre) / side) ** 2) / 0.02) / math.sqrt(0.02 * math.pi)
+
+    return bell(side / 2)[:, None] * bell((side - 1) / 2)[None]
+
+
+def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Returns the first places of tiles that cover `length`: multiples of tile - overlap, the last
+    at the border.
+    """
+    if overlap >= tile:
+        raise ValueError(f"tiles of {tile} cannot overlap by {overlap}: choose a smaller overlap")
+    starts = list(range(0, length - tile, tile - overlap))
+    return [*starts, length - tile]
+
+
+def tiled(
+    network: Network, x: Tensor, t: float, z_lq: Tensor, prompt: Prompt, tile: int, overlap: int
+) -> Tensor:
+    """Returns the velocity of a whole latent; above tile^2 places it is a weighted mean over tiles.
+
+    Every tile sees the whole text.
+    """
+    times = torch.full((len(x),), t, device=x.device, dtype=torch.float64).to(x.dtype)
+    height, width = x.shape[-2:]
+    if height * width <= tile**2:
+        return network(x, times, z_lq, prompt)
+    side = min(tile, height, width)
+    weight = tile_weights(side).to(x)
+    total, weights = torch.zeros_like(x), torch.zeros_like(x)
+    for top in tile_starts(height, side, overlap):
+        for left in tile_starts(width, side, overlap):
+            part = ..., slice(top, top + side), slice(left, left + side)
+            total[part] += weight * network(x[part], times, z_lq[part], prompt).to(x)
+            weights[part] += weight
+    return total / weights
+
+
+# y = clamp(x/2 + 1/2, 0, 1)
+def picture(decoded: Tensor) -> Tensor:
+    """Returns a decoded image, in [-1, 1], as RGB in [0, 1]."""
+    return (decoded / 2 + 0.5).clamp(0.0, 1.0)
+
+
+def filter_caption(caption: str) -> str:
+    """Returns a caption without the sentences that hold a word of UNWANTED."""
+    sentences = re.split(r"(?<=[.!?])\s+", caption)
+    return " ".join(
+        sentence for sentence in sentences if not any(word in sentence.lower() for word in UNWANTED)
+    )
+
+
+def prepare(image: Image.Image, upscale: int = UPSCALE, process: int = PROCESS_SIZE) -> Image.Image:
+    """Returns the degraded picture as the network sees it: enlarged, sides multiples of 8.
+
+    A side below process / upscale pixels is brought up to it first. All resizing is bicubic.
+    """
+    width, height = image.size
+    least = process // upscale
+    if min(width, height) < least:
+        scale = least / min(width, height)
+        image = image.resize((int(scale * width), int(scale * height)), Image.Resampling.BICUBIC)
+    width, height = image.size
+    image = image.resize((width * upscale, height * upscale), Image.Resampling.BICUBIC)
+    width, height = image.size
+    return image.resize((width // 8 * 8, height // 8 * 8), Image.Resampling.BICUBIC)

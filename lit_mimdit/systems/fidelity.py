@@ -1,0 +1,168 @@
+"""The fidelity network as a system: it is trained behind a finished branch, on what that branch
+makes of pairs while they come.
+"""
+
+from collections import deque
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lit_mimdit.inference.corrector import Corrector, load_corrector, save_fidelity
+from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.inference.system_file import PACKAGE
+from lit_mimdit.models.fidelity import Fidelity
+from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem
+from lit_mimdit.systems.optim import OptimizerConfig
+from lit_mimdit.systems.pixel import error_per_image
+
+EPSILON = 1e-3  # a quarter of an 8-bit step, below which an error does not count
+KEPT = 16  # restored batches that steps are drawn from where each is used several times
+IMAGES = ("lq", "gt", "restored")
+
+
+class FidelitySystem(RestorationSystem):
+    """The fidelity network behind a branch that restores each batch as it restores photographs.
+
+    The loss is the mean of log(e + EPSILON). Of the error e itself dark images, whose light is
+    guessed, would make up nearly all. The logarithm counts a tenth less error alike in an image
+    that was nearly clean.
+
+    Restoring a batch costs far more than learning from it. So each is used in `reuse` steps, in the
+    company of others: those steps' images are drawn from the last KEPT batches.
+
+    Args:
+        output: file of the finished network (.safetensors); null writes none.
+        branch: finished branch, a file or "package".
+        widths: see SceneUNet.
+        blocks: see SceneUNet.
+        gain: see Fidelity.
+        gradient_weight: weight of the L1 on horizontal and vertical differences.
+        reuse: gradient steps an optimizer step of the trainer, one restored batch each time.
+        blend: share of the trained weights in the finished network's, in (0, 1]; the rest is those
+            of `init`. Between the two ends of a short training lie networks that keep more of what
+            it did not teach (WiSE-FT, Wortsman et al., arXiv 2109.01903).
+        optimizer: see OptimizerConfig; only training needs it.
+        metrics: scores of `test` by key.
+        versions: what validation and test score of each image.
+        init: file of a fidelity network to start from, of the same `widths` and `blocks`, or
+            "package"; null: a new one.
+    """
+
+    ENDS_AVERAGED: ClassVar[bool] = True
+    TRAINING_ONLY: ClassVar[frozenset[str]] = RestorationSystem.TRAINING_ONLY | {
+        "output",
+        "gradient_weight",
+        "reuse",
+        "blend",
+    }
+
+    def __init__(
+        self,
+        output: str | None = None,
+        branch: str = PACKAGE,
+        widths: tuple[int, ...] = (20, 36, 54),
+        blocks: int = 2,
+        gradient_weight: float = 0.5,
+        reuse: int = 1,
+        blend: float = 1.0,
+        optimizer: OptimizerConfig | None = None,
+        metrics: list[str] = METRICS,
+        versions: list[str] = VERSIONS,
+        init: str | None = None,
+        gain: bool = False,
+    ) -> None:
+        if reuse < 1:
+            raise ValueError(f"model.reuse is {reuse}: a batch is used at least once")
+        if not 0 < blend <= 1 or (blend < 1 and init is None):
+            raise ValueError(
+                f"model.blend is {blend} and model.init {init}: give a share in (0, 1], and below 1"
+                " the network to blend with"
+            )
+        super().__init__(optimizer, metrics, versions)
+        self.output, self.branch, self.reuse, self.blend = output, branch, reuse, blend
+        self.gradient_weight = gradient_weight
+        network = Fidelity(tuple(widths), blocks, gain)
+        self.network = network.to(memory_format=torch.channels_last)  # a third faster on a CPU
+        self.start: dict[str, Tensor] = {}
+        if (start := load_corrector(init)) is not None:
+            self._start_from(start, str(init))
+        self.behind: Restorer | None = None
+        self.kept: deque[dict[str, Tensor]] = deque(maxlen=KEPT if reuse > 1 else 1)
+
+    def _start_from(self, start: Corrector, name: str) -> None:
+        sizes = [(net.widths, net.blocks, net.gain) for net in (start.network, self.network)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"model.init {name} has (widths, blocks, gain) {sizes[0]}, and the YAML says {sizes[1]}:"
+                " make them the same"
+            )
+        self.start = start.network.state_dict()
+        self.network.load_state_dict(self.start)
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.network
+
+    def configure_model(self) -> None:
+        if self.behind is None:
+            self.behind = load_restorer(self.branch, device=self.device)
+
+    def restorer(self) -> Restorer:
+        """The branch with the network behind it."""
+        return self.behind.to(self.device).corrected_by(Corrector(self.network))
+
+    def prepare_estimate(
+        self, arguments: dict[str, Any], batch: dict[str, Any], gpu: bool, stage: int
+    ) -> None:
+        self.kept.append(batch | {"restored": batch["lq"]})
+
+    def restored(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with what the branch makes of it, in float32 whatever the network's precision."""
+        with torch.autocast(self.device.type, enabled=False):
+            branch = self.behind.to(self.device)
+            restored, _ = branch(batch["lq"], batch["seed"].cpu(), ids=batch["id"])
+        return batch | {"restored": restored.to(batch["lq"])}
+
+    def on_train_batch_start(self, batch: dict[str, Any], index: int) -> None:
+        batch = self.restored(batch)
+        self.kept.append({name: batch[name] for name in IMAGES})
+
+    def drawn(self) -> dict[str, Tensor]:
+        """As many images as a batch has, of all that are kept.
+
+        Where each batch is used once, it is the batch as it is.
+        """
+        if len(self.kept) == 1:
+            return self.kept[0]
+        sizes = [len(batch["lq"]) for batch in self.kept]
+        rows = torch.randperm(sum(sizes))[: sizes[-1]].to(self.device)
+        return {name: torch.cat([batch[name] for batch in self.kept])[rows] for name in IMAGES}
+
+    def optimizer_step(self, epoch: int, index: int, optimizer: Any, closure: Any = None) -> None:
+        for _ in range(self.reuse):
+            optimizer.step(closure=closure)
+
+    # L = mean log(e + EPSILON)
+    def losses(self, batch: dict[str, Any]) -> Losses:
+        """Logarithm of the error of images drawn from the last batches."""
+        images = self.drawn() if self.kept else self.restored(batch)
+        corrected = self.network(images["restored"], images["lq"])
+        error = error_per_image(corrected, images["gt"], self.gradient_weight)
+        return Losses((error + EPSILON).log().mean(), error, {"error": error})
+
+    def on_fit_end(self) -> None:
+        if self.output is None or not self.trainer.is_global_zero or self.trainer.fast_dev_run:
+            return
+        self.write(Path(self.output))
+
+    # w = (1 - b) w_init + b w_trained
+    def write(self, path: Path) -> None:
+        """Write the finished network's file, blended with the one that it started from."""
+        if self.blend < 1:
+            with torch.no_grad():
+                for name, trained in self.network.state_dict().items():
+                    trained.copy_(self.start[name].to(trained).lerp(trained, self.blend))
+        save_fidelity(path, self.network)

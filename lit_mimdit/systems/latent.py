@@ -1,0 +1,171 @@
+"""Systems that restore in the latent space of a frozen Stable Diffusion 3.5 transformer."""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from diffusers import SD3Transformer2DModel
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lit_mimdit.inference.corrector import load_corrector
+from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.latent_shards import require_same_vae
+from lit_mimdit.models.backbone import Backbone, load_backbone
+from lit_mimdit.models.flow import (
+    FlowConfig,
+    interpolate,
+    loss_per_sample,
+    sample_noise,
+    sample_times,
+    velocity,
+)
+from lit_mimdit.models.geometry import meta_backbone, read_geometry
+from lit_mimdit.models.latents import encode
+from lit_mimdit.models.network import ConditionedBackbone, Prompt
+from lit_mimdit.models.prompts import PromptConfig, Prompts
+from lit_mimdit.systems.base import METRICS, Losses, RestorationSystem
+from lit_mimdit.systems.optim import OptimizerConfig
+
+VERSIONS = ["degraded", "restored", "vae_round_trip"]
+EVERY_KERNEL = [kernel for name, kernel in SDPBackend.__members__.items() if name != "ERROR"]
+
+
+class LatentSystem(RestorationSystem):
+    """A trained branch that conditions a frozen transformer; the objective is rectified flow.
+
+    A subclass says which network (`build_network`) and inherits the rest.
+
+    Args:
+        backbone: "nano", a diffusers folder of SD3.5, or a hub id.
+        sampling: how validation, test and predict restore; also the exported file's default.
+        flow: see FlowConfig.
+        optimizer: see OptimizerConfig.
+        prompt: see PromptConfig; the empty prompt unless given.
+        fidelity: network that corrects what validation, test and predict restore: a file,
+            "package", or null, as in the paper.
+        fidelity_weight: of its correction, from 0 to 1.
+        backbone_dtype: precision the frozen weights are kept in.
+        init: exported system or checkpoint to start from instead of fresh weights.
+        gradient_checkpointing: recompute the backbone's activations in the backward pass: less
+            memory, one more forward pass.
+        metrics: scores of `test` by key.
+        versions: what validation and test score of each image: "restored", beside it "degraded" and
+            "vae_round_trip", the best that any latent could give.
+        attention: training's kernel: "auto" leaves the choice to PyTorch; "math" is faster on CPUs
+            in bfloat16 at few tokens (benchmarks/attention.py).
+    """
+
+    TRAINING_ONLY: ClassVar[frozenset[str]] = RestorationSystem.TRAINING_ONLY | {
+        "flow",
+        "fidelity",
+        "fidelity_weight",
+        "gradient_checkpointing",
+        "attention",
+    }
+    VERSIONS: ClassVar[list[str]] = VERSIONS
+
+    def __init__(
+        self,
+        backbone: str,
+        sampling: SamplingConfig,
+        flow: FlowConfig | None = None,
+        optimizer: OptimizerConfig | None = None,
+        prompt: PromptConfig | None = None,
+        fidelity: str | None = None,
+        fidelity_weight: float = 1.0,
+        backbone_dtype: Literal["float32", "bfloat16"] = "float32",
+        init: str | None = None,
+        gradient_checkpointing: bool = False,
+        attention: Literal["auto", "math"] = "auto",
+        metrics: list[str] = METRICS,
+        versions: list[str] = VERSIONS,
+    ) -> None:
+        super().__init__(optimizer, metrics, versions, init)
+        self.backbone_name, self.backbone_dtype = backbone, getattr(torch, backbone_dtype)
+        self.flow, self.sampling = flow or FlowConfig(), sampling
+        self.prompt = prompt or PromptConfig()
+        self.corrector = load_corrector(fidelity, fidelity_weight)
+        self.gradient_checkpointing = gradient_checkpointing
+        self.kernels = [SDPBackend.MATH] if attention == "math" else EVERY_KERNEL
+        self.network: ConditionedBackbone | None = None
+        self._restorer: Restorer | None = None
+
+    def build_network(
+        self, transformer: SD3Transformer2DModel, prompt: Prompt
+    ) -> ConditionedBackbone:
+        """The frozen transformer with this system's branch."""
+        raise NotImplementedError
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.network.branch
+
+    @property
+    def prompt_text(self) -> str:
+        return self.prompt.text
+
+    def restorer(self) -> Restorer:
+        return self._restorer
+
+    def configure_model(self) -> None:
+        if self.network is None:
+            self.assemble(load_backbone(self.backbone_name, self.backbone_dtype))
+        super().configure_model()
+
+    def assemble_on_meta(self) -> None:
+        geometry = read_geometry(self.backbone_name)
+        self.size_source = f"backbone {self.backbone_name}: sizes of {geometry.origin}"
+        self.assemble(meta_backbone(self.backbone_name, geometry, self.backbone_dtype))
+
+    def prepare_estimate(
+        self, arguments: dict[str, Any], batch: dict[str, Any], gpu: bool, stage: int
+    ) -> None:
+        self.prompts.fixed = self.network.prompt
+
+    def assemble(self, loaded: Backbone) -> None:
+        """Put the network together around a backbone."""
+        self.identity, self.vae, self.scheduler = loaded.identity, loaded.vae, loaded.scheduler
+        self.prompts = Prompts(
+            self.prompt, self.backbone_name, loaded.where, loaded.transformer, loaded.prompt
+        )
+        self.network = self.build_network(loaded.transformer, loaded.prompt)
+        if self.gradient_checkpointing:
+            self.network.enable_gradient_checkpointing()
+        parts = self.network, self.vae, self.scheduler, self.sampling, self.identity
+        self._restorer = Restorer(*parts, self.prompts, self.corrector)
+
+    def train(self, mode: bool = True) -> "LatentSystem":
+        super().train(mode)
+        if self.network is not None:
+            self.vae.eval()
+        return self
+
+    def on_train_start(self) -> None:
+        require_same_vae(self.vae, self.trainer.datamodule)
+
+    # L = w(t) mean |v_hat(x_t, t, z_lq) - v|^2 (MiM-DiT, arXiv 2603.02710, section 3)
+    def losses(self, batch: dict[str, Any]) -> Losses:
+        """Rectified-flow loss of a batch of images, or of latents z_gt and z_lq."""
+        with sdpa_kernel(self.kernels):
+            z_gt, z_lq = self._latents(batch)
+            noise, normal = sample_noise(batch["seed"].cpu(), tuple(z_gt.shape[1:]))
+            noise, t = noise.to(z_gt), sample_times(normal, self.flow).to(z_gt.device)
+            prompt = self.prompts.of_training(batch["id"], batch["seed"]).to(z_gt.device)
+            condition = self.network.condition(z_lq, prompt)
+            predicted = self.network(interpolate(z_gt, noise, t), t, condition, prompt)
+        per_sample = loss_per_sample(predicted, velocity(z_gt, noise), t, self.flow.weighting)
+        terms = {"velocity": per_sample}
+        return Losses(per_sample.mean(), per_sample, terms, condition.routing, t)
+
+    def _latents(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Latents of GT and LQ, of the batch's images or as the batch holds them."""
+        if "z_gt" in batch:
+            return batch["z_gt"], batch["z_lq"]
+        return encode(self.vae, batch["gt"]), encode(self.vae, batch["lq"])
+
+    def references(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The best that any latent could give: the clean images through the VAE and back."""
+        if "vae_round_trip" not in self.versions:
+            return {}
+        return {"vae_round_trip": self._restorer.round_trip(batch["gt"])}

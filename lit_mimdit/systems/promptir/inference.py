@@ -1,0 +1,31 @@
+"""How PromptIR restores an image."""
+
+import torch
+from torch import Tensor
+
+from lit_mimdit.systems.promptir.network import PromptIRNetwork
+from lit_mimdit.systems.sizes import in_tiles, pad_to_multiple
+
+PUBLISHED_CROP = 16  # the authors' test crops image and ground truth to multiples of it
+TILE, OVERLAP = 128, 32  # of the authors' demo with --tile
+
+
+@torch.no_grad()
+def restore(
+    network: PromptIRNetwork, image: Tensor, tile: int | None = None, overlap: int = OVERLAP
+) -> Tensor:
+    """Returns the restored image at the full size of the input, clamped to [0, 1].
+
+    image: (B, 3, H, W), RGB in [0, 1]. It is padded by reflection to multiples of 8, as in the
+    authors' demo. tile: side of tiles, a multiple of 8, or None for the whole image at once; the
+    demo takes TILE. overlap: of neighbouring tiles, whose mean is taken without a window.
+    ValueError if the image is too small to be reflected, or the tile is no multiple of 8.
+    """
+    if tile is not None and (tile % 8 or tile < 8):
+        raise ValueError(f"PromptIR's tiles are multiples of 8 pixels, not {tile}")
+    if tile is not None and not 0 <= overlap < tile:
+        raise ValueError(f"an overlap of {overlap} does not fit tiles of {tile} pixels")
+    height, width = image.shape[-2:]
+    padded = pad_to_multiple(image, 8)
+    restored = network(padded) if tile is None else in_tiles(network, padded, tile, overlap)
+    return restored[..., :height, :width].clamp(0, 1)

@@ -1,0 +1,93 @@
+"""PromptIR as a system: trained on L1, restoring whole images or tiles of its demo."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from lit_mimdit.systems.base import METRICS, VERSIONS, Losses
+from lit_mimdit.systems.optim import OptimizerConfig
+from lit_mimdit.systems.pixel import PixelSystem, error_per_image
+from lit_mimdit.systems.promptir import objective, official
+from lit_mimdit.systems.promptir.network import PromptIRNetwork
+
+
+class PromptIR(PixelSystem):
+    """PromptIR (NeurIPS 2023): Restormer's U-shape with learned prompts in the decoder.
+
+    Args:
+        dim: channels at full resolution.
+        num_blocks: blocks of levels 1, 2, 3 and of the bottom.
+        num_refinement_blocks: blocks after the decoder.
+        heads: of the attention at each level.
+        ffn_expansion_factor: of the feed-forward parts.
+        norm_bias: whether the norms have a bias.
+        prompt_dims: channels of the prompts of levels 1, 2, 3.
+        prompt_len: maps a prompt has.
+        prompt_sizes: side of the prompts of levels 1, 2, 3.
+        optimizer: see OptimizerConfig; only training needs it.
+        tile: side in pixels of the tiles that larger images are restored in; 0, the authors' test
+            script's, never cuts. Their demo has 128.
+        overlap: pixels that neighbouring tiles share.
+        metrics: scores of `test` by key.
+        versions: what validation and test score of each image.
+        init: exported system or checkpoint to start from instead of fresh weights.
+    """
+
+    MULTIPLE: ClassVar[int] = 8
+
+    def __init__(
+        self,
+        dim: int = 48,
+        num_blocks: tuple[int, ...] = (4, 6, 6, 8),
+        num_refinement_blocks: int = 4,
+        heads: tuple[int, ...] = (1, 2, 4, 8),
+        ffn_expansion_factor: float = 2.66,
+        norm_bias: bool = True,
+        prompt_dims: tuple[int, ...] = (64, 128, 320),
+        prompt_len: int = 5,
+        prompt_sizes: tuple[int, ...] = (64, 32, 16),
+        optimizer: OptimizerConfig | None = None,
+        tile: int = 0,
+        overlap: int = 32,
+        metrics: list[str] = METRICS,
+        versions: list[str] = VERSIONS,
+        init: str | None = None,
+    ) -> None:
+        super().__init__(optimizer, tile, overlap, metrics, versions, init)
+        self.network = PromptIRNetwork(
+            dim=dim,
+            num_blocks=num_blocks,
+            num_refinement_blocks=num_refinement_blocks,
+            heads=heads,
+            ffn_expansion_factor=ffn_expansion_factor,
+            norm_bias=norm_bias,
+            prompt_dims=prompt_dims,
+            prompt_len=prompt_len,
+            prompt_sizes=prompt_sizes,
+        )
+
+    @classmethod
+    def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "PromptIR":
+        """The system with the weights of an author's file.
+
+        Args:
+            files: content of the checkpoint, one file.
+            overrides: arguments of the official constructor that shapes do not tell.
+
+        Raises:
+            ValueError: the file is another system's, incomplete, or not the only one.
+        """
+        if len(files) != 1:
+            raise ValueError(f"PromptIR is published as one file, and {len(files)} are given")
+        network = official.from_official(files[0], **overrides)
+        system = cls(**network.sizes)
+        system.network = network
+        return system
+
+    def losses(self, batch: dict[str, Any]) -> Losses:
+        """Mean absolute error."""
+        error = error_per_image(self.restore(batch["lq"]), batch["gt"])
+        return Losses(error.mean(), error, {"l1": error})
+
+    def published_rate(self, epoch: int) -> float:
+        """Warm-up over 15 epochs, then a cosine that ends at epoch 150; no epoch is lost."""
+        return objective.learning_rate(epoch, lr=1.0, late=False)

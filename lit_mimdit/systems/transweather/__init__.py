@@ -1,0 +1,1 @@
+"""TransWeather: network, objective, and the reading of official checkpoints."""

@@ -1,0 +1,57 @@
+"""How TransWeather restores an image."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lit_mimdit.systems.sizes import pad_to_multiple
+from lit_mimdit.systems.transweather.network import TransWeather
+
+MULTIPLE, LEAST, LONGEST = 16, 48, 1024
+
+
+def published_size(height: int, width: int) -> tuple[int, int]:
+    """Returns the size to which the authors' test resizes an image and its ground truth.
+
+    The longer side is at most 1024; then both sides go up to multiples of 16.
+    """
+    longest = max(height, width)
+    if longest > LONGEST:  # whole numbers, so that the longer side is exactly LONGEST
+        height, width = (-(-side * LONGEST // longest) for side in (height, width))
+    return -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
+
+
+def lanczos(image: Tensor, height: int, width: int) -> Tensor:
+    """Returns the image resized by Pillow's Lanczos filter, in floating point.
+
+    image: (B, C, H, W). Values may leave the range of the input.
+    """
+    planes = image.detach().cpu().float().flatten(0, 1).numpy()
+    resized = np.stack(
+        [
+            np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS))
+            for plane in planes
+        ]
+    )
+    return torch.from_numpy(resized).unflatten(0, image.shape[:2]).to(image)
+
+
+@torch.no_grad()
+def restore(network: TransWeather, image: Tensor, resize: bool = False) -> Tensor:
+    """Returns the restored image, clamped to [0, 1].
+
+    network: in evaluation mode, as its blocks drop branches while training. image: (B, 3, H, W),
+        RGB in [0, 1]. resize: False pads by reflection to multiples of 16, at least 48, and returns
+        the size of the input. True resizes the image as the authors' test does and returns that
+        size; their metrics are taken there, against a ground truth that is resized too.
+    ValueError if the image is too small to be padded.
+    """
+    assert not network.training
+    height, width = image.shape[-2:]
+    if resize:
+        height, width = published_size(height, width)
+        padded = lanczos(image, height, width).clamp(0, 1)
+    else:
+        padded = pad_to_multiple(image, MULTIPLE, LEAST)
+    return network(2 * padded - 1)[..., :height, :width].clamp(0, 1)

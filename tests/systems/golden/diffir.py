@@ -1,0 +1,186 @@
+"""What a golden file of DiffIR holds, both stages. Everything is stored in float32."""
+
+import re
+
+import recipe_weights
+import torch
+from check_golden import first_calls, float32_tolerance
+from relative import gradients, scalar
+
+from lit_mimdit.models.padding import pad_to_multiple
+from lit_mimdit.systems.diffir import objective, sampler
+from lit_mimdit.systems.diffir.network import FirstStage, SecondStage
+from lit_mimdit.systems.diffir.official import (
+    BUFFERS,
+    COPIES,
+    buffers,
+    from_official,
+    official_name,
+)
+
+RESULTS = ("fingerprint",)
+SMALL, FULL = 2e-6, 2e-5  # float32 error; the page's tolerance is 5 times this
+
+
+def compare(golden, report):
+    if any(name.startswith("state.") for name in golden.tensors):
+        _small(golden, report)
+    else:
+        _full(golden, report)
+
+
+def _arguments(golden, stage):
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in golden.info["constructor"][stage].items()
+    }
+
+
+def _small(golden, report):
+    first, second = (
+        from_official(golden.state(f"state.{stage}."), **_arguments(golden, stage)).double()
+        for stage in ("S1", "S2")
+    )
+    report.given("input", "gt", "s2.noise", "train.lq", "train.gt", "train.s2.noise")
+    check = _checker(golden, report, SMALL)
+    with torch.no_grad():
+        padded = [pad_to_multiple(golden.double(name), 8) for name in ("input", "gt")]
+        check("padded_input", padded[0])
+        check("padded_gt", padded[1])
+        _first(golden, check, first, padded)
+        _second(golden, check, second, padded[0])
+    for name, table in (
+        ("schedule", sampler.schedule_of(second)),
+        ("schedule_published", sampler.schedule()),
+    ):
+        for row, values in buffers(table).items():
+            check(f"{name}.{row}", values)
+    _train(golden, report, check, first, second)
+    _rates(golden, report)
+
+
+def _first(golden, check, network, padded):
+    height, width = golden.tensors["input"].shape[-2:]
+    modules = {f"G.{name}": module for name, module in network.restorer.named_modules()}
+    with first_calls({**modules, "E.E": network.encoder.convolutions}) as seen:
+        restored, prior = network(*padded)
+    seen["E.E"] = seen["E.E"].mean(dim=(-2, -1), keepdim=True)
+    check("s1.ipr", prior)
+    check("s1.output_padded", restored)
+    check("s1.output", restored[..., :height, :width])
+    for name in golden.tensors:
+        if name.startswith("s1.tap."):
+            check(name, seen[name.removeprefix("s1.tap.")])
+
+
+def _second(golden, check, network, padded):
+    table, noise = sampler.schedule_of(network), golden.double("s2.noise")
+    condition = network.condition(padded)
+    check("s2.condition", condition)
+    for step in sampler.trajectory(network, condition, noise, table):
+        check(f"s2.traj.t{step.step}.x_t", step.state)
+        check(f"s2.traj.t{step.step}.x0_pred", step.prediction)
+        check(f"s2.traj.t{step.step}.x_prev", step.result)
+    restored = sampler.generate(network, golden.double("input"), noise)
+    check("s2.output", restored)
+
+
+def _train(golden, report, check, first, second):
+    degraded, clean = golden.double("train.lq"), golden.double("train.gt")
+    orders = golden.info["grad_norm_order"]
+    restored, target = first(degraded, clean)
+    loss = objective.pixel_loss(restored, clean)
+    check("train.s1.output", restored)
+    scalar(golden, report, "train.s1.loss_l_pix", loss)
+    gradients(golden, report, "train.s1.grad_norm", _norms(first, loss), orders["s1"])
+
+    table, noise = sampler.schedule_of(second), golden.double("train.s2.noise")
+    last = len(table.beta) - 1
+    target = target.detach()
+    check("train.s2.ipr_s1", target)
+    for step in range(last + 1):
+        check(f"train.s2.q_sample.t{step}", sampler.diffuse(target, noise, step, table))
+    noisy = sampler.diffuse(target, noise, last, table)
+    check("train.s2.x_noisy", noisy)
+    steps = list(sampler.trajectory(second, second.condition(degraded), noisy, table))
+    prior = objective.distilled_prior(second, degraded, target, noise, table)
+    assert torch.equal(prior, steps[-1].result)
+    restored = second.restorer(degraded, prior)
+    check("train.s2.joint.output", restored)
+    scalar(golden, report, "train.s2.joint.loss_l_pix", objective.pixel_loss(restored, clean))
+    losses = {
+        "prior": objective.prior_loss(prior, target),
+        "joint": objective.joint_loss(restored, clean, prior, target),
+    }
+    for phase, loss in losses.items():
+        base = f"train.s2.{phase}"
+        for step in steps:
+            check(f"{base}.t{step.step}.x_prev", step.result)
+        scalar(golden, report, f"{base}.loss_l_abs_{last}", losses["prior"])
+        divergence = objective.prior_divergence(prior, target)
+        scalar(golden, report, f"{base}.loss_l_kd_{last}", divergence)
+        gradients(golden, report, f"{base}.grad_norm", _norms(second, loss), orders["s2"])
+
+
+def _norms(network, loss):
+    parameters = {official_name(name): value for name, value in network.named_parameters()}
+    graph = torch.autograd.grad(
+        loss, list(parameters.values()), retain_graph=True, allow_unused=True
+    )
+    return {
+        name: 0.0 if gradient is None else float(gradient.norm())
+        for name, gradient in zip(parameters, graph, strict=True)
+    }
+
+
+def _rates(golden, report):
+    for stage, rate in (
+        ("stage1", objective.first_stage_rate),
+        ("stage2", objective.second_stage_rate),
+    ):
+        iterations = golden.tensors[f"lr.{stage}.iter"].tolist()
+        report.given(f"lr.{stage}.iter")
+        ours = torch.tensor([rate(iteration) for iteration in iterations], dtype=torch.float64)
+        report.tensor(f"lr.{stage}.lr", ours, 1e-12)
+
+
+def _full(golden, report):
+    report.given("input", "gt", "noise")
+    check = _checker(golden, report, FULL)
+    padded = [pad_to_multiple(golden.double(name), 8) for name in ("input", "gt")]
+    height, width = golden.tensors["input"].shape[-2:]
+    with torch.no_grad():
+        first = _built(golden, report, "S1", FirstStage)
+        restored, prior = first(*padded)
+        check("s1.ipr", prior)
+        check("s1.output", restored[..., :height, :width])
+        del first
+        second = _built(golden, report, "S2", SecondStage)
+        table, noise = sampler.schedule_of(second), golden.double("noise")
+        check("s2.ipr", sampler.denoised(second, second.condition(padded[0]), noise, table))
+        check("s2.output", sampler.generate(second, golden.double("input"), noise))
+
+
+def _built(golden, report, stage, kind):
+    """The network with the recipe's weights, through an official state dict."""
+    arguments = _arguments(golden, stage)
+    with torch.device("meta"):
+        bare = kind(**arguments)
+    shapes = {official_name(name): value.shape for name, value in bare.named_parameters()}
+    state = recipe_weights.state(shapes, golden.info["init_const"][stage])
+    recipe_weights.fingerprint(report, stage, state)
+    if kind is SecondStage:
+        for copy, original in COPIES.items():
+            twins = {name: value for name, value in state.items() if name.startswith(original)}
+            state |= {re.sub(f"^{original}", copy, name): twin for name, twin in twins.items()}
+        state |= {BUFFERS + name: row for name, row in buffers(sampler.schedule_of(bare)).items()}
+    return from_official({"params_ema": state}, **arguments).double()
+
+
+def _checker(golden, report, error):
+    def check(name, ours):
+        if name not in golden.tensors:
+            return  # a file may store fewer of its steps
+        report.tensor(name, ours, float32_tolerance(golden.tensors[name], error))
+
+    return check

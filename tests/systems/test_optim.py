@@ -1,0 +1,126 @@
+"""Optimizer, groups and schedule by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lit_mimdit.systems.optim import OptimizerConfig, configure, lr_factor, parameter_groups
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    model = nn.ModuleDict(
+        {
+            "router": nn.Linear(2, 2),
+            "mims": nn.ModuleDict({"zero_linear": nn.Linear(2, 2), "router": nn.Linear(2, 2)}),
+        }
+    )
+    model["frozen"] = nn.Linear(2, 2).requires_grad_(False)
+    return model
+
+
+def test_groups_hold_every_trained_parameter_once_with_its_rate(model):
+    groups = parameter_groups(
+        model.named_parameters(),
+        OptimizerConfig(lr=2.0, lr_scale={"router": 0.5, "zero_linear": 10}),
+    )
+    rates = {group["name"]: group["lr"] for group in groups}
+    assert rates == {"router": 1.0, "zero_linear": 20.0}
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert sorted(listed) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    (rest,) = parameter_groups(model.named_parameters(), OptimizerConfig(lr=2.0))
+    assert rest["name"] == "rest" and rest["lr"] == 2.0 and len(rest["params"]) == 6
+
+
+def test_a_scale_that_matches_nothing_is_an_error(model):
+    with pytest.raises(
+        ValueError, match=r"optimizer.lr_scale names \['zero'\], which no trained parameter has"
+    ):
+        parameter_groups(model.named_parameters(), OptimizerConfig(lr=1.0, lr_scale={"zero": 3}))
+    with pytest.raises(ValueError, match="nothing to train"):
+        parameter_groups(model["frozen"].named_parameters(), OptimizerConfig(lr=1.0))
+
+
+def test_warm_up_and_cosine_by_hand():
+    constant = [
+        lr_factor(s, warmup_steps=4, schedule="constant", total_steps=math.inf) for s in range(6)
+    ]
+    assert constant == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    cosine = [lr_factor(s, warmup_steps=2, schedule="cosine", total_steps=6) for s in range(8)]
+    assert cosine == pytest.approx(
+        [0.5, 1.0, 1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0.0, 0.0]
+    )
+
+
+def test_the_schedule_multiplies_every_groups_rate(model):
+    made = configure(
+        model.named_parameters(),
+        OptimizerConfig(lr=1.0, warmup_steps=2, lr_scale={"router": 0.1}),
+        total_steps=9,
+    )
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    assert made["lr_scheduler"]["interval"] == "step"
+    seen = []
+    for _ in range(3):
+        seen.append({group["name"]: group["lr"] for group in optimizer.param_groups})
+        optimizer.step()
+        schedule.step()
+    assert seen == [
+        {"router": 0.05, "rest": 0.5},
+        {"router": 0.1, "rest": 1.0},
+        {"router": 0.1, "rest": 1.0},
+    ]
+
+
+def step(**changes) -> torch.Tensor:
+    parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
+    made = configure([("a", parameter)], OptimizerConfig(**({"lr": 0.1} | changes)), total_steps=10)
+    for gradient in (torch.tensor([3.0, 0.5]), torch.tensor([-1.0, 0.5])):
+        parameter.grad = gradient
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    return parameter.detach()
+
+
+def test_adam_by_hand():
+    """Two steps of eq. 1 of arXiv 1412.6980 on the first element."""
+    m = v = 0.0
+    x = 1.0
+    for t, g in ((1, 3.0), (2, -1.0)):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        x -= 0.1 * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    assert step()[0].item() == pytest.approx(x, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 0.2},
+        {"betas": (0.5, 0.999)},
+        {"betas": (0.9, 0.5)},
+        {"weight_decay": 0.3},
+        {"warmup_steps": 2},
+        {"schedule": "cosine"},
+    ],
+)
+def test_every_setting_changes_the_step(change):
+    assert not torch.equal(step(**change), step())
+
+
+def test_decoupled_weight_decay_is_another_one():
+    assert not torch.equal(step(name="adamw", weight_decay=0.3), step(weight_decay=0.3))
+    torch.testing.assert_close(step(name="adamw", weight_decay=0.0), step())
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 0.0}, {"warmup_steps": -1}, {"betas": (0.9, 1.0)}])
+def test_impossible_settings(wrong):
+    with pytest.raises(ValueError, match=f"optimizer.{next(iter(wrong))} is"):
+        OptimizerConfig(**({"lr": 0.1} | wrong))
+
+
+def test_cosine_needs_an_end():
+    with pytest.raises(ValueError, match="set trainer.max_steps or trainer.max_epochs"):
+        step_without_end = OptimizerConfig(lr=0.1, schedule="cosine")
+        configure([("a", nn.Parameter(torch.zeros(1)))], step_without_end, math.inf)
