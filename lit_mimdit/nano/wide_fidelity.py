@@ -25,6 +25,9 @@ class WideFidelity(L.LightningModule):
     gradient vanishes for large errors. The relative loss e / (e_lq + floor) has weights that do not
     change while training.
 
+    Below `smooth`, an error of a pixel counts by its square (Charbonnier et al., ICIP 1994). With an
+    L1 there, whose slope is 1 at any error, clean images kept the network at the identity.
+
     Args:
         optimizer: see OptimizerConfig.
         output: file of the finished network (.safetensors).
@@ -35,6 +38,7 @@ class WideFidelity(L.LightningModule):
         gradient_weight: weight of the L1 on horizontal and vertical differences.
         kind: "relative", "l1" or "log", log(e + floor).
         floor: error of an image that counts as damaged, in the unit of the error.
+        smooth: error of a pixel below which it counts by its square; 0 is the L1.
     """
 
     ENDS_AVERAGED: ClassVar[bool] = True  # the EMA callback leaves its average for the file
@@ -47,15 +51,17 @@ class WideFidelity(L.LightningModule):
         widths: tuple[int, ...] = (32, 64, 128),
         blocks: int = 2,
         gain: bool = True,
-        gradient_weight: float = 0.5,
+        gradient_weight: float = 0.0,
         kind: Loss = "relative",
-        floor: float = 0.05,
+        floor: float = 0.1,
+        smooth: float = 0.02,
     ) -> None:
         if floor <= 0:
             raise ValueError(f"model.floor is {floor}: it must be positive")
         super().__init__()
         self.optimizer_config, self.output = optimizer, output
         self.gradient_weight, self.kind, self.floor = gradient_weight, kind, floor
+        self.smooth = smooth
         network = Fidelity(tuple(widths), blocks, gain)
         self.network = network.to(memory_format=torch.channels_last)
         if (start := load_corrector(init)) is not None:
@@ -67,12 +73,26 @@ class WideFidelity(L.LightningModule):
                 )
             self.network.load_state_dict(start.network.state_dict())
 
+    # e = mean (sqrt(d^2 + s^2) - s) + w (the same of the differences of neighbouring d)
+    def error(self, image: Tensor, reference: Tensor) -> Tensor:
+        """Error of each of (B, 3, H, W), (B,)."""
+        if self.smooth == 0:
+            return error_per_image(image, reference, self.gradient_weight)
+        apart = image - reference
+        planes = [(apart, 1.0)]
+        if self.gradient_weight:
+            planes += [(apart.diff(dim=axis), self.gradient_weight) for axis in (-1, -2)]
+        return sum(
+            weight * ((d.square() + self.smooth**2).sqrt() - self.smooth).mean((1, 2, 3))
+            for d, weight in planes
+        )
+
     # L = mean e / (e_lq + floor), mean e, or mean log(e + floor)
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         lq, gt = (
             batch[name].contiguous(memory_format=torch.channels_last) for name in ("lq", "gt")
         )
-        error = error_per_image(self.network(lq, lq), gt, self.gradient_weight)
+        error = self.error(self.network(lq, lq), gt)
         before = error_per_image(lq, gt, self.gradient_weight)
         relative = (error / (before + self.floor)).mean()
         self.log("train/relative", relative, prog_bar=True, batch_size=len(error))
