@@ -4,6 +4,11 @@ every residual branch, gate and norm of them does something.
 """
 
 import copy
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +21,28 @@ from safetensors.torch import save_file
 from torch import nn
 
 ROOT = Path(__file__).parents[1]
+# tests that start processes, servers, browsers or clusters: by the folder, by the file, or by what
+# a test names
+PROCESS_PLACES = ("cluster", "test_notebooks.py", "test_tensorboard.py", "test_remote.py")
+PROCESS_NAMES = {"subprocess", "Popen", "cut_processes", "moto"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that start other processes; `pytest` leaves them out."""
+    for item in items:
+        function = getattr(item, "function", None)
+        names = set() if function is None else set(function.__code__.co_names)
+        placed = any(part in PROCESS_PLACES for part in item.path.parts)
+        if placed or names & PROCESS_NAMES or item.path.name.endswith("_processes.py"):
+            item.add_marker(pytest.mark.process)
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    """Say what the choice of tests left out, and how to run it."""
+    if config.option.markexpr == "not process and not slow":
+        terminalreporter.write_line(
+            'left out: tests that start processes, and slow ones: pytest -m "process or slow" -n 0'
+        )
 
 
 def _randomise(model: nn.Module, seed: int) -> nn.Module:

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from lit_mimdit import __version__, cli
+from lit_mimdit.function_command import join_lists
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(
@@ -385,13 +386,13 @@ def test_yaml_and_options_beat_what_a_checkpoint_remembers(tiny):
 
 def test_lists_are_given_as_words_or_as_json():
     flags = {"--checkpoint", "--types"}
-    assert cli.join_lists(["--checkpoint", "a", "b", "-o", "out"], flags) == [
+    assert join_lists(["--checkpoint", "a", "b", "-o", "out"], flags) == [
         "--checkpoint",
         '["a", "b"]',
         "-o",
         "out",
     ]
-    assert cli.join_lists(["x", "--types", "01Blur", "--size", "3"], flags) == [
+    assert join_lists(["x", "--types", "01Blur", "--size", "3"], flags) == [
         "x",
         "--types",
         '["01Blur"]',
@@ -404,4 +405,4 @@ def test_lists_are_given_as_words_or_as_json():
         ["--types"],
         ["--size", "3", "4"],
     ):
-        assert cli.join_lists(untouched, flags) == untouched
+        assert join_lists(untouched, flags) == untouched

@@ -1,0 +1,134 @@
+"""`fit`, `validate`, `test` and `predict`: LightningCLI, driven by one YAML."""
+
+import sys
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from jsonargparse import set_parsing_settings
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
+
+import lit_mimdit.training.strategies  # noqa: F401  their names
+from lit_mimdit.renamed import refuse_renamed
+from lit_mimdit.training.callbacks import ResultTable
+from lit_mimdit.training.dry_run import dry_run
+from lit_mimdit.training.resume import SameStart, checkpoint_to_resume
+from lit_mimdit.training.trainer import Trainer
+
+RESUME = (
+    "auto: fit goes on from the newest whole checkpoint in the folder of the ModelCheckpoint, and"
+    " starts anew (or from --ckpt_path) if there is none; never: it starts anew, or from"
+    " --ckpt_path; or the checkpoint to go on from"
+)
+DRY_RUN = (
+    "fit --dry-run: print the modules, the trained and frozen parameters and an estimate of the"
+    " memory on each device, and do no more; it needs neither weights nor data nor GPUs. Say for"
+    " how many: --trainer.devices 8 --trainer.num_nodes 2"
+)
+BARE = ("--trainer.fast_dev_run", "--dry_run")  # they mean true, as in Lightning's documentation
+
+
+class TrainerCommand(LightningCLI):
+    """LightningCLI whose YAML and command line always beat what a checkpoint remembers.
+
+    Model and data are given by class_path.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        choices = Literal["highest", "high", "medium"]
+        parser.add_argument(
+            "--matmul_precision",
+            type=choices,
+            default="highest",
+            help="torch.set_float32_matmul_precision",
+        )
+        parser.add_argument("--resume", type=str, default="never", help=RESUME)
+        parser.add_argument("--dry_run", type=bool, default=False, help=DRY_RUN)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the checkpoint's hyper-parameters alone: they would silently win."""
+
+    def instantiate_classes(self) -> None:
+        """Build nothing for a dry run: a logger would open its folder, a strategy ask for GPUs."""
+        if not self.config[self.subcommand].dry_run:
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if not self.config[subcommand].dry_run:
+            super()._run_subcommand(subcommand)
+        elif subcommand != "fit":
+            raise ValueError(f"--dry-run is of fit, not of {subcommand}")
+        else:
+            dry_run(self.config[subcommand].as_dict())
+
+    def before_fit(self) -> None:
+        """`resume`: the checkpoint to go on from."""
+        fit = self.config_init.fit
+        if fit.resume == "never":
+            return
+        path = checkpoint_to_resume(
+            fit.resume, [getattr(c, "dirpath", None) for c in self.trainer.checkpoint_callbacks]
+        )
+        self.trainer.callbacks.insert(0, SameStart(path))
+        if path is not None:
+            rank_zero_info(
+                f"resume: going on from {path}"
+                + (f", not from --ckpt_path {fit.ckpt_path}" if fit.ckpt_path else "")
+            )
+            fit.ckpt_path = str(path)
+
+    def after_fit(self) -> None:
+        """The final weights' table, unless the run was cut short.
+
+        Weights that training has just validated are not validated again.
+        """
+        trainer = self.trainer
+        stopped = any(getattr(callback, "requested", False) for callback in trainer.callbacks)
+        if stopped or trainer.fast_dev_run or trainer.limit_val_batches == 0:
+            return
+        if trainer.fit_loop.epoch_loop.validated_at == trainer.global_step:
+            for callback in trainer.callbacks:
+                if isinstance(callback, ResultTable):
+                    callback.show(trainer, self.model, "val")
+        else:
+            trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+
+    def before_instantiate_classes(self) -> None:
+        torch.set_float32_matmul_precision(self.config[self.subcommand].matmul_precision)
+        if self.subcommand == "predict":
+            # WriteRestored writes them; a folder of photographs does not fit in memory
+            self.config.predict.return_predictions = False
+
+
+def prepared(args: list[str]) -> list[str]:
+    """The arguments as LightningCLI takes them: --dry-run as --dry_run, bare flags as true."""
+    args = ["--dry_run" if argument == "--dry-run" else argument for argument in args]
+    following = [*args[1:], "-"]
+    return [
+        f"{argument}=true" if argument in BARE and after.startswith("-") else argument
+        for argument, after in zip(args, following, strict=True)
+    ]
+
+
+def run_trainer(args: list[str], prog: str, commands: Iterable[str]) -> None:
+    """Run a command of Lightning's Trainer.
+
+    Args:
+        args: command and options.
+        prog: how the user called the program.
+        commands: all commands of this kind.
+    """
+    refuse_renamed(args)
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    sys.argv = [sys.argv[0], *prepared(args)]
+    options = {"parser_mode": "omegaconf+", "exit_on_error": False}
+    TrainerCommand(
+        trainer_class=Trainer,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,  # the system's own configuration is the only one
+        seed_everything_default=0,
+        parser_kwargs={"prog": prog, **options, **dict.fromkeys(commands, options)},
+        save_config_kwargs={"overwrite": True},
+    )
