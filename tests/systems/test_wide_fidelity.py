@@ -10,9 +10,8 @@ from lit_mimdit.data import photographs
 from lit_mimdit.data.wide_photos import WideBatches, WidePhotos
 from lit_mimdit.inference.corrector import load_corrector
 from lit_mimdit.models.fidelity import Fidelity
-from lit_mimdit.nano.wide_fidelity import WideFidelity
 from lit_mimdit.systems.optim import OptimizerConfig
-from lit_mimdit.systems.pixel import error_per_image
+from lit_mimdit.systems.wide_fidelity import WideFidelity
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +72,25 @@ def module(tmp_path, **settings):
     )
 
 
+@pytest.mark.parametrize("smooth", [0.0, 0.02])
 @pytest.mark.parametrize("kind", ["relative", "l1", "log"])
-def test_loss(tmp_path, kind, levels):
+def test_loss(tmp_path, kind, smooth, levels):
     """Each loss against its formula, on a network that does nothing yet: there e = e_lq."""
-    training = module(tmp_path, kind=kind, floor=0.1)
+    training = module(tmp_path, kind=kind, floor=0.1, gradient_weight=0.5, smooth=smooth)
     training.log = lambda *_, **__: None
     batch = WideBatches(levels, 32, 4, 1, seed=1)[0]
-    e = error_per_image(batch["lq"], batch["gt"], 0.5).double()
+    d = (batch["lq"] - batch["gt"]).double().numpy()
+    parts = [(d, 1.0), (np.diff(d, axis=3), 0.5), (np.diff(d, axis=2), 0.5)]
+    e = torch.from_numpy(sum(w * (np.hypot(p, smooth) - smooth).mean((1, 2, 3)) for p, w in parts))
     expected = {"relative": e / (e + 0.1), "l1": e, "log": torch.log(e + 0.1)}[kind].mean()
     assert training.training_step(batch, 0).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_small_errors_count_by_their_square(tmp_path):
+    training, zero = module(tmp_path, smooth=0.02), torch.zeros(1, 3, 8, 8)
+    small, twice, large = (training.error(zero + d, zero).item() for d in (1e-3, 2e-3, 0.5))
+    assert twice == pytest.approx(4 * small, rel=0.02)
+    assert large == pytest.approx(0.5 - 0.02, abs=1e-3)
 
 
 def test_floor_must_be_positive(tmp_path):

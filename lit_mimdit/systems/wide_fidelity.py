@@ -25,8 +25,8 @@ class WideFidelity(L.LightningModule):
     gradient vanishes for large errors. The relative loss e / (e_lq + floor) has weights that do not
     change while training.
 
-    Below `smooth`, an error of a pixel counts by its square (Charbonnier et al., ICIP 1994). With an
-    L1 there, whose slope is 1 at any error, clean images kept the network at the identity.
+    Below `smooth`, an error of a pixel counts by its square (Charbonnier et al., ICIP 1994). An L1
+    has the slope 1 at any error, and with it clean images kept the network at the identity.
 
     Args:
         optimizer: see OptimizerConfig.
@@ -93,7 +93,7 @@ class WideFidelity(L.LightningModule):
             batch[name].contiguous(memory_format=torch.channels_last) for name in ("lq", "gt")
         )
         error = self.error(self.network(lq, lq), gt)
-        before = error_per_image(lq, gt, self.gradient_weight)
+        before = self.error(lq, gt)
         relative = (error / (before + self.floor)).mean()
         self.log("train/relative", relative, prog_bar=True, batch_size=len(error))
         if self.kind == "relative":
