@@ -34,9 +34,10 @@ def timed(device: torch.device, compute: Callable[[], Result]) -> tuple[float, R
 
 
 def peak(device: torch.device) -> float:
-    """GiB:
+    """Peak of the memory in GiB.
 
-    on a GPU the most that PyTorch had allocated, else the most resident memory of the process.
+    On a GPU it is the most that PyTorch had allocated, else the most resident memory of the
+    process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30

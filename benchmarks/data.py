@@ -173,9 +173,9 @@ def cpu_seconds(pids: set[int]) -> float:
 
 
 def wait_for_idle() -> None:
-    """Until no worker has done anything for a third of a second:
+    """Wait until no worker has done anything for a third of a second.
 
-    what it fetches ahead must not take the next one's time.
+    What it fetches ahead must not take the next one's time.
     """
     before = -1.0
     while (now := cpu_seconds(children())) != before:

@@ -31,11 +31,12 @@ from lit_mimdit.settings import build
 from lit_mimdit.systems.mimdit import MiMDiT
 
 GIB = 2**30
-BLOCK = 1048573  # random numbers that fill all weights over and over; a prime, so that no two rows of a matrix are alike
+# random numbers that fill all weights over and over; a prime, so that no two rows are alike
+BLOCK = 1048573
 
 
 def status(key: str) -> float:
-    """A line of /proc/self/status in GiB:
+    """A line of /proc/self/status in GiB.
 
     VmHWM is the peak of the resident memory, VmRSS what it is now.
     """

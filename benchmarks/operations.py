@@ -21,9 +21,9 @@ def network(branch: BranchConfig, geometry: Geometry) -> MiMDiTNetwork:
 
 
 def selected_only(branch: BranchConfig) -> BranchConfig:
-    """As many experts as an image uses, all of them used:
+    """A branch with as many experts as an image uses, all of them used.
 
-    the same operations without a choice, which needs numbers.
+    Its operations are the same without a choice, which needs numbers.
     """
     values = {
         **vars(branch),

@@ -21,10 +21,11 @@ from lit_mimdit.models.injection import install, split_heads
 from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
-from lit_mimdit.systems.dit4sr.network import DiT4SR
+from lit_mimdit.systems.dit4sr.network import DiT4SRNetwork
 
 TEXT_TOKENS = 333  # 77 of CLIP and 256 of T5
-BLOCK = 1048573  # random numbers that fill all weights over and over; a prime, so that no two rows of a matrix are alike
+# random numbers that fill all weights over and over; a prime, so that no two rows are alike
+BLOCK = 1048573
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,9 @@ class System:
 
 
 class LiteralConcat:
-    """Attention of [latent ; condition ; text] as the paper writes it:
+    """Attention of [latent ; condition ; text] as the paper writes it.
 
-    condition tokens are queries too, their outputs are dropped.
+    Condition tokens are queries too; their outputs are dropped.
     """
 
     def __init__(self, block: int) -> None:
@@ -214,9 +215,9 @@ def no_preparation(z_lq: Tensor) -> Tensor:
 def shared_controlnet(
     transformer: SD3Transformer2DModel, layers: int, prompt: Prompt
 ) -> ControlNetDiT:
-    """A ControlNet whose blocks are the backbone's own tensors, as at its start:
+    """A ControlNet whose blocks are the backbone's own tensors, as at its start.
 
-    its cost without its memory.
+    It has the cost of one without its memory.
     """
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter(
@@ -283,7 +284,7 @@ def systems(size: Size, device: torch.device) -> dict[str, System]:
             network.condition, network, network.branch, usual
         )
     # It wraps the shared backbone's MLPs, which without an LQ stream compute what they did before.
-    stream = DiT4SR(transformer, prompt=prompt)
+    stream = DiT4SRNetwork(transformer, prompt=prompt)
     stream.branch.to(device, size.dtype)
     streams = dict(transformer.attn_processors)
     transformer.set_attn_processor(dict(processors))

@@ -53,6 +53,17 @@ def step(module: MiMDiT, optimizer: torch.optim.Optimizer, batch: dict, outputs:
     outputs["routing"] = tree_map_only(torch.Tensor, torch.Tensor.detach, condition.routing)
 
 
+def routing_callbacks(config: dict) -> list[RoutingCallback]:
+    """The routing callbacks of a configuration, built with its arguments."""
+    callbacks = []
+    for entry in config["trainer"]["callbacks"]:
+        path, name = entry["class_path"].rsplit(".", 1)
+        kind = getattr(importlib.import_module(path), name)
+        if isinstance(kind, type) and issubclass(kind, RoutingCallback):
+            callbacks.append(kind(**entry.get("init_args", {})))
+    return callbacks
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="experiments/quickstart.yaml")
@@ -70,12 +81,7 @@ def main() -> None:
     endless = (with_floats(batch) for _ in iter(int, 1) for batch in data.train_dataloader())
     batches = [batch for batch, _ in zip(endless, range(args.steps + args.warmup))]
     optimizer = torch.optim.Adam(module.network.branch.parameters(), lr=module.optimizer_config.lr)
-    looking = []
-    for entry in config["trainer"]["callbacks"]:
-        path, name = entry["class_path"].rsplit(".", 1)
-        kind = getattr(importlib.import_module(path), name)
-        if isinstance(kind, type) and issubclass(kind, RoutingCallback):
-            looking.append(kind(**entry.get("init_args", {})))
+    looking = routing_callbacks(config)
     with tempfile.TemporaryDirectory() as folder:
         trainer = SimpleNamespace(
             global_step=1,

@@ -41,9 +41,12 @@ class Machine:
 
 MACHINES = (Machine("A100", 312e12, 300e9, 25e9), Machine("H100", 989.4e12, 450e9, 50e9))
 SOURCES = """\
-- A100: 312 TFLOP/s dense bf16, NVLink 600 GB/s both ways (NVIDIA A100 data sheet); 200 Gb/s InfiniBand a GPU (DGX A100 data sheet).
-- H100 SXM: 989.4 TFLOP/s dense bf16, NVLink 900 GB/s both ways (NVIDIA H100 data sheet); 400 Gb/s InfiniBand a GPU (DGX H100 data sheet).
-- Failures: 419 unexpected interruptions in 54 days on 16,384 H100s (Llama 3, arXiv 2407.21783, section 3.3.4): one in 50,676 GPU hours.
+- A100: 312 TFLOP/s dense bf16, NVLink 600 GB/s both ways (NVIDIA A100 data sheet); 200 Gb/s \
+InfiniBand a GPU (DGX A100 data sheet).
+- H100 SXM: 989.4 TFLOP/s dense bf16, NVLink 900 GB/s both ways (NVIDIA H100 data sheet); 400 \
+Gb/s InfiniBand a GPU (DGX H100 data sheet).
+- Failures: 419 unexpected interruptions in 54 days on 16,384 H100s (Llama 3, arXiv 2407.21783, \
+section 3.3.4): one in 50,676 GPU hours.
 - MFU: Llama 3 reports 38 to 43% in bf16 on 8,192 to 16,384 H100s (the same, table 4).
 - Best interval between checkpoints: Young, Communications of the ACM 17 (1974)."""
 
@@ -61,7 +64,9 @@ class Assumed:
     latent_bytes: float = 2 * 16 * 64 * 64 * 2.0  # the same as bf16 latents of shards
     store_read: float = 10e9  # bytes/s that the shared store (NFS, S3) gives to all nodes together
     store_write: float = 1e9  # bytes/s that one process writes to it
-    decode: float = 0.014  # s of one CPU core a pair: decoding, stacking, checksum, floats (experiments/LOG.md: 9 + 2.2 + 0.6 + 1.3 ms, rounded up)
+    # s of one CPU core a pair: decoding, stacking, checksum, floats
+    # (experiments/LOG.md: 9 + 2.2 + 0.6 + 1.3 ms, rounded up)
+    decode: float = 0.014
     cores: float = 12.0  # CPU cores a GPU
     restart: float = (
         300.0  # s from a failure to the first new step: queue, imports, loading, the first batch
@@ -121,18 +126,18 @@ def store_limit(
 
 
 def checkpoint_time(parameters: int, assumed: Assumed = ASSUMED) -> float:
-    """Time of one checkpoint:
+    """Time of one checkpoint.
 
-    parameters, average and two moments, 4 bytes each, written by the first process while the others
+    The first process writes parameters, average and two moments, 4 bytes each, while the others
     wait.
     """
     return 16 * parameters / assumed.store_write
 
 
 def lost_share(interval: float, restart: float, between_failures: float) -> float:
-    """Share of the time that failures cost:
+    """Share of the time that failures cost.
 
-    each loses half an interval between checkpoints, and a restart.
+    Each loses half an interval between checkpoints, and a restart.
     """
     return (interval / 2 + restart) / between_failures
 
@@ -159,9 +164,9 @@ class Row:
 
     @property
     def step(self) -> float:
-        """Gradients travel and data arrive while the GPUs compute:
+        """Time of a step, in which gradients travel and data arrive while the GPUs compute.
 
-        what exceeds that is waited for, and so are checkpoints.
+        What exceeds that is waited for, and so are checkpoints.
         """
         return max(self.compute, self.reduce, self.data) + self.checkpoint + self.failures
 
@@ -336,15 +341,22 @@ def page(config: dict) -> str:
 LIMITS = """\
 ## What becomes the limit, and what the framework does about it
 
-- **With the paper's batch: checkpoints**, then the batch itself. The steps get shorter, a checkpoint every 1,000 of them does not: on 128
-  H100s it takes a tenth of the time. It holds the branch alone, in one file; `ModelCheckpoint.every_n_train_steps` chooses how often. Above
-  128 GPUs the batch has less than an image a GPU; nothing here says that larger batches learn as well.
-- **With a batch that grows: data**, once the store is shared by more GPUs than it feeds. Whole shards can be kept on local disks
-  (`data.cache_dir`), so that the store is asked for each byte once; `data latents` makes a pair a quarter as large and saves the VAE.
+- **With the paper's batch: checkpoints**, then the batch itself. The steps get shorter, a \
+checkpoint every 1,000 of them does not: on 128
+  H100s it takes a tenth of the time. It holds the branch alone, in one file; \
+`ModelCheckpoint.every_n_train_steps` chooses how often. Above
+  128 GPUs the batch has less than an image a GPU; nothing here says that larger batches learn \
+as well.
+- **With a batch that grows: data**, once the store is shared by more GPUs than it feeds. Whole \
+shards can be kept on local disks
+  (`data.cache_dir`), so that the store is asked for each byte once; `data latents` makes a pair \
+a quarter as large and saves the VAE.
   Decoding needs CPU cores next to the GPUs (`data.workers`), here less than one a GPU.
-- **Restarts** come third, where the store suffices: `resume: auto`, requeueing and torchrun's `--max-restarts` need nobody; a failure costs
+- **Restarts** come third, where the store suffices: `resume: auto`, requeueing and torchrun's \
+`--max-restarts` need nobody; a failure costs
   half the interval between checkpoints, and the restart.
-- **Gradients** stay hidden behind compute: only the branch's travel, the frozen backbone has none, and ZeRO-2 sends them as bf16 while the
+- **Gradients** stay hidden behind compute: only the branch's travel, the frozen backbone has \
+none, and ZeRO-2 sends them as bf16 while the
   backward pass runs. On a slower network than these they would be the first.
 """
 

@@ -23,7 +23,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from lit_mimdit.systems.base import RestorationSystem
 
-BUCKET = 200_000_000  # elements of ZeRO's buckets, and those that stage 3 keeps gathered: Lightning's defaults
+# elements of ZeRO's buckets, and those that stage 3 keeps gathered: Lightning's defaults
+BUCKET = 200_000_000
 LIVE = 1_000_000_000
 ATTENTION = (
     torch.ops.aten._scaled_dot_product_efficient_attention.default

@@ -89,9 +89,9 @@ def _is_list(annotation: Any) -> bool:
 
 
 def join_lists(args: list[str], flags: set[str]) -> list[str]:
-    """`--checkpoint a b` as jsonargparse takes it:
+    """Turn `--checkpoint a b` into what jsonargparse takes.
 
-    `--checkpoint ["a", "b"]`. A value that is a list already, or null, stays.
+    That is `--checkpoint ["a", "b"]`. A value that is a list already, or null, stays.
     """
     joined: list[str] = []
     while args:

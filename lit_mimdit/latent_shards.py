@@ -112,7 +112,9 @@ def write_latents(
                 writer.add(
                     pair, height, width, list(_encoded(vae, tiles, images.tile, augment, dtype))
                 )
-            except ImageError as error:  # the pair keeps its place, without tiles: training draws the same stand-in as from the images
+            except ImageError as error:
+                # the pair keeps its place, without tiles: training draws the same stand-in as from
+                # the images
                 writer.add(pair, 0, 0, [])
                 writer.failed.append((pair.id, str(error)))
             bar.update()

@@ -6,7 +6,9 @@ RENAMED = {
     "lit_mimdit.training.module.MiMDiTModule": "lit_mimdit.systems.mimdit.MiMDiT",
     "lit_mimdit.training.baselines.ControlNetModule": "lit_mimdit.systems.controlnet.ControlNet",
     "lit_mimdit.baselines.regression.Regression": "lit_mimdit.systems.regression.Regression",
-    "lit_mimdit.pretraining.fidelity.FidelityTraining": "lit_mimdit.systems.fidelity.FidelitySystem",
+    "lit_mimdit.pretraining.fidelity.FidelityTraining": (
+        "lit_mimdit.systems.fidelity.FidelitySystem"
+    ),
     "lit_mimdit.pretraining.degraded.DegradedPhotos": "lit_mimdit.data.degraded.DegradedPhotos",
     "lit_mimdit.pretraining.photos.PhotoCrops": "lit_mimdit.data.photos.PhotoCrops",
     "lit_mimdit.pretraining.vae.NanoVAE": "lit_mimdit.nano.vae.NanoVAE",

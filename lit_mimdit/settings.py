@@ -2,9 +2,12 @@
 
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 T = TypeVar("T")
+
+# values of any type stay as they are: a study's lines that name a class are not that class yet
+set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 
 def build(kind: type[T], values: dict[str, Any]) -> T:

@@ -1,6 +1,6 @@
-"""Small real diffusers models with random weights:
+"""Small real diffusers models with random weights.
 
-every residual branch, gate and norm of them does something.
+Every residual branch, gate and norm of them does something.
 """
 
 import copy
@@ -46,7 +46,7 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 
 
 def _randomise(model: nn.Module, seed: int) -> nn.Module:
-    """Non-zero weights everywhere:
+    """Non-zero weights everywhere.
 
     adaLN gates that a fresh model leaves near zero would hide what happens inside its blocks.
     """
@@ -100,9 +100,9 @@ def _vae() -> AutoencoderKL:
 
 @pytest.fixture
 def make_transformer() -> Callable[..., SD3Transformer2DModel]:
-    """Builds an SD3.5-like transformer:
+    """Builds an SD3.5-like transformer.
 
-    width 16, 2 heads, 3 blocks, the first with dual attention; always the same weights.
+    Width 16, 2 heads, 3 blocks, the first with dual attention; always the same weights.
     """
     return _transformer
 
@@ -114,7 +114,7 @@ def transformer() -> SD3Transformer2DModel:
 
 @pytest.fixture
 def vae() -> AutoencoderKL:
-    """An SD3.5-like autoencoder:
+    """An SD3.5-like autoencoder.
 
     16 latent channels, 3 levels (factor 4), a scaling and a shift factor, no quantisation
     convolutions.
@@ -123,9 +123,9 @@ def vae() -> AutoencoderKL:
 
 
 def write_backbone(folder: Path, **changes) -> Path:
-    """The transformer and the VAE above as a folder in SD3.5's format:
+    """The transformer and the VAE above as a folder in SD3.5's format.
 
-    images of at most 64 px, in multiples of 8.
+    Images of at most 64 px, in multiples of 8.
     """
     _transformer(**changes).save_pretrained(folder / "transformer")
     _vae().save_pretrained(folder / "vae")

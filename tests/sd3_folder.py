@@ -1,6 +1,6 @@
-"""A complete small Stable Diffusion 3.5 as its release is laid out:
+"""A complete small Stable Diffusion 3.5 as its release is laid out.
 
-written by diffusers' own save_pretrained, with made-up weights.
+Written by diffusers' own save_pretrained, with made-up weights.
 """
 
 import json
@@ -108,9 +108,15 @@ def write_pipeline(
         feed_forward_proj="gated-gelu",
     )
     pipeline = StableDiffusion3Pipeline(
-        transformer=transformer, vae=vae, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        text_encoder=_clip(first, 8, 5), tokenizer=first, text_encoder_2=_clip(second, 16, 7), tokenizer_2=second,
-        text_encoder_3=T5EncoderModel(t5).eval(), tokenizer_3=third,
-    )  # fmt: skip
+        transformer=transformer,
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=_clip(first, 8, 5),
+        tokenizer=first,
+        text_encoder_2=_clip(second, 16, 7),
+        tokenizer_2=second,
+        text_encoder_3=T5EncoderModel(t5).eval(),
+        tokenizer_3=third,
+    )
     pipeline.save_pretrained(folder, max_shard_size="20KB")
     return folder

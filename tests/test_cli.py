@@ -1,6 +1,6 @@
-"""The command line:
+"""The command line.
 
-its commands, its help, its errors of one line, and what YAML and options mean.
+Its commands, its help, its errors of one line, and what YAML and options mean.
 """
 
 import os

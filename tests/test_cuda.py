@@ -176,9 +176,9 @@ def test_deepspeed_on_the_device(strategy, tmp_path):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_dry_run_foretells_the_memory_of_the_device(checkpointing):
-    """Within 20% of the most that PyTorch allocates in the second step:
+    """Within 20% of the most that PyTorch allocates in the second step.
 
-    at a size that cuBLAS's workspaces are little beside.
+    At a size that cuBLAS's workspaces are little beside.
     """
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:

@@ -173,7 +173,8 @@ def test_cells_that_a_spreadsheet_would_compute_are_text_and_come_back():
 def test_names_act_in_no_format(tmp_path):
     (line,) = [line for line in latex([NASTY], [["1"]], "c").splitlines() if line.startswith("a")]
     assert line == (
-        r"a\_b \& 50\% \$x\$ \#1 \{c\} \textasciitilde{}\textasciicircum{} \textless{}i\textgreater{}"
+        r"a\_b \& 50\% \$x\$ \#1 \{c\} \textasciitilde{}\textasciicircum{}"
+        r" \textless{}i\textgreater{}"
         r" [z] *s* `t` \textbar{} \textbackslash{}n \\"
     )
     row = markdown(["h"], [[NASTY]]).splitlines()[2]

@@ -1,6 +1,6 @@
-"""benchmarks/scaling.py:
+"""benchmarks/scaling.py.
 
-its formulas against values by hand, and its count of operations against one by hand.
+Its formulas against values by hand, and its count of operations against one by hand.
 """
 
 import sys
@@ -19,9 +19,18 @@ from lit_mimdit.models.mim import BranchConfig, IntraConfig
 
 MACHINE = scaling.Machine("by hand", peak=100e12, nvlink=100e9, network=10e9)
 ASSUMED = scaling.Assumed(
-    mfu=0.5, network_share=1.0, hop=0.0, pair_bytes=1e6, store_read=1e9, store_write=1e9, decode=0.01, cores=4.0, restart=100.0,
-    gpu_hours=1000.0, every_steps=100,
-)  # fmt: skip
+    mfu=0.5,
+    network_share=1.0,
+    hop=0.0,
+    pair_bytes=1e6,
+    store_read=1e9,
+    store_write=1e9,
+    decode=0.01,
+    cores=4.0,
+    restart=100.0,
+    gpu_hours=1000.0,
+    every_steps=100,
+)
 
 
 def test_times_by_hand():
@@ -77,9 +86,15 @@ def test_operations_of_the_backbone_by_hand():
     """Three blocks of width 64, 64 image and 333 text tokens; matrix products only."""
     medium = read_geometry("stabilityai/stable-diffusion-3.5-medium")
     sizes = medium.transformer | {
-        "num_layers": 3, "attention_head_dim": 16, "num_attention_heads": 4, "caption_projection_dim": 64, "joint_attention_dim": 32,
-        "pooled_projection_dim": 16, "pos_embed_max_size": 16, "dual_attention_layers": (),
-    }  # fmt: skip
+        "num_layers": 3,
+        "attention_head_dim": 16,
+        "num_attention_heads": 4,
+        "caption_projection_dim": 64,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 16,
+        "pos_embed_max_size": 16,
+        "dual_attention_layers": (),
+    }
     geometry = replace(medium, transformer=sizes)
     branch = BranchConfig(
         width=32, heads=4, window=4, groups=["spatial"], intra=IntraConfig(experts=4, top_k=2)

@@ -42,6 +42,8 @@ def ablate(
     The same command goes on where it was killed, by run and, inside a run, by checkpoint. A run
     that fails is named; the others go on. A study file names the base experiment, the lines in
     which each variant differs, seeds, budget and metrics, such as experiments/ablations/nano.yaml.
+    A variant may be another system, and every run may get equal time instead of equal steps, as in
+    experiments/systems/league.yaml.
 
     Args:
         config: Study file.
@@ -62,8 +64,9 @@ def ablate(
         raise ValueError(
             f"only: {config} has no variant {wrong[0]!r}; it has {', '.join(study.variants)}"
         )
-    freeze(study, config, output)
-    require_images(output)
+    for name, callbacks in freeze(study, config, output).items():
+        print(f"{name}: runs without {', '.join(callbacks)}, which look at what it does not have")
+    require_images(study, output)
     runs = all_runs(study, output)
     wanted = [run for run in runs if only is None or run.variant in (*only, study.full)]
     failed = run_all([run for run in wanted if not run.done], study, jobs, threads)
@@ -95,9 +98,8 @@ def run_all(runs: list[Run], study: Study, jobs: int, threads: int) -> dict[str,
     """Run them, `jobs` at a time, with one bar; returns what failed, by name, and why."""
     failed: dict[str, str] = {}
     waiting, active = list(runs), {}
-    context = multiprocessing.get_context(
-        "forkserver"
-    )  # loads the libraries once, and forks a process a run
+    # loads the libraries once, and forks a process a run
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lit_mimdit.ablation.run"])
     bar = tqdm(
         total=len(runs),
@@ -115,13 +117,13 @@ def run_all(runs: list[Run], study: Study, jobs: int, threads: int) -> dict[str,
             while waiting and len(active) < jobs:
                 run = waiting.pop(0)
                 run.write_plan(study.metrics)
-                active[run] = context.Process(target=run_logged, args=(run.folder,), name=run.name)
-                active[run].start()
+                process = context.Process(target=run_logged, args=(run.folder,), name=run.name)
+                process.start()  # a signal may end this: only what runs can be terminated
+                active[run] = process
             bar.set_postfix_str(", ".join(run.name for run in active))
             wait([process.sentinel for process in active.values()])
-            for run, process in [
-                (run, process) for run, process in active.items() if process.exitcode is not None
-            ]:
+            ended = {run: one for run, one in active.items() if one.exitcode is not None}
+            for run, process in ended.items():
                 del active[run]
                 if process.exitcode or not run.done:
                     failed[run.name] = reason(run, process.exitcode)
@@ -136,25 +138,22 @@ def run_logged(folder: Path) -> None:
         log.write(f"{START}\n".encode())
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
-    from lit_mimdit.ablation.run import (
-        run,
-    )  # here, so that only the server loads what training needs
+    # here, so that only the server loads what training needs
+    from lit_mimdit.ablation.run import run
 
     sys.exit(run(folder))
 
 
 def reason(run: Run, status: int) -> str:
     """Why a run failed: its last error line, or the signal that ended it, and where its log is."""
-    lines = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    log = run.folder / LOG
+    if status < 0:
+        return f"ended by signal {-status} ({log})"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     last = next((line for line in reversed(lines) if "rror: " in line or line == START), START)
-    said = (
-        f"ended by signal {-status}"
-        if status < 0
-        else f"exit status {status}"
-        if last == START
-        else last.removeprefix("error: ")
-    )
-    return f"{said} ({run.folder / LOG})"
+    if last == START:
+        return f"exit status {status} ({log})"
+    return f"{last.removeprefix('error: ')} ({log})"
 
 
 @contextmanager
@@ -177,7 +176,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _terminated(active: dict[Run, BaseProcess]) -> Iterator[None]:
-    """Whatever ends this process, but kill -9, ends those it started; they save their step first."""
+    """Whatever ends this process, but kill -9, ends those it started; they save a step first."""
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         yield

@@ -19,6 +19,7 @@ from lit_mimdit.routing.pictures import STYLE
 
 TAG = "train/loss"
 MARKERS = "osv^D*"
+Row = dict[str, Any]
 
 
 def losses(run: Run) -> dict[int, float]:
@@ -27,20 +28,19 @@ def losses(run: Run) -> dict[int, float]:
     if not folder.is_dir():
         return {}
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    return (
-        {event.step: event.value for event in events.Scalars(TAG)}
-        if TAG in events.Tags()["scalars"]
-        else {}
-    )
+    if TAG not in events.Tags()["scalars"]:
+        return {}
+    return {event.step: event.value for event in events.Scalars(TAG)}
 
 
-def curves(runs: list[Run]) -> list[dict[str, Any]]:
+def curves(runs: list[Run]) -> list[Row]:
     """A row a run and logged step."""
-    return [
-        {"variant": run.variant, "seed": run.seed, "step": step, "loss": loss}
-        for run in runs
-        for step, loss in sorted(losses(run).items())
-    ]
+    rows = []
+    for run in runs:
+        about = {"variant": run.variant, "seed": run.seed}
+        for step, loss in sorted(losses(run).items()):
+            rows.append(about | {"step": step, "loss": loss})
+    return rows
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
@@ -48,32 +48,57 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
     return np.convolve(values, np.full(width, 1 / width), mode="valid")
 
 
-def mean_curve(
-    rows: list[dict[str, Any]], variant: str, full: str | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and loss of a variant, means over its seeds; with `full` divided by that one's loss of
-    the same seed and step.
+Curve = dict[int, float]  # loss by step
 
-    A step that a seed passed without logging it is left out: a run that goes on after a kill may
-    log one of its own, and the mean would jump there.
-    """
-    found: dict[int, dict[int, float]] = {}  # by seed, by step
-    other = {(row["seed"], row["step"]): row["loss"] for row in rows if row["variant"] == full}
+
+def curves_by_seed(rows: list[Row], variant: str) -> dict[int, Curve]:
+    """The curve of each run of a variant."""
+    by_seed: dict[int, Curve] = {}
     for row in rows:
-        if row["variant"] == variant and (full is None or (row["seed"], row["step"]) in other):
-            found.setdefault(row["seed"], {})[row["step"]] = row["loss"] / (
-                1 if full is None else other[row["seed"], row["step"]]
-            )
-    logged = sorted(set().union(*found.values()))
-    steps = [
-        step for step in logged if all(step in seed or step > max(seed) for seed in found.values())
-    ]
-    values = [np.mean([seed[step] for seed in found.values() if step in seed]) for step in steps]
-    return np.array(steps), np.array(values)
+        if row["variant"] == variant:
+            by_seed.setdefault(row["seed"], {})[row["step"]] = row["loss"]
+    return by_seed
+
+
+def ratio(curve: Curve, full: Curve) -> Curve:
+    """A curve divided by the full model's, where both have a loss."""
+    return {step: loss / full[step] for step, loss in curve.items() if step in full}
+
+
+def common_steps(curves_of_seeds: list[Curve]) -> list[int]:
+    """Steps at which each run either logged a loss or had ended.
+
+    A step that a run passed without logging it is left out: a run that goes on after a kill may log
+    one of its own, and the mean would jump there.
+    """
+    logged: set[int] = set()
+    for curve in curves_of_seeds:
+        logged |= curve.keys()
+    for curve in curves_of_seeds:
+        logged = {step for step in logged if step in curve or step > max(curve)}
+    return sorted(logged)
+
+
+def mean_curve(
+    rows: list[Row], variant: str, full: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and loss of a variant, both (n,), means over its seeds; with `full` divided by that
+    one's loss of the same seed and step.
+    """
+    by_seed = curves_by_seed(rows, variant)
+    if full is not None:
+        of_full = curves_by_seed(rows, full)
+        by_seed = {seed: ratio(curve, of_full.get(seed, {})) for seed, curve in by_seed.items()}
+    runs = [curve for curve in by_seed.values() if curve]
+    steps = common_steps(runs)
+    means = []
+    for step in steps:
+        means.append(np.mean([curve[step] for curve in runs if step in curve]))
+    return np.array(steps), np.array(means)
 
 
 @mpl.rc_context(STYLE)
-def picture(study: Study, rows: list[dict[str, Any]]) -> Figure:
+def picture(study: Study, rows: list[Row]) -> Figure:
     """Left the losses, right each variant's divided by the full model's."""
     figure = Figure(figsize=(9.6, 4.4), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -19,7 +19,8 @@ from lit_mimdit.files import write_bytes
 from lit_mimdit.routing.outputs import as_csv
 from lit_mimdit.routing.pictures import png, svg
 
-CSV, MARKDOWN, LATEX, PLOT, CURVES = "results.csv", "results.md", "results.tex", "results", "curves"
+CSV, MARKDOWN, LATEX = "results.csv", "results.md", "results.tex"
+PLOT, CURVES = "results", "curves"  # with the endings of their files
 METHOD = (
     "Brackets: 95% intervals of variant - full, paired by seed and image, for other trainings and"
     " other images (seeds and images crossed, both random: Dorfman, Berbaum, Metz 1992,"
@@ -36,42 +37,61 @@ def signed(key: str, mean: float, low: float, high: float) -> str:
     return NONE if math.isnan(mean) else f"{mean:+.{digits}f}{ends}"
 
 
+COST_HEAD = [
+    "trained parameters (M)",
+    "branch MFLOP",
+    "forward MFLOP",
+    "restore MFLOP",
+    "s a megapixel",
+    "steps",
+    "training minutes",
+]
+
+
 def overview(study: Study, rows: list[Row]) -> Table:
     """Costs and mean differences over all images: a line a variant, a column a metric."""
-    head = ["variant", "seeds", "trained parameters (M)", "branch MFLOP", "forward MFLOP"]
+    head = ["variant", "seeds", *COST_HEAD]
     head += [f"{METRICS[key].label} {METRICS[key].arrow}" for key in study.metrics]
     body = []
     for name in study.variants:
-        own = {
-            row["metric"]: row
-            for row in rows
-            if row["variant"] == name and row["degradation"] == ALL
-        }
+        own = {}
+        for row in rows:
+            if row["variant"] == name and row["degradation"] == ALL:
+                own[row["metric"]] = row
         if not own:
             body.append([name, "0", *[NONE] * (len(head) - 2)])
             continue
-        one = next(iter(own.values()))
-        cells = [
-            name + (" (values)" if name == study.full else ""),
-            str(max(row["seeds"] for row in own.values())),
-        ]
-        cells += [f"{one['trained_parameters'] / 1e6:.3f}"]
-        cells += [
-            f"{one[f'{kind}_flops'] / 1e6:.0f} ({one[f'{kind}_flops_of_full']:.2f} of full)"
-            for kind in ("branch", "forward")
-        ]
-        for key in study.metrics:
-            row = own.get(key)
-            if row is None:
-                cells.append(NONE)
-            elif name == study.full:
-                cells.append(f"{row['value']:.{METRICS[key].decimals}f}")
-            else:
-                cells.append(
-                    f"{signed(key, row['difference'], row['low'], row['high'])} {row['finding']}"
-                )
-        body.append(cells)
+        seeds = max(row["seeds"] for row in own.values())
+        shown = f"{name} (values)" if name == study.full else name
+        costs = cost_cells(next(iter(own.values())))
+        scores = [score_cell(own.get(key), key, name == study.full) for key in study.metrics]
+        body.append([shown, str(seeds), *costs, *scores])
     return "Variant - full, all images", head, body
+
+
+def cost_cells(row: Row) -> list[str]:
+    """Under COST_HEAD; NONE where a cost does not apply."""
+    cells = [number(row["trained_parameters"], 1e-6, 3)]
+    for kind in ("branch", "forward", "restore"):
+        cell = number(row[f"{kind}_flops"], 1e-6, 0)
+        share = row[f"{kind}_flops_of_full"]
+        cells.append(cell if share is None else f"{cell} ({share:.2f} of full)")
+    cells += [number(row["seconds_per_megapixel"], 1, 2), number(row["steps"], 1, 0)]
+    return [*cells, number(row["seconds"], 1 / 60, 1)]
+
+
+def number(value: float | None, scale: float, decimals: int) -> str:
+    """A number times `scale`, or NONE."""
+    return NONE if value is None else f"{value * scale:.{decimals}f}"
+
+
+def score_cell(row: Row | None, key: str, is_full: bool) -> str:
+    """The full model's value, or a variant's difference with its finding."""
+    if row is None:
+        return NONE
+    if is_full:
+        return f"{row['value']:.{METRICS[key].decimals}f}"
+    return f"{signed(key, row['difference'], row['low'], row['high'])} {row['finding']}"
 
 
 def beside_paper(study: Study, rows: list[Row]) -> Table | None:
@@ -127,62 +147,51 @@ def by_degradation(study: Study, rows: list[Row], key: str) -> Table:
     a line a variant, a column a degradation; the full model's own values first.
     """
     own = [row for row in rows if row["metric"] == key]
-    kinds = list(dict.fromkeys(row["degradation"] for row in own))
     counts = {row["degradation"]: row["images"] for row in own}
+    decimals = METRICS[key].decimals
     body = []
     for name in study.variants:
-        cells = {row["degradation"]: row for row in own if row["variant"] == name}
-        if name == study.full:
-            shown = [
-                f"{cells[kind]['value']:.{METRICS[key].decimals}f}" if kind in cells else NONE
-                for kind in kinds
-            ]
-            body.append([f"{name} (values)", *shown])
-        else:
-            found = [cells.get(kind) for kind in kinds]
-            body.append(
-                [
-                    name,
-                    *(
-                        signed(key, r["difference"], r["low"], r["high"]) if r else NONE
-                        for r in found
-                    ),
-                ]
-            )
-    return (
-        f"{METRICS[key].label}, {METRICS[key].direction}",
-        ["variant", *(f"{kind} ({counts[kind]})" for kind in kinds)],
-        body,
-    )
+        by_kind = {row["degradation"]: row for row in own if row["variant"] == name}
+        cells = [f"{name} (values)" if name == study.full else name]
+        for kind in counts:
+            row = by_kind.get(kind)
+            if row is None:
+                cells.append(NONE)
+            elif name == study.full:
+                cells.append(f"{row['value']:.{decimals}f}")
+            else:
+                cells.append(signed(key, row["difference"], row["low"], row["high"]))
+        body.append(cells)
+    title = f"{METRICS[key].label}, {METRICS[key].direction}"
+    return title, ["variant", *(f"{kind} ({n})" for kind, n in counts.items())], body
 
 
 def notes(study: Study, rows: list[Row], tested: list[Tested], about: dict[str, Any]) -> list[str]:
     """What a reader of the tables must know."""
     one = tested[0]
-    images = next(
-        (
-            row["images"]
-            for row in rows
-            if row["interval_over"] == CROSSED and row["degradation"] == ALL
-        ),
-        0,
-    )
-    found = [f"{key}: {value}" for key, value in about.items()]
-    found += [
-        f"Seeds {', '.join(map(str, study.seeds))}; {images or one.count(ALL)} test images,"
+    images = one.count(ALL)
+    for row in rows:
+        if row["interval_over"] == CROSSED and row["degradation"] == ALL:
+            images = row["images"]
+            break
+    lines = [f"{key}: {value}" for key, value in about.items()]
+    lines.append(
+        f"Seeds {', '.join(map(str, study.seeds))}; {images} test images,"
         f" {one.scores.summary['image_rule']}."
-    ]
-    found += [
-        METHOD,
-        (
-            f"FLOPs: one image of {one.cost['image']} pixels (torch.utils.flop_counter). Code:"
-            f" commit {', '.join(commits(tested))}."
-        ),
-    ]
+    )
+    if study.minutes is not None:
+        lines.append(
+            f"Every run trained for {study.minutes:g} min, without validation: steps differ."
+        )
+    lines.append(METHOD)
+    lines.append(
+        f"FLOPs and seconds: one image of {one.cost['image']} pixels (torch.utils.flop_counter; one"
+        f" process on the CPU). Code: commit {', '.join(commits(tested))}."
+    )
     for key, metric in one.scores.summary["metrics"].items():
         if metric["status"] != "computed":
-            found.append(f"{METRICS[key].label}: {metric['status']}")
-    return found
+            lines.append(f"{METRICS[key].label}: {metric['status']}")
+    return lines
 
 
 def write_results(
@@ -190,21 +199,18 @@ def write_results(
 ) -> list[Row]:
     """Write every file; returns the rows of results.csv."""
     rows = table(study, tested)
-    tables = [overview(study, rows), beside_paper(study, rows)]
-    tables += [
-        by_degradation(study, rows, key)
-        for key in study.metrics
-        if any(row["metric"] == key for row in rows)
-    ]
-    remarks = notes(study, rows, tested, about)
-    parts = ["\n".join(f"- {escaping.markdown(note)}" for note in remarks)]
-    parts += [
-        f"## {escaping.markdown(title)}\n\n{markdown(head, body)}"
-        for title, head, body in filter(None, tables)
-    ]
+    tables = [overview(study, rows)]
+    if (beside := beside_paper(study, rows)) is not None:
+        tables.append(beside)
+    scored = {row["metric"] for row in rows}
+    tables += [by_degradation(study, rows, key) for key in study.metrics if key in scored]
+    remarks = [escaping.markdown(note) for note in notes(study, rows, tested, about)]
+    parts = ["\n".join(f"- {remark}" for remark in remarks)]
+    for title, head, body in tables:
+        parts.append(f"## {escaping.markdown(title)}\n\n{markdown(head, body)}")
     write_bytes(folder / CSV, as_csv(rows).encode())
     write_bytes(folder / MARKDOWN, ("\n\n".join(parts) + "\n").encode())
-    texts = [latex(head, body, f"{title}. {METHOD}") for title, head, body in filter(None, tables)]
+    texts = [latex(head, body, f"{title}. {METHOD}") for title, head, body in tables]
     write_bytes(folder / LATEX, ("\n\n".join(texts) + "\n").encode())
     figure = forest(study, rows)
     write_bytes(folder / f"{PLOT}.svg", svg(figure).encode())

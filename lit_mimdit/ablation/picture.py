@@ -26,6 +26,7 @@ def forest(study: Study, rows: list[Row]) -> Figure:
     """
     keys = [key for key in study.metrics if any(row["metric"] == key for row in rows)]
     names = study.others
+    overall = {(r["variant"], r["metric"]): r for r in rows if r["degradation"] == ALL}
     figure = Figure(
         figsize=(1.6 + 1.9 * max(1, len(keys)), 1.1 + 0.28 * len(names)),
         dpi=110,
@@ -36,14 +37,7 @@ def forest(study: Study, rows: list[Row]) -> Figure:
         metric = METRICS[key]
         axis.axvline(0, color="black", linewidth=0.8)
         for place, name in enumerate(names):
-            row = next(
-                (
-                    r
-                    for r in rows
-                    if (r["variant"], r["metric"], r["degradation"]) == (name, key, ALL)
-                ),
-                None,
-            )
+            row = overall.get((name, key))
             if row is None:
                 continue
             colour = COLOURS[row["finding"]]

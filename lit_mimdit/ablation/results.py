@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -19,12 +20,8 @@ from lit_mimdit.routing.statistics import t_interval
 Row = dict[str, Any]
 Finding = Literal["variant worse", "variant better", "undecided", "no interval"]
 CROSSED, SEEDS = "seeds x images", "seeds"
-CONFIRMED, NOT_CONFIRMED, UNDECIDED, NO_INTERVAL = (
-    "confirmed in the small",
-    "not confirmed",
-    "undecided",
-    "no interval",
-)
+CONFIRMED, NOT_CONFIRMED = "confirmed in the small", "not confirmed"
+UNDECIDED, NO_INTERVAL = "undecided", "no interval"
 
 
 @dataclass
@@ -110,96 +107,125 @@ def differences(
     """
     pairs = [(a, b) for a in own for b in full if a.run.seed == b.run.seed]
     if METRICS[key].needs == "set":
-        values = [[one.of_set(key, degradation) for one in pair] for pair in pairs]
-        array = np.array(values, dtype=np.float64).reshape(-1, 2)
-        array = array[np.isfinite(array).all(1)]
-        return array[:, :1], array[:, 1:], SEEDS
-    scores = [[one.by_image(key, degradation) for one in pair] for pair in pairs]
-    images = (
-        sorted(set.intersection(*(set(one) for pair in scores for one in pair))) if scores else []
-    )
-    arrays = [np.array([[pair[side][id] for id in images] for pair in scores]) for side in (0, 1)]
-    return arrays[0], arrays[1], CROSSED
+        return (*_of_sets(pairs, key, degradation), SEEDS)
+    return (*_of_images(pairs, key, degradation), CROSSED)
+
+
+Pairs = list[tuple[Tested, Tested]]  # variant and full model, of one seed each
+
+
+def _of_sets(pairs: Pairs, key: str, degradation: str) -> tuple[np.ndarray, np.ndarray]:
+    """(seeds, 1) of the variant and of the full model, for seeds in which both have a number."""
+    values = [[one.of_set(key, degradation) for one in pair] for pair in pairs]
+    array = np.array(values, dtype=np.float64).reshape(-1, 2)
+    array = array[np.isfinite(array).all(1)]
+    return array[:, :1], array[:, 1:]
+
+
+def _of_images(pairs: Pairs, key: str, degradation: str) -> tuple[np.ndarray, np.ndarray]:
+    """(seeds, images) of the variant and of the full model, for images that all runs scored."""
+    own = [a.by_image(key, degradation) for a, _ in pairs]
+    full = [b.by_image(key, degradation) for _, b in pairs]
+    scored = [set(scores) for scores in own + full]
+    images = sorted(set.intersection(*scored)) if scored else []
+    return _matrix(own, images), _matrix(full, images)
+
+
+def _matrix(scores: list[dict[str, float]], images: list[str]) -> np.ndarray:
+    """A row a run, a column an image."""
+    return np.array([[row[image] for image in images] for row in scores])
 
 
 def table(study: Study, tested: list[Tested]) -> list[Row]:
     """Rows of all variants, metrics and degradations that have a number; those of the full model
     have no difference.
     """
-    by_variant = {
-        name: [one for one in tested if one.run.variant == name] for name in study.variants
-    }
-    full = by_variant[study.full]
-    kinds = [
-        *sorted(
-            {row["degradation"] for one in full for row in one.scores.scores if row["degradation"]}
-        ),
-        ALL,
-    ]
+    full = [one for one in tested if one.run.variant == study.full]
+    kinds = [*degradations(full), ALL]
     rows = []
-    for name, own in by_variant.items():
-        for key in study.metrics:
-            for kind in kinds:
-                a, b, method = differences(own, full, key, kind)
-                if a.size:
-                    images = a.shape[1] if method == CROSSED else own[0].count(kind)
-                    rows.append(
-                        _row(study, name, key, kind, a, b, method, images) | _cost(own, full)
-                    )
+    for name in study.variants:
+        own = [one for one in tested if one.run.variant == name]
+        for key, kind in product(study.metrics, kinds):
+            a, b, method = differences(own, full, key, kind)
+            if not a.size:
+                continue
+            images = a.shape[1] if method == CROSSED else own[0].count(kind)
+            about = {"variant": name, "metric": key, "degradation": kind}
+            about |= {"seeds": len(a), "images": images}
+            rows.append(about | _compared(study, about, a, b, method) | _cost(own, full))
     return rows
 
 
-def _row(
-    study: Study,
-    name: str,
-    key: str,
-    kind: str,
-    a: np.ndarray,
-    b: np.ndarray,
-    method: str,
-    images: int,
-) -> Row:
-    row: Row = {
-        "variant": name,
-        "metric": key,
-        "degradation": kind,
-        "seeds": len(a),
-        "images": images,
-    }
-    row |= {"value": a.mean(), "full": b.mean()}
-    mean, low, high = (
-        (float(np.squeeze(x)) for x in t_interval(a - b))
-        if method == SEEDS
-        else crossed_interval(a - b)
-    )
+def degradations(tested: list[Tested]) -> list[str]:
+    """Names of the degradations that the test images have, sorted."""
+    names = set()
+    for one in tested:
+        names |= {row["degradation"] for row in one.scores.scores}
+    return sorted(names - {""})
+
+
+def _compared(study: Study, about: Row, a: np.ndarray, b: np.ndarray, method: str) -> Row:
+    """Values of a variant and of the full model, their difference, and the paper's.
+
+    Args:
+        study: for the paper's rows.
+        about: variant, metric and degradation.
+        a: scores of the variant, (seeds, images) or (seeds, 1).
+        b: of the full model, alike.
+        method: CROSSED or SEEDS.
+    """
+    name, key, kind = about["variant"], about["metric"], about["degradation"]
     if name == study.full:
-        mean, low, high, method = (math.nan,) * 3 + ("",)
+        mean = low = math.nan
+        high, method = math.nan, ""
+    elif method == SEEDS:
+        mean, low, high = (float(np.squeeze(end)) for end in t_interval(a - b))
+    else:
+        mean, low, high = crossed_interval(a - b)
+    row = {"value": a.mean(), "full": b.mean()}
     row |= {"difference": mean, "low": low, "high": high, "interval_over": method}
     row["finding"] = finding(low, high, METRICS[key].higher) if method else ""
     published = published_difference(study, name, key) if kind == ALL else None
-    row |= {
-        "paper_value": math.nan,
-        "paper_full": math.nan,
-        "paper_difference": math.nan,
-        "verdict": "",
+    return row | _beside(published if method else None, low, high)
+
+
+def _beside(published: tuple[float, float] | None, low: float, high: float) -> Row:
+    """The paper's (variant, full), and what the interval of one's own difference says of them."""
+    if published is None:
+        names = ("paper_value", "paper_full", "paper_difference")
+        return dict.fromkeys(names, math.nan) | {"verdict": ""}
+    value, full = published
+    return {
+        "paper_value": value,
+        "paper_full": full,
+        "paper_difference": value - full,
+        "verdict": verdict(low, high, value - full),
     }
-    if published is not None and method:
-        apart = published[0] - published[1]
-        row |= {
-            "paper_value": published[0],
-            "paper_full": published[1],
-            "paper_difference": apart,
-            "verdict": verdict(low, high, apart),
-        }
-    return row
+
+
+COSTS = ("trained_parameters", "branch_flops", "forward_flops", "restore_flops")
+SPENT = ("seconds_per_megapixel", "steps", "seconds")  # differ by run: means over the seeds
 
 
 def _cost(own: list[Tested], full: list[Tested]) -> Row:
-    cost, base = own[0].cost, full[0].cost
-    names = ("trained_parameters", "branch_flops", "forward_flops")
-    return {name: cost[name] for name in names} | {
-        f"{name}_of_full": cost[name] / base[name] for name in names
-    }
+    """Costs of a variant, and over those of the full model; None where one does not apply."""
+    row: Row = {}
+    for name in COSTS:
+        row[name] = own[0].cost.get(name)
+    for name in COSTS:
+        row[f"{name}_of_full"] = _share(row[name], full[0].cost.get(name))
+    for name in SPENT:
+        row[name] = _mean([one.cost.get(name) for one in own])
+    return row
+
+
+def _share(value: float | None, of: float | None) -> float | None:
+    return value / of if value is not None and of else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def commits(tested: list[Tested]) -> list[str]:

@@ -1,6 +1,7 @@
 """One run of a study, `fit` then `test`, in the process it is called in.
 
 A process killed in the middle leaves whole checkpoints; the same run goes on from the newest one.
+A system that is not trained is only tested.
 """
 
 import json
@@ -8,20 +9,22 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch.cli  # noqa: F401  what the commands load when they are called, so that a server of processes has it once
 import pyiqa  # noqa: F401
-import torch
 import yaml
 from filelock import FileLock
 
 import lit_mimdit.systems.mimdit  # noqa: F401
 from lit_mimdit.ablation.cost import cost
 from lit_mimdit.ablation.runs import COST, PLAN
+from lit_mimdit.ablation.variants import Values, budget_of
 from lit_mimdit.cli import main
 from lit_mimdit.files import write_bytes
-from lit_mimdit.inference.restore import load_restorer
-from lit_mimdit.inference.system_file import read_checkpoint
+from lit_mimdit.inference.system_file import SystemFile, build_system, load_system, read_checkpoint
+from lit_mimdit.systems.base import RestorationSystem
+from lit_mimdit.training.callbacks.training_time import seconds_in
 from lit_mimdit.training.resume import newest_valid
 
 PID = "pid"  # in a run's folder: the process that works there
@@ -34,25 +37,62 @@ def run(folder: Path) -> int:
         if (folder / COST).is_file():
             return 0
         plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-        print(shlex.join(["python", "-m", "lit_mimdit", *plan["fit"]]), flush=True)
-        if status := main(plan["fit"]):
+        checkpoint, done = None, {"steps": None, "seconds": None}
+        if "fit" in plan:
+            if status := _command(plan["fit"]):
+                return status
+            checkpoint, _ = newest_valid(folder / "checkpoints")
+            done = progress(checkpoint)
+            missing = unfinished(done, effective(folder / "log"))
+            if missing is not None:
+                print(f"error: {missing}", file=sys.stderr)
+                return 1
+        at = [] if checkpoint is None else ["--ckpt_path", str(checkpoint)]
+        test = [*plan["test"], *at]
+        if status := _command(test):
             return status
-        checkpoint, _ = newest_valid(folder / "checkpoints")
-        settings = yaml.safe_load((folder / "log" / "config.yaml").read_text(encoding="utf-8"))
-        step, wanted = (
-            (read_checkpoint(checkpoint)["global_step"] if checkpoint else 0),
-            settings["trainer"]["max_steps"],
-        )
-        if step < wanted:
-            print(f"error: stopped at step {step} of {wanted}", file=sys.stderr)
-            return 1
-        test = [*plan["test"], "--ckpt_path", str(checkpoint)]
-        print(shlex.join(["python", "-m", "lit_mimdit", *test]), flush=True)
-        if status := main(test):
-            return status
-        found = cost(
-            load_restorer(checkpoint, None, torch.device("cpu")),
-            settings["data"]["init_args"]["crop"],
-        )
-        write_bytes(folder / COST, (json.dumps(found, indent=1) + "\n").encode())
+        settings = effective(folder / "test")
+        measured = cost(_system(checkpoint, settings), settings["data"]["init_args"]["crop"])
+        write_bytes(folder / COST, (json.dumps(measured | done, indent=1) + "\n").encode())
         return 0
+
+
+def _command(args: list[str]) -> int:
+    """Run a command of the package and say which."""
+    print(shlex.join(["python", "-m", "lit_mimdit", *args]), flush=True)
+    return main(args)
+
+
+def effective(folder: Path) -> Values:
+    """The configuration that a command ran with, every default in it, from its log folder."""
+    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+
+
+def progress(checkpoint: Path | None) -> dict[str, Any]:
+    """Optimizer steps and seconds of training that a run's newest checkpoint holds."""
+    if checkpoint is None:
+        return {"steps": 0, "seconds": 0.0}
+    values = read_checkpoint(checkpoint)
+    return {"steps": values["global_step"], "seconds": seconds_in(values)}
+
+
+def unfinished(done: dict[str, Any], settings: Values) -> str | None:
+    """What a run lacks of its budget, in words, or None: of time if it has a budget of time, else
+    of steps.
+    """
+    minutes = budget_of(settings)
+    if minutes is not None:
+        if (done["seconds"] or 0.0) >= 60 * minutes:
+            return None
+        return f"stopped after {done['seconds'] or 0.0:.0f} of {60 * minutes:.0f} s of training"
+    wanted = settings["trainer"]["max_steps"]
+    return None if done["steps"] >= wanted else f"stopped at step {done['steps']} of {wanted}"
+
+
+def _system(checkpoint: Path | None, settings: Values) -> RestorationSystem:
+    """The system that was tested, on the CPU."""
+    if checkpoint is not None:
+        return build_system(load_system(checkpoint), f"checkpoint {checkpoint}", trust=True)
+    model = settings["model"]
+    file = SystemFile(model["class_path"], model.get("init_args") or {}, {})
+    return build_system(file, "model", trust=True)

@@ -2,17 +2,19 @@
 
 import json
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import yaml
 from omegaconf import OmegaConf
 
 from lit_mimdit.ablation.study import Study, read_yaml
+from lit_mimdit.ablation.variants import class_of, system_of, whole
 from lit_mimdit.evaluation.outputs import SUMMARY
 from lit_mimdit.files import write_bytes
 
-FROZEN, RUNS, PLAN, COST = "study", "runs", "plan.json", "cost.json"
+FROZEN, RUNS = "study", "runs"  # folders
+PLAN, COST = "plan.json", "cost.json"
+WHOLE = "whole"  # with a variant's name: all that its runs are configured with
 
 
 @dataclass(frozen=True)
@@ -44,35 +46,42 @@ class Run:
         ).is_file()
 
     def arguments(self, command: str, metrics: list[str]) -> list[str]:
-        """Of `python -m lit_mimdit`, for "fit" or "test": base, budget, variant, in this order; the
-        later one wins.
+        """Of `python -m lit_mimdit`, for "fit" or "test". A test lays the study's `test` over the
+        variant.
         """
-        names = ["base", "settings", f"variant_{self.variant}"] + ["test"] * (command == "test")
-        args = [
-            command,
-            *(part for name in names for part in ("-c", str(self.study / FROZEN / f"{name}.yaml"))),
-        ]
-        args += ["--seed_everything", str(self.seed), "--data.init_args.seed", str(self.seed)]
-        args += [
-            "--trainer.default_root_dir",
-            str(self.folder),
-            "--trainer.logger.init_args.save_dir",
-            str(self.folder),
-        ]
-        args += [
-            "--trainer.logger.init_args.name",
-            "",
-            "--trainer.logger.init_args.version",
-            "log" if command == "fit" else "test",
-        ]
-        args += ["--model.init_args.metrics", json.dumps(metrics)]
-        return args + (["--resume", "auto"] if command == "fit" else [])
+        args = [command, "-c", str(frozen(self.study, f"{WHOLE}_{self.variant}"))]
+        if command == "test":
+            args += ["-c", str(frozen(self.study, "test"))]
+        values = {
+            "seed_everything": self.seed,
+            "data.init_args.seed": self.seed,
+            "trainer.default_root_dir": self.folder,
+            "trainer.logger.init_args.save_dir": self.folder,
+            "trainer.logger.init_args.name": "",
+            "trainer.logger.init_args.version": "log" if command == "fit" else "test",
+            "model.init_args.metrics": json.dumps(metrics),
+        }
+        for name, value in values.items():
+            args += [f"--{name}", str(value)]
+        if command == "fit":
+            args += ["--resume", "auto"]
+        return args
 
     def write_plan(self, metrics: list[str]) -> None:
-        """What the run's process reads (ablation/run.py)."""
+        """The commands that the run's process reads (ablation/run.py); a system that is not trained
+        has no "fit".
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        plan = {command: self.arguments(command, metrics) for command in ("fit", "test")}
+        path = frozen(self.study, f"{WHOLE}_{self.variant}")
+        system = system_of(read_yaml(path, "variant"), str(path))
+        commands = ("fit", "test") if system.TRAINABLE else ("test",)
+        plan = {name: self.arguments(name, metrics) for name in commands}
         write_bytes(self.folder / PLAN, (json.dumps(plan, indent=1) + "\n").encode())
+
+
+def frozen(study: Path, name: str) -> Path:
+    """A file that the runs of a study rest on."""
+    return study / FROZEN / f"{name}.yaml"
 
 
 def all_runs(study: Study, folder: Path) -> list[Run]:
@@ -84,7 +93,7 @@ def all_runs(study: Study, folder: Path) -> list[Run]:
     ]
 
 
-def freeze(study: Study, source: Path, folder: Path) -> None:
+def freeze(study: Study, source: Path, folder: Path) -> dict[str, list[str]]:
     """Copy everything a run depends on into the study's folder; what is there already must be the
     same.
 
@@ -92,40 +101,52 @@ def freeze(study: Study, source: Path, folder: Path) -> None:
         study: as read from `source`.
         source: the study file.
         folder: of the study.
+
+    Returns:
+        by variant the callbacks of the base that its system has nothing for, where there are any.
     """
     beside = source.parent
+    base = read_yaml(beside / study.base, "base")
     texts = {"base": (beside / study.base).read_text(encoding="utf-8")}
     texts |= {"settings": yaml.safe_dump(study.settings), "test": yaml.safe_dump(study.test)}
+    left_out: dict[str, list[str]] = {}
     for name, variant in study.variants.items():
-        lines = read_yaml(beside / variant.file, "variant") if variant.file else variant.lines
-        texts[f"variant_{name}"] = yaml.safe_dump(lines)
-    place = folder / FROZEN
-    place.mkdir(parents=True, exist_ok=True)
-    there = {name: place / f"{name}.yaml" for name in texts}
-    changed = [
-        name
-        for name, path in there.items()
-        if path.is_file() and path.read_text(encoding="utf-8") != texts[name]
-    ]
+        lines = variant.read(beside)
+        values, dropped = whole(base, study.settings, lines, study.minutes, f"variant {name}")
+        texts |= {f"variant_{name}": yaml.safe_dump(lines)}
+        texts |= {f"{WHOLE}_{name}": yaml.safe_dump(values, sort_keys=False)}
+        if dropped:
+            left_out[name] = dropped
+    _write_frozen(texts, folder)
+    return left_out
+
+
+def _write_frozen(texts: dict[str, str], folder: Path) -> None:
+    """Write the texts by name, unless one of them is there already and says something else."""
+    (folder / FROZEN).mkdir(parents=True, exist_ok=True)
+    changed = []
+    for name, text in texts.items():
+        path = frozen(folder, name)
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            changed.append(name)
     if changed:
         raise ValueError(
-            f"{folder}: its runs were made with another {', '.join(changed)} (see {place}); give"
-            " another --output"
+            f"{folder}: its runs were made with another {', '.join(changed)} (see"
+            f" {folder / FROZEN}); give another --output"
         )
-    for name, path in there.items():
-        write_bytes(path, texts[name].encode())
+    for name, text in texts.items():
+        write_bytes(frozen(folder, name), text.encode())
 
 
-def require_images(folder: Path) -> None:
+def require_images(study: Study, folder: Path) -> None:
     """Write the sample data if the study trains on it, and look for all pairs, before the first run
     needs them.
     """
-    for names, split in ((("base", "settings"), "train"), (("base", "settings", "test"), "test")):
-        merged = OmegaConf.merge(
-            *(OmegaConf.load(folder / FROZEN / f"{name}.yaml") for name in names)
-        )
-        data = OmegaConf.to_container(merged.data, resolve=True)
-        module, kind = data["class_path"].rsplit(".", 1)
-        images = getattr(import_module(module), kind)(**data["init_args"])
+    trained = OmegaConf.load(frozen(folder, f"{WHOLE}_{study.full}"))
+    tested = OmegaConf.merge(trained, OmegaConf.load(frozen(folder, "test")))
+    for configuration, split in ((trained, "train"), (tested, "test")):
+        data = OmegaConf.to_container(configuration.data, resolve=True)
+        kind = class_of(data["class_path"], "data")
+        images = kind(**data["init_args"])
         images.prepare_data()
         images.source(split)

@@ -41,22 +41,42 @@ class PaperRow:
 
 @dataclass
 class Variant:
-    """One change of the full model.
+    """One change of the full model, or another system.
 
     Args:
-        file: YAML of the lines that differ, relative to the study file; `fit -c BASE -c FILE`
-            trains the same.
+        file: YAML of the lines that differ, relative to the study file. It may be a whole
+            experiment.
         lines: the lines themselves, where a file would be too much.
+        take: sections of the file that count, such as [model]; all of them if not given. So an
+            experiment of another system gives its model, and data and trainer stay the study's.
         paper: the paper's row, if it has one.
+
+    Lines that name another `model.class_path` replace the base's arguments of the model.
     """
 
     file: str | None = None
     lines: dict[str, Any] = field(default_factory=dict)
+    take: list[str] = field(default_factory=list)
     paper: PaperRow | None = None
 
     def __post_init__(self) -> None:
         if self.file is not None and self.lines:
             raise ValueError(f"variants: file {self.file} and lines are both given; choose one")
+        if self.take and self.file is None:
+            raise ValueError(f"variants: take is {self.take}, but no file is given; name the file")
+
+    def read(self, beside: Path) -> dict[str, Any]:
+        """The lines that differ; files lie relative to the folder `beside`."""
+        if self.file is None:
+            return self.lines
+        values = read_yaml(beside / self.file, "variant")
+        missing = [section for section in self.take if section not in values]
+        if missing:
+            raise ValueError(
+                f"variant {beside / self.file}: has no section {missing[0]!r} to take; it has"
+                f" {', '.join(values)}"
+            )
+        return {name: values[name] for name in self.take or values}
 
 
 @dataclass
@@ -71,6 +91,8 @@ class Study:
         metrics: by key (`python -m lit_mimdit metrics`).
         settings: laid over the base in every run: the budget.
         test: laid over everything when a run is tested, such as other images.
+        minutes: of training for every run, without validation; it takes the place of the trainer's
+            max_steps. None leaves the budget to `settings`.
     """
 
     base: str
@@ -80,6 +102,7 @@ class Study:
     metrics: list[str]
     settings: dict[str, Any] = field(default_factory=dict)
     test: dict[str, Any] = field(default_factory=dict)
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         self.metrics = [metric.key for metric in choose(self.metrics, "metrics")]
@@ -90,9 +113,22 @@ class Study:
             raise ValueError(
                 f"seeds are {self.seeds}: give at least one, each once (3 or more for intervals)"
             )
+        self._require_one_budget()
         if wrong := [name for name in self.variants if not name.replace("_", "").isalnum()]:
             raise ValueError(
                 f"variants: {wrong[0]!r} names a folder too: letters, digits and _ only"
+            )
+
+    def _require_one_budget(self) -> None:
+        if self.minutes is None:
+            return
+        if self.minutes <= 0:
+            raise ValueError(f"minutes is {self.minutes}: it must be more than 0")
+        ends = ("max_steps", "max_epochs", "max_time")
+        given = [name for name in ends if name in self.settings.get("trainer", {})]
+        if given:
+            raise ValueError(
+                f"minutes and settings.trainer.{given[0]} are both given; a run has one end"
             )
 
     @property

@@ -1,4 +1,1 @@
-"""Pairs of degraded and clean images:
-
-where they come from, how they are read and how they reach the network.
-"""
+"""Pairs of degraded and clean images come from folders or shards and reach the network."""

@@ -150,9 +150,9 @@ def check_pairs(
 
 
 def _batches(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
-    """Pieces of a list:
+    """Pieces of a list.
 
-    a thread pool given a million pairs at once would hold a million results.
+    A thread pool given a million pairs at once would hold a million results.
     """
     iterator = iter(pairs)
     while batch := list(islice(iterator, size)):

@@ -70,7 +70,7 @@ FOUNDIR_TYPES: dict[str, tuple[str, ...]] = {
 
 
 class Step(NamedTuple):
-    """One degradation of a composition, with its own severity and its own stream of random numbers."""
+    """One degradation of a composition, with its own severity and random numbers."""
 
     name: str
     severity: Severity

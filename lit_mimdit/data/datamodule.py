@@ -27,9 +27,9 @@ from lit_mimdit.data.sources import FolderSource, Source
 
 
 class PhotoFiles(Dataset):
-    """Photographs to restore, without references:
+    """Photographs to restore, without references.
 
-    (name of the result, Photo, seed of the noise); for a broken file its ImageError.
+    An item is (name of the result, Photo, seed of the noise); for a broken file its ImageError.
     """
 
     def __init__(self, files: dict[Path, Path], seed: int) -> None:
@@ -234,9 +234,9 @@ class FoundIRDataModule(L.LightningDataModule):
         }
 
     def source(self, split: Literal["train", "val", "test"]) -> Source:
-        """Where the pairs of a split come from:
+        """Where the pairs of a split come from.
 
-        shards if it names a folder of them, else image files.
+        They come from shards if it names a folder of them, else from image files.
         """
         name = self.meta[split] or "."
         place = (

@@ -65,8 +65,7 @@ def _draw(ranges: dict[str, Range], severity: str, generator: np.random.Generato
     return float(generator.uniform(*ranges[severity]))
 
 
-# Optics: blur by convolution with a point spread function (PSF)
-# -------------------------------------------------------------------
+# --- Optics: blur by convolution with a point spread function (PSF) -------------------------------
 
 
 def convolve(light: np.ndarray, psf: np.ndarray) -> np.ndarray:
@@ -128,9 +127,9 @@ def motion_blur(
 
 
 def disc_psf(radius: float) -> np.ndarray:
-    """Uniform disc of a real-valued radius in pixels, edge anti-aliased over one pixel:
+    """Uniform disc of a real-valued radius in pixels, (k, k), k odd, sum 1.
 
-    (k, k), k odd, sum 1.
+    Its edge is anti-aliased over one pixel.
     """
     r = int(np.ceil(radius)) + 1
     distance = np.hypot(*np.mgrid[-r : r + 1, -r : r + 1])
@@ -157,8 +156,7 @@ def blur(image: np.ndarray, severity: Severity, generator: np.random.Generator) 
     return (motion_blur if generator.random() < 0.5 else defocus_blur)(image, severity, generator)
 
 
-# Exposure and sensor
-# --------------------------------------------------------------------------------------------------------------
+# --- Exposure and sensor --------------------------------------------------------------------------
 
 
 def poissonian_gaussian(
@@ -259,8 +257,7 @@ def low_light(
     return linear_to_srgb(noisy) ** np.float32(gamma)
 
 
-# Scene and lens
-# -------------------------------------------------------------------------------------------------------------------
+# --- Scene and lens -------------------------------------------------------------------------------
 
 
 def draw_depth(height: int, width: int, generator: np.random.Generator) -> np.ndarray:
@@ -286,9 +283,9 @@ def draw_depth(height: int, width: int, generator: np.random.Generator) -> np.nd
 def scatter(
     light: np.ndarray, depth: np.ndarray, beta: float, airlight: np.ndarray | float
 ) -> np.ndarray:
-    """Atmospheric scattering I = J t + A (1 - t), t = exp(-beta d):
+    """Atmospheric scattering I = J t + A (1 - t), t = exp(-beta d).
 
-    light J (H, W, 3), depth d (H, W), airlight A in [0, 1].
+    J is light (H, W, 3), d depth (H, W), A the airlight in [0, 1].
     """
     t = np.exp(-beta * depth)[..., None]
     return (light * t + airlight * (1 - t)).astype(np.float32)
@@ -458,8 +455,7 @@ def raindrop(image: np.ndarray, severity: Severity, generator: np.random.Generat
     return linear_to_srgb(output)
 
 
-# Encoder
-# --------------------------------------------------------------------------------------------------------------------------
+# --- Encoder --------------------------------------------------------------------------------------
 
 
 def jpeg_quality(severity: Severity, generator: np.random.Generator) -> int:
@@ -475,9 +471,9 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def jpeg(image: np.ndarray, severity: Severity, generator: np.random.Generator) -> np.ndarray:
-    """JPEG (ITU-T T.81):
+    """Encode and decode as JPEG (ITU-T T.81) by libjpeg through Pillow.
 
-    encoded and decoded by libjpeg through Pillow, 4:2:0 chroma, quality as drawn by `jpeg_quality`.
+    Chroma is 4:2:0, the quality as drawn by `jpeg_quality`.
     """
     check(image, severity)
     file = io.BytesIO()

@@ -18,9 +18,9 @@ DIM_SCALE, DIM_POWER = (0.4, 1.0), (1.0, 2.2)
 
 # y = s x^g
 def dimmed(image: np.ndarray, scale: float, power: float) -> np.ndarray:
-    """A scene of less light, (H, W, 3) uint8:
+    """A scene of less light, (H, W, 3) uint8, as at dusk, in shadow or in a dark room.
 
-    dusk, shadow, a dark room. Black stays; white becomes `scale`, in (0, 1].
+    Black stays; white becomes `scale`, in (0, 1].
     """
     return to_uint8(scale * (np.float32(image) / np.float32(255)) ** np.float32(power))
 

@@ -12,7 +12,7 @@ from PIL import ImageFont
 from lit_mimdit.console import readable
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-# parts of file names of fonts with Chinese, Japanese and Korean letters, on Linux, Windows and macOS
+# parts of file names of fonts with Chinese, Japanese and Korean letters (Linux, Windows, macOS)
 WIDE = (
     "notosanscjk", "notosansmonocjk", "notoserifcjk", "sourcehansans", "wqy", "droidsansfallback",
     "unifont", "uming", "ukai", "ipag", "vlgothic", "takao", "nanum", "baekmuk", "msyh", "simsun",

@@ -30,9 +30,9 @@ class Cluster:
 
 
 def epoch_order(samples: int, epoch: int, seed: int, shuffle: bool) -> np.ndarray:
-    """Order of all samples in an epoch, (samples,) int64:
+    """Order of all samples in an epoch, (samples,) int64.
 
-    a permutation drawn from (seed, epoch).
+    It is a permutation drawn from (seed, epoch).
     """
     if not shuffle:
         return np.arange(samples)
@@ -56,9 +56,9 @@ def batch_indices(
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """63-bit seed of everything random about a sample in an epoch:
+    """63-bit seed of everything random about a sample in an epoch.
 
-    crop, flips, diffusion noise and time.
+    That is its crop, flips, diffusion noise and time.
     """
     return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)
 

@@ -1,4 +1,6 @@
-"""The data contract: a training or evaluation sample is a dict of
+"""The data contract says what a training or evaluation sample holds.
+
+It is a dict of
 
     lq, gt         (3, H, W) RGB, the same H and W: uint8 as stored, or float32 in [0, 1] where a
     file has 16 bits
@@ -39,10 +41,9 @@ SYMMETRIES = {
 
 
 def augment_array(image: np.ndarray, flip: bool, turns: int) -> np.ndarray:
-    """(H, W, 3):
+    """Mirror (H, W, 3) left to right, then turn it by `turns` times 90 degrees.
 
-    mirrored left to right, then turned by `turns` times 90 degrees. The 8 choices are the square's
-    symmetries.
+    The 8 choices are the square's symmetries.
     """
     return np.rot90(image[:, ::-1] if flip else image, turns)
 
@@ -60,7 +61,7 @@ def variant(flip: bool, turns: int, augment: Augment) -> int:
 
 
 def to_planes(image: np.ndarray) -> Tensor:
-    """Pixels (H, W, 3) as a tensor of the contract, (3, H, W):
+    """Pixels (H, W, 3) as a tensor of the contract, (3, H, W).
 
     uint8 stays uint8, uint16 becomes float32 in [0, 1].
     """

@@ -39,34 +39,72 @@ class Photograph(NamedTuple):
 # physically exact haze is part of every evaluation. The smallest one serves for validation.
 PHOTOGRAPHS: tuple[Photograph, ...] = (
     Photograph(
-        "coffee", "train", "scikit-image", "skimage/data/coffee.png", "Rachel Michetti (courtesy of Pikolo Espresso Bar)", "CC0",
-        "scikit-image gallery",
+        name="coffee",
+        split="train",
+        package="scikit-image",
+        file="skimage/data/coffee.png",
+        author="Rachel Michetti (courtesy of Pikolo Espresso Bar)",
+        licence="CC0",
+        source="scikit-image gallery",
     ),
     Photograph(
-        "rocket", "train", "scikit-image", "skimage/data/rocket.jpg", "SpaceX", "public domain",
-        "https://www.flickr.com/photos/spacexphotos/16511594820/",
+        name="rocket",
+        split="train",
+        package="scikit-image",
+        file="skimage/data/rocket.jpg",
+        author="SpaceX",
+        licence="public domain",
+        source="https://www.flickr.com/photos/spacexphotos/16511594820/",
     ),
     Photograph(
-        "china", "train", "scikit-learn", "sklearn/datasets/images/china.jpg", "danielbuechele", "CC BY 2.0",
-        "https://www.flickr.com/photos/danielbuechele/6061409035/",
+        name="china",
+        split="train",
+        package="scikit-learn",
+        file="sklearn/datasets/images/china.jpg",
+        author="danielbuechele",
+        licence="CC BY 2.0",
+        source="https://www.flickr.com/photos/danielbuechele/6061409035/",
     ),
     Photograph(
-        "flower", "train", "scikit-learn", "sklearn/datasets/images/flower.jpg", "vultilion", "CC BY 2.0",
-        "https://www.flickr.com/photos/vultilion/6056698931/",
+        name="flower",
+        split="train",
+        package="scikit-learn",
+        file="sklearn/datasets/images/flower.jpg",
+        author="vultilion",
+        licence="CC BY 2.0",
+        source="https://www.flickr.com/photos/vultilion/6056698931/",
     ),
     Photograph(
-        "chelsea", "val", "scikit-image", "skimage/data/chelsea.png", "Stefan van der Walt", "CC0", "scikit-image gallery",
+        name="chelsea",
+        split="val",
+        package="scikit-image",
+        file="skimage/data/chelsea.png",
+        author="Stefan van der Walt",
+        licence="CC0",
+        source="scikit-image gallery",
     ),
     Photograph(
-        "astronaut", "test", "scikit-image", "skimage/data/astronaut.png", "NASA", "public domain", "https://flic.kr/p/r9qvLn",
+        name="astronaut",
+        split="test",
+        package="scikit-image",
+        file="skimage/data/astronaut.png",
+        author="NASA",
+        licence="public domain",
+        source="https://flic.kr/p/r9qvLn",
     ),
     Photograph(
-        "motorcycle", "test", "scikit-image", "skimage/data/motorcycle_left.png",
-        "N. Nesic, P. Westling, X. Wang, Y. Kitajima, G. Krathwohl, D. Scharstein (Middlebury College)",
-        "no licence stated; Middlebury 2014 stereo benchmark, redistributed by scikit-image",
-        "https://vision.middlebury.edu/stereo/data/scenes2014/", "skimage/data/motorcycle_disp.npz",
+        name="motorcycle",
+        split="test",
+        package="scikit-image",
+        file="skimage/data/motorcycle_left.png",
+        author="N. Nesic, P. Westling, X. Wang, Y. Kitajima, G. Krathwohl, D. Scharstein"
+        " (Middlebury College)",
+        licence="no licence stated; Middlebury 2014 stereo benchmark, redistributed by"
+        " scikit-image",
+        source="https://vision.middlebury.edu/stereo/data/scenes2014/",
+        disparity="skimage/data/motorcycle_disp.npz",
     ),
-)  # fmt: skip
+)
 
 # Pixels, as documented by skimage.data.stereo_motorcycle; with its focal length and baseline the
 # farthest point is at 5.0 m.
@@ -119,7 +157,7 @@ def depth(name: str) -> np.ndarray | None:
 
 
 def _locate(package: str, file: str) -> Path:
-    """Path of a file in an installed package, without importing the package (that takes seconds)."""
+    """Path of a file in an installed package, found without importing the package."""
     module, _, inside = file.partition("/")
     spec = find_spec(module)
     for folder in (spec and spec.submodule_search_locations) or ():

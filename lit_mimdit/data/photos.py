@@ -49,9 +49,9 @@ def read_levels(folder: str, longest: int, shortest: int, key: str) -> list[np.n
 
 
 def level_weights(levels: list[np.ndarray]) -> np.ndarray:
-    """How often each level is drawn, summing to 1:
+    """How often each level is drawn, summing to 1.
 
-    between "every photograph alike" and "every pixel alike".
+    It lies between "every photograph alike" and "every pixel alike".
     """
     side = np.sqrt([level.shape[0] * level.shape[1] for level in levels])
     return side / side.sum()

@@ -1,6 +1,6 @@
-"""The list of what could not be read:
+"""A CSV file lists what could not be read, each file once.
 
-each once, in a CSV file, and a run that stops when there is too much of it.
+A run stops when there is too much of it.
 """
 
 import csv

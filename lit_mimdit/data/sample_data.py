@@ -1,7 +1,6 @@
-"""Sample data:
+"""Sample data are a tree in FoundIR's layout.
 
-a tree in FoundIR's layout, made of the photographs of installed packages and this package's
-degradations.
+It is made of the photographs of installed packages and this package's degradations.
 """
 
 from __future__ import annotations
@@ -52,7 +51,8 @@ class Sample(NamedTuple):
     severity: str
     photograph: str
     box: tuple[int, int, int, int]  # left, top, right, bottom: pixels of the photograph
-    seed: int  # of the degradation: degrade(crop, FOUNDIR_TYPES[type], severity, numpy.random.default_rng(seed))
+    # degrade(crop, FOUNDIR_TYPES[type], severity, numpy.random.default_rng(seed))
+    seed: int
     jpeg_quality: int | None
 
     @property
@@ -155,9 +155,9 @@ def write_sample_data(
 def draw_samples(
     split: Split, crops: int, size: int, severities: tuple[str, ...], seed: int, sources: Sources
 ) -> Iterator[Sample]:
-    """Draw the samples of a split, all 20 types:
+    """Draw the samples of a split, all 20 types.
 
-    each from its own seed (seed, split, type, index), ids running across the types.
+    Each has its own seed (seed, split, type, index); ids run across the types.
     """
     names = sources.names[split]
     for number, (name, degradations) in enumerate(FOUNDIR_TYPES.items()):
@@ -219,9 +219,9 @@ def write_pair(folder: Path, sample: Sample, size: int, sources: Sources) -> Non
 
 
 class Sources(NamedTuple):
-    """Photographs by split, and how to read one:
+    """Photographs by split, and how to read one.
 
-    (H, W, 3) uint8 and its depth (H, W), None where nobody measured it.
+    Pixels are (H, W, 3) uint8; the depth (H, W) is None where nobody measured it.
     """
 
     names: dict[Split, list[str]]

@@ -156,8 +156,8 @@ def _bands(page: tifffile.TiffPage) -> tuple[tuple[int, ...], int | None, tuple[
     if colours == 3 and (page.photometric == PHOTOMETRIC.RGB or rest == 1):
         return (0, 1, 2), None, (f"{rest} extra band(s) beside RGB",)
     raise UnsupportedError(
-        f"{count} bands of which none is said to be colour or alpha; only 1 (gray), 3 (RGB) and 4 (RGB and alpha, or one more band)"
-        " are read; choose three of them"
+        f"{count} bands of which none is said to be colour or alpha; only 1 (gray), 3 (RGB) and 4"
+        " (RGB and alpha, or one more band) are read; choose three of them"
     )
 
 

@@ -13,9 +13,9 @@ class Box(NamedTuple):
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles of `tile` pixels start along a side of `length`:
+    """Where tiles of `tile` pixels start along a side of `length`.
 
-    as few as cover it with neighbours sharing `overlap` or more, evenly.
+    They are as few as cover it, spread evenly, with neighbours sharing `overlap` or more.
     """
     if length <= tile:
         return [0]

@@ -1,10 +1,11 @@
-"""Pictures of a report without a plotting library:
+"""Pictures of a report are drawn without a plotting library.
 
-interval plots and router weights as SVG, before/after strips as images.
+Interval plots and router weights are SVG texts; strips of before and after are images.
 """
 
 import html
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,90 +30,161 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 
 
-def interval_plot(key: str, series: dict[str, dict[str, dict[str, Any]]], width: int = 760) -> str:
-    """Means with intervals, a line an entry of each group:
+Series = dict[str, dict[str, dict[str, Any]]]  # series -> group -> {"mean", "low", "high", "n"}
 
-    series -> group -> {"mean", "low", "high", "n"}. An SVG text.
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything of an interval plot lies, in pixels; means are placed along an axis.
+
+    Args:
+        axis: its ticks, from the left to the right.
+        width: of the picture.
+        groups: in rows, from the top down.
+        series: with a line in each row, and below all rows a line in the legend.
     """
-    groups = sorted(
-        dict.fromkeys(group for values in series.values() for group in values),
-        key=lambda group: group.split()[-1:] == ["all"],
-    )
-    known = [v for values in series.values() for v in values.values() if v["mean"] is not None]
-    ends = [x for v in known for x in (v["mean"], v["low"], v["high"]) if x is not None]
-    axis = ticks(min(ends), max(ends))
-    scale = lambda x: LEFT + (x - axis[0]) / (axis[-1] - axis[0]) * (width - LEFT - RIGHT)  # noqa: E731
-    line = max(8, ROW - 2 * len(series))
-    pitch = line * len(series) + 8
-    height = TOP + pitch * len(groups) + 24 + ROW * len(series)
+
+    axis: list[float]
+    width: int
+    groups: list[str]
+    series: list[str]
+
+    @property
+    def line(self) -> int:
+        """Height of one series in a row."""
+        return max(8, ROW - 2 * len(self.series))
+
+    @property
+    def pitch(self) -> int:
+        """Height of a row."""
+        return self.line * len(self.series) + 8
+
+    @property
+    def bottom(self) -> int:
+        """Where the rows end."""
+        return TOP + self.pitch * len(self.groups)
+
+    @property
+    def height(self) -> int:
+        """Of the picture, with the axis and the legend."""
+        return self.bottom + 24 + ROW * len(self.series)
+
+    def x(self, value: float) -> float:
+        """Where a value lies."""
+        first, last = self.axis[0], self.axis[-1]
+        return LEFT + (value - first) / (last - first) * (self.width - LEFT - RIGHT)
+
+
+def interval_plot(key: str, series: Series, width: int = 760) -> str:
+    """Means with intervals as an SVG text, a row a group with a line for each series.
+
+    The pooled groups, called "all", are the last rows.
+    """
+    names = dict.fromkeys(group for values in series.values() for group in values)
+    groups = sorted(names, key=lambda group: group.split()[-1:] == ["all"])
+    layout = _Layout(_axis(series), width, groups, list(series))
     metric = METRICS[key]
     title = f"{metric.label}, {metric.direction}"
-    parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
-            f' width="{width}" height="{height}" font-family="sans-serif" font-size="12"'
-            f' role="img"><title>{html.escape(title)}</title>'
-        ),
-        (
-            f'<rect width="{width}" height="{height}" fill="white"/><text x="{LEFT}" y="16"'
-            f' font-weight="bold">{html.escape(title)}</text>'
-        ),
+    return "".join(
+        [
+            *_frame(layout, title),
+            *_grid(layout),
+            *_rows(layout, series, metric.decimals),
+            *_legend(layout),
+            "</svg>",
+        ]
+    )
+
+
+def _axis(series: Series) -> list[float]:
+    """Ticks that cover every mean and interval."""
+    known = [v for values in series.values() for v in values.values() if v["mean"] is not None]
+    ends = [x for v in known for x in (v["mean"], v["low"], v["high"]) if x is not None]
+    return ticks(min(ends), max(ends))
+
+
+def _frame(layout: _Layout, title: str) -> list[str]:
+    """The opening of the SVG, the white ground and the title."""
+    width, height, text = layout.width, layout.height, html.escape(title)
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
+        f' width="{width}" height="{height}" font-family="sans-serif" font-size="12"'
+        f' role="img"><title>{text}</title>',
+        f'<rect width="{width}" height="{height}" fill="white"/><text x="{LEFT}" y="16"'
+        f' font-weight="bold">{text}</text>',
     ]
-    bottom = TOP + pitch * len(groups)
-    for tick in axis:
-        x = scale(tick)
+
+
+def _grid(layout: _Layout) -> list[str]:
+    """A vertical line with its number for each tick."""
+    parts = []
+    for tick in layout.axis:
+        x, bottom = layout.x(tick), layout.bottom
         parts.append(
             f'<line x1="{x:.1f}" y1="{TOP - 8}" x2="{x:.1f}" y2="{bottom}" stroke="#ddd"/>'
         )
         parts.append(
             f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle" fill="#555">{tick:g}</text>'
         )
-    for row, group in enumerate(groups):
-        y = TOP + pitch * row
+    return parts
+
+
+def _rows(layout: _Layout, series: Series, decimals: int) -> list[str]:
+    """The name of each group, and a mark for each of its means."""
+    parts = []
+    for row, group in enumerate(layout.groups):
+        top = TOP + layout.pitch * row
         parts.append(
-            f'<text x="{LEFT - 10}" y="{y + pitch / 2 - 1:.1f}"'
+            f'<text x="{LEFT - 10}" y="{top + layout.pitch / 2 - 1:.1f}"'
             f' text-anchor="end">{html.escape(group)}</text>'
         )
         for i, (name, values) in enumerate(series.items()):
-            parts += _mark(
-                values.get(group),
-                scale,
-                y + line * i + line / 2,
-                COLOURS[i % len(COLOURS)],
-                f"{name}, {group}",
-                metric.decimals,
-            )
-    for i, name in enumerate(series):
-        y = bottom + 32 + ROW * i
+            y = top + layout.line * i + layout.line / 2
+            colour = COLOURS[i % len(COLOURS)]
+            parts += _mark(values.get(group), layout, y, colour, f"{name}, {group}", decimals)
+    return parts
+
+
+def _legend(layout: _Layout) -> list[str]:
+    """A dot and a name for each series, below the axis."""
+    parts = []
+    for i, name in enumerate(layout.series):
+        y = layout.bottom + 32 + ROW * i
         parts.append(f'<circle cx="{LEFT}" cy="{y - 4}" r="4" fill="{COLOURS[i % len(COLOURS)]}"/>')
         parts.append(f'<text x="{LEFT + 10}" y="{y}">{html.escape(name)}</text>')
-    return "".join([*parts, "</svg>"])
+    return parts
 
 
 def _mark(
-    value: dict[str, Any] | None, scale: Any, y: float, colour: str, name: str, decimals: int
+    value: dict[str, Any] | None,
+    layout: _Layout,
+    y: float,
+    colour: str,
+    name: str,
+    decimals: int,
 ) -> list[str]:
+    """A dot at a mean and a line over its interval; nothing where there is no number."""
     if value is None or value["mean"] is None:
         return []
-    x = scale(value["mean"])
+    x = layout.x(value["mean"])
     text = f"{name}: {value['mean']:.{decimals}f} (N = {value['n']})"
     parts = [
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"'
         f' fill="{colour}"><title>{html.escape(text)}</title></circle>'
     ]
     if value["low"] is not None:
-        ends = scale(value["low"]), scale(value["high"])
+        low, high = layout.x(value["low"]), layout.x(value["high"])
         parts.append(
-            f'<line x1="{ends[0]:.1f}" y1="{y:.1f}" x2="{ends[1]:.1f}" y2="{y:.1f}"'
+            f'<line x1="{low:.1f}" y1="{y:.1f}" x2="{high:.1f}" y2="{y:.1f}"'
             f' stroke="{colour}" stroke-width="1.5"/>'
         )
     return parts
 
 
 def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) -> str:
-    """Inter-MoE weights of an image:
+    """Inter-MoE weights of an image as an SVG text.
 
-    a stacked bar a block, block 0 first, with the groups' names. An SVG text.
+    Each block has a stacked bar, block 0 first, with the groups' names above.
     """
     bar, top = max(6, min(28, (width - 40) // max(1, len(blocks)) - 4)), 20
     height, tall = 130, 80

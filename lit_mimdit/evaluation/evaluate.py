@@ -8,6 +8,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -101,60 +102,82 @@ def evaluate(
     for key, value in {"batch_size": batch_size, "resamples": resamples}.items():
         if value < 1:
             raise ValueError(f"{key} is {value}: it must be at least 1")
-    if output.resolve() in {
-        folder.resolve() for folder in (restored, reference, degraded) if folder is not None
-    }:
-        raise ValueError(f"output is {output}: give a folder of its own, not one of the images'")
+    _require_apart(output, restored, reference, degraded)
     table.choose(metrics)  # before the folders are read
+    suffixes = {"restored": suffix, "reference": reference_suffix, "degraded": degraded_suffix}
+    if layout is not None:
+        _require_plain(suffixes)
     run = read_records(restored)
-    suffixes = {
-        "restored": suffix,
-        "reference": reference_suffix,
-        "degraded": degraded_suffix,
-    }
-    for version, given in (("reference", reference_suffix), ("degraded", degraded_suffix)):
-        if given and layout is not None:
-            raise ValueError(
-                f"{version}_suffix is {given!r}: with --layout the data set's own names count;"
-                " leave it out"
-            )
     options = {"meta": meta, "split": split, "frames": frames}
-    found = pair(restored, reference, degraded, layout, suffixes, **options)
-    require_whole(found, intersection)
-    if found.problems:
+    pairing = pair(restored, reference, degraded, layout, suffixes, **options)
+    require_whole(pairing, intersection)
+    if pairing.problems:
         print(
-            f"intersection: N = {len(found.items)}; {len(found.problems)} image(s) left out, listed"
-            " in summary.json"
+            f"intersection: N = {len(pairing.items)}; {len(pairing.problems)} image(s) left out,"
+            " listed in summary.json"
         )
     scorer = Scorer(
         metrics, choose_device(device), reference is not None, max_pixels, weights, download
     )
-    record = Record(output, settings(scorer, found), restart)
+    rows, features = _scored(scorer, pairing, output, restart, batch_size)
+    summary = {"name": name} | about(scorer, pairing)
+    summary["restoration"] = provenance(run, restored, pairing)
+    summary |= summarise(rows, features, scorer.describe(), seed, resamples)
+    files = {
+        (item.id, which): os.path.relpath(path, output)
+        for item in pairing.items
+        for which, path in item.files.items()
+    }
+    write_results(output, summary, rows, files, routing_of(run, restored, pairing))
+    _report_on_screen(summary, output)
+    return 1 if summary["failed"] else 0
+
+
+def _require_apart(output: Path, *folders: Path | None) -> None:
+    """ValueError if the results would be written into a folder of images."""
+    if output.resolve() in {folder.resolve() for folder in folders if folder is not None}:
+        raise ValueError(f"output is {output}: give a folder of its own, not one of the images'")
+
+
+def _require_plain(suffixes: dict[str, str]) -> None:
+    """ValueError for a suffix of images whose names a data set's layout decides."""
+    for which in ("reference", "degraded"):
+        if suffixes[which]:
+            raise ValueError(
+                f"{which}_suffix is {suffixes[which]!r}: with --layout the data set's own names"
+                " count; leave it out"
+            )
+
+
+def _scored(
+    scorer: Scorer, pairing: Pairing, output: Path, restart: bool, batch_size: int
+) -> tuple[list[Row], np.ndarray]:
+    """Rows and features of all images, those that the record in `output` has already among them."""
+    record = Record(output, settings(scorer, pairing), restart)
     try:
-        score_all(scorer, found, record, batch_size)
-        rows, features = list(record.rows.values()), record.features()
+        score_all(scorer, pairing, record, batch_size)
+        return list(record.rows.values()), record.features()
     finally:
         record.close()
-    about = {
-        "name": name,
+
+
+def about(scorer: Scorer, pairing: Pairing) -> dict[str, Any]:
+    """Versions, device and pairing, which a summary carries along."""
+    return {
         "lit_mimdit": table.__version__,
         "commit": commit(),
         "torch": torch.__version__,
         "pyiqa": version("pyiqa"),
         "device": str(scorer.device),
         "image_rule": IMAGE_RULE,
-        "paired_by": found.by,
-        "intersection": bool(found.problems),
-        "problems": found.problems,
-        "restoration": provenance(run, restored, found),
+        "paired_by": pairing.by,
+        "intersection": bool(pairing.problems),
+        "problems": pairing.problems,
     }
-    summary = about | summarise(rows, features, scorer.describe(), seed, resamples)
-    files = {
-        (item.id, v): os.path.relpath(path, output)
-        for item in found.items
-        for v, path in item.files.items()
-    }
-    write_results(output, summary, rows, files, routing_of(run, restored, found))
+
+
+def _report_on_screen(summary: dict[str, Any], output: Path) -> None:
+    """The tables, where the files are, and the first failures on stderr."""
     print_tables(summary)
     print(
         f"\nin {output}: {', '.join((SUMMARY, SCORES, MARKDOWN, LATEX))}; with pictures: python -m"
@@ -165,22 +188,20 @@ def evaluate(
             f"error: {failure['id']} {failure['version']} {failure['metric']}: {failure['reason']}",
             file=sys.stderr,
         )
-    return 1 if summary["failed"] else 0
 
 
-def settings(scorer: Scorer, found: Pairing) -> dict[str, Any]:
+def settings(scorer: Scorer, pairing: Pairing) -> dict[str, Any]:
     """Everything the scores of an image depend on: a record made with others is not continued."""
     digest = hashlib.sha256()
-    for item in found.items:
+    for item in pairing.items:
         for which, path in item.files.items():
             status = path.stat()
-            digest.update(
-                f"{item.id}\0{item.degradation}\0{which}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
-            )
+            facts = item.id, item.degradation, which, status.st_size, status.st_mtime_ns
+            digest.update(("\0".join(map(str, facts)) + "\n").encode())
     return {
         "metrics": scorer.describe(),
         "images": digest.hexdigest(),
-        "dataset": found.dataset,
+        "dataset": pairing.dataset,
         "device": scorer.device.type,
     }
 
@@ -197,18 +218,21 @@ def batches(items: list[Item], batch_size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def score_all(scorer: Scorer, found: Pairing, record: Record, batch_size: int) -> None:
+def score_all(scorer: Scorer, pairing: Pairing, record: Record, batch_size: int) -> None:
     """Score what the record does not have yet."""
-    wanted = lambda item: [v for v in versions(item, scorer) if not record.done(item.id, v)]  # noqa: E731
-    todo = [item for item in found.items if wanted(item)]
-    done = len(found.items) - len(todo)
+    todo = [
+        item
+        for item in pairing.items
+        if not all(record.done(item.id, which) for which in versions(item, scorer))
+    ]
+    done = len(pairing.items) - len(todo)
     if done:
-        print(f"{done} of {len(found.items)} images are in the record already")
+        print(f"{done} of {len(pairing.items)} images are in the record already")
     with tqdm(
-        total=len(found.items), initial=done, desc="images", unit="image", disable=not todo
+        total=len(pairing.items), initial=done, desc="images", unit="image", disable=not todo
     ) as bar:
         for batch in batches(todo, batch_size):
-            score_batch(scorer, batch, found.dataset, record)
+            score_batch(scorer, batch, pairing.dataset, record)
             bar.update(len(batch))
 
 
@@ -259,27 +283,30 @@ def _row(item: Item, version: str, dataset: str, **values: Any) -> Row:
     return Row(item.id, version, dataset, item.degradation, *item.size, **values)
 
 
-def provenance(run: dict[str, Any] | None, folder: Path, found: Pairing) -> dict[str, Any] | None:
-    """How the restored images were made, without the images' own entries; how many of them the
-    record names.
+def provenance(run: dict[str, Any] | None, folder: Path, pairing: Pairing) -> dict[str, Any] | None:
+    """How the restored images were made, without the entries of single images.
+
+    It says how many of the evaluated images the record names.
     """
     if run is None:
         return None
     named = sum(
         item.files["restored"].relative_to(folder).as_posix() in run["images"]
-        for item in found.items
+        for item in pairing.items
     )
     return {key: value for key, value in run.items() if key != "images"} | {
         "images_named": named,
-        "images_evaluated": len(found.items),
+        "images_evaluated": len(pairing.items),
     }
 
 
 def routing_of(
-    run: dict[str, Any] | None, folder: Path, found: Pairing
+    run: dict[str, Any] | None, folder: Path, pairing: Pairing
 ) -> dict[str, list[list[float]]]:
     """Inter-MoE weights by block of the images whose record has them, by id."""
     if run is None:
         return {}
-    names = {item.id: item.files["restored"].relative_to(folder).as_posix() for item in found.items}
+    names = {
+        item.id: item.files["restored"].relative_to(folder).as_posix() for item in pairing.items
+    }
     return {id: run["images"][name] for id, name in names.items() if run["images"].get(name)}

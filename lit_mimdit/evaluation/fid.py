@@ -16,9 +16,9 @@ FEATURES = 2048
 
 
 def clean_resize(image: Tensor) -> Tensor:
-    """(3, H, W) in [0, 1] -> (3, 299, 299) in [0, 255]:
+    """Resize (3, H, W) in [0, 1] to (3, 299, 299) in [0, 255].
 
-    8 bits, then PIL's bicubic with antialiasing in float, channel by channel.
+    It rounds to 8 bits, then takes PIL's bicubic with antialiasing in float, channel by channel.
     """
     planes = (image * 255.0).round().cpu().numpy().astype(np.float32)
     resized = [

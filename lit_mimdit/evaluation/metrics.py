@@ -123,25 +123,85 @@ _MUSIQ = (_hub("musiq_koniq_ckpt-e95806b9.pth", "e95806b9"),)
 _PLUS = (RN50, _hub("CLIP-IQA+_learned_prompts-603f3273.pth", "603f3273"))
 _PLUS_L = (VIT_L_14, _hub("CLIPIQA+_ViTL14_512-e66488f2.pth", "e66488f2"))
 
-# fmt: off
 _TABLE = (
-    Metric("psnr", "PSNR RGB (dB)", True, "pair", "pixel", "psnr", aliases=("psnr_rgb",), decimals=2),
+    Metric(
+        "psnr", "PSNR RGB (dB)", True, "pair", "pixel", "psnr", aliases=("psnr_rgb",), decimals=2
+    ),
     Metric("psnr_y", "PSNR Y (dB)", True, "pair", "pixel", "psnry", aliases=("psnry",), decimals=2),
     Metric("ssim_y", "SSIM Y", True, "pair", "pixel", "ssim", min_side=11, aliases=("ssim",)),
     Metric("ssim_rgb", "SSIM RGB", True, "pair", "pixel", "ssimc", min_side=11, aliases=("ssimc",)),
-    Metric("lpips", "LPIPS (Alex)", False, "pair", "pyiqa", "lpips", _LPIPS_ALEX, 64, published="LPIPS"),
-    Metric("lpips-vgg", "LPIPS (VGG)", False, "pair", "pyiqa", "lpips-vgg", _LPIPS_VGG, 32, tiled=True),
+    Metric(
+        "lpips", "LPIPS (Alex)", False, "pair", "pyiqa", "lpips", _LPIPS_ALEX, 64, published="LPIPS"
+    ),
+    Metric(
+        "lpips-vgg", "LPIPS (VGG)", False, "pair", "pyiqa", "lpips-vgg", _LPIPS_VGG, 32, tiled=True
+    ),
     Metric("fid", "FID (clean)", False, "set", "set", "fid", (INCEPTION,), published="FID"),
-    Metric("fid_torchmetrics", "FID (clean, torchmetrics)", False, "set", "set", "fid", (INCEPTION,)),
-    Metric("niqe", "NIQE", False, "image", "pyiqa", "niqe", (_hub("niqe_modelparameters.mat"),), 96, published="NIQE"),
-    Metric("liqe", "LIQE", True, "image", "pyiqa", "liqe", (VIT_B_32, _hub("liqe_koniq.pt")), 224, published="LIQE"),
-    Metric("liqe_mix", "LIQE (mix)", True, "image", "pyiqa", "liqe_mix", (VIT_B_32, _hub("liqe_mix.pt")), 224),
-    Metric("musiq", "MUSIQ (KonIQ)", True, "image", "pyiqa", "musiq", _MUSIQ, 32, tiled=True, published="MUSIQ", decimals=3),
+    Metric(
+        "fid_torchmetrics", "FID (clean, torchmetrics)", False, "set", "set", "fid", (INCEPTION,)
+    ),
+    Metric(
+        key="niqe",
+        label="NIQE",
+        higher=False,
+        needs="image",
+        backend="pyiqa",
+        pyiqa="niqe",
+        files=(_hub("niqe_modelparameters.mat"),),
+        min_side=96,
+        published="NIQE",
+    ),
+    Metric(
+        key="liqe",
+        label="LIQE",
+        higher=True,
+        needs="image",
+        backend="pyiqa",
+        pyiqa="liqe",
+        files=(VIT_B_32, _hub("liqe_koniq.pt")),
+        min_side=224,
+        published="LIQE",
+    ),
+    Metric(
+        key="liqe_mix",
+        label="LIQE (mix)",
+        higher=True,
+        needs="image",
+        backend="pyiqa",
+        pyiqa="liqe_mix",
+        files=(VIT_B_32, _hub("liqe_mix.pt")),
+        min_side=224,
+    ),
+    Metric(
+        key="musiq",
+        label="MUSIQ (KonIQ)",
+        higher=True,
+        needs="image",
+        backend="pyiqa",
+        pyiqa="musiq",
+        files=_MUSIQ,
+        min_side=32,
+        tiled=True,
+        published="MUSIQ",
+        decimals=3,
+    ),
     Metric("clipiqa", "CLIPIQA (RN50)", True, "image", "pyiqa", "clipiqa", (RN50,), 64, tiled=True),
-    Metric("clipiqa+", "CLIPIQA+ (RN50)", True, "image", "pyiqa", "clipiqa+", _PLUS, 64, tiled=True),
-    Metric("clipiqa+_vitL14_512", "CLIPIQA+ (ViT-L/14)", True, "image", "pyiqa", "clipiqa+_vitL14_512", _PLUS_L, 64, True, "CLIP-IQA"),
+    Metric(
+        "clipiqa+", "CLIPIQA+ (RN50)", True, "image", "pyiqa", "clipiqa+", _PLUS, 64, tiled=True
+    ),
+    Metric(
+        key="clipiqa+_vitL14_512",
+        label="CLIPIQA+ (ViT-L/14)",
+        higher=True,
+        needs="image",
+        backend="pyiqa",
+        pyiqa="clipiqa+_vitL14_512",
+        files=_PLUS_L,
+        min_side=64,
+        tiled=True,
+        published="CLIP-IQA",
+    ),
 )
-# fmt: on
 METRICS: dict[str, Metric] = {metric.key: metric for metric in _TABLE}
 _NAMES = {name: metric for metric in _TABLE for name in (metric.key, *metric.aliases)}
 

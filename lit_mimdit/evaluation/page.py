@@ -1,6 +1,6 @@
-"""A page written twice:
+"""A page is written twice.
 
-HTML with everything inside, and Markdown with its pictures as files beside it.
+HTML has everything inside; Markdown has its pictures as files beside it.
 """
 
 import base64
@@ -19,12 +19,15 @@ from lit_mimdit.files import write_bytes
 _PRIVATE = 0xE000  # where escaped signs of Markdown hide from what reads its marks
 _ESCAPED, _HIDDEN = re.compile(r"\\([!-/:-@\[-`{-~])"), re.compile("[\ue021-\ue07e]")
 STYLE = """
-body { font: 15px/1.45 sans-serif; max-width: 1150px; margin: 2em auto; padding: 0 1em; color: #222; background: #fff }
-table { border-collapse: collapse; margin: .6em 0; font-size: 13px; display: block; overflow-x: auto }
+body { font: 15px/1.45 sans-serif; max-width: 1150px; margin: 2em auto; padding: 0 1em }
+body { color: #222; background: #fff }
+table { border-collapse: collapse; margin: .6em 0; font-size: 13px }
+table { display: block; overflow-x: auto }
 th, td { border: 1px solid #ccc; padding: 3px 8px; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 th { background: #f3f3f3 } tr.all td { font-weight: bold; border-top: 2px solid #888 }
-img, svg { max-width: 100%; height: auto } figure { margin: .4em 0 1em } figcaption { color: #555; font-size: 13px }
+img, svg { max-width: 100%; height: auto } figure { margin: .4em 0 1em }
+figcaption { color: #555; font-size: 13px }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 14px; font-size: 13px }
 dt { color: #555 } dd { margin: 0; overflow-wrap: anywhere }
 """
@@ -123,8 +126,8 @@ class Page:
             f' content="width=device-width"><title>{html.escape(self.title)}</title>'
         )
         text = (
-            "<!doctype html><html"
-            f' lang="en"><head>{head}<style>{STYLE}</style></head><body>{"".join(self.html)}</body></html>\n'
+            f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head>'
+            f"<body>{''.join(self.html)}</body></html>\n"
         )
         # a file name that is no UTF-8 shows its bytes
         for name, whole in (("report.html", text), ("report.md", "\n\n".join(self.md) + "\n")):

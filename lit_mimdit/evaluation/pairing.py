@@ -32,9 +32,9 @@ SHOWN = 10  # problems named in an error
 
 @dataclass(frozen=True)
 class Item:
-    """One image to evaluate in its versions:
+    """One image to evaluate in its versions.
 
-    restored, and what there is of degraded and reference.
+    It has a restored version, and a degraded one and a reference where there are any.
     """
 
     id: str
@@ -286,7 +286,8 @@ def require_whole(found: Pairing, intersection: bool) -> None:
     if found.problems and not intersection:
         raise ValueError(
             f"{len(found.problems)} image(s) cannot be paired: {_shown(found.problems)}{hint};"
-            f" complete the folders, or give --intersection to evaluate the other {len(found.items)} only"
+            " complete the folders, or give --intersection to evaluate the other"
+            f" {len(found.items)} only"
         )
 
 

@@ -71,9 +71,10 @@ def quiet():
 
 
 def scoring(metric: Metric, net: nn.Module, max_pixels: int, device: torch.device) -> Score:
-    """The metric as a function:
+    """The metric as a function.
 
-    images (B, 3, H, W) and references of the same shape or None -> (B,) float64 on the CPU.
+    It takes images (B, 3, H, W) and references of the same shape or None, and gives (B,) float64 on
+    the CPU.
     """
 
     def whole(images: Tensor, references: Tensor | None) -> Tensor:

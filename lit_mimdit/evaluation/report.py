@@ -1,7 +1,6 @@
-"""`python -m lit_mimdit report`:
+"""`python -m lit_mimdit report` writes one page of finished evaluations.
 
-one page of finished evaluations, as self-contained HTML and as Markdown with its pictures beside
-it.
+HTML has everything inside; Markdown has its pictures beside it.
 """
 
 import json
@@ -25,10 +24,9 @@ INTER = ["spatial", "channel", "swin", "se"]
 
 @dataclass
 class Run:
-    """A finished evaluation:
+    """A finished evaluation is a folder, a summary and the scores of each image.
 
-    its folder, summary, the scores of each image, and Inter-MoE weights by image where they are
-    known.
+    Inter-MoE weights by image are there where they are known.
     """
 
     folder: Path
@@ -39,6 +37,11 @@ class Run:
     @property
     def name(self) -> str:
         return self.summary["name"] if self.summary["name"] != "restored" else self.folder.name
+
+    @property
+    def without_routers(self) -> bool:
+        """Whether the images' weights are known to be none: what restored them has no routers."""
+        return bool(self.routing) and not any(self.routing.values())
 
 
 def read_run(folder: Path) -> Run:
@@ -153,6 +156,8 @@ def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None
     if beside:
         page.heading("Beside the published numbers", 3)
         page.markdown_tables(beside)
+    if run.without_routers:
+        page.text("No routers: this system has none.")
     add_cases(page, run, by, cases, side)
 
 
@@ -195,7 +200,7 @@ def provenance(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def ranking(run: Run, by: str | None) -> tuple[str, list[dict[str, str]]] | None:
-    """(metric, images from best to worst of the restored version), or None if no image has a score."""
+    """The metric and its images from best to worst, or None if no image has a score."""
     keys = (
         [metric.key for metric in choose(by, "by")]
         if by
@@ -253,8 +258,8 @@ def add_case(page: Page, run: Run, row: dict[str, str], side: int, name: str) ->
             )
         except ImageError as error:
             page.text(f"no pictures: {error}")
-    if row["id"] in run.routing:
-        blocks = run.routing[row["id"]]
+    blocks = run.routing.get(row["id"])
+    if blocks:
         groups = (
             INTER if len(blocks[0]) == len(INTER) else [f"group {i}" for i in range(len(blocks[0]))]
         )

@@ -18,9 +18,9 @@ PIXEL = {"psnr": pixel.psnr, "psnr_y": pixel.psnr_y, "ssim_y": pixel.ssim_y, "ss
 
 @dataclass
 class Scores:
-    """Of one image:
+    """What one image scored.
 
-    finite scores by key, reasons of those that have none, tiles where more than one, Inception
+    Finite scores by key, reasons of those that have none, tiles where more than one, Inception
     features (2048,).
     """
 

@@ -90,9 +90,9 @@ class ScoreTable:
         self.rows.sort(key=lambda row: (row.dataset, row.degradation, row.id, row.version))
 
     def summary(self, **about: Any) -> dict[str, Any]:
-        """See evaluation/summary.py; `about` is carried along:
+        """The summary of all scores, see evaluation/summary.py.
 
-        name, image_rule and whatever a result must say.
+        `about` is carried along: name, image_rule and whatever a result must say.
         """
         features = np.stack(self.features) if self.features else np.zeros((0, FEATURES), np.float32)
         return {"name": "restored"} | about | summarise(self.rows, features, self.scorer.describe())
@@ -122,9 +122,9 @@ def means(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def render(summary: dict[str, Any], title: str, versions: tuple[str, ...]) -> str:
-    """All versions side by side as text, 120 columns:
+    """All versions side by side as text of 120 columns.
 
-    three metrics a table, one column a version.
+    A table has three metrics, and one column a version.
     """
     from rich.console import Console
     from rich.table import Table

@@ -1,5 +1,6 @@
-"""From scores of images to what is reported: means with bootstrap intervals by degradation, FID,
-and what failed.
+"""Scores of images become what is reported.
+
+A summary has means with bootstrap intervals by degradation, FID, and what failed.
 
 Only finite scores are averaged; each mean has its own N, and every image without a score is listed
 by name with its reason.
@@ -7,6 +8,7 @@ by name with its reason.
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,25 +41,28 @@ def bootstrap(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> tupl
 
 
 def mean_of(values: list[float], seed: int, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """{"mean", "low", "high", "n"}; None where there is no number."""
+    """The mean of values as {"mean", "low", "high", "n"}; None where there is no number."""
     array = np.asarray(values, dtype=np.float64)
     if not len(array):
         return {"mean": None, "low": None, "high": None, "n": 0}
     low, high = bootstrap(array, seed, resamples)
-    finite = {
-        name: None if math.isnan(value) else value for name, value in (("low", low), ("high", high))
+    return {
+        "mean": math.fsum(values) / len(values),
+        "low": None if math.isnan(low) else low,
+        "high": None if math.isnan(high) else high,
+        "n": len(values),
     }
-    return {"mean": math.fsum(values) / len(values)} | finite | {"n": len(values)}
 
 
 def groups_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """(dataset, degradation) of all rows, sorted; each data set ends with its images pooled, "all"."""
+    """Sorted (dataset, degradation) of all rows; each data set ends with "all", the pool."""
     pairs = {(row.dataset, row.degradation) for row in rows}
-    found: list[tuple[str, str]] = []
+    groups: list[tuple[str, str]] = []
     for dataset in sorted({dataset for dataset, _ in pairs}):
         names = sorted(name for where, name in pairs if where == dataset)
-        found += [(dataset, name) for name in names if name] + [(dataset, ALL)]
-    return found
+        groups += [(dataset, name) for name in names if name]
+        groups.append((dataset, ALL))
+    return groups
 
 
 def group_rows(rows: Iterable[Row], group: tuple[str, str]) -> list[Row]:
@@ -72,50 +77,48 @@ def set_score(
     features: np.ndarray,
     pooled: bool,
 ) -> dict[str, Any] | None:
-    """FID of rows against the references of the same images; torchmetrics' slow one for pooled
-    images only.
+    """FID of rows against the references of the same images.
+
+    The slow one of torchmetrics is computed for pooled images only; None for a part of them.
     """
-    known = [
-        (row.feature, references.get((row.dataset, row.id)))
-        for row in rows
-        if row.feature is not None
-    ]
-    both = [
-        (own, other.feature)
-        for own, other in known
-        if other is not None and other.feature is not None
-    ]
     if key == "fid_torchmetrics" and not pooled:
         return None
+    own, other = [], []
+    for row in rows:
+        reference = references.get((row.dataset, row.id))
+        if row.feature is None or reference is None or reference.feature is None:
+            continue
+        own.append(row.feature)
+        other.append(reference.feature)
     distance = fid.frechet_torchmetrics if key == "fid_torchmetrics" else fid.frechet
-    own, other = ([pair[side] for pair in both] for side in (0, 1))
-    value = distance(features[own], features[other]) if len(both) > 1 else math.nan
+    value = distance(features[own], features[other]) if len(own) > 1 else math.nan
     return {
         "mean": value if math.isfinite(value) else None,
         "low": None,
         "high": None,
-        "n": len(both),
+        "n": len(own),
     }
 
 
 def gain_of(
     key: str, better: list[Row], worse: dict[str, Row], seed: int, resamples: int
 ) -> dict[str, Any]:
-    """Mean of better - worse over images that have both, its interval, and how many images
-    improved, got worse, or tied.
+    """Mean of better - worse over images that have both, with its interval.
+
+    Counted are the images that improved, got worse, or tied.
     """
-    pairs = [
-        (r.scores[key], worse[r.id].scores[key])
-        for r in better
-        if key in r.scores and r.id in worse and key in worse[r.id].scores
+    differences = [
+        row.scores[key] - worse[row.id].scores[key]
+        for row in better
+        if key in row.scores and row.id in worse and key in worse[row.id].scores
     ]
     sign = 1.0 if METRICS[key].higher else -1.0
-    differences = [own - other for own, other in pairs]
-    counts = {name: sum(test(sign * d) for d in differences) for name, test in _OUTCOMES.items()}
-    return mean_of(differences, seed, resamples) | counts
-
-
-_OUTCOMES = {"better": lambda d: d > 0, "worse": lambda d: d < 0, "tied": lambda d: d == 0}
+    gains = np.array([sign * difference for difference in differences])
+    return mean_of(differences, seed, resamples) | {
+        "better": int((gains > 0).sum()),
+        "worse": int((gains < 0).sum()),
+        "tied": int((gains == 0).sum()),
+    }
 
 
 def summarise(
@@ -125,8 +128,9 @@ def summarise(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Groups, failures and intervals of rows in any order; the same rows in another order, or from
-    several processes, give the same.
+    """Groups, failures and intervals of rows in any order.
+
+    The same rows in another order, or from several processes, give the same summary.
 
     Args:
         rows: of all versions; those of version "reference" hold features only.
@@ -136,44 +140,93 @@ def summarise(
         resamples: of the bootstrap.
     """
     rows = sorted(rows, key=lambda row: (row.dataset, row.degradation, row.id, row.version))
-    references = {(row.dataset, row.id): row for row in rows if row.version == "reference"}
     scored = [row for row in rows if row.version != "reference"]
-    versions = sorted(
-        {row.version for row in scored}, key=lambda v: (v != "degraded", v != "restored", v)
+    names = {row.version for row in scored}
+    scores = _Scores(
+        rows=scored,
+        references={(row.dataset, row.id): row for row in rows if row.version == "reference"},
+        features=features,
+        versions=sorted(names, key=lambda v: (v != "degraded", v != "restored", v)),
+        keys=[key for key, about in metrics.items() if about["status"] == "computed"],
+        seed=seed,
+        resamples=resamples,
     )
-    keys = [key for key, about in metrics.items() if about["status"] == "computed"]
-    groups = []
-    for group in groups_of(scored):
-        members = group_rows(scored, group)
+    return {
+        "format": FORMAT,
+        "metrics": metrics,
+        "versions": scores.versions,
+        "groups": [scores.group(*group) for group in groups_of(scored)],
+        "failed": _failures(rows),
+        "tiled_images": _tiled_images(scored, scores.keys),
+        "sizes": _sizes(scored),
+        "bootstrap": {
+            "resamples": resamples,
+            "seed": seed,
+            "level": LEVEL,
+            "method": "percentile, images with replacement",
+        },
+    }
+
+
+@dataclass
+class _Scores:
+    """Sorted rows with all that the entry of a group is computed from."""
+
+    rows: list[Row]
+    references: dict[tuple[str, str], Row]
+    features: np.ndarray
+    versions: list[str]
+    keys: list[str]
+    seed: int
+    resamples: int
+
+    def group(self, dataset: str, degradation: str) -> dict[str, Any]:
+        """The entry of a group: its images, the values of each version, and what was gained."""
+        members = group_rows(self.rows, (dataset, degradation))
         by_version = {
-            version: [row for row in members if row.version == version] for version in versions
+            version: [row for row in members if row.version == version] for version in self.versions
         }
-        entry: dict[str, Any] = {
-            "dataset": group[0],
-            "degradation": group[1],
+        return {
+            "dataset": dataset,
+            "degradation": degradation,
             "n": len({row.id for row in members}),
-            "versions": {},
-            "gain": {},
+            "versions": {
+                version: self._values(own, pooled=degradation == ALL)
+                for version, own in by_version.items()
+            },
+            "gain": self._gains(by_version.get("degraded"), by_version.get("restored")),
         }
-        for version, own in by_version.items():
-            values: dict[str, Any] = {}
-            for key in keys:
-                if METRICS[key].needs == "set":
-                    value = set_score(key, own, references, features, pooled=group[1] == ALL)
-                    values |= {} if value is None else {key: value}
-                else:
-                    values[key] = mean_of(
-                        [row.scores[key] for row in own if key in row.scores], seed, resamples
-                    )
-            entry["versions"][version] = values
-        if {"degraded", "restored"} <= by_version.keys():
-            worse = {row.id: row for row in by_version["degraded"]}
-            single = [key for key in keys if METRICS[key].needs != "set"]
-            entry["gain"] = {
-                key: gain_of(key, by_version["restored"], worse, seed, resamples) for key in single
-            }
-        groups.append(entry)
-    failed = [
+
+    def _values(self, rows: list[Row], pooled: bool) -> dict[str, Any]:
+        """Each metric of one version; a metric of sets that the group does not have is left out."""
+        values: dict[str, Any] = {}
+        for key in self.keys:
+            if METRICS[key].needs == "set":
+                value = set_score(key, rows, self.references, self.features, pooled)
+                if value is not None:
+                    values[key] = value
+            else:
+                scores = [row.scores[key] for row in rows if key in row.scores]
+                values[key] = mean_of(scores, self.seed, self.resamples)
+        return values
+
+    def _gains(
+        self, degraded: list[Row] | None, restored: list[Row] | None
+    ) -> dict[str, dict[str, Any]]:
+        """What restoration gained, by metric of single images; nothing without both versions."""
+        if degraded is None or restored is None:
+            return {}
+        worse = {row.id: row for row in degraded}
+        return {
+            key: gain_of(key, restored, worse, self.seed, self.resamples)
+            for key in self.keys
+            if METRICS[key].needs != "set"
+        }
+
+
+def _failures(rows: list[Row]) -> list[dict[str, str]]:
+    """Every score that could not be computed, with its reason."""
+    return [
         {
             "dataset": row.dataset,
             "id": row.id,
@@ -184,26 +237,12 @@ def summarise(
         for row in rows
         for key, reason in row.errors.items()
     ]
-    tiled = {
-        key: sum(key in row.tiles for row in scored)
-        for key in keys
-        if any(key in row.tiles for row in scored)
-    }
-    return {
-        "format": FORMAT,
-        "metrics": metrics,
-        "versions": versions,
-        "groups": groups,
-        "failed": failed,
-        "tiled_images": tiled,
-        "sizes": _sizes(scored),
-        "bootstrap": {
-            "resamples": resamples,
-            "seed": seed,
-            "level": LEVEL,
-            "method": "percentile, images with replacement",
-        },
-    }
+
+
+def _tiled_images(rows: list[Row], keys: list[str]) -> dict[str, int]:
+    """How many images were scored in tiles, by metric; metrics without any are left out."""
+    counts = {key: sum(key in row.tiles for row in rows) for key in keys}
+    return {key: count for key, count in counts.items() if count}
 
 
 def _sizes(rows: list[Row]) -> dict[str, int]:

@@ -25,9 +25,9 @@ def number(key: str, value: dict[str, Any] | None, interval: bool = True) -> str
 
 
 def rows_of(summary: dict[str, Any], version: str) -> tuple[list[Cell], list[list[Cell]]]:
-    """Head and rows of the table of one version:
+    """Head and rows of the table of one version.
 
-    degradations, N, a column a metric. Metrics that were not computed say so.
+    A row is a degradation, a column N or a metric. Metrics that were not computed say so.
     """
     keys = list(summary["metrics"])
     several = len({group["dataset"] for group in summary["groups"]}) > 1
@@ -112,11 +112,13 @@ def latex(head: list[Cell], body: list[list[Cell]], caption: str, escaped: bool 
 
 def footnotes(summary: dict[str, Any]) -> list[str]:
     """What a reader of the tables must know, a line each."""
-    level = f"{summary['bootstrap']['level']:.0%}"
+    drawn = summary["bootstrap"]
     notes = [
-        f"Means over images; brackets: {level} bootstrap intervals"
-        f" ({summary['bootstrap']['resamples']} resamples, seed {summary['bootstrap']['seed']})."
-        f" Images: {summary['image_rule']}."
+        (
+            f"Means over images; brackets: {drawn['level']:.0%} bootstrap intervals"
+            f" ({drawn['resamples']} resamples, seed {drawn['seed']})."
+            f" Images: {summary['image_rule']}."
+        )
     ]
     for about in summary["metrics"].values():
         if about["status"] != "computed":
@@ -154,10 +156,11 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
 
 
 def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None) -> str:
-    """One line an image:
+    """Scores as CSV, a line an image.
 
-    its scores in every version, the paths in `files` by (id, version), and what failed. Text that a
-    spreadsheet would compute has an apostrophe before it (escaping.csv_cell).
+    A line has the image's scores in every version, the paths in `files` by (id, version), and
+    what failed. Text that a spreadsheet would compute has an apostrophe before it
+    (escaping.csv_cell).
     """
     images: dict[tuple[str, str], dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: (row.dataset, row.degradation, row.id, row.version)):
@@ -194,9 +197,9 @@ def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None)
 
 
 def _column(name: str) -> tuple[int, int, str]:
-    """Sorting key of a CSV column:
+    """Sorting key of a CSV column.
 
-    scores of degraded, restored, others, each in the table's order; then files.
+    Scores come first, of degraded, restored and others, each in the table's order; files follow.
     """
     version = next((i for i, v in enumerate(("degraded_", "restored_")) if name.startswith(v)), 2)
     key = next((i for i, k in enumerate(METRICS) if name.endswith(f"_{k}")), 99)

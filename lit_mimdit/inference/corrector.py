@@ -58,9 +58,9 @@ class Corrector:
         ).clamp(0, 1)
 
     def _tiled(self, pair: Tensor, boxes: list[tiling.Box]) -> Tensor:
-        """Of restored and degraded image (1, 6, H, W):
+        """Correct a restored and degraded image (1, 6, H, W) in tiles.
 
-        the tiles share the statistics of the scene.
+        The tiles share the statistics of the scene.
         """
         tiles = (tiling.crop(pair, box) for box in boxes)
         scene = torch.stack(
@@ -99,9 +99,9 @@ def save_fidelity(path: Path, network: Fidelity) -> None:
 
 
 def choose_fidelity(fidelity: str, own_branch: bool) -> str | None:
-    """What `load_corrector` takes, for a command's value:
+    """What `load_corrector` takes, for a command's value.
 
-    auto is the package's behind the package's own branch, and none behind others.
+    auto means the package's network behind the package's own branch, and none behind others.
     """
     return {"auto": PACKAGE if own_branch else None, "none": None}.get(fidelity, fidelity)
 

@@ -1,6 +1,6 @@
-"""`python -m lit_mimdit export`:
+"""`python -m lit_mimdit export` writes what a checkpoint has learned.
 
-the trained branch of a checkpoint as one safetensors file, or a whole diffusers pipeline.
+It writes the trained branch as one safetensors file, or a whole diffusers pipeline.
 """
 
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""Classifier-free guidance (Ho and Salimans, arXiv 2207.12598):
-
-further towards what the prompt says.
-"""
+"""Classifier-free guidance follows the prompt further (Ho and Salimans, arXiv 2207.12598)."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -19,9 +19,9 @@ COARSE = 8
 
 
 def small_size(height: int, width: int, longest: int, multiple: int) -> tuple[int, int]:
-    """(height, width) of the small copy:
+    """(height, width) of the small copy.
 
-    its longer side `longest`, both sides rounded to multiples of `multiple`.
+    Its longer side is `longest`; both sides are rounded to multiples of `multiple`.
     """
     scale = longest / max(height, width)
     return tuple(

@@ -4,13 +4,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+def pad_to_multiple(image: Tensor, multiple: int, least: int = 1) -> Tensor:
     """Images (B, 3, H, W) extended at the bottom and right to multiples of `multiple`.
 
-    The border is mirrored where the image is large enough; else its edge is repeated.
+    The border is mirrored where the image is large enough; else its edge is repeated. No side is
+    shorter than `least` pixels, a multiple, afterwards.
     """
     height, width = image.shape[-2:]
-    bottom, right = -height % multiple, -width % multiple
+    bottom, right = (max(-side % multiple, least - side) for side in (height, width))
     if not bottom and not right:
         return image
     mirror = bottom < height and right < width

@@ -4,10 +4,10 @@ from typing import Any
 
 from lit_mimdit.models.mim import BranchConfig
 
-CODE = (
-    "pipeline.py"  # beside model_index.json: diffusers looks there for a class that is not its own
-)
-CODE_TEXT = '''"""Names the class of this pipeline, which is part of the installed package lit_mimdit.
+# beside model_index.json: diffusers looks there for a class that is not its own
+CODE = "pipeline.py"
+CODE_TEXT = '''\
+"""Names the class of this pipeline, which is part of the installed package lit_mimdit.
 
 DiffusionPipeline.from_pretrained(folder, trust_remote_code=True) reads this file.
 """

@@ -1,4 +1,4 @@
-"""Image-to-image networks on images of any size: padded, and cut into tiles where they are large."""
+"""Image-to-image networks on images of any size: padded, and in tiles where they are large."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

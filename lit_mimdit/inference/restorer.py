@@ -14,6 +14,7 @@ from lit_mimdit.inference.guidance import Conditioned, conditioned
 from lit_mimdit.inference.padding import pad_to_multiple
 from lit_mimdit.inference.run_record import config_hash
 from lit_mimdit.inference.sampler import OnStep, SamplingConfig, evaluations, sample
+from lit_mimdit.inference.tile_conditions import TileConditions
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, downsampling, encode
@@ -63,14 +64,13 @@ class Restorer:
         prompts: Prompts | None = None,
         corrector: Corrector | None = None,
     ) -> None:
-        self.network, self.vae, self.scheduler, self.config, self.identity = (
-            network,
-            vae,
-            scheduler,
-            config,
-            identity,
-        )
-        self.prompts, self.corrector = prompts, corrector
+        self.network = network
+        self.vae = vae
+        self.scheduler = scheduler
+        self.config = config
+        self.identity = identity
+        self.prompts = prompts
+        self.corrector = corrector
         # called after each solver step of an image, and not of the small copies of it
         self.on_step: OnStep | None = None
         if config.guidance != 1.0 and (
@@ -107,7 +107,7 @@ class Restorer:
         return self
 
     def corrected_by(self, corrector: Corrector | None) -> "Restorer":
-        """A restorer of the same parts, whose results another network corrects; None corrects none."""
+        """A restorer of the same parts with another fidelity network, or with none."""
         parts = self.network, self.vae, self.scheduler, self.config, self.identity, self.prompts
         return Restorer(*parts, corrector)
 
@@ -159,9 +159,9 @@ class Restorer:
         return tiling.boxes(height, width, self.config.tile, self.config.overlap, multiple)
 
     def _vae_boxes(self, height: int, width: int) -> tuple[list[tiling.Box], int]:
-        """Tiles of the VAE and their overlap:
+        """Tiles of the VAE and their overlap, in pixels.
 
-        its borders cost more than its size, so they are larger than the transformer's.
+        Its borders cost more than its size, so they are larger than the transformer's.
         """
         tile, overlap = max(self.config.tile, VAE_TILE), max(self.config.overlap, VAE_OVERLAP)
         return tiling.boxes(height, width, tile, overlap, self.multiple), overlap
@@ -190,37 +190,47 @@ class Restorer:
             image, a row a tile.
         """
         padded = pad_to_multiple(lq, self.multiple)
-        prompt = (self.prompts.of(ids) if self.prompts is not None else self.network.prompt).to(
-            self.device
-        )
+        prompt = self._prompt_of(ids)
         size = self._overview_size(*padded.shape[-2:])
-        draws = [seeds + number for number in range(self.config.overview_samples)]
-        same = size is not None and self._is_sample(size, *padded.shape[-2:])
-        copies: list[Tensor] = []
+        # an image that is its own small copy is sampled as often as a copy, and is the first sample
+        own_copy = size is not None and self._is_sample(size, *padded.shape[-2:])
+        samples: list[Tensor] = []
         if max(padded.shape[-2:]) <= self.config.tile:
-            copies, routing = self._whole(
-                padded.to(self.device), draws if same else draws[:1], prompt, progress, self.on_step
+            draws = self._draws(seeds) if own_copy else [seeds]
+            samples, routing = self._whole(
+                padded.to(self.device), draws, prompt, progress, self.on_step
             )
-            restored = copies[0]
+            restored = samples[0]
         else:
-            parts = [
-                self._tiled(image[None].to(self.device), seed[None], prompt.row(row), progress)
-                for row, (image, seed) in enumerate(zip(padded, seeds, strict=True))
-            ]
-            restored, routing = (
-                torch.cat([part for part, _ in parts]),
-                [decisions for _, decisions in parts],
-            )
+            restored, routing = self._all_tiled(padded, seeds, prompt, progress)
         if size is not None:
-            if not same:
-                copies, _ = self._whole(
-                    overview.shrink(padded, size).to(self.device), draws, prompt, progress
-                )
+            copies = samples if own_copy else self._copies(padded, size, seeds, prompt, progress)
             restored = overview.anchor(restored, sum(copies) / len(copies))
         if self.corrector is not None:
             restored = self.corrector(restored, padded)
         restored = restored[..., : lq.shape[-2], : lq.shape[-1]].cpu()
         return correct(self.config.colour, restored, lq.cpu()), routing
+
+    def _prompt_of(self, ids: Sequence[str] | None) -> Prompt:
+        """The prompt of the images on the network's device; None: of images without a caption."""
+        prompt = self.network.prompt if self.prompts is None else self.prompts.of(ids)
+        return prompt.to(self.device)
+
+    def _draws(self, seeds: Tensor) -> list[Tensor]:
+        """The seeds (B,) of each sample of a small copy; the first are the images' own."""
+        return [seeds + number for number in range(self.config.overview_samples)]
+
+    def _copies(
+        self,
+        padded: Tensor,
+        size: tuple[int, int],
+        seeds: Tensor,
+        prompt: Prompt,
+        progress: Progress | None,
+    ) -> list[Tensor]:
+        """The restored samples of the small copies, each (B, 3, *size)."""
+        small = overview.shrink(padded, size).to(self.device)
+        return self._whole(small, self._draws(seeds), prompt, progress)[0]
 
     @torch.no_grad()
     def route(self, lq: Tensor) -> list[Decisions]:
@@ -236,18 +246,12 @@ class Restorer:
         padded = pad_to_multiple(lq, self.multiple)
         if max(padded.shape[-2:]) <= self.config.tile:
             return rows_of(self.network.decide(encode(self.vae, padded.to(self.device))), len(lq))
-        found = []
+        routing = []
         for image in padded:
             z_lq, groups = self._cut(image[None].to(self.device))
-            found.append(
-                join_rows(
-                    [
-                        self.network.decide(torch.cat([tiling.crop(z_lq, box) for box in group]))
-                        for group in groups
-                    ]
-                )
-            )
-        return found
+            decisions = [self.network.decide(tiling.crops(z_lq, group)) for group in groups]
+            routing.append(join_rows(decisions))
+        return routing
 
     @torch.no_grad()
     def round_trip(self, image: Tensor) -> Tensor:
@@ -290,21 +294,15 @@ class Restorer:
         looks at them once. `on_step` sees the first draw.
         """
         z_lq = require_finite(encode(self.vae, images), "the degraded image")
-        ask = conditioned(self.network, z_lq, prompt, self.config.guidance)
-
-        def velocity(x: Tensor, t: float) -> Tensor:
-            result = ask.velocity(x, t)
-            if progress is not None:
-                progress(len(x))
-            return result
-
-        found = []
+        condition = conditioned(self.network, z_lq, prompt, self.config.guidance)
+        velocity = _counted(condition.velocity, progress)
+        restored = []
         for draw, seeds in enumerate(draws):
             noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
             hook = on_step if draw == 0 else None
             latent = sample(velocity, z_lq, noise, self.scheduler, self.config, hook)
-            found.append(decode(self.vae, require_finite(latent, "the restored image")))
-        return found, rows_of(ask.routing, len(images))
+            restored.append(decode(self.vae, require_finite(latent, "the restored image")))
+        return restored, rows_of(condition.routing, len(images))
 
     def _cut(self, image: Tensor) -> tuple[Tensor, list[list[tiling.Box]]]:
         """The latent of a large image (1, 3, H, W), and its tiles, `tile_batch` at once."""
@@ -314,53 +312,57 @@ class Restorer:
             tiles[first : first + batch] for first in range(0, len(tiles), batch)
         ]
 
+    def _all_tiled(
+        self, images: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None
+    ) -> tuple[Tensor, list[Decisions]]:
+        """Large images (B, 3, H, W), one after the other."""
+        restored, routing = [], []
+        for row, (image, seed) in enumerate(zip(images, seeds, strict=True)):
+            result, decisions = self._tiled(
+                image[None].to(self.device), seed[None], prompt.row(row), progress
+            )
+            restored.append(result)
+            routing.append(decisions)
+        return torch.cat(restored), routing
+
     def _tiled(
         self, image: Tensor, seed: Tensor, prompt: Prompt, progress: Progress | None
     ) -> tuple[Tensor, Decisions]:
+        """A large image (1, 3, H, W): at every step the velocities of its tiles are blended."""
         z_lq, groups = self._cut(image)
         require_finite(z_lq, "the degraded image")
         noise = sample_noise(seed, tuple(z_lq.shape[1:]))[0].to(z_lq)
         tiles = [box for group in groups for box in group]
-        batch, overlap, guidance = (
-            self.config.tile_batch,
-            self.config.overlap // self.factor,
-            self.config.guidance,
-        )
-        decisions: dict[int, Decisions] = {}
-        kept: dict[
-            int, Conditioned
-        ] = {}  # as many groups of tiles as the memory given allows; the others are looked at at every step
+        overlap = self.config.overlap // self.factor
 
-        def ask(group: int) -> Conditioned:
-            if group in kept:
-                return kept[group]
-            found = conditioned(
-                self.network,
-                torch.cat([tiling.crop(z_lq, box) for box in groups[group]]),
-                prompt,
-                guidance,
-            )
-            decisions[group] = found.routing
-            if (
-                found.size + sum(other.size for other in kept.values())
-                <= self.config.condition_gb * 2**30
-            ):
-                kept[group] = found
-            return found
+        def look(group: int) -> Conditioned:
+            own = tiling.crops(z_lq, groups[group])
+            return conditioned(self.network, own, prompt, self.config.guidance)
 
-        def on_tiles(parts: Tensor, group: int, t: float) -> Tensor:
-            result = ask(group).velocity(parts, t)
-            if progress is not None:
-                progress(len(parts))
-            return result
+        conditions = TileConditions(look, self.config.condition_gb * 2**30)
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            return tiling.blend(
-                x, tiles, tiles, overlap, batch, lambda parts, group: on_tiles(parts, group, t)
-            )
+            def of_group(parts: Tensor, group: int) -> Tensor:
+                return _counted(conditions.of(group).velocity, progress)(parts, t)
+
+            return tiling.blend(x, tiles, tiles, overlap, self.config.tile_batch, of_group)
 
         latent = sample(velocity, z_lq, noise, self.scheduler, self.config, self.on_step)
-        kept.clear()
-        return self._decode(require_finite(latent, "the restored image")), join_rows(
-            [decisions[group] for group in range(len(groups))]
-        )
+        conditions.kept.clear()  # their memory is for the VAE
+        restored = self._decode(require_finite(latent, "the restored image"))
+        return restored, conditions.routing()
+
+
+def _counted(
+    velocity: Callable[[Tensor, float], Tensor], progress: Progress | None
+) -> Callable[[Tensor, float], Tensor]:
+    """A velocity that reports after each evaluation of how many images or tiles it was."""
+    if progress is None:
+        return velocity
+
+    def counted(x: Tensor, t: float) -> Tensor:
+        result = velocity(x, t)
+        progress(len(x))
+        return result
+
+    return counted

@@ -1,6 +1,6 @@
-"""How restored images were made:
+"""A small JSON file beside restored images says how they were made.
 
-a small JSON file beside them, so that a result can name its checkpoint and settings.
+A result can so name its checkpoint and settings.
 """
 
 import hashlib
@@ -88,9 +88,9 @@ def inter_weights(decisions: "Decisions") -> list[list[float]]:
 
 
 def write_record(folder: Path, run: dict[str, Any], images: dict[str, list[list[float]]]) -> None:
-    """Write `restoration.json`:
+    """Write `restoration.json` about a run.
 
-    the run, and for each image (path below the folder) its Inter-MoE weights by block.
+    It has the Inter-MoE weights by block of each image, by its path below the folder.
     """
     write_bytes(folder / NAME, (json.dumps(run | {"images": images}, indent=1) + "\n").encode())
 

@@ -119,7 +119,7 @@ def save_system(path: Path, file: SystemFile, dtype: torch.dtype = torch.float32
 
 
 def load_system(path: str | Path) -> SystemFile:
-    """Read an exported system (.safetensors) or the system inside a Lightning checkpoint (.ckpt)."""
+    """Read an exported system (.safetensors) or the system in a Lightning checkpoint (.ckpt)."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint {path}: no such file")

@@ -13,9 +13,9 @@ Box = tuple[int, int, int, int]
 
 
 def starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
-    """First positions of tiles that cover `length`:
+    """First positions of tiles that cover `length`.
 
-    evenly spread, at multiples of `multiple`, sharing about `overlap`.
+    They are spread evenly, lie at multiples of `multiple`, and share about `overlap`.
     """
     if length <= tile:
         return [0]
@@ -42,10 +42,15 @@ def crop(plane: Tensor, box: Box) -> Tensor:
     return plane[..., top : top + height, left : left + width]
 
 
-def ramp(length: int, overlap: int) -> Tensor:
-    """Weights of a tile along one axis, (length,):
+def crops(plane: Tensor, group: list[Box]) -> Tensor:
+    """The parts of a plane (1, C, H, W) at boxes of one size, (boxes, C, h, w)."""
+    return torch.cat([crop(plane, box) for box in group])
 
-    rising over `overlap` positions, flat, falling; never 0.
+
+def ramp(length: int, overlap: int) -> Tensor:
+    """Weights of a tile along one axis, (length,).
+
+    They rise over `overlap` positions, stay at 1 and fall again; none is 0.
     """
     position = torch.arange(length, dtype=torch.float32)
     edge = torch.minimum(position, length - 1 - position) + 1.0
@@ -74,9 +79,7 @@ def blend(
     height, width = (max(box[axis] + box[axis + 2] for box in target) for axis in (0, 1))
     weight = ramp(target[0][2], overlap)[:, None] * ramp(target[0][3], overlap)[None]
     for group, first in enumerate(range(0, len(source), batch)):
-        values = compute(
-            torch.cat([crop(plane, box) for box in source[first : first + batch]]), group
-        )
+        values = compute(crops(plane, source[first : first + batch]), group)
         if total is None:
             total, weight = values.new_zeros(1, values.shape[1], height, width), weight.to(values)
             weights = torch.zeros_like(total[:, :1])

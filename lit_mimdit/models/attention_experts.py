@@ -6,7 +6,7 @@ Each is written for one set of weights, and for one set an image: `Selected` sta
 there, its weights the images' own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,12 +25,24 @@ def _check_heads(width: int, heads: int) -> None:
 
 
 class Selected:
-    """An expert whose weights differ from image to image: image i has those of
-    `experts[chosen[i]]`, all of one kind and size.
+    """Stands for an expert whose weights differ from image to image.
 
-    `type(expert).forward(Selected(experts, chosen), x, grid)` computes all images at once: each
-    product becomes a batched one, each depth-wise convolution one over more channels. Shapes do not
-    depend on what was chosen, so the host need not know it.
+    Image i has the weights of `experts[chosen[i]]`; all experts are of one kind and size.
+
+    An expert's `forward` reads its parts by name, such as `self.qkv(x)`. Given a `Selected` in the
+    place of `self`, the same code gets from `self.qkv` a layer with one set of weights an image:
+
+        SpatialAttention.forward(Selected(experts, chosen), x, grid)
+
+    is image by image `experts[chosen[i]](x[i], grid)`, in one computation. The formulas of the
+    experts are thus written once. Three kinds of parts depend on the image:
+
+        nn.Linear       a batched product              (B, N, d) x (B, d, d')
+        nn.Conv2d       depth-wise over B times as many channels
+        nn.Parameter    stacked                        (B, ...)
+
+    Every other part, such as a number of heads or an index, is the first expert's. Shapes do not
+    depend on what was chosen, so the host need not know it and never waits for the device.
 
     Args:
         experts: the E experts.
@@ -38,39 +50,48 @@ class Selected:
     """
 
     def __init__(self, experts: Sequence[nn.Module], chosen: Tensor) -> None:
-        self.experts, self.chosen = experts, chosen
+        self.experts = experts
+        self.chosen = chosen
 
     def __getattr__(self, name: str) -> Any:
+        """The part of this name, as `forward` of an expert uses it."""
         parts = [getattr(expert, name) for expert in self.experts]
         match parts[0]:
             case nn.Linear():
-                weight, bias = self._of_images(parts, "weight"), self._of_images(parts, "bias")
-                return lambda x: torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
-            case nn.Conv2d(padding=padding):
-                weight, bias = (
-                    self._of_images(parts, kind).flatten(0, 1) for kind in ("weight", "bias")
-                )
-                return lambda x: F.conv2d(
-                    x.reshape(1, -1, *x.shape[2:]),
-                    weight,
-                    bias,
-                    padding=padding,
-                    groups=len(weight),
-                ).view_as(x)
+                return self._linear(parts)
+            case nn.Conv2d():
+                return self._depthwise(parts)
             case nn.Parameter():
-                return self._of_images(self.experts, name)
-        return parts[0]  # a size, or a buffer that all have in common
+                return self._of_images(parts)
+        return parts[0]
 
-    def _of_images(self, modules: Sequence[nn.Module], name: str) -> Tensor:
-        return torch.stack([getattr(module, name) for module in modules]).index_select(
-            0, self.chosen
-        )
+    def _of_images(self, tensors: Sequence[Tensor]) -> Tensor:
+        """One of E tensors for each image, (B, ...)."""
+        return torch.stack(list(tensors)).index_select(0, self.chosen)
+
+    def _linear(self, layers: Sequence[nn.Linear]) -> Callable[[Tensor], Tensor]:
+        """y_i = x_i W_i^T + b_i on (B, N, d)."""
+        weight = self._of_images([layer.weight for layer in layers])
+        bias = self._of_images([layer.bias for layer in layers])
+        return lambda x: torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+
+    def _depthwise(self, layers: Sequence[nn.Conv2d]) -> Callable[[Tensor], Tensor]:
+        """A depth-wise convolution of (B, C, h, w), done as one of a single image of B C planes."""
+        weight = self._of_images([layer.weight for layer in layers]).flatten(0, 1)
+        bias = self._of_images([layer.bias for layer in layers]).flatten(0, 1)
+        padding = layers[0].padding
+
+        def convolve(x: Tensor) -> Tensor:
+            planes = x.reshape(1, -1, *x.shape[2:])
+            return F.conv2d(planes, weight, bias, padding=padding, groups=len(weight)).view_as(x)
+
+        return convolve
 
 
 class SpatialAttention(nn.Module):
-    """Multi-head self-attention over all tokens (Vaswani et al., arXiv 1706.03762):
+    """Multi-head self-attention over all tokens (Vaswani et al., arXiv 1706.03762).
 
-    softmax(q k^T / sqrt(d/H)) v.
+    y = out(softmax(q k^T / sqrt(d/H)) v).
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -81,9 +102,8 @@ class SpatialAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x_BNd: Tensor, grid: Grid) -> Tensor:
-        q, k, v = (
-            self.qkv(x_BNd).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )  # each (B, H, N, d/H)
+        qkv = self.qkv(x_BNd).unflatten(-1, (3, self.heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, N, d/H)
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -105,9 +125,8 @@ class ChannelAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x_BNd: Tensor, grid: Grid) -> Tensor:
-        maps = self.depthwise(self.qkv(x_BNd).transpose(1, 2).unflatten(2, grid)).flatten(
-            2
-        )  # (B, 3d, N)
+        planes = self.qkv(x_BNd).transpose(1, 2).unflatten(2, grid)
+        maps = self.depthwise(planes).flatten(2)  # (B, 3d, N)
         q, k, v = maps.unflatten(1, (3, self.heads, -1)).unbind(1)  # each (B, H, d/H, N)
         q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
         attention = (q @ k.transpose(-2, -1) * self.temperature).softmax(dim=-1)  # (B, H, d/H, d/H)
@@ -220,9 +239,9 @@ class SwinAttention(nn.Module):
 
 
 class SEAttention(nn.Module):
-    """Squeeze-and-excitation (Hu et al., arXiv 1709.01507):
+    """Squeeze-and-excitation (Hu et al., arXiv 1709.01507).
 
-    x * sigmoid(W2 relu(W1 mean(x))), one factor a channel and image.
+    y = x * sigmoid(W2 relu(W1 mean(x))), one factor a channel and image.
     """
 
     def __init__(self, width: int, reduction: int) -> None:

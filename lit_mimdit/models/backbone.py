@@ -1,6 +1,6 @@
-"""Loading a frozen backbone:
+"""A frozen backbone is loaded from a folder in SD3.5's format.
 
-the embedded nano, a local diffusers folder, or a hub id, all in SD3.5's folder format.
+It is the embedded nano, a local diffusers folder, or a hub id.
 """
 
 import hashlib
@@ -71,7 +71,7 @@ def _hash(data: bytes) -> str:
 
 
 def identify(name: str, transformer: "SD3Transformer2DModel") -> Identity:
-    """Identity of a loaded transformer; its hashes are the same whichever dtype it was loaded in."""
+    """Identity of a loaded transformer; its hashes do not depend on the dtype of loading."""
     config = {k: v for k, v in sorted(transformer.config.items()) if not k.startswith("_")}
     weight = transformer.proj_out.weight.detach().cpu().bfloat16()
     hashes = (
@@ -82,7 +82,7 @@ def identify(name: str, transformer: "SD3Transformer2DModel") -> Identity:
 
 
 def _promised(folder: Path) -> list[str]:
-    """Weights that the index of a sharded model names and its files lack:
+    """Weights that the index of a sharded model names and its files lack.
 
     diffusers believes the index, and leaves them random.
     """
@@ -100,7 +100,7 @@ def _promised(folder: Path) -> list[str]:
 def _read(
     source: str, where: str, dtype: torch.dtype, kind: type, subfolder: str
 ) -> torch.nn.Module:
-    """A frozen model of the folder, from safetensors only (one file, or shards with their index)."""
+    """A frozen model of the folder, from safetensors only: one file, or shards with an index."""
     options = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
         found = kind.load_config(where, subfolder=subfolder).get("_class_name", kind.__name__)

@@ -1,6 +1,6 @@
-"""Auxiliary losses of sparse routers:
+"""Auxiliary losses of sparse routers are pure functions of one router's decisions.
 
-pure functions of one router's decisions. The paper mentions none; their weight is 0 by default.
+The paper mentions none; their weight is 0 by default.
 """
 
 import torch
@@ -21,8 +21,8 @@ def load_balance_loss(routing: Routing) -> Tensor:
 
 
 def z_loss(routing: Routing) -> Tensor:
-    """mean_b logsumexp(logits_b)^2:
+    """mean_b logsumexp(logits_b)^2, which keeps logits small.
 
-    keeps logits small (Zoph et al., ST-MoE, arXiv 2202.08906, eq. 5).
+    Source: Zoph et al., ST-MoE, arXiv 2202.08906, eq. 5.
     """
     return torch.logsumexp(routing.logits, dim=-1).square().mean()

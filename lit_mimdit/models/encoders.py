@@ -63,7 +63,7 @@ def encoder_identity(where: str) -> str:
 
 
 def read_embedding(path: Path, transformer: "SD3Transformer2DModel") -> Prompt | None:
-    """A kept embedding; None if the file is missing, damaged, or no embedding for this transformer."""
+    """A kept embedding; None if the file is missing, damaged, or for another transformer."""
     try:
         tensors = load(path.read_bytes())  # not mapped: the file may be replaced
     except (OSError, SafetensorError):

@@ -101,9 +101,9 @@ def sample_noise(seeds: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]
 # E |v - v_hat|^2 of the best linear-Gaussian guess for x0 ~ N(0, 1): v_hat = E[v | x_t] = (2t - 1)
 # / ((1-t)^2 + t^2) x_t
 def gaussian_baseline(t: Tensor) -> Tensor:
-    """Velocity error of the optimal predictor of white unit-variance data:
+    """Velocity error of the optimal predictor of white unit-variance data.
 
-    what a prior has to beat at each t.
+    It is what a prior has to beat at each t.
     """
     power = (1.0 - t).square() + t.square()
     return 2.0 - (2.0 * t - 1.0).square() / power

@@ -48,7 +48,8 @@ def locate(source: str) -> str:
         )
     if not constants.HF_HUB_OFFLINE:
         return source
-    try:  # diffusers asks the hub for the list of a sharded model's files even if all of them are in its cache
+    # diffusers asks the hub for the list of a sharded model's files, even if its cache has them all
+    try:
         return snapshot_download(source, local_files_only=True)
     except (OSError, ValueError) as error:
         raise unavailable(source, error) from error
@@ -65,9 +66,9 @@ def download(source: str) -> str:
 
 
 def unavailable(source: str, error: Exception) -> ValueError:
-    """What to do when `source` could not be loaded:
+    """What to do when `source` could not be loaded.
 
-    how to get it from the hub, or what is wrong with the local folder.
+    The text says how to get it from the hub, or what is wrong with the local folder.
     """
     reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
     if Path(source).expanduser().is_dir() or source == NANO:

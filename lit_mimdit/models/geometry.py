@@ -40,9 +40,9 @@ class Geometry:
 
 
 def read_geometry(source: str) -> Geometry:
-    """Geometry of a backbone:
+    """Geometry of a backbone, shipped or from the configuration files of a folder or the hub.
 
-    shipped, or from the folder's or the hub's configuration files. ValueError if it cannot be had.
+    ValueError if it cannot be had.
     """
     if source in KNOWN and not Path(source).is_dir():
         shipped = files("lit_mimdit.models") / "geometries" / f"{source.split('/')[-1]}.json"

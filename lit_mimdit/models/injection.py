@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class BlockCondition(NamedTuple):
-    """What one block attends to:
+    """What one block attends to.
 
-    key and value (B, H, N, D/H), and for fusion zero_gated the gate (H,) before its tanh.
+    Key and value are (B, H, N, D/H); fusion zero_gated has the gate (H,) before its tanh.
     """
 
     key: Tensor
@@ -121,9 +121,9 @@ class ConditionedJointAttention:
 
 
 class UnconditionedAttention:
-    """The second, image-only attention of SD3.5's dual blocks:
+    """The second, image-only attention of SD3.5's dual blocks.
 
-    diffusers' own, told to expect the condition and leave it alone.
+    It is diffusers' own, told to expect the condition and leave it alone.
     """
 
     def __init__(self) -> None:

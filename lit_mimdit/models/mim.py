@@ -176,9 +176,8 @@ def _expert(kind: str, config: BranchConfig, shifted: bool) -> nn.Module:
     raise AssertionError(kind)
 
 
-Rows = list[
-    Tensor | None
-]  # for each sub-expert the images that chose it, (b,) int64, in order; None: all of the batch
+# for each sub-expert the images that chose it, (b,) int64, in order; None: all of the batch
+Rows = list[Tensor | None]
 
 
 @_disable_dynamo  # the lengths are known at run time only
@@ -216,49 +215,49 @@ class IntraMoE(nn.Module):
     @_disable_dynamo(recursive=False)
     # compiled a sub-expert: else every combination of numbers of images is a graph of its own
     def forward(self, x_BNd: Tensor, grid: Grid, routing: Routing, rows: Rows) -> Tensor:
-        """x: (B, N, d) -> y of its shape, 0 for images in no row. Each sub-expert runs once, on the
-        images that chose it.
+        """Run each sub-expert once, on the images that chose it.
 
-        One that no image chose runs on one token, times 0, so that its gradient is 0 and not
-        missing. Training over several processes
-        needs that: they exchange gradients parameter by parameter (DDP) and parameters module by
-            module (ZeRO-3), each waiting for the
-        others, whichever experts their own images chose.
+        A sub-expert that no image chose runs on one token, times 0, so that its gradient is 0 and
+        not missing. Training over several processes needs that: DDP exchanges gradients parameter
+        by parameter, ZeRO-3 parameters module by module. Each process waits for the others,
+        whichever experts its own images chose.
+
+        Args:
+            x_BNd: normalised tokens (B, N, d).
+            grid: (h, w) with h w = N.
+            routing: the decisions of this group's router.
+            rows: the images of each sub-expert.
+
+        Returns:
+            y (B, N, d), 0 for images in no row.
         """
-        y_BNd, gates_BE11 = torch.zeros_like(x_BNd), routing.weights[:, :, None, None]
+        y_BNd = torch.zeros_like(x_BNd)
+        gates_BE11 = routing.weights[:, :, None, None]
         for index, (expert, own) in enumerate(zip(self.experts, rows, strict=True)):
             if own is None:
                 y_BNd = y_BNd + (expert(x_BNd, grid) * gates_BE11[:, index]).to(y_BNd.dtype)
             elif len(own):
-                output = expert(x_BNd.index_select(0, own), grid) * gates_BE11[
-                    :, index
-                ].index_select(0, own)
+                gates = gates_BE11[:, index].index_select(0, own)
+                output = expert(x_BNd.index_select(0, own), grid) * gates
                 y_BNd = y_BNd.index_add(0, own, output.to(y_BNd.dtype))
             elif torch.is_grad_enabled():
-                y_BNd = y_BNd + (
-                    0.0 * expert(x_BNd[:1, :1], (1, 1)).sum() * gates_BE11[0, index]
-                ).to(y_BNd.dtype)
+                nothing = 0.0 * expert(x_BNd[:1, :1], (1, 1)).sum() * gates_BE11[0, index]
+                y_BNd = y_BNd + nothing.to(y_BNd.dtype)
         return y_BNd
 
     def at_once(self, x_BNd: Tensor, grid: Grid, routing: Routing) -> Tensor:
-        """What `forward` gives, in one computation of B K images with weights of their own: the
-        host need not know whose.
+        """What `forward` gives, in one computation of B K images with weights of their own.
 
-        So it does not wait for the device, and shapes do not depend on what was chosen. It moves
-        more memory.
+        The host need not know which image chose what, so it does not wait for the device, and
+        shapes do not depend on the choice. It moves more memory. See `Selected`.
         """
         batch, selected = routing.selected.shape
         experts = Selected(self.experts, routing.selected.flatten())
-        output = (
-            type(self.experts[0])
-            .forward(experts, x_BNd.repeat_interleave(selected, dim=0), grid)
-            .unflatten(0, (batch, selected))
-        )
-        return (
-            (output * routing.weights.gather(1, routing.selected)[:, :, None, None])
-            .sum(1)
-            .to(x_BNd.dtype)
-        )
+        compute = type(self.experts[0]).forward
+        copies = x_BNd.repeat_interleave(selected, dim=0)  # image 0 K times, image 1 K times, ...
+        output_BKNd = compute(experts, copies, grid).unflatten(0, (batch, selected))
+        gates_BK = routing.weights.gather(1, routing.selected)
+        return (output_BKNd * gates_BK[:, :, None, None]).sum(1).to(x_BNd.dtype)
 
 
 def share_routers(mims: nn.ModuleList) -> None:
@@ -283,9 +282,8 @@ class MiM(nn.Module):
         shifted: whether the Swin experts use shifted windows.
     """
 
-    as_on_gpu: bool | None = (
-        None  # None: where the tokens are; the dry run, whose tokens are nowhere, says it
-    )
+    # None: where the tokens are; the dry run, whose tokens are nowhere, says it
+    as_on_gpu: bool | None = None
 
     def __init__(self, outer_width: int, config: BranchConfig, shifted: bool) -> None:
         super().__init__()
@@ -308,10 +306,10 @@ class MiM(nn.Module):
     def forward(
         self, x_BND: Tensor, grid: Grid, previous_BNd: Tensor | None = None
     ) -> tuple[Tensor, Tensor, MiMRouting]:
-        """x:
+        """Turn the LQ tokens (B, N, D) into condition tokens of the block.
 
-        (B, N, D) LQ tokens. Returns condition tokens (B, N, D), hidden tokens (B, N, d) and the
-        decisions.
+        Returns:
+            condition tokens (B, N, D), hidden tokens (B, N, d) and the routers' decisions.
         """
         u_BNd = self.project(x_BND)
         if previous_BNd is not None:
@@ -333,22 +331,22 @@ class MiM(nn.Module):
         return self.zero_linear(u_BNd), u_BNd, MiMRouting(inter, intra)
 
     def _at_once(self, x_BNd: Tensor, inter: Routing) -> bool:
-        """On a GPU, whose many small kernels and waiting host cost more than the memory moved; a
-        CPU is slower by it.
+        """Whether each group computes all its images at once.
 
-        Not where nothing is chosen or whole groups are left out, and not where DeepSpeed (ZeRO-3)
-        collects weights module by module.
+        A GPU does: many small kernels and a waiting host cost it more than the memory moved. A CPU
+        is slower by it. It is not done where nothing is chosen or whole groups are left out, nor
+        where DeepSpeed (ZeRO-3) collects weights module by module.
         """
-        dense, several = (
-            inter.selected.shape[1] == len(self.groups),
-            len(self.groups[0].experts) > 1,
-        )
+        dense = inter.selected.shape[1] == len(self.groups)
+        several = len(self.groups[0].experts) > 1
         on_gpu = x_BNd.is_cuda if self.as_on_gpu is None else self.as_on_gpu
         return on_gpu and dense and several and not hasattr(self.norm.weight, "ds_id")
 
     def _rows(self, inter: Routing, intra: tuple[Routing, ...]) -> list[Rows]:
-        """Of every group; a group that an image did not choose (Inter top-1) computes nothing for
-        it, though its router is asked.
+        """The rows of every group.
+
+        A group that an image did not choose (Inter top-1) computes nothing for it, though its
+        router is asked.
         """
         if all(
             routing.selected.shape[1] == routing.weights.shape[1] for routing in (inter, *intra)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Prompt(NamedTuple):
-    """Text conditioning:
+    """Text conditioning as embeddings.
 
-    embeds (1 or B, T, joint_attention_dim), pooled (1 or B, pooled_projection_dim).
+    embeds: (1 or B, T, joint_attention_dim); pooled: (1 or B, pooled_projection_dim).
     """
 
     embeds: Tensor
@@ -48,9 +48,9 @@ class Prompt(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """All that the backbone needs to know of the LQ images:
+    """All that the backbone needs to know of the LQ images.
 
-    one BlockCondition a block, and the routers' decisions.
+    It has one BlockCondition a block, and the routers' decisions.
     """
 
     blocks: tuple[BlockCondition, ...]
@@ -58,10 +58,9 @@ class Condition(NamedTuple):
 
 
 class Branch(nn.Module):
-    """The trained part:
+    """The trained part has a MiM for each of `blocks` blocks of width D.
 
-    a MiM for each of `blocks` blocks of width D; with fusion zero_gated, a gate for each of their
-    heads.
+    With fusion zero_gated it has a gate for each of their heads.
     """
 
     def __init__(
@@ -257,17 +256,17 @@ class MiMDiTNetwork(ConditionedBackbone):
             return self.branch(x_BND.to(own), grid)
 
     def decide(self, z_lq: Tensor) -> Decisions:
-        """What the routers decide about the LQ latents (B, C, H, W):
+        """What the routers decide about the LQ latents (B, C, H, W).
 
-        those of `condition`, without its keys and values.
+        The decisions are those of `condition`, without its keys and values.
         """
         grid = self.grid(z_lq)
         return self._ask(self._embed(z_lq.to(self.backbone.dtype)), grid)[1]
 
     def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> Condition:
-        """Look at the LQ latents (B, C, H, W) once:
+        """Look at the LQ latents (B, C, H, W) once.
 
-        keys and values for every block, differentiable in the branch.
+        The keys and values for every block are differentiable in the branch.
         """
         grid, prompt = self.grid(z_lq), prompt or self.prompt
         dtype = self.backbone.dtype

@@ -66,9 +66,9 @@ def cache_folder() -> Path:
 
 
 def empty_prompt(source: str, where: str, transformer: "SD3Transformer2DModel") -> Prompt:
-    """Embeddings of the empty prompt:
+    """Embeddings of the empty prompt.
 
-    from the folder if it holds them (nano does), else the encoders'.
+    They come from the folder if it holds them (nano does), else from the encoders.
     """
     beside = Path(where) / NULL_PROMPT
     if beside.is_file():
@@ -124,9 +124,9 @@ class Prompts:
         return _kept(self._files[text], self._transformer) if text else self.empty
 
     def of(self, ids: Sequence[str] | None = None) -> Prompt:
-        """Prompts of samples:
+        """Prompts of samples, a batch of len(ids), or of 1 where all have the same.
 
-        batch len(ids), or 1 where all have the same. None: of images that no caption names.
+        None: of images that no caption names.
         """
         if not self.captions or ids is None:
             return self.fixed
@@ -134,9 +134,9 @@ class Prompts:
         return Prompt(*(torch.cat(tensors) for tensors in zip(*each, strict=True)))
 
     def of_training(self, ids: Sequence[str], seeds: Tensor) -> Prompt:
-        """The same with prompt dropout:
+        """Prompts of samples with prompt dropout.
 
-        by its own seed a sample gets the empty prompt with probability `dropout`.
+        By its own seed a sample gets the empty prompt with probability `dropout`.
         """
         prompt = self.of(ids)
         if not self.config.dropout:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_mimdit.models.residual_unet import ResidualUNet
@@ -73,9 +72,11 @@ def schedule(delta_end: float, timesteps: int = TIMESTEPS) -> Schedule:
             f"delta_end is {delta_end} and timesteps {timesteps}: the process needs a delta of at"
             " least 0 and 2 steps, published are 0.0018 or 0.0014 and 1000"
         )
-    beta = torch.linspace(BETA_START, BETA_END, timesteps, dtype=torch.float32)
+    # on the CPU also where a dry run builds networks without values
+    place = {"dtype": torch.float32, "device": "cpu"}
+    beta = torch.linspace(BETA_START, BETA_END, timesteps, **place)
     kept = torch.cumprod(1 - beta, dim=0)
-    increments = torch.linspace(DELTA_START, delta_end, timesteps, dtype=torch.float32)
+    increments = torch.linspace(DELTA_START, delta_end, timesteps, **place)
     return Schedule(
         residual=1 - kept.sqrt(),
         variance=1 - kept,
@@ -83,6 +84,22 @@ def schedule(delta_end: float, timesteps: int = TIMESTEPS) -> Schedule:
         delta=increments.cumsum(0).clamp(0, 1),
         increments=increments,
     )
+
+
+def sample_noise_and_times(
+    seeds: Tensor, shape: Sequence[int], timesteps: int
+) -> tuple[Tensor, Tensor]:
+    """Returns standard normal noise (B, *shape) and time steps (B,), uniform in 0 .. T - 1.
+
+    Each image's numbers depend on its seed alone, and are drawn on the CPU.
+    """
+    noise = torch.empty(len(seeds), *shape)
+    t_B = torch.empty(len(seeds), dtype=torch.int64)
+    for row, seed in enumerate(seeds.tolist()):
+        generator = torch.Generator().manual_seed(seed)
+        noise[row] = torch.randn(tuple(shape), generator=generator)
+        t_B[row] = torch.randint(timesteps, (), generator=generator)
+    return noise, t_B
 
 
 def to_process(image: Tensor) -> Tensor:
@@ -131,7 +148,8 @@ def times(steps: int, timesteps: int = TIMESTEPS) -> list[int]:
         raise ValueError(
             f"steps is {steps}: sampling takes from 1 to {timesteps} of them, published are 3 or 4"
         )
-    return torch.linspace(END, timesteps - 1, steps + 1).int().flip(0).tolist()
+    places = torch.linspace(END, timesteps - 1, steps + 1, device="cpu")
+    return places.int().flip(0).tolist()
 
 
 class Step(NamedTuple):
@@ -261,7 +279,11 @@ class ResidualDiffusion(nn.Module):
         )
 
     def loss(self, degraded: Tensor, clean: Tensor, noise: Tensor, t_B: Tensor) -> Tensor:
-        """Returns mean |U([x_t, x_in], 1000 a_t) - (x_in - x_0)|, a scalar.
+        """Returns the mean of `errors`, a scalar."""
+        return self.errors(degraded, clean, noise, t_B).mean()
+
+    def errors(self, degraded: Tensor, clean: Tensor, noise: Tensor, t_B: Tensor) -> Tensor:
+        """Returns mean |U([x_t, x_in], 1000 a_t) - (x_in - x_0)| of each image, (B,).
 
         Args:
             degraded, clean: (B, 3, H, W) in [0, 1].
@@ -271,7 +293,7 @@ class ResidualDiffusion(nn.Module):
         degraded, clean = to_process(degraded), to_process(clean)
         x_t = diffuse(clean, degraded, noise, t_B, self.table)
         predicted = self.unet(torch.cat([x_t, degraded], dim=1), self.table.time(t_B))
-        return F.l1_loss(predicted, degraded - clean)
+        return (predicted - (degraded - clean)).abs().mean((1, 2, 3))
 
 
 def _at(row: Tensor, t_B: Tensor, like: Tensor) -> Tensor:

@@ -61,6 +61,15 @@ class Restormer(nn.Module):
         prior: int | None = None,
     ) -> None:
         super().__init__()
+        self.sizes = {  # what builds it again
+            "dim": dim,
+            "num_blocks": tuple(num_blocks),
+            "num_refinement_blocks": num_refinement_blocks,
+            "heads": tuple(heads),
+            "ffn_expansion_factor": ffn_expansion_factor,
+            "bias": bias,
+            "norm_bias": norm_bias,
+        }
         widths = [dim, 2 * dim, 4 * dim, 8 * dim]
         if len(num_blocks) != 4 or len(heads) != 4:
             raise ValueError(

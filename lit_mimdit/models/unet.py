@@ -81,9 +81,9 @@ class SceneUNet(nn.Module):
         return features
 
     def statistics(self, images: Tensor) -> Tensor:
-        """Mean and deviation of the coarsest features, (B, 2 C):
+        """Mean and deviation of the coarsest features, (B, 2 C).
 
-        of a large image, the mean over its tiles.
+        Those of a large image are the mean over its tiles.
         """
         return _statistics(self._fine_to_coarse(images)[-1])
 

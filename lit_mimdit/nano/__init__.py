@@ -1,4 +1,1 @@
-"""How the embedded nano backbone was made:
-
-a small VAE and a small MM-DiT, trained on photographs.
-"""
+"""The embedded nano backbone is a small VAE and a small MM-DiT, trained on photographs."""

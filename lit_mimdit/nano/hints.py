@@ -20,9 +20,9 @@ WIDTH = 64
 
 
 def positions(grid: tuple[int, int]) -> Tensor:
-    """Sines and cosines of each token's place, counted in tokens from the image's middle, (N, 32):
+    """Sines and cosines of each token's place, counted from the image's middle, (N, 32).
 
-    wavelengths of 4 to 512 tokens.
+    Wavelengths go from 4 to 512 tokens.
     """
     waves = 2.0 * math.pi / (4.0 * 2.0 ** torch.arange(FREQUENCIES))
     rows, cols = (torch.arange(n) - (n - 1) / 2 for n in grid)

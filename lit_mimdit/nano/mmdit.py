@@ -1,6 +1,6 @@
-"""The nano MM-DiT:
+"""The nano MM-DiT is a small SD3Transformer2DModel of diffusers.
 
-diffusers' SD3Transformer2DModel, small, trained as a prior on latents of photographs.
+It is trained as a prior on latents of photographs.
 """
 
 import copy

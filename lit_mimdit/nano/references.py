@@ -50,9 +50,9 @@ def reference_latents(vae: AutoencoderKL, images: Tensor, generator: torch.Gener
 
 
 def kept_tokens(tokens: int, generator: torch.Generator) -> Tensor:
-    """Ids of the reference tokens a batch sees:
+    """Ids of the reference tokens a batch sees.
 
-    all of them, or, for half of the batches, a random share of at least KEPT.
+    It sees all of them; half of the batches see a random share of at least KEPT.
     """
     share = KEPT + (1 - KEPT) * torch.rand((), generator=generator).item()
     if torch.rand((), generator=generator).item() < 0.5:

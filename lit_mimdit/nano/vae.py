@@ -1,6 +1,6 @@
-"""The nano VAE:
+"""The nano VAE is diffusers' AutoencoderKL with SD3.5's 16 latent channels.
 
-diffusers' AutoencoderKL with SD3.5's 16 latent channels, trained to reconstruct photographs.
+It is trained to reconstruct photographs.
 """
 
 import copy

@@ -1,4 +1,1 @@
-"""The router microscope:
-
-from the routers' decisions about images to tables, statistics and pictures.
-"""
+"""The router microscope turns decisions about images into tables, statistics and pictures."""

@@ -27,7 +27,7 @@ def limited(pairs: list[Pair], limit: int | None) -> list[Pair]:
 
 
 def batches(pairs: list[Pair], crop: int | None) -> Iterator[tuple[list[Pair], np.ndarray]]:
-    """Neighbouring pairs with LQ images of one size, at most BATCH, with these images (B, H, W, 3)."""
+    """Neighbouring pairs with LQ images (B, H, W, 3) of one size, at most BATCH at a time."""
     some: list[tuple[Pair, np.ndarray]] = []
     for pair in pairs:
         image = middle(pair.lq, crop)

@@ -1,26 +1,28 @@
 """`python -m lit_mimdit routing`: what each expert does for each degradation."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lit_mimdit
 from lit_mimdit.data.layouts import Pair, read_layout, require_complete
 from lit_mimdit.evaluation.tables import markdown
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.run_record import commit, file_hash
-from lit_mimdit.inference.system_file import system_path
+from lit_mimdit.inference.system_file import load_system, system_path
 from lit_mimdit.models.mim import BranchConfig
+from lit_mimdit.routing.cells import caption, table6_cells
 from lit_mimdit.routing.collect import collect, limited
-from lit_mimdit.routing.outputs import caption, table6_cells, write_study
+from lit_mimdit.routing.outputs import write_study
+from lit_mimdit.routing.records import Records
 from lit_mimdit.routing.severity import by_thirds, find_table, psnr_of, read_table
 from lit_mimdit.routing.study import Study, degradation_table
 from lit_mimdit.routing.table6 import TYPES
 
 
 def names_of(paths: list[Path]) -> list[str]:
-    """A short name of each checkpoint:
+    """A short name of each checkpoint.
 
-    as much of its path, from the end, as tells them apart. ValueError for the same file twice.
+    It is as much of the end of its path as tells them apart. ValueError for the same file twice.
     """
     if len(set(paths)) < len(paths):
         raise ValueError(
@@ -39,13 +41,14 @@ def names_of(paths: list[Path]) -> list[str]:
 def severities_of(
     pairs: list[Pair], source: str, root: Path, table: Path | None, crop: int | None
 ) -> tuple[list[str], str]:
-    """Severity of each pair, and in words where it is from."""
+    """The severity of each pair, and a text on where it is from."""
     if source == "none":
         return [""] * len(pairs), "not asked for"
-    found = find_table(root, table) if source in ("auto", "table") else None
-    if found is not None:
-        levels = read_table(found, pairs)
-        return levels, f"{found.name} ({sum(map(bool, levels))} of {len(pairs)} images)"
+    file = find_table(root, table) if source in ("auto", "table") else None
+    if file is not None:
+        levels = read_table(file, pairs)
+        known = sum(level != "" for level in levels)
+        return levels, f"{file.name} ({known} of {len(pairs)} images)"
     if source == "table":
         raise ValueError(
             f"severity is table: there is no samples.csv in {root} or above; give --severities"
@@ -56,6 +59,17 @@ def severities_of(
         by_thirds(values, [pair.degradation for pair in pairs]),
         "thirds of each degradation's images by PSNR (LQ against GT)",
     )
+
+
+def branch_with_routers(restorer: Any, path: Path) -> Any:
+    """The MiM branch of what restores; ValueError names the file's system if it has no routers."""
+    branch = getattr(getattr(restorer, "network", None), "branch", None)
+    if not isinstance(getattr(branch, "config", None), BranchConfig):
+        kind = load_system(path).class_path.rpartition(".")[2]
+        raise ValueError(
+            f"checkpoint {path}: it holds {kind}, which has no routers; give one of a MiM branch"
+        )
+    return branch
 
 
 def routing(
@@ -110,52 +124,78 @@ def routing(
     names = names_of(paths)
     pairs = limited(require_complete(read_layout("foundir", data, meta=meta)), limit)
     levels, source = severities_of(pairs, severity, data, severities, crop)
-    records, configs, about = [], [], []
+    trainings: list[Training] = []
     for path, name in zip(paths, names, strict=True):
-        restorer = load_restorer(path, backbone, device)
-        branch = getattr(restorer.network, "branch", None)
-        config = getattr(branch, "config", None)
-        if not isinstance(config, BranchConfig):
-            raise ValueError(
-                f"checkpoint {path}: its network has no routers; give one of a MiM branch"
-            )
-        configs.append((config.groups, config.intra, len(restorer.network.branch.mims)))
-        if configs[-1] != configs[0]:
-            raise ValueError(
-                f"checkpoint {path}: has other groups, sub-experts or blocks than {paths[0]}; study"
-                " them separately"
-            )
-        records.append(collect(restorer, pairs, crop, name))
-        about.append(
-            {
-                "name": path.name,
-                "sha256": file_hash(path),
-                "tile": restorer.config.tile,
-                "overlap": restorer.config.overlap,
-            }
-        )
-    groups, intra, _ = configs[0]
-    made: dict[str, Any] = {
+        trainings.append(study_training(path, name, pairs, backbone, crop, device, trainings))
+    about: dict[str, Any] = {
         "lit_mimdit": lit_mimdit.__version__,
         "commit": commit(),
         "data": str(data),
         "images": len(pairs),
         "image rule": "whole images" if crop is None else f"middle crop of {crop} px",
-        "files": about,
+        "files": [training.about for training in trainings],
         "severity": source,
         "permutations": permutations,
         "seed": seed,
     }
-    study = Study(
-        names,
-        list(groups),
-        intra.experts if intra.router == "dense" else intra.top_k,
-        records,
-        levels,
-        made,
-    )
+    branch = trainings[0].branch
+    intra = branch.intra
+    top_k = intra.experts if intra.router == "dense" else intra.top_k
+    records = [training.records for training in trainings]
+    study = Study(names, list(branch.groups), top_k, records, levels, about)
     summary = write_study(output, study, permutations, seed)
     report_on_screen(study, summary, output)
+
+
+class Training(NamedTuple):
+    """One checkpoint of a study, asked about every image.
+
+    Args:
+        path: its file.
+        branch: configuration of its branch.
+        blocks: number of its MiMs.
+        records: the routers' decisions about the images.
+        about: what the study's summary says of it.
+    """
+
+    path: Path
+    branch: BranchConfig
+    blocks: int
+    records: Records
+    about: dict[str, Any]
+
+
+def study_training(
+    path: Path,
+    name: str,
+    pairs: list[Pair],
+    backbone: str | None,
+    crop: int | None,
+    device: str,
+    earlier: list[Training],
+) -> Training:
+    """Ask the routers of one checkpoint about all images.
+
+    ValueError if it has no routers, or other ones than the `earlier` trainings of the study.
+    """
+    restorer = load_restorer(path, backbone, device)
+    branch = branch_with_routers(restorer, path)
+    config, blocks = branch.config, len(branch.mims)
+    if earlier:
+        first = earlier[0]
+        same = (first.branch.groups, first.branch.intra, first.blocks)
+        if (config.groups, config.intra, blocks) != same:
+            raise ValueError(
+                f"checkpoint {path}: has other groups, sub-experts or blocks than {first.path};"
+                " study them separately"
+            )
+    about = {
+        "name": path.name,
+        "sha256": file_hash(path),
+        "tile": restorer.config.tile,
+        "overlap": restorer.config.overlap,
+    }
+    return Training(path, config, blocks, collect(restorer, pairs, crop, name), about)
 
 
 def report_on_screen(study: Study, summary: dict[str, Any], output: Path) -> None:

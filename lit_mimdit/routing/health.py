@@ -57,9 +57,9 @@ class Health:
 
 
 def enough(tally: Tally, dead_below: float) -> bool:
-    """Whether a share of `dead_below` is at least one image:
+    """Whether a share of `dead_below` is at least one image.
 
-    of fewer images nothing can be said.
+    Of fewer images nothing can be said.
     """
     return bool(tally.images * dead_below >= 1)
 

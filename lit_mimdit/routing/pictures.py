@@ -19,11 +19,21 @@ from lit_mimdit.evaluation.drawing import GROUPS as COLOURS
 from lit_mimdit.routing.table6 import Interval
 
 STYLE: dict[str, Any] = {
-    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "figure.titlesize": 11, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "legend.fontsize": 8, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none", "svg.hashsalt": "routing",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "figure.titlesize": 11,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "routing",
     # names of users: a dollar sign is no formula, and their letters may need another font
-    "text.parse_math": False, "font.family": list(dict.fromkeys(["DejaVu Sans", *families()])),
-}  # fmt: skip
+    "text.parse_math": False,
+    "font.family": list(dict.fromkeys(["DejaVu Sans", *families()])),
+}
 WEIGHTS, SHARES = "RdBu_r", "viridis"
 LEVELS = {"light": "#9ecae1", "medium": "#4292c6", "heavy": "#08306b"}
 
@@ -238,9 +248,9 @@ def interval_bars(
 def depth(
     weights: dict[str, np.ndarray], groups: list[str], title: str, columns: int = 5
 ) -> Figure:
-    """Inter weights along the blocks, a panel a degradation:
+    """Inter weights (checkpoints, L, G) along the blocks, a panel a degradation.
 
-    (checkpoints, L, G); a thin line a checkpoint, a bold one their mean.
+    A thin line is a checkpoint, the bold one their mean.
     """
     across = min(columns, len(weights))
     down = -(-len(weights) // across)

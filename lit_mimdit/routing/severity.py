@@ -1,6 +1,6 @@
-"""How badly each image is degraded:
+"""Each image is degraded lightly, medium or heavily.
 
-light, medium or heavy, as written beside the pairs or by thirds of their PSNR.
+The severity is written beside the pairs, or found by thirds of their PSNR.
 """
 
 from pathlib import Path
@@ -17,9 +17,9 @@ from lit_mimdit.evaluation.pixel import eight_bit, psnr
 
 
 def find_table(root: Path, given: Path | None) -> Path | None:
-    """The CSV with columns lq and severity:
+    """The CSV with columns lq and severity.
 
-    the one given, else samples.csv in the root or its parent, if there is one.
+    It is the one given, else samples.csv in the root or its parent, if there is one.
     """
     if given is not None:
         if not given.is_file():
@@ -78,9 +78,9 @@ def psnr_of(pair: Pair, crop: int | None) -> float:
 
 
 def by_thirds(values: list[float], degradations: list[str]) -> list[str]:
-    """Severities from PSNR:
+    """Severities from PSNR.
 
-    within each degradation the third of the lowest values is heavy, that of the highest light.
+    Within each degradation the third of the lowest values is heavy, that of the highest light.
     """
     found = [""] * len(values)
     for name in set(degradations):

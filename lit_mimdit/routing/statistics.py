@@ -75,8 +75,8 @@ def permutation_test(
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:
-    """p values (any shape) of many tests -> q:
+    """q values of many tests from their p values (any shape).
 
-    calling all with q < 0.05 findings is wrong in 5% of them (Benjamini and Hochberg, 1995).
+    Calling all with q < 0.05 findings is wrong in 5% of them (Benjamini and Hochberg, 1995).
     """
     return stats.false_discovery_control(p.ravel()).reshape(p.shape) if p.size else p

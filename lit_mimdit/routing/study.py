@@ -1,6 +1,6 @@
-"""A routing study:
+"""A routing study asks one or several trainings about the same images.
 
-one or several trainings asked about the same images, and every table that follows from it.
+Every table follows from it.
 """
 
 from dataclasses import dataclass, field
@@ -257,9 +257,9 @@ def health(study: Study) -> list[Health | None]:
 
 
 def record_table(study: Study) -> list[Row]:
-    """Every image of every checkpoint, everything known of it:
+    """A row an image and checkpoint, with everything known of it.
 
-    a column an Inter weight, a gate and a choice.
+    Each Inter weight, gate and choice has a column.
     """
     found = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):

@@ -51,9 +51,9 @@ class Interval(NamedTuple):
 
 
 def over_checkpoints(means: np.ndarray) -> tuple[Interval, Interval]:
-    """Of the means of several trainings (checkpoints, degradations, groups):
+    """Intervals over several trainings, from means (checkpoints, degradations, groups).
 
-    the weights, and their contrasts to the mean degradation.
+    They are of the weights, and of their contrasts to the mean degradation.
     """
     return Interval(*t_interval(means)), Interval(*t_interval(means - means.mean(1, keepdims=True)))
 
@@ -133,9 +133,9 @@ def rows_of(
 
 
 def agreement(means: np.ndarray, published: np.ndarray) -> dict[str, float]:
-    """How alike two tables (degradations, groups) are:
+    """How alike two tables (degradations, groups) are.
 
-    rank correlations of weights and contrasts, and shared heaviest groups.
+    Given are rank correlations of weights and contrasts, and shared heaviest groups.
     """
     contrast = [table - table.mean(0) for table in (means, published)]
     return {

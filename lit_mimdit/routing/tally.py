@@ -62,9 +62,9 @@ def entropy(p: np.ndarray) -> np.ndarray:
 
 
 def histogram(values: np.ndarray) -> np.ndarray:
-    """(n, ...) in [0, 1] -> (..., BINS):
+    """Count how many of (n, ...) in [0, 1] lie in each bin, (..., BINS).
 
-    how many of the n lie in each bin; 1 belongs to the last.
+    1 belongs to the last bin.
     """
     flat = values.reshape(len(values), -1)
     index = np.minimum((flat * BINS).astype(np.int64), BINS - 1) + BINS * np.arange(flat.shape[1])

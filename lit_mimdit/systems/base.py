@@ -9,6 +9,7 @@ A system says three things and inherits the rest:
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -297,7 +298,15 @@ class RestorationSystem(L.LightningModule):
             self.trainer.estimated_stepping_batches,
             self.published_rate,
             self._steps_per_epoch(),
+            self._share_of_time(),
         )
+
+    def _share_of_time(self) -> Callable[[], float] | None:
+        """What tells the part of the run's budget of time that is used up; None without one."""
+        for callback in self.trainer.callbacks:
+            if getattr(callback, "share_of_budget", None) is not None:
+                return lambda: callback.share_of_budget
+        return None
 
     def _steps_per_epoch(self) -> int | None:
         """Optimizer steps of an epoch; None where only the number of all steps is known."""

@@ -112,8 +112,13 @@ def gamma(image: np.ndarray, target: float = 0.45) -> np.ndarray:
 
 
 METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "wiener": wiener, "nlm": nlm, "dark-channel": dark_channel, "median": median, "clahe": clahe, "gamma": gamma,
-}  # fmt: skip
+    "wiener": wiener,
+    "nlm": nlm,
+    "dark-channel": dark_channel,
+    "median": median,
+    "clahe": clahe,
+    "gamma": gamma,
+}
 
 
 def restore_by(method: Method, images: Tensor) -> Tensor:

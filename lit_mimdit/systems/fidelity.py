@@ -120,7 +120,7 @@ class FidelitySystem(RestorationSystem):
         self.kept.append(batch | {"restored": batch["lq"]})
 
     def restored(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with what the branch makes of it, in float32 whatever the network's precision."""
+        """The batch with what the branch makes of it, in float32 under any precision."""
         with torch.autocast(self.device.type, enabled=False):
             branch = self.behind.to(self.device)
             restored, _ = branch(batch["lq"], batch["seed"].cpu(), ids=batch["id"])

@@ -150,13 +150,17 @@ class LatentSystem(RestorationSystem):
         with sdpa_kernel(self.kernels):
             z_gt, z_lq = self._latents(batch)
             noise, normal = sample_noise(batch["seed"].cpu(), tuple(z_gt.shape[1:]))
-            noise, t = noise.to(z_gt), sample_times(normal, self.flow).to(z_gt.device)
+            noise, t = noise.to(z_gt), self.times(normal).to(z_gt.device)
             prompt = self.prompts.of_training(batch["id"], batch["seed"]).to(z_gt.device)
             condition = self.network.condition(z_lq, prompt)
             predicted = self.network(interpolate(z_gt, noise, t), t, condition, prompt)
         per_sample = loss_per_sample(predicted, velocity(z_gt, noise), t, self.flow.weighting)
         terms = {"velocity": per_sample}
         return Losses(per_sample.mean(), per_sample, terms, condition.routing, t)
+
+    def times(self, normal: Tensor) -> Tensor:
+        """Training times (B,) in [0, 1] from standard normal numbers (B,)."""
+        return sample_times(normal, self.flow)
 
     def _latents(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Latents of GT and LQ, of the batch's images or as the batch holds them."""

@@ -19,8 +19,9 @@ class OptimizerConfig:
         betas: decay rates of the first and second moment.
         weight_decay: L2 penalty (adam) or decoupled decay (adamw).
         warmup_steps: optimizer steps over which the rate rises linearly from 0.
-        schedule: "constant" (the paper's fixed rate), "cosine" to 0 at the trainer's last step, or
-            "published": that of the system's publication, by epoch.
+        schedule: "constant" (the paper's fixed rate), "cosine" to 0 at the trainer's last step or
+            at the end of its budget of time, or "published": that of the system's publication, by
+            epoch.
         lr_scale: multiplies the rate of every parameter whose dotted name contains the key as one
             of its parts, e.g. {zero_linear: 10, router: 1}. A key that matches nothing is an error.
     """
@@ -70,17 +71,26 @@ def parameter_groups(
     return list(groups.values())
 
 
-def lr_factor(step: int, *, warmup_steps: int, schedule: str, total_steps: float) -> float:
+def lr_factor(
+    step: int,
+    *,
+    warmup_steps: int,
+    schedule: str,
+    total_steps: float,
+    share_of_time: float | None = None,
+) -> float:
     """Multiplier of the learning rate at an optimizer step (counted from 0).
 
-    Linear warm-up (step + 1) / warmup_steps, then 1 or (1 + cos(pi u)) / 2, u = share of the steps
-    after the warm-up.
+    Linear warm-up (step + 1) / warmup_steps, then 1 or (1 + cos(pi u)) / 2. u is the share of the
+    steps after the warm-up, or `share_of_time` in [0, 1] in a run whose end is a time.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if schedule == "constant":
         return 1.0
-    progress = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
+    progress = share_of_time
+    if progress is None:
+        progress = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
@@ -169,6 +179,7 @@ def configure(
     total_steps: float,
     published_rate: Callable[[int], float] | None = None,
     steps_per_epoch: int | None = None,
+    share_of_time: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
     """What LightningModule.configure_optimizers returns: an optimizer and a schedule.
 
@@ -181,11 +192,14 @@ def configure(
         total_steps: of the whole run; infinite if it has no end.
         published_rate: factor of the rate in an epoch, counted from 0; for schedule "published".
         steps_per_epoch: optimizer steps of an epoch; for schedule "published".
+        share_of_time: tells how much of the run's budget of time is used up, from 0 to 1; None for
+            a run that ends at a step.
 
     Raises:
         ValueError: the schedule needs an end or a length of epochs that the run does not have.
     """
-    if config.schedule == "cosine" and not math.isfinite(total_steps):
+    endless = not math.isfinite(total_steps) and share_of_time is None
+    if config.schedule == "cosine" and endless:
         raise ValueError(
             "optimizer.schedule is cosine, but the run has no end: set trainer.max_steps or"
             " trainer.max_epochs"
@@ -206,6 +220,7 @@ def configure(
             warmup_steps=config.warmup_steps,
             schedule=config.schedule,
             total_steps=total_steps,
+            share_of_time=None if share_of_time is None else share_of_time(),
         )
 
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]

@@ -37,10 +37,12 @@ class WholeFiles(TorchCheckpointIO):
             self.failure = str(error)
             step, size = checkpoint.get("global_step", "unknown"), len(buffer.getvalue()) / 2**20
             print(
-                f"\nWARNING: NO CHECKPOINT of step {step} ({size:.1f} MiB): {error}. The run goes on; older checkpoints are intact and "
-                "none is removed until one can be written again. Make room now.",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+                f"\nWARNING: NO CHECKPOINT of step {step} ({size:.1f} MiB): {error}. The run goes"
+                " on; older checkpoints are intact and none is removed until one can be written"
+                " again. Make room now.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def remove_checkpoint(self, path: str | Path) -> None:
         if self.failure is None:

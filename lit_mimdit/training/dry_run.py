@@ -1,7 +1,6 @@
-"""`fit --dry-run`:
+"""`fit --dry-run` says what a run would train and how much memory each device would need.
 
-what a run would train and how much memory it would take on each device, without weights, data or
-devices.
+It needs neither weights nor data nor devices.
 """
 
 from dataclasses import dataclass, field, fields
@@ -26,8 +25,13 @@ STRATEGIES = {  # name: (stage, offload)
     "zero3": (3, False),
     "zero3_offload": (3, True),
 }
-ROWS = {"frozen": "frozen parameters", "trained": "trained parameters", "gradients": "their gradients",
-        "optimizer": "optimizer states", "average": "average (EMA)"}  # fmt: skip
+ROWS = {
+    "frozen": "frozen parameters",
+    "trained": "trained parameters",
+    "gradients": "their gradients",
+    "optimizer": "optimizer states",
+    "average": "average (EMA)",
+}
 
 
 def processes(devices: Any, nodes: int) -> int:

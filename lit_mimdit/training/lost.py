@@ -1,6 +1,6 @@
-"""When another process of the run no longer answers:
+"""A run ends when another of its processes no longer answers.
 
-its node is gone, cut off or stuck, or it was killed.
+Its node is gone, cut off or stuck, or it was killed.
 """
 
 import os

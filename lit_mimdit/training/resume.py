@@ -11,9 +11,9 @@ from lit_mimdit.inference.system_file import KEY, read_checkpoint
 
 
 def problem_of(path: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from, or None:
+    """Why a checkpoint cannot be resumed from, or None.
 
-    every byte is checked against its checksum, and it must be of a run.
+    Every byte is checked against its checksum, and the checkpoint must be of a run.
     """
     try:
         with zipfile.ZipFile(path) as file:

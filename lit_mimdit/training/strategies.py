@@ -32,9 +32,9 @@ DEFAULT_TIMEOUT = timedelta(minutes=10)
 
 
 class FullPrecisionInputs(DeepSpeedPrecision):
-    """DeepSpeed's precision without its rounding of every input:
+    """DeepSpeed's precision without its rounding of every input.
 
-    references would be scored in 16 bits, and the network casts itself.
+    References would be scored in 16 bits, and the network casts itself.
     """
 
     def convert_input(self, data: Any) -> Any:
@@ -70,9 +70,15 @@ class ZeRO(DeepSpeedStrategy):
         if stage not in (1, 2, 3):
             raise ValueError(f"strategy.stage is {stage}: ZeRO has the stages 1, 2 and 3")
         super().__init__(
-            stage=stage, offload_optimizer=offload, timeout=timeout, exclude_frozen_parameters=True, parallel_devices=parallel_devices,
-            cluster_environment=cluster_environment, process_group_backend=process_group_backend, **lightning,
-        )  # fmt: skip
+            stage=stage,
+            offload_optimizer=offload,
+            timeout=timeout,
+            exclude_frozen_parameters=True,
+            parallel_devices=parallel_devices,
+            cluster_environment=cluster_environment,
+            process_group_backend=process_group_backend,
+            **lightning,
+        )
         # PyTorch's Adam steps on the host as well, and needs no compiler there
         self.config |= {"zero_force_ds_cpu_optimizer": False}
         for key, value in (config or {}).items():
@@ -121,7 +127,7 @@ class ZeRO(DeepSpeedStrategy):
         yield
 
     def init_deepspeed(self) -> None:
-        """Only training is sharded:
+        """Only training is sharded.
 
         validate, test and predict run as on one device, however many tiles each process has to do.
         """
@@ -169,7 +175,7 @@ class ZeRO(DeepSpeedStrategy):
         )
 
     def _link(self, sharded: Any) -> None:
-        """Let DeepSpeed know all entries of Adam's state (stages 1 and 2 look them up once only)."""
+        """Let DeepSpeed know all entries of Adam's state; stages 1 and 2 look them up only once."""
         if self.stage < 3:
             sharded._hp_optimizer_states_linked = False
             sharded._lazy_init_hp_params_optimizer_state()
@@ -187,9 +193,9 @@ class ZeRO(DeepSpeedStrategy):
 
     @torch.no_grad()
     def lerp_state(self, key: str, weight: float) -> None:
-        """state = state + weight (parameter - state), each process its own part:
+        """state = state + weight (parameter - state), each process its own part.
 
-        no communication.
+        The processes do not communicate.
         """
         flats = self._flats()
         torch._foreach_lerp_(
@@ -251,7 +257,7 @@ class ZeRO(DeepSpeedStrategy):
         return total.sqrt() / sharded.loss_scale
 
     def first_bad_gradient(self, named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
-        """Name of the first trained parameter whose gradient is not finite; all processes must ask."""
+        """Name of the first parameter whose gradient is not finite; all processes must ask."""
         from deepspeed.utils import safe_get_full_grad
 
         return next(
@@ -284,9 +290,9 @@ class ZeRO(DeepSpeedStrategy):
         super().teardown()
 
     def _gather(self) -> None:
-        """Whole parameters on every process, and no hooks that exchange them:
+        """Whole parameters on every process, and no hooks that exchange them.
 
-        the processes need not do the same from here on.
+        The processes need not do the same from here on.
         """
         if self.stage == 3 and self.engine is not None and self._whole is None:
             import deepspeed
@@ -377,9 +383,9 @@ class ZeRO(DeepSpeedStrategy):
 
 
 class ZeROOnCPU(ZeRO):
-    """The same on CPUs over gloo, to try and to test without GPUs:
+    """ZeRO on CPUs over gloo, to try and to test it without GPUs.
 
-    only what asks for a GPU is answered here.
+    Only what asks for a GPU is answered here.
     """
 
     @property

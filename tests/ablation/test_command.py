@@ -19,8 +19,9 @@ from torch import nn
 from lit_mimdit import cli
 from lit_mimdit.ablation.cost import cost
 from lit_mimdit.inference.restore import load_restorer
-from lit_mimdit.inference.system_file import load_system
+from lit_mimdit.inference.system_file import build_system, load_system
 from lit_mimdit.models.network import MiMDiTNetwork
+from lit_mimdit.systems.base import RestorationSystem
 
 DENSE = {"lines": {"model": {"init_args": {"branch": {"intra": {"router": "dense"}}}}}}
 SHARED = {"lines": {"model": {"init_args": {"branch": {"routers": "shared"}}}}}
@@ -60,6 +61,11 @@ def done(tiny_settings, write_settings, tmp_path_factory) -> tuple[Path, list[st
     assert cli.main([*command, "--jobs", "2"]) == 1
     assert dict(os.environ) == before, "what is started later has as many threads as before"
     return folder / "out", command
+
+
+def system_of_run(run: Path) -> RestorationSystem:
+    """The trained system of a run."""
+    return build_system(load_system(run / "checkpoints/last.ckpt"), "the run")
 
 
 def first_loss(run: Path) -> float:
@@ -140,28 +146,23 @@ def test_only_what_training_changes_is_scored_again(done, tiny, capsys):
 
 def test_gates_are_no_hindrance_to_the_counter(done):
     """Parameters that a module gives out as they are."""
-    restorer = load_restorer(
-        done[0] / "runs/full/seed0/checkpoints/last.ckpt", None, torch.device("cpu")
-    )
-    network = restorer.network
-    restorer.network = MiMDiTNetwork(
+    system = system_of_run(done[0] / "runs/full/seed0")
+    network = system.network
+    system.network = MiMDiTNetwork(
         network.backbone, replace(network.branch.config, fusion="zero_gated"), network.prompt
     )
-    assert cost(restorer, 32)["branch_flops"] > 0 and all(
-        p.requires_grad for p in restorer.network.branch.parameters()
-    )
+    assert cost(system, 32)["branch_flops"] > 0
+    assert all(p.requires_grad for p in system.network.branch.parameters())
 
 
 def test_costs_are_those_of_the_trained_network(done):
     """The branch's products, counted by hand: a multiplication and an addition are two."""
-    restorer = load_restorer(
-        done[0] / "runs/full/seed0/checkpoints/last.ckpt", None, torch.device("cpu")
-    )
-    for mim in restorer.network.branch.mims:
+    system = system_of_run(done[0] / "runs/full/seed0")
+    for mim in system.network.branch.mims:
         mim.groups = nn.ModuleList([mim.groups[3]])
         mim.router.project, mim.router.top_k = nn.Linear(16, 1), 1
     tokens, width, outer, hidden = 16, 16, 16, 32  # 32 px, 8 px a token
-    found = cost(restorer, 32)
+    found = cost(system, 32)
     branch, whole = found["branch_flops"], found["forward_flops"]
     per_token = (
         outer * width + 2 * width * hidden + width * outer
@@ -170,16 +171,16 @@ def test_costs_are_those_of_the_trained_network(done):
         tokens * per_token + width * 1 + width * 2 + 2 * width * 4
     )  # and two routers, and one SE expert that squeezes to 4
     assert branch == 2 * (tokens * (16 * 2 * 2) * outer + 3 * mim), "patches, and three blocks"
-    assert found["trained_parameters"] == sum(
-        p.numel() for p in restorer.network.branch.parameters()
-    )
+    assert found["trained_parameters"] == sum(p.numel() for p in system.trained.parameters())
     assert whole > 3 * branch and found["image"] == "32 x 32"
+    # 2 steps, with the branch once: the VAE comes on top
+    assert found["restore_flops"] > 2 * (whole - branch) + branch
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tiny_settings, write_settings, tmp_path):
-    """kill -9 of the run's process between two checkpoints:
+    """A run whose process gets kill -9 between two checkpoints.
 
-    it is named, and the same command finishes it from there.
+    It is named, and the same command finishes it from there.
     """
     folders = [tmp_path / name for name in ("whole", "killed")]
     for folder in folders:

@@ -1,4 +1,4 @@
-"""From scores to differences, verdicts and files, on evaluations written by the evaluation itself."""
+"""From scores to differences, verdicts and files, on files that the evaluation itself wrote."""
 
 import csv
 import json
@@ -42,7 +42,7 @@ def features_of(variant: str, seed: int) -> np.ndarray:
 
 
 def write_test(run, study: Study) -> None:
-    """A finished run:
+    """A finished run.
 
     LPIPS and PSNR differ between images, a little between seeds, and between variants by SHIFT.
     """
@@ -134,9 +134,13 @@ def test_fid_is_of_the_set_and_its_interval_over_seeds(rows):
 
 
 def test_verdicts_need_the_whole_interval(rows, study):
-    assert [finding(low, high, True) for low, high in ((1, 2), (-2, -1), (-1, 1), (math.nan, math.nan))] == [
-        "variant better", "variant worse", "undecided", "no interval",
-    ]  # fmt: skip
+    intervals = ((1, 2), (-2, -1), (-1, 1), (math.nan, math.nan))
+    assert [finding(low, high, True) for low, high in intervals] == [
+        "variant better",
+        "variant worse",
+        "undecided",
+        "no interval",
+    ]
     assert finding(1, 2, False) == "variant worse"
     assert verdict(0.1, 0.2, 0.03) == verdict(-0.2, -0.1, -0.03) == "confirmed in the small"
     assert (

@@ -28,7 +28,7 @@ def test_seeds_that_agree_leave_the_images_alone():
 
 
 def test_a_table_worked_out_by_hand():
-    """Seeds (1, 3), images (0, 2, 4) around mean 2 and a residual of +-1 in two images:
+    """Seeds (1, 3), images (0, 2, 4) around mean 2 and a residual of +-1 in two images.
 
     MS_S = 6, MS_I = 4 * 2, MS_E = 2.
     """
@@ -69,7 +69,7 @@ def test_one_seed_or_one_image_proves_nothing():
 
 
 def test_a_spread_that_nearly_vanishes_leaves_the_degrees_of_freedom_of_the_seeds():
-    """Seeds that agree better than the rest lets one expect:
+    """Seeds that agree better than the rest lets one expect.
 
     MS_S + MS_I - MS_E is small, and so are Satterthwaite's degrees.
     """

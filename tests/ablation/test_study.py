@@ -1,6 +1,6 @@
-"""Study files:
+"""Study files.
 
-what they may say, and that each variant differs from the full model in its own lines and no others.
+What they may say, and that each variant differs from the full model in its own lines and no others.
 """
 
 from pathlib import Path
@@ -10,14 +10,17 @@ import pytest
 import yaml
 
 from lit_mimdit import cli
-from lit_mimdit.ablation.runs import FROZEN, all_runs, freeze
+from lit_mimdit.ablation.runs import FROZEN, Run, all_runs, freeze
 from lit_mimdit.ablation.study import read_study
+from lit_mimdit.ablation.variants import budget_of
 from lit_mimdit.evaluation.published import ABLATIONS, read_ablation
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "ablations"
 STUDIES = ("nano", "grid", "learning", "sd35_medium")
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in STUDIES)
+# trained in several runs, each from the files of the one before: a study trains each variant once
+NOT_ALONE = {"diffir", "diffir_prior", "diffir_stage1"}
 BASES = {"nano": "quickstart.yaml", "sd35": "foundir_sd35_medium.yaml"}
 
 
@@ -91,6 +94,32 @@ def test_runs_of_a_study_differ_in_the_variants_lines_only(name, tmp_path, capsy
         assert {key: value for key, value in changed.items() if key not in of_folder} == leaves(
             study.variants[variant].lines
         )
+
+
+LEAGUE = ROOT / "experiments" / "systems" / "league.yaml"
+
+
+def test_the_league_gives_every_system_the_same_data_and_time(tmp_path, capsys):
+    """Each variant parses as `fit` reads it, and has a system of its own."""
+    study = read_study(LEAGUE)
+    freeze(study, LEAGUE, tmp_path)
+    models, shared = set(), []
+    for variant in study.variants:
+        args = Run(variant, 0, tmp_path).arguments("fit", study.metrics)[1:]
+        with pytest.raises(SystemExit):
+            cli.main(["fit", *args, "--print_config"])
+        values = yaml.safe_load(capsys.readouterr().out)
+        models.add(values["model"]["class_path"])
+        shared.append((values["data"], values["trainer"]["max_steps"], budget_of(values)))
+    assert len(models) == len(study.variants) and len(study.seeds) == 2
+    assert all(one == (shared[0][0], -1, study.minutes) for one in shared)
+
+
+def test_the_league_has_every_small_version():
+    """A new file in experiments/systems/nano needs a line in league.yaml."""
+    files = {path.stem for path in (LEAGUE.parent / "nano").glob("*.yaml")}
+    listed = {Path(one.file).stem for one in read_study(LEAGUE).variants.values() if one.file}
+    assert files - NOT_ALONE <= listed
 
 
 @pytest.mark.slow

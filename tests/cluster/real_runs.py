@@ -106,9 +106,9 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_run(folder: Path, expected: Path, atol: float = 2e-6) -> None:
-    """The last checkpoints agree (0:
+    """The last checkpoints agree, bit by bit if the tolerance is 0.
 
-    bit by bit), and every step had the same samples: none lost, none twice.
+    Every step had the same samples: none lost, none twice.
     """
     ours, theirs = (
         tensors(folder / CHECKPOINTS / "last.ckpt"),

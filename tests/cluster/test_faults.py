@@ -1,6 +1,6 @@
-"""What kills runs, done to real ones:
+"""What kills runs, done to real ones.
 
-the same command goes on, and ends with the parameters of a run that nothing happened to.
+The same command goes on, and ends with the parameters of a run that nothing happened to.
 """
 
 import os

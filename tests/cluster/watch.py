@@ -1,6 +1,6 @@
-"""A callback for runs in processes of their own:
+"""A callback for runs in processes of their own.
 
-writes down what each rank trained on, and halts a run where the outside wants it.
+Writes down what each rank trained on, and halts a run where the outside wants it.
 """
 
 import os
@@ -56,7 +56,7 @@ class Watch(L.Callback):
 
 
 def seen(folder: Path) -> dict[int, dict[str, float]]:
-    """Loss of every sample by step, over all ranks; what was done again after a fault counts once."""
+    """Loss of every sample by step, over all ranks; what a fault made run again counts once."""
     steps: dict[int, dict[str, float]] = {}
     for path in sorted(folder.glob("seen-*.txt")):
         own: dict[int, dict[str, float]] = {}

@@ -22,7 +22,7 @@ def picture(path: Path, colour=RED, size=(48, 32), kind=None, orientation=1):
 
 
 def tree(root: Path) -> Path:
-    """Three types without a problem; among them a JPEG named .png that is stored lying on its side."""
+    """Three types without a problem; among them a JPEG named .png that is stored on its side."""
     for i in (1, 2):
         picture(root / f"01Blur/LQ/{i:04d}.png", RED)
         picture(root / f"01Blur/GT/{i:04d}.png", GREEN)
@@ -152,8 +152,7 @@ def test_impossible_settings(tmp_path):
             check(tmp_path, contact_sheet=path)
 
 
-# --- contact sheet
-# ------------------------------------------------------------------------------------------------------
+# --- contact sheet --------------------------------------------------------------------------------
 
 
 def share(pixels: np.ndarray, colour) -> float:

@@ -53,8 +53,7 @@ def exif(orientation):
     return block
 
 
-# --- what is in the file decides
-# ---------------------------------------------------------------------------------------
+# --- what is in the file decides ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,8 +157,7 @@ def test_size_is_read_without_decoding(tmp_path):
         assert image_size(path) == (300, 200)
 
 
-# --- kinds of pixels
-# ----------------------------------------------------------------------------------------------------
+# --- kinds of pixels ------------------------------------------------------------------------------
 
 
 def test_gray_gives_three_equal_channels(tmp_path):

@@ -73,8 +73,7 @@ def test_srgb_curve():
     )
 
 
-# Blur
-# -----------------------------------------------------------------------------------------------------------------------------
+# --- Blur -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("angle", [0, 0.4, np.pi / 2, 2.5])
@@ -132,8 +131,7 @@ def test_blur_is_in_linear_light_and_keeps_it(name):
     np.testing.assert_allclose(DEGRADATIONS[name](flat, "heavy", rng(1)), flat, atol=1e-5)
 
 
-# Noise and exposure
-# ---------------------------------------------------------------------------------------------------------------
+# --- Noise and exposure ---------------------------------------------------------------------------
 
 
 def test_poissonian_gaussian_has_the_variance_of_the_model():
@@ -201,15 +199,14 @@ def test_low_light_with_less_grain():
         degradations.low_light(grey, "light", rng(2), 1.5)
 
 
-# Scene, lens, encoder
-# -------------------------------------------------------------------------------------------------------------
+# --- Scene, lens, encoder -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "severity,low,high", [("light", 0.45, 0.65), ("medium", 1.0, 1.3), ("heavy", 2.0, 2.5)]
 )
 def test_haze_obeys_the_scattering_equation(severity, low, high):
-    """On a constant image J with depths 0, 1/2, 1:
+    """On a constant image J with depths 0, 1/2, 1.
 
     (I(1) - J) / (I(1/2) - J) = 1 + t(1/2), which gives beta and the airlight.
     """
@@ -281,8 +278,7 @@ def test_jpeg_equals_the_encoder(photograph):
         )
 
 
-# Composition
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Composition ----------------------------------------------------------------------------------
 
 
 def test_foundir_types():

@@ -51,8 +51,7 @@ def test_to_tensor_covers_the_range():
             to_tensor(wrong)
 
 
-# --- writing
-# ------------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -95,9 +94,9 @@ def test_every_16_bit_level_survives(tmp_path):
 
 
 def test_16_bit_png_is_read_by_others(tmp_path):
-    """PIL keeps the high bytes of 16-bit RGB:
+    """PIL keeps the high bytes of 16-bit RGB.
 
-    enough to see that an independent reader takes the file.
+    Enough to see that an independent reader takes the file.
     """
     pixels = noise(21, 34, 3, dtype=np.uint16)
     write_photo(tmp_path / "a.png", to_tensor(pixels), bits=16)
@@ -149,9 +148,9 @@ def test_impossible_requests(tmp_path):
 
 
 def test_failing_disk_leaves_the_old_file_and_nothing_else(tmp_path):
-    """A process that may write 20,000 bytes a file, as on a full disk:
+    """A process that may write 20,000 bytes a file, as on a full disk.
 
-    the write fails in the middle, for real.
+    The write fails in the middle, for real.
     """
     target = tmp_path / "photo.png"
     target.write_bytes(b"old")
@@ -191,8 +190,7 @@ def test_a_written_file_has_the_usual_permissions(tmp_path):
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-# --- folders
-# ------------------------------------------------------------------------------------------------------------
+# --- folders --------------------------------------------------------------------------------------
 
 
 def test_list_images_in_natural_order(tmp_path):

@@ -84,8 +84,7 @@ def foundir(root: Path) -> tuple[Path, list[tuple[str, str, str, str]]]:
     return root, expected
 
 
-# --- FoundIR
-# ------------------------------------------------------------------------------------------------------------
+# --- FoundIR --------------------------------------------------------------------------------------
 
 
 def test_foundir_test_set_by_its_folders(tmp_path):
@@ -187,8 +186,7 @@ def test_a_type_without_its_gt_folder_is_reported(tmp_path):
     assert problems(read_layout("auto", tmp_path)) == [("unpaired LQ", "02Blur_Noise/LQ/2.png")]
 
 
-# --- FoundIR's meta file
-# ------------------------------------------------------------------------------------------------
+# --- FoundIR's meta file --------------------------------------------------------------------------
 
 
 def test_meta_file_of_the_test_set(tmp_path):
@@ -315,8 +313,7 @@ def test_each_folder_of_a_meta_file_is_listed_once(tmp_path, monkeypatch):
     assert sorted(listed) == [tmp_path / "01Blur/GT", tmp_path / "01Blur/LQ"]
 
 
-# --- the four benchmarks
-# ------------------------------------------------------------------------------------------------
+# --- the four benchmarks --------------------------------------------------------------------------
 
 
 def test_4krd(tmp_path):
@@ -522,8 +519,7 @@ def test_in_every_layout_what_is_unpaired_or_there_twice_is_listed_by_name(tmp_p
         require_complete(found)
 
 
-# --- requests that make no sense
-# ----------------------------------------------------------------------------------------
+# --- requests that make no sense ------------------------------------------------------------------
 
 
 def test_layout_cannot_be_told(tmp_path):

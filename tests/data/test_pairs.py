@@ -1,6 +1,6 @@
-"""Samples of the contract:
+"""Samples of the contract.
 
-both images cut, mirrored and turned alike, and nothing random in evaluation.
+Both images cut, mirrored and turned alike, and nothing random in evaluation.
 """
 
 from itertools import product

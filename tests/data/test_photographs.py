@@ -1,6 +1,6 @@
-"""The photographs of installed packages:
+"""The photographs of installed packages.
 
-readable offline, each in one split, with a depth where one was measured.
+Readable offline, each in one split, with a depth where one was measured.
 """
 
 import socket
@@ -43,9 +43,9 @@ def test_splits_are_disjoint_and_none_is_empty():
 
 
 def test_depth_follows_the_stereo_formula():
-    """Z = f B / (disparity + offset), with the calibration that scikit-image documents:
+    """Z = f B / (disparity + offset), with the calibration that scikit-image documents.
 
-    f 994.978 px, B 193.001 mm, offset 31.086 px.
+    f is 994.978 px, B 193.001 mm, offset 31.086 px.
     """
     import skimage.data
 

@@ -1,6 +1,6 @@
-"""Shards on an S3 server and in a cache:
+"""Shards on an S3 server and in a cache.
 
-what fails for a while costs nothing, what stays broken is noted once.
+What fails for a while costs nothing, what stays broken is noted once.
 """
 
 import shutil

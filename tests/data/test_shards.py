@@ -1,6 +1,6 @@
-"""Shards:
+"""Shards give back what went in.
 
-what comes back is what went in; what is damaged or points elsewhere is refused; a killed command
+What is damaged or points elsewhere is refused; a killed command
 goes on.
 """
 

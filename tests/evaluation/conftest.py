@@ -1,6 +1,6 @@
-"""Pictures, folders of them, and weights of every metric:
+"""Pictures, folders of them, and weights of every metric.
 
-small and random, in the files and formats that real ones have.
+Small and random, in the files and formats that real ones have.
 """
 
 from pathlib import Path

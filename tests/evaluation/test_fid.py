@@ -1,4 +1,4 @@
-"""FID's maths against Gaussians by hand and torchmetrics, its images against pyiqa's own reading."""
+"""FID's maths against Gaussians by hand and torchmetrics, its images against pyiqa's reading."""
 
 import math
 import warnings
@@ -16,9 +16,9 @@ from .conftest import picture, save
 
 
 def exact(mean: list[float], deviation: list[float], count: int = 64) -> np.ndarray:
-    """(count, 2) points whose sample mean and covariance are exactly these:
+    """(count, 2) points whose sample mean and covariance are exactly these.
 
-    mean, diag(deviation^2).
+    They are mean and diag(deviation^2).
     """
     t = np.arange(count) * 2 * math.pi / count
     circle = np.stack([np.cos(t), np.sin(t)], 1) * math.sqrt(2 * (count - 1) / count)

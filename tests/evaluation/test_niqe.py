@@ -71,7 +71,7 @@ def halved(y: np.ndarray) -> np.ndarray:
 
 
 def niqe(image: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> float:
-    """(H, W, 3) uint8 -> NIQE against a model of natural images, mean (36,), covariance (36, 36)."""
+    """NIQE of (H, W, 3) uint8 by a model of natural images: mean (36,), covariance (36, 36)."""
     y = np.round(image.astype(np.float64) @ np.array([0.299, 0.587, 0.114]))
     rows, columns = y.shape[0] // 96, y.shape[1] // 96
     y = y[: rows * 96, : columns * 96]

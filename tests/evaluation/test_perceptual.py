@@ -99,9 +99,9 @@ def test_the_table_knows_the_files_and_addresses_of_pyiqa():
 
 
 def test_liqe_sees_the_windows_that_pyiqa_would_choose(weights_here):
-    """Exactly pyiqa's score, without its copy of every window:
+    """Exactly pyiqa's score, without its copy of every window.
 
-    sizes with more and with fewer than 15 windows.
+    Sizes with more and with fewer than 15 windows.
     """
     found, _ = weights.find_all(METRICS["liqe"])
     net = load(METRICS["liqe"], found, CPU)

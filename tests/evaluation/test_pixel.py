@@ -47,7 +47,7 @@ def test_y_scores_are_scikit_images_of_the_luma(sigma):
 
 
 def test_names_mean_what_pyiqa_means():
-    """psnr is RGB and ssim is Y there; where no structure is negative its SSIM is the same to 1e-4."""
+    """psnr is RGB and ssim is Y there; without negative structure its SSIM is equal to 1e-4."""
     import pyiqa
 
     clean = picture(2, 48, 64)

@@ -90,9 +90,9 @@ def test_what_failed_is_listed_and_in_no_mean():
 
 
 def test_the_interval_is_a_percentile_bootstrap():
-    """0 and 1, each half the time:
+    """0 and 1, each half the time.
 
-    the mean of 100 draws is binomial, sd 0.05; and it is repeatable, but not for another seed.
+    The mean of 100 draws is binomial, sd 0.05; and it is repeatable, but not for another seed.
     """
     values = np.array([0.0, 1.0] * 50)
     low, high = bootstrap(values, seed=0)
@@ -186,7 +186,8 @@ from lit_mimdit.evaluation.scorer import Scorer
 from lit_mimdit.evaluation.scores import ScoreTable
 rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 if world > 1:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+    meet = f"file://{folder}/meet{world}"
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=world)
 scorer = Scorer("psnr,ssim_y")
 scorer.features = lambda images: list(images.flatten(1)[:, :2048].numpy())
 type(scorer).wants_features = property(lambda self: True)
@@ -197,18 +198,21 @@ def score(images, references):
         result.feature = feature
     return results
 scorer.score = score
-scorer.describe = lambda: {**Scorer("psnr,ssim_y").describe(), "fid": Scorer("psnr").describe()["psnr"]}
+fid = Scorer("psnr").describe()["psnr"]
+scorer.describe = lambda: {**Scorer("psnr,ssim_y").describe(), "fid": fid}
 table = ScoreTable(("degraded", "restored"), scorer)
 for i in range(7):
     if i % world == rank:
         draw = torch.Generator().manual_seed(i)
         clean = torch.rand(3, 32, 32, generator=draw)
         noise = torch.randn(3, 32, 32, generator=draw)
-        table.add(f"{i}", "ab"[i % 2], clean, {"degraded": clean + 0.2 * noise, "restored": clean + 0.1 * noise})
+        versions = {"degraded": clean + 0.2 * noise, "restored": clean + 0.1 * noise}
+        table.add(f"{i}", "ab"[i % 2], clean, versions)
         table.routing[f"{i}"] = [[float(i)]]
 table.gather()
 if rank == 0:
-    print(json.dumps([table.summary(), table.routing and sorted(table.routing)], sort_keys=True), flush=True)
+    answer = [table.summary(), table.routing and sorted(table.routing)]
+    print(json.dumps(answer, sort_keys=True), flush=True)
 if world > 1:
     dist.barrier()
     dist.destroy_process_group()
@@ -216,9 +220,9 @@ if world > 1:
 
 
 def test_two_processes_give_the_summary_of_one(tmp_path):
-    """Seven images, four on rank 0 and three on rank 1:
+    """Seven images, four on rank 0 and three on rank 1.
 
-    the same JSON to the last digit, FID and intervals too.
+    The same JSON to the last digit, FID and intervals too.
     """
 
     def start(rank: int, world: int) -> subprocess.Popen:

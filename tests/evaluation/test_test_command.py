@@ -1,6 +1,6 @@
-"""`test` by YAML:
+"""`test` by YAML.
 
-the same scores as `evaluate` on its own files, several data sets, and its page.
+The same scores as `evaluate` on its own files, several data sets, and its page.
 """
 
 import csv
@@ -147,9 +147,9 @@ def test_restore_leaves_a_record_of_its_folder(tiny):
 
 
 def test_two_processes_write_what_one_writes(tiny, monkeypatch, tmp_path):
-    """The whole command, with kept images:
+    """The whole command, with kept images.
 
-    rank 0 restores one of the two, rank 1 the other; the same files to the last digit.
+    Rank 0 restores one of the two, rank 1 the other; the same files to the last digit.
     """
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
     config = with_kept_images(

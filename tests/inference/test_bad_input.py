@@ -88,8 +88,21 @@ def test_a_backbone_of_another_kind_is_refused(backbone_folder, branch_file, tmp
     ):
         load_backbone(str(folder))
     (tmp_path / "photo.png").write_bytes(b"")
-    assert cli.main(["restore", str(tmp_path / "photo.png"), "-o", str(tmp_path / "x.png"), "--checkpoint", str(branch_file),
-                     "--backbone", str(folder)]) == 2  # fmt: skip
+    assert (
+        cli.main(
+            [
+                "restore",
+                str(tmp_path / "photo.png"),
+                "-o",
+                str(tmp_path / "x.png"),
+                "--checkpoint",
+                str(branch_file),
+                "--backbone",
+                str(folder),
+            ]
+        )
+        == 2
+    )
     lines = capsys.readouterr().err.strip().splitlines()
     assert "PixArtTransformer2DModel" in lines[-1] and lines[-1].startswith("error: ")
 

@@ -1,6 +1,6 @@
-"""The fidelity network at work:
+"""The fidelity network at work.
 
-its file, images of any size, its place behind the restorer and in the records.
+Its file, images of any size, its place behind the restorer and in the records.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""A diffusers pipeline of everything:
+"""A diffusers pipeline of everything.
 
-written by export, loaded in three lines without Lightning, restoring as the Restorer does.
+Written by export, loaded in three lines without Lightning, restoring as the Restorer does.
 """
 
 import json
@@ -215,7 +215,8 @@ from lit_mimdit.inference.corrector import save_fidelity
 from lit_mimdit.inference.pipeline import MiMDiTPipeline
 pipeline = MiMDiTPipeline.from_pretrained(sys.argv[1])
 pipeline(Image.open(sys.argv[2])).images[0].save(sys.argv[3])
-heavy = sorted(name for name in sys.modules if name.split(".")[0] in ("lightning", "pytorch_lightning", "deepspeed"))
+unwanted = ("lightning", "pytorch_lightning", "deepspeed")
+heavy = sorted(name for name in sys.modules if name.split(".")[0] in unwanted)
 assert not heavy, heavy[:3]
 """
 

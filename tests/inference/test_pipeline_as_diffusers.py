@@ -1,6 +1,6 @@
-"""The pipeline under the calls that diffusers' own pipelines take:
+"""The pipeline under the calls that diffusers' own pipelines take.
 
-types of images, precisions, offloading, callbacks, batches, saving and loading.
+Types of images, precisions, offloading, callbacks, batches, saving and loading.
 """
 
 import warnings

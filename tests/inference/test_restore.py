@@ -1,6 +1,6 @@
-"""The restore command on files:
+"""The restore command on files.
 
-what goes in, what comes out, and what stays whole when something is wrong.
+What goes in, what comes out, and what stays whole when something is wrong.
 """
 
 import errno
@@ -128,9 +128,9 @@ def test_a_broken_file_does_not_cost_the_others(restore, capsys):
     Path("in/m.png").write_bytes(good.read_bytes()[:60])
     assert restore("in", "-o", "out") == 1
     captured = capsys.readouterr()
-    assert [line for line in captured.err.splitlines() if line.startswith("error: ")][0].startswith(
-        "error: in/m.png"
-    )
+    assert next(
+        line for line in captured.err.splitlines() if line.startswith("error: ")
+    ).startswith("error: in/m.png")
     assert "error" not in captured.out
     assert sorted(p.name for p in Path("out").glob("*.png")) == ["a.png", "z.png"]
 
@@ -214,9 +214,9 @@ def test_a_branch_of_another_backbone_or_width_is_refused(branch_file, make_back
 
 
 def test_predict_writes_the_bytes_that_restore_writes(tiny, capsys):
-    """One command from a checkpoint, the other from a YAML:
+    """One command from a checkpoint, the other from a YAML.
 
-    same sampling, same seed, same picture.
+    Same sampling, same seed, same picture.
     """
     photo("in/a.png", 40, 33)
     photo("in/deep/b.jpg", 12, 20, "L")

@@ -135,9 +135,9 @@ def test_what_does_not_fit_into_the_memory_for_conditions_is_computed_again(rest
 
 
 def test_cached_conditions_are_recomputed_ones_at_every_step(transformer):
-    """To float32 precision, for every base and fusion:
+    """To float32 precision, for every base and fusion.
 
-    nothing of a condition depends on time or on the noisy latent.
+    Nothing of a condition depends on time or on the noisy latent.
     """
     z_lq, noise = torch.randn(2, 2, 16, 8, 8, generator=torch.Generator().manual_seed(1))
     prompt = Prompt(torch.randn(1, 4, 12), torch.randn(1, 10))
@@ -184,9 +184,9 @@ def test_cached_conditions_are_recomputed_ones_at_every_step(transformer):
 
 
 class Local(torch.nn.Module):
-    """A network whose velocity at a place depends on that place alone:
+    """A network whose velocity at a place depends on that place alone.
 
-    tiling must not change what it does.
+    Tiling must not change what it does.
     """
 
     def __init__(self, network: torch.nn.Module) -> None:
@@ -224,9 +224,9 @@ def test_tiling_changes_nothing_for_a_local_velocity(restorer, monkeypatch):
 
 
 def test_the_shipped_network_leaves_no_seam_where_tiles_meet():
-    """Against the same image in one piece:
+    """Against the same image in one piece.
 
-    the difference may be smooth (tiles see less of the scene), but must not jump at a border.
+    The difference may be smooth (tiles see less of the scene), but must not jump at a border.
     """
     shipped = load_restorer(None, None, torch.device("cpu"))
     photo = torch.from_numpy(data.coffee()[100:228, 150:278].copy()).permute(2, 0, 1)[None] / 255
@@ -296,8 +296,12 @@ def test_routing_while_sampling_is_routing_in_one_forward(restorer, size):
     whole, padded and tiled images.
     """
     lq, asked = images(2, *size), []
-    hooks = [mim.router.register_forward_hook(lambda module, args, routing: asked.append(len(routing.weights))) for mim in
-             restorer.network.branch.mims]  # fmt: skip
+
+    def count(module, args, routing):
+        asked.append(len(routing.weights))
+
+    mims = restorer.network.branch.mims
+    hooks = [mim.router.register_forward_hook(count) for mim in mims]
     try:
         sampled = with_config(restorer, steps=5)(lq, torch.tensor([0, 1]))[1]
     finally:

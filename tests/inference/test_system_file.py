@@ -56,7 +56,8 @@ def test_a_class_without_the_three_methods_is_named(tmp_path, monkeypatch):
 
 def test_a_trusted_class_of_a_user_restores(tmp_path, monkeypatch):
     (tmp_path / "own_system.py").write_text(
-        "from lit_mimdit.systems.regression import Regression\n\n\nclass Own(Regression):\n    pass\n"
+        "from lit_mimdit.systems.regression import Regression\n\n\n"
+        "class Own(Regression):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     save_system(tmp_path / "x.safetensors", regression_file(class_path="own_system.Own"))

@@ -74,7 +74,7 @@ def test_spatial_attention_is_multi_head_attention(grid):
 
 
 class TransposedAttention(nn.Module):
-    """Restormer's MDTA from its formula:
+    """Restormer's MDTA from its formula.
 
     out_i = sum_j softmax_j(alpha_h * <q_i, k_j> / (|q_i| |k_j|)) v_j, i and j channels of head h.
     """

@@ -56,9 +56,9 @@ def test_a_whole_pipeline_loads_frozen_in_bfloat16_from_sharded_files(pipeline_f
 
 
 def test_it_computes_what_diffusers_own_pipeline_computes(pipeline_folder, cache):
-    """Weights, scaling and embeddings together:
+    """Weights, scaling and embeddings together.
 
-    one step of the official pipeline is one step of ours.
+    One step of the official pipeline is one step of ours.
     """
     pipeline = StableDiffusion3Pipeline.from_pretrained(pipeline_folder)
     pipeline.set_progress_bar_config(disable=True)

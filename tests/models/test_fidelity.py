@@ -1,6 +1,6 @@
-"""The fidelity network:
+"""The fidelity network.
 
-what it is before and after training, its weight, and what its U-Net demands.
+What it is before and after training, its weight, and what its U-Net demands.
 """
 
 import math
@@ -34,7 +34,9 @@ def test_an_untrained_network_takes_the_mean(images):
 def test_shares_and_residual_by_hand(images):
     restored, lq = images
     network = Fidelity(widths=(4,), blocks=1)
-    with torch.no_grad():  # what leaves is its bias, 4 pixels for each plane: the shares of light and detail, then the residual
+    # what leaves is its bias, 4 pixels for each plane: the shares of light and detail, then the
+    # residual
+    with torch.no_grad():
         network.correction.leave.bias.copy_(
             torch.tensor([3.0] * 4 + [-1.0] * 4 + [0.1] * 4 + [0.0] * 4 + [-0.2] * 4)
         )

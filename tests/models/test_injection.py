@@ -1,6 +1,6 @@
-"""Condition tokens as keys and values only, against the literal procedure:
+"""Condition tokens as keys and values only, against the literal procedure.
 
-concatenate, attend with diffusers' processor, split.
+Concatenate, attend with diffusers' processor, split.
 """
 
 import logging
@@ -125,9 +125,9 @@ def test_gated_attention_adds_a_second_attention_behind_tanh(transformer, block)
 
 
 class LiteralConcatenation(JointAttnProcessor2_0):
-    """The paper's procedure as written:
+    """The paper's procedure as written.
 
-    the condition tokens join the latent tokens, and leave after the attention.
+    The condition tokens join the latent tokens, and leave after the attention.
     """
 
     def __init__(self, c_BND: Tensor) -> None:

@@ -149,9 +149,9 @@ def test_all_images_at_once_give_what_expert_by_expert_gives(kind, grid, shifted
 
 @pytest.mark.parametrize("kind", GROUPS)
 def test_at_once_gates_stay_exact_in_mixed_precision(kind):
-    """Without a rounding of their own:
+    """Without a rounding of their own.
 
-    equal outputs of sub-experts come out as expert by expert.
+    Equal outputs of sub-experts come out as expert by expert.
     """
     moe = decisive(IntraMoE(kind, config(), shifted=False)).float()
     x = tokens(width=WIDTH).float().detach()
@@ -216,9 +216,9 @@ def test_images_without_an_expert_do_not_run_it(training):
 @pytest.mark.parametrize("kind", GROUPS)
 @pytest.mark.parametrize("inter", ["dense", "top1"])
 def test_what_no_image_chose_has_a_gradient_of_zero(kind, inter):
-    """Processes exchange gradients parameter by parameter:
+    """Processes exchange gradients parameter by parameter.
 
-    a missing one would leave the others waiting.
+    A missing one would leave the others waiting.
     """
     mim = MiM(
         OUTER,
@@ -237,9 +237,9 @@ def test_what_no_image_chose_has_a_gradient_of_zero(kind, inter):
 
 
 def mim_by_hand(mim: MiM, x: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """One image after the other:
+    """One image after the other.
 
-    project, dense or top-1 sum over the groups, feed-forward, Zero Linear.
+    Project, dense or top-1 sum over the groups, feed-forward, Zero Linear.
     """
     outputs, hidden = [], []
     for index, image in enumerate(x.split(1)):

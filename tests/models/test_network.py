@@ -29,7 +29,7 @@ def prompt() -> Prompt:
 
 @pytest.fixture
 def build(make_transformer, prompt):
-    """MiMDiT with always the same weights; its Zero Linears start at random unless told otherwise."""
+    """MiMDiT with always the same weights; its Zero Linears are random unless told otherwise."""
 
     def network(**changes) -> MiMDiTNetwork:
         settings = {
@@ -97,8 +97,7 @@ def keys_and_values(transformer: nn.Module, tokens: list[Tensor]) -> list[tuple[
     return pairs
 
 
-# --- at the start
-# -------------------------------------------------------------------------------------------------------------
+# --- at the start ---------------------------------------------------------------------------------
 
 
 def test_no_condition_is_bitwise_the_backbone(build, make_transformer, prompt):
@@ -136,9 +135,9 @@ def test_concat_latent_is_concat_but_for_what_the_text_reads(build, make_transfo
 
 
 def test_concat_of_zero_tokens_knows_nothing_of_the_image_but_is_not_the_backbone(build):
-    """A zero token takes its share of every softmax:
+    """A zero token takes its share of every softmax.
 
-    the paper's start is near the backbone, not at it.
+    The paper's start is near the backbone, not at it.
     """
     network, (x_t, t) = build(zero_std=0.0), noisy()
     first, second = (network(x_t, t, network.condition(latents())) for _ in range(2))
@@ -147,8 +146,7 @@ def test_concat_of_zero_tokens_knows_nothing_of_the_image_but_is_not_the_backbon
     assert (first - backbone).abs().mean() > 0.01 * backbone.abs().mean()
 
 
-# --- the condition
-# ------------------------------------------------------------------------------------------------------------
+# --- the condition --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("positions", [True, False])
@@ -239,8 +237,7 @@ def test_routing_is_what_the_routers_decide(build, make_transformer):
             assert torch.equal(intra.selected, selected)
 
 
-# --- the velocity
-# -------------------------------------------------------------------------------------------------------------
+# --- the velocity ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fusion", ["concat", "concat_latent", "zero_gated"])
@@ -320,8 +317,7 @@ def test_bfloat16_backbone(build, base, fusion, branch_dtype):
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.branch.parameters())
 
 
-# --- what is trained
-# ----------------------------------------------------------------------------------------------------------
+# --- what is trained ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fusion", ["concat", "concat_latent", "zero_gated"])
@@ -340,7 +336,9 @@ def test_only_the_branch_is_trained_and_all_of_it(build, make_transformer, fusio
         parameter.grad is None and not parameter.requires_grad
         for parameter in network.backbone.parameters()
     )
-    idle = set()  # sub-experts that no image selected: their gradient is 0, not missing, since other processes may have one
+    # sub-experts that no image selected: their gradient is 0, not missing, since other processes
+    # may have one
+    idle = set()
     for block, routing in enumerate(condition.routing):
         for group, intra in enumerate(routing.intra):
             idle |= {
@@ -361,7 +359,7 @@ def test_only_the_branch_is_trained_and_all_of_it(build, make_transformer, fusio
 
 
 def test_first_step_from_zero(build):
-    """At the paper's start only the Zero Linears have a gradient; after one step they pass it on."""
+    """At the paper's start only the Zero Linears have gradients; after a step they pass them on."""
     network, (x_t, t), z_lq = build(zero_std=0.0), noisy(), latents()
     optimizer = torch.optim.SGD(network.branch.parameters(), lr=1.0)
     moved = []
@@ -398,8 +396,7 @@ def test_train_leaves_the_backbone_in_evaluation_mode(build):
         assert not any(module.training for module in network.backbone.modules())
 
 
-# --- every setting
-# ------------------------------------------------------------------------------------------------------------
+# --- every setting --------------------------------------------------------------------------------
 
 KNOBS = [  # the setting, its other value, and what it needs around it
     ("width", 16, {}),
@@ -433,9 +430,9 @@ def test_the_list_of_settings_is_complete():
 
 @pytest.mark.parametrize(("name", "value", "around"), KNOBS, ids=str)
 def test_every_setting_matters(build, name, value, around):
-    """With all weights equal that both have, the velocity differs:
+    """With all weights equal that both have, the velocity differs.
 
-    it is the setting, not another random start.
+    It is the setting, not another random start.
     """
     ours = build(**around)
     part, _, leaf = name.rpartition(".")
@@ -460,8 +457,7 @@ def test_every_setting_matters(build, name, value, around):
     assert (left - right).abs().max() > 1e-4 * left.abs().max()
 
 
-# --- what is refused
-# ----------------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Prompts:
+"""Prompts.
 
-the embeddings are those of diffusers' own pipeline, computed once, kept on disk, and given to the
+The embeddings are those of diffusers' own pipeline, computed once, kept on disk, and given to the
 right samples.
 """
 

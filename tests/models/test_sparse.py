@@ -52,7 +52,7 @@ def results(module, x: Tensor, parameters: list) -> list[Tensor]:
 
 
 def test_compiled_it_computes_the_same_for_every_choice_of_experts():
-    """Numbers of images an expert works on:
+    """Numbers of images an expert works on.
 
     0, 1, several; graphs are not made for every combination of them.
     """

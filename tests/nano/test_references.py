@@ -1,6 +1,6 @@
-"""Reference images of nano's pretraining:
+"""Reference images of nano's pretraining.
 
-what they are made of, and that the branch's `base: reference` is the same mechanism.
+What they are made of, and that the branch's `base: reference` is the same mechanism.
 """
 
 import pytest

@@ -1,6 +1,6 @@
-"""The command from outside:
+"""The command from outside.
 
-its numbers are those of a recomputation by hand, its files are whole.
+Its numbers are those of a recomputation by hand, its files are whole.
 """
 
 import contextlib
@@ -130,8 +130,10 @@ def test_every_image_s_record_is_a_recomputation_by_hand(data, branches, tmp_pat
         ).reshape(3, 4, 3)
         assert np.array_equal(found, chosen)
     own = [row for row in read_csv(tmp_path / "table6.csv") if row["degradation"] == "haze"]
-    hazy = [by_hand(branches[0], np.asarray(Image.open(p).convert("RGB"), np.float32)[8:40, 8:40])[0].mean(0)
-            for p in sorted((data / "08Haze" / "LQ").iterdir())]  # fmt: skip
+    hazy = []
+    for path in sorted((data / "08Haze" / "LQ").iterdir()):
+        pixels = np.asarray(Image.open(path).convert("RGB"), np.float32)
+        hazy.append(by_hand(branches[0], pixels[8:40, 8:40])[0].mean(0))
     assert [row["mean"] for row in own] == pytest.approx(np.mean(hazy, 0).tolist(), abs=1e-5)
     assert [row["standard_error_over_images"] for row in own] == pytest.approx(
         stats.sem(hazy).tolist(), rel=1e-3
@@ -145,8 +147,12 @@ def test_table_6_of_several_trainings_has_intervals_over_them(study, branches):
     folder, said = study
     records, table = read_csv(folder / "records.csv"), read_csv(folder / "table6.csv")
     assert [(row["degradation"], row["group"]) for row in table][:5] == [
-        ("blur", "spatial"), ("blur", "channel"), ("blur", "swin"), ("blur", "se"), ("noise", "spatial"),
-    ]  # fmt: skip
+        ("blur", "spatial"),
+        ("blur", "channel"),
+        ("blur", "swin"),
+        ("blur", "se"),
+        ("noise", "spatial"),
+    ]
     names = list(dict.fromkeys(row["checkpoint"] for row in records))
     assert names == ["seed_0/branch", "seed_1/branch", "seed_2/branch"]
     means = []
@@ -184,8 +190,14 @@ def test_table_6_of_several_trainings_has_intervals_over_them(study, branches):
 def test_the_folder_is_whole(study):
     folder, _ = study
     assert {path.name for path in folder.iterdir()} == {
-        *(f"{name}.csv" for name in TABLES), "table6.md", "table6.tex", "routing.json", "report.html", "report.md", "pictures",
-    }  # fmt: skip
+        *(f"{name}.csv" for name in TABLES),
+        "table6.md",
+        "table6.tex",
+        "routing.json",
+        "report.html",
+        "report.md",
+        "pictures",
+    }
     pictures = {path.name for path in (folder / "pictures").iterdir()}
     assert {
         f"{name}.{form}"

@@ -119,7 +119,8 @@ def test_records_come_from_batches_in_order():
     )
 
 
-SHARES = {  # which images each process sees; some twice, and the third case leaves one process without any
+# which images each process sees; some twice, and the third case leaves one process without any
+SHARES = {
     "dealt out": [[0, 2, 4, 6], [1, 3, 5]],
     "repeated to fill": [[0, 2, 4, 6], [1, 3, 5, 0]],
     "one idle": [[0, 1, 2, 3, 4, 5, 6], []],

@@ -31,7 +31,7 @@ from transformers import CLIPConfig, CLIPModel  # noqa: E402
 from lit_mimdit.models.network import Prompt  # noqa: E402
 from lit_mimdit.systems.autodir import sampler as autodir_sampler  # noqa: E402
 from lit_mimdit.systems.autodir.network import (  # noqa: E402
-    AutoDIR,
+    AutoDIRNetwork,
     Correction,
     CorrectionConfig,
 )
@@ -45,7 +45,7 @@ from lit_mimdit.systems.daclip.clip import (  # noqa: E402
 from lit_mimdit.systems.daclip.network import UNet, UNetConfig  # noqa: E402
 from lit_mimdit.systems.dit4sr import objective as dit4sr_objective  # noqa: E402
 from lit_mimdit.systems.dit4sr import sampler as dit4sr_sampler  # noqa: E402
-from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SR  # noqa: E402
+from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SRNetwork  # noqa: E402
 
 SEED = 2026
 Numbers = dict[str, Tensor]
@@ -70,7 +70,7 @@ def daclip_clip() -> DegradationCLIP:
     return filled(DegradationCLIP(8, VisionConfig(16, 3, 16, 8, 8), TextConfig(6, 32, 16, 2, 1)))
 
 
-def autodir() -> AutoDIR:
+def autodir() -> AutoDIRNetwork:
     common = {"intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
     end = {"eos_token_id": 49407, "bos_token_id": 49406, "pad_token_id": 49407}
     clip = CLIPModel(
@@ -96,7 +96,9 @@ def autodir() -> AutoDIR:
         block_out_channels=(32, 64),
         layers_per_block=1,
     )
-    return filled(AutoDIR(unet, vae, clip, Correction(CorrectionConfig(6, 4, (1, 1), 1, (1, 1)))))
+    return filled(
+        AutoDIRNetwork(unet, vae, clip, Correction(CorrectionConfig(6, 4, (1, 1), 1, (1, 1))))
+    )
 
 
 def sd3(**changes) -> SD3Transformer2DModel:
@@ -115,8 +117,8 @@ def sd3(**changes) -> SD3Transformer2DModel:
     return SD3Transformer2DModel(**sizes | changes)
 
 
-def dit4sr(prompt: Prompt | None = None, **control) -> DiT4SR:
-    return filled(DiT4SR(sd3(), ControlConfig(**control), prompt))
+def dit4sr(prompt: Prompt | None = None, **control) -> DiT4SRNetwork:
+    return filled(DiT4SRNetwork(sd3(), ControlConfig(**control), prompt))
 
 
 def prompt(name: str = "text") -> Prompt:

@@ -53,7 +53,7 @@ def _gradient(network: nn.Module, loss: Tensor) -> float:
 
 
 def airnet_numbers() -> Numbers:
-    network = _filled(airnet_network.AirNet(1, 1, 4, (4, 6, 8), 8, 16))
+    network = _filled(airnet_network.AirNetNetwork(1, 1, 4, (4, 6, 8), 8, 16))
     query, key, clean = (
         torch.cat([_picture(f"{which}{i}", 8, 12) for i in range(2)])
         for which in ("query", "key", "clean")
@@ -68,7 +68,7 @@ def airnet_numbers() -> Numbers:
 
 
 def _dgunet(plus: bool) -> Numbers:
-    network = _filled(dgunet_network.DGUNet(4, 2, 2, 2, 2, plus), gain=0.8)
+    network = _filled(dgunet_network.DGUNetNetwork(4, 2, 2, 2, 2, plus), gain=0.8)
     pictures = network(_picture("input", 16, 24))
     loss = dgunet_objective.loss(
         pictures, _picture("clean", 16, 24), dgunet_objective.RECIPES["deraining"]
@@ -79,7 +79,7 @@ def _dgunet(plus: bool) -> Numbers:
 
 def transweather_numbers() -> Numbers:
     network = _filled(
-        transweather_network.TransWeather((4, 4, 8, 8), (4, 4), (1, 2, 2, 2), 2, 6)
+        transweather_network.TransWeatherNetwork((4, 4, 8, 8), (4, 4), (1, 2, 2, 2), 2, 6)
     ).eval()
     restored = network(2 * _picture("input", 48, 64) - 1)
     clean = _picture("clean", 48, 64)

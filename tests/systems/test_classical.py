@@ -1,6 +1,6 @@
-"""Classical tools:
+"""Classical tools.
 
-each undoes its degradation where its model of it is right, and its formulas hold.
+Each undoes its degradation where its model of it is right, and its formulas hold.
 """
 
 import numpy as np

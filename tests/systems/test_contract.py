@@ -1,7 +1,8 @@
 """What every system promises, checked for each class that lies in lit_mimdit/systems.
 
 A new system needs one file here: tests/systems/tiny/NAME.yaml, its class path and the arguments of
-a small version. BACKBONE and BRANCH in it stand for the small backbone and branch of the tests.
+a small version. BACKBONE and BRANCH in it stand for the small backbone and branch of the tests, and
+DIFFIR_STAGE_1 for a file of DiffIR's first stage.
 """
 
 import copy
@@ -36,7 +37,12 @@ from lit_mimdit.training.ema import EMA
 from lit_mimdit.training.trainer import Trainer
 
 TINY = Path(__file__).parent / "tiny"
-ABSTRACT = {"base.RestorationSystem", "latent.LatentSystem", "pixel.PixelSystem"}
+ABSTRACT = {
+    "base.RestorationSystem",
+    "latent.LatentSystem",
+    "pixel.PixelSystem",
+    "residual.ResidualSystem",
+}
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
@@ -65,10 +71,24 @@ def test_every_system_has_a_small_version_here():
     assert SYSTEMS.keys() == RECIPES.keys(), "add tests/systems/tiny/NAME.yaml"
 
 
+@pytest.fixture(scope="module")
+def diffir_stage_1(tmp_path_factory):
+    """A file of DiffIR's first stage that fits the small version of the second."""
+    recipe = RECIPES["diffir.DiffIR"] | {"stage": 1, "first_stage": None}
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("diffir") / "stage_1.safetensors"
+    save_system(path, build(SYSTEMS["diffir.DiffIR"], recipe).system_file())
+    return path
+
+
 @pytest.fixture
-def make(backbone_folder, branch_file):
+def make(backbone_folder, branch_file, diffir_stage_1):
     """A system by name, the same at each call."""
-    places = {"BACKBONE": str(backbone_folder), "BRANCH": str(branch_file)}
+    places = {
+        "BACKBONE": str(backbone_folder),
+        "BRANCH": str(branch_file),
+        "DIFFIR_STAGE_1": str(diffir_stage_1),
+    }
 
     def system(name: str) -> RestorationSystem:
         arguments = copy.deepcopy(RECIPES[name])

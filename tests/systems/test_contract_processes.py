@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_contract import QUIET, TRAINABLE, Keep, make, samples  # noqa: F401  make is a fixture
+from test_contract import (  # noqa: F401  diffir_stage_1 and make are fixtures
+    QUIET,
+    TRAINABLE,
+    Keep,
+    diffir_stage_1,
+    make,
+    samples,
+)
 from torch.utils.data import DataLoader
 
 from lit_mimdit.data.pairs import collate

@@ -160,7 +160,7 @@ def test_it_is_trained_tested_exported_and_restores_by_the_same_commands(
         )
         == 2
     )
-    assert "its network has no routers" in capsys.readouterr().err
+    assert "it holds ControlNet, which has no routers" in capsys.readouterr().err
 
 
 def test_routing_callbacks_and_balance_losses_are_refused(

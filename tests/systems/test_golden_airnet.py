@@ -8,15 +8,15 @@ from filling import fill_network
 
 from lit_mimdit.systems.airnet import objective
 from lit_mimdit.systems.airnet.inference import restore
-from lit_mimdit.systems.airnet.network import AirNet, DeformableConv
+from lit_mimdit.systems.airnet.network import AirNetNetwork, DeformableConv
 from lit_mimdit.systems.airnet.official import PUBLISHED, arguments, from_official, names_of
 
 
-def small(queue: int = 16) -> AirNet:
-    return fill_network(AirNet(1, 1, 4, (4, 6, 8), 8, queue), 3).eval()
+def small(queue: int = 16) -> AirNetNetwork:
+    return fill_network(AirNetNetwork(1, 1, 4, (4, 6, 8), 8, queue), 3).eval()
 
 
-def official_state(network: AirNet) -> dict[str, torch.Tensor]:
+def official_state(network: AirNetNetwork) -> dict[str, torch.Tensor]:
     name_of = names_of(network)
     return {name_of(name): value.clone() for name, value in network.state_dict().items()}
 
@@ -31,7 +31,7 @@ def test_our_own_numbers_have_not_changed():
 
 def test_the_published_size():
     with torch.device("meta"):
-        network = AirNet()
+        network = AirNetNetwork()
     assert shared_golden.parameters(network) == 8_930_313
     acting = [network.restorer, network.contrast.encoder_q.pre]
     assert sum(map(shared_golden.parameters, acting)) == 6_329_609
@@ -105,4 +105,4 @@ def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="RGB images"):
         small()(torch.rand(1, 1, 8, 8))
     with pytest.raises(ValueError, match="set enc\\[0\\] to n_feats"):
-        AirNet(1, 1, 8, (4, 6, 8), 8, 16)
+        AirNetNetwork(1, 1, 8, (4, 6, 8), 8, 16)

@@ -9,7 +9,12 @@ import torch
 from lit_mimdit.systems.daclip.clip import DegradationCLIP, TextConfig, VisionConfig
 from lit_mimdit.systems.daclip.network import UNet, UNetConfig
 from lit_mimdit.systems.daclip.objective import build_sde, clip_loss, marginal, posterior_mean
-from lit_mimdit.systems.daclip.official import DACLIP, TRANSPOSED, from_official, official_name
+from lit_mimdit.systems.daclip.official import (
+    TRANSPOSED,
+    DACLIPNetwork,
+    from_official,
+    official_name,
+)
 from lit_mimdit.systems.daclip.sampler import clip_pixels, first_state, trajectory
 
 WILD = {"use_degra_context": False, "scale": 0.5}
@@ -99,7 +104,7 @@ def test_controller_and_clip_come_back_from_their_official_file():
     both = {f"daclip.{k}": v for k, v in file["state_dict"].items()}
     both |= {f"unet.{k}": v for k, v in unet_file().items()}
     sizes = {"vision_cfg": {"head_width": 8}, "text_cfg": {"heads": 2}, "nf": 32}
-    assert isinstance(from_official(both, **sizes), DACLIP)
+    assert isinstance(from_official(both, **sizes), DACLIPNetwork)
 
 
 def test_a_file_that_is_cut_off_is_refused():

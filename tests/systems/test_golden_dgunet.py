@@ -9,7 +9,7 @@ from filling import fill_network
 from lit_mimdit.systems.dgunet import objective
 from lit_mimdit.systems.dgunet.blocks import project
 from lit_mimdit.systems.dgunet.inference import restore
-from lit_mimdit.systems.dgunet.network import DGUNet
+from lit_mimdit.systems.dgunet.network import DGUNetNetwork
 from lit_mimdit.systems.dgunet.official import (
     DEAD,
     PUBLISHED,
@@ -22,11 +22,11 @@ from lit_mimdit.systems.dgunet.official import (
 VARIANTS = pytest.mark.parametrize("plus", [False, True])
 
 
-def small(plus: bool, depth: int = 5) -> DGUNet:
-    return fill_network(DGUNet(4, 2, 2, 2, depth, plus), 3, gain=0.8)
+def small(plus: bool, depth: int = 5) -> DGUNetNetwork:
+    return fill_network(DGUNetNetwork(4, 2, 2, 2, depth, plus), 3, gain=0.8)
 
 
-def official_state(network: DGUNet) -> dict[str, torch.Tensor]:
+def official_state(network: DGUNetNetwork) -> dict[str, torch.Tensor]:
     return {
         official_name(name, network.plus): value.clone()
         for name, value in network.state_dict().items()
@@ -55,7 +55,7 @@ def test_our_own_numbers_have_not_changed(name):
 )
 def test_the_published_sizes(sizes, plus, published, dead):
     with torch.device("meta"):
-        network = DGUNet(*sizes, plus=plus)
+        network = DGUNetNetwork(*sizes, plus=plus)
     assert shared_golden.parameters(network) + dead == published
 
 
@@ -65,7 +65,7 @@ def test_the_published_sizes(sizes, plus, published, dead):
 )
 def test_the_official_names(name, sizes, plus):
     with torch.device("meta"):
-        network = DGUNet(*sizes, plus=plus)
+        network = DGUNetNetwork(*sizes, plus=plus)
     state = official_state(network)
     read = arguments(state, plus)
     assert (read["n_feat"], read["scale_unetfeats"]) == sizes[:2]

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lit_mimdit.models.network import Prompt
 from lit_mimdit.systems.colour import adain
 from lit_mimdit.systems.dit4sr import objective, sampler
-from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SR
+from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SRNetwork
 from lit_mimdit.systems.dit4sr.official import from_official, official_name
 
 
@@ -56,7 +56,7 @@ def test_the_published_size_of_what_is_trained():
             pooled_projection_dim=2048,
             dual_attention_layers=tuple(range(13)),
         )
-        network = DiT4SR(transformer)
+        network = DiT4SRNetwork(transformer)
     assert own.size(network.branch) == 350_877_696
 
 
@@ -72,7 +72,7 @@ def test_the_published_cost_of_a_step():
         "dual_attention_layers": tuple(range(13)),
     }
     with own.without_values():
-        bare, network = own.sd3(**sizes), DiT4SR(own.sd3(**sizes))
+        bare, network = own.sd3(**sizes), DiT4SRNetwork(own.sd3(**sizes))
         x, t = torch.zeros(1, 16, 64, 64), torch.zeros(1)  # 512 pixels
         text = Prompt(torch.zeros(1, 333, 4096), torch.zeros(1, 2048))
         with FlopCounterMode(display=False) as plain, torch.no_grad():
@@ -125,7 +125,7 @@ def test_plain_stable_diffusion_is_refused():
 
 def test_a_backbone_without_normalised_keys_is_refused():
     with pytest.raises(ValueError, match="qk_norm None"):
-        DiT4SR(own.sd3(qk_norm=None))
+        DiT4SRNetwork(own.sd3(qk_norm=None))
 
 
 def test_the_lq_image_has_no_say_before_training():
@@ -138,7 +138,7 @@ def test_the_lq_image_has_no_say_before_training():
 
 
 def test_a_new_branch_copies_the_output_projections():
-    network = DiT4SR(own.sd3())
+    network = DiT4SRNetwork(own.sd3())
     block, control = network.backbone.transformer_blocks[0], network.branch.transformer_blocks[0]
     assert torch.equal(control.attn.to_out_control.weight, block.attn.to_out[0].weight)
     assert torch.equal(control.attn2.to_out_control.weight, block.attn2.to_out[0].weight)
@@ -168,7 +168,7 @@ def test_the_convolution_sees_rows_of_a_wide_latent():
 def test_without_a_grid_the_mlp_is_the_backbones_own():
     torch.manual_seed(0)
     plain = own.sd3()
-    wrapped = DiT4SR(own.sd3()).backbone
+    wrapped = DiT4SRNetwork(own.sd3()).backbone
     wrapped.load_state_dict(plain.state_dict())
     x = torch.rand(1, 6, 32)
     ours, theirs = (net.transformer_blocks[1].ff(x) for net in (wrapped, plain))

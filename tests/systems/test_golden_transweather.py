@@ -12,7 +12,7 @@ from lit_mimdit.systems import vgg
 from lit_mimdit.systems.transweather import objective
 from lit_mimdit.systems.transweather.blocks import Attention, DropPath
 from lit_mimdit.systems.transweather.inference import lanczos, published_size, restore
-from lit_mimdit.systems.transweather.network import TransWeather
+from lit_mimdit.systems.transweather.network import TransWeatherNetwork
 from lit_mimdit.systems.transweather.official import (
     PUBLISHED,
     arguments,
@@ -24,12 +24,12 @@ from lit_mimdit.systems.transweather.official import (
 HEADS = {"enc_heads": (1, 2, 2, 2), "dec_heads": 2}
 
 
-def small(decoder: bool = True) -> TransWeather:
+def small(decoder: bool = True) -> TransWeatherNetwork:
     sizes = ((4, 4, 8, 8), (4, 4), *HEADS.values(), 6)
-    return fill_network(TransWeather(*sizes, decoder=decoder), 3).eval()
+    return fill_network(TransWeatherNetwork(*sizes, decoder=decoder), 3).eval()
 
 
-def official_state(network: TransWeather) -> dict[str, torch.Tensor]:
+def official_state(network: TransWeatherNetwork) -> dict[str, torch.Tensor]:
     decoder = network.decoder is not None
     return {
         official_name(name, decoder): value.clone() for name, value in network.state_dict().items()
@@ -46,7 +46,7 @@ def test_our_own_numbers_have_not_changed():
 
 def test_the_published_size():
     with torch.device("meta"):
-        network, base = TransWeather(), TransWeather(decoder=False)
+        network, base = TransWeatherNetwork(), TransWeatherNetwork(decoder=False)
     unused = (512 * 64 * 9 + 3 * 512, 8 * 3 * 9 + 3)  # two layers that act on nothing
     assert shared_golden.parameters(network) == 37_755_411 == 38_052_078 - sum(unused)
     assert shared_golden.parameters(base) == 21_903_086 - sum(unused)
@@ -157,7 +157,7 @@ def test_resizing_keeps_a_flat_image_and_the_channels():
     torch.testing.assert_close(resized, image[..., :1, :1].expand(1, 3, 48, 64))
 
 
-@pytest.mark.parametrize("size", [(53, 70), (40, 100)])
+@pytest.mark.parametrize("size", [(53, 70), (40, 100), (10, 64)])
 def test_an_image_of_any_size_is_restored(size):
     image = torch.rand(1, 3, *size)
     restored = restore(small(), image)
@@ -169,8 +169,6 @@ def test_wrong_input_is_refused():
     for size in ((50, 64), (32, 64)):
         with pytest.raises(ValueError, match=f"multiples of 16 and at least 48, not {size[0]} x"):
             small()(torch.rand(1, 3, *size))
-    with pytest.raises(ValueError, match="too small to be reflected"):
-        restore(small(), torch.rand(1, 3, 10, 64))
 
 
 def test_the_learning_rate():

@@ -1,6 +1,6 @@
-"""The training step by itself:
+"""The training step by itself.
 
-what trains, what does not, and that every setting of the objective changes it.
+What trains, what does not, and that every setting of the objective changes it.
 """
 
 import copy

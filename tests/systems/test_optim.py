@@ -124,3 +124,16 @@ def test_cosine_needs_an_end():
     with pytest.raises(ValueError, match="set trainer.max_steps or trainer.max_epochs"):
         step_without_end = OptimizerConfig(lr=0.1, schedule="cosine")
         configure([("a", nn.Parameter(torch.zeros(1)))], step_without_end, math.inf)
+
+
+def test_cosine_falls_over_the_budget_of_time_where_steps_have_no_end():
+    """Half the time is half the rate, whatever the step; warm-up still counts steps."""
+    cosine = {"warmup_steps": 4, "schedule": "cosine", "total_steps": math.inf}
+    assert lr_factor(1, **cosine, share_of_time=0.9) == pytest.approx(0.5)
+    shares = [0.0, 1 / 3, 0.5, 1.0]
+    factors = [lr_factor(1000, **cosine, share_of_time=share) for share in shares]
+    assert factors == pytest.approx([1.0, 0.75, 0.5, 0.0])
+    weight = torch.nn.Parameter(torch.ones(1))
+    config = OptimizerConfig(lr=2.0, schedule="cosine")
+    parts = configure([("w", weight)], config, math.inf, share_of_time=lambda: 0.5)
+    assert parts["optimizer"].param_groups[0]["lr"] == pytest.approx(1.0)

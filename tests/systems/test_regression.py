@@ -1,6 +1,6 @@
-"""Plain regression:
+"""Plain regression.
 
-trains on the branch's data, restores photographs of any size, sees the degraded image alone.
+Trains on the branch's data, restores photographs of any size, sees the degraded image alone.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""A callback for runs in processes of their own:
+"""A callback for runs in processes of their own.
 
-writes down what each rank was given, and dies where it is told to.
+Writes down what each rank was given, and dies where it is told to.
 """
 
 import hashlib
@@ -12,9 +12,9 @@ import lightning as L
 
 
 class Recorder(L.Callback):
-    """One line a step in `seen-RANK.txt`:
+    """One line a step in `seen-RANK.txt`.
 
-    step, epoch, ids, seeds, hash of the tensors. $KILL_AT=N: all are killed in step N.
+    Step, epoch, ids, seeds, hash of the tensors. $KILL_AT=N: all are killed in step N.
     """
 
     def on_train_batch_start(

@@ -1,6 +1,6 @@
-"""fit --dry-run:
+"""fit --dry-run.
 
-what it prints, that it reads nothing, and that its estimate is what a step really takes.
+What it prints, that it reads nothing, and that its estimate is what a step really takes.
 """
 
 import json
@@ -110,7 +110,7 @@ def test_the_step_is_that_of_each_strategy_on_its_kind_of_device(tiny, capsys, m
     rows = dict(
         line.split()[:2]
         for line in capsys.readouterr().out.splitlines()
-        if line.startswith("  zero") or line.startswith("  ddp")
+        if line.startswith(("  zero", "  ddp"))
     )
     found = {name: round(float(size.rstrip(",")) / 100) for name, size in rows.items()}
     assert found == {
@@ -238,7 +238,7 @@ def test_new_storages_are_added_up_while_they_live_and_views_are_none():
     assert len(product) == 1
 
 
-def test_a_gpu_collects_the_weights_of_each_image_unless_groups_are_left_out_or_zero3_collects_them():
+def test_a_gpu_collects_the_weights_of_each_image_except_for_left_out_groups_and_zero3():
     sparse = BranchConfig(width=16, heads=2, intra=IntraConfig(experts=4, top_k=2))
     assert (
         collects(sparse, gpu=True, stage=2)

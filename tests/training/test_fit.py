@@ -176,9 +176,9 @@ def test_restoring_takes_the_average(run):
 
 
 def test_the_size_of_a_checkpoint_is_that_of_its_tensors(tiny):
-    """Within 5%, at a width where tensors outweigh their names:
+    """Within 5%, at a width where tensors outweigh their names.
 
-    no tensor is a view of a larger one, nothing else is stored.
+    No tensor is a view of a larger one, nothing else is stored.
     """
     changes = {
         "model.init_args.branch.width": 160,

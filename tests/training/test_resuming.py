@@ -1,6 +1,6 @@
-"""`resume`:
+"""`resume`.
 
-which checkpoint a run goes on from, and which are named and skipped. And what Slurm says about a
+Which checkpoint a run goes on from, and which are named and skipped. And what Slurm says about a
 job.
 """
 

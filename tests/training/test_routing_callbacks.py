@@ -1,6 +1,6 @@
-"""The routing callbacks in real runs:
+"""The routing callbacks in real runs.
 
-what TensorBoard holds, on one process and on two, and that they change nothing.
+What TensorBoard holds, on one process and on two, and that they change nothing.
 """
 
 import re
@@ -276,7 +276,7 @@ def test_two_processes_are_one(tiny, tiny_settings, data_root, tmp_path):
         found.append(Events(folder))
     one, two = found
     tags = {tag for tag in one.tags("histograms") if "_train" in tag or "_val" in tag}
-    assert tags == {tag for tag in two.tags("histograms")} and len(tags) > 100
+    assert tags == set(two.tags("histograms")) and len(tags) > 100
     assert (
         one.histograms("inter_moe_val/block_00_0_spatial")[2][0] == 5
         and one.histograms("inter_moe_train/block_00_0_spatial")[2][0] == 8

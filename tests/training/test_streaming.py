@@ -1,6 +1,6 @@
-"""Training from shards by several processes:
+"""Training from shards by several processes.
 
-every sample once an epoch, `kill -9` leaves no trace, faults are reported once.
+Every sample once an epoch, `kill -9` leaves no trace, faults are reported once.
 """
 
 import csv

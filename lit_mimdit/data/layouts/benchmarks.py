@@ -23,9 +23,10 @@ UHDLL_SPLITS = {"train": "training_set", "test": "testing_set"}
 
 
 def read_4krd(found: PairList, frames: str | Path | None = None) -> None:
-    """Video frames:
+    """Pairs of video frames.
 
-    the same path with `blurry` in place of `sharp`. `frames` names the ones to use.
+    The degraded frame has the same path with `blurry` in place of `sharp`. `frames` names the ones
+    to use.
     """
     wanted = _frame_list(Path(frames)) if frames is not None else None
     for _, name, sharp, blurry in with_sides(found.root, "sharp", "blurry"):

@@ -1,7 +1,6 @@
-"""FoundIR:
+"""FoundIR's test set is a tree of `<NN><Type>/{GT,LQ}/` folders.
 
-a tree of `<NN><Type>/{GT,LQ}/` folders (its test set), or any tree with a meta file (its training
-set).
+Its training set is any tree with a meta file.
 """
 
 import os
@@ -56,9 +55,9 @@ def _read_meta(found: PairList, meta: Path) -> None:
 
 
 def _degradation_and_id(lq: str, root: Path) -> tuple[str, str]:
-    """From the name of an LQ file relative to the root:
+    """Degradation and id from the name of an LQ file relative to the root.
 
-    01Blur/LQ/0001.png -> 01Blur, 01Blur/0001; Rain/7.png -> Rain, Rain/7.
+    01Blur/LQ/0001.png gives 01Blur and 01Blur/0001; Rain/7.png gives Rain and Rain/7.
     """
     *parents, file = lq.split("/")
     if parents and parents[-1].casefold() == "lq":

@@ -1,6 +1,6 @@
-"""The vocabulary of all layouts:
+"""All layouts speak of pairs and problems.
 
-a pair, a problem, a list of both; and pairing files of two folders by name.
+Here are both, a list of them, and the pairing of two folders' files by name.
 """
 
 import os

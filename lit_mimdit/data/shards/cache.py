@@ -9,13 +9,14 @@ from filelock import BaseFileLock, FileLock
 from lit_mimdit.data.shards.manifest import Shard
 from lit_mimdit.data.shards.store import Store
 
-_PATIENCE = 600  # seconds that a process waits for another to fetch a shard, before it reads where the shard lies
+# seconds that a process waits for another to fetch a shard, before it reads where the shard lies
+_PATIENCE = 600
 
 
 class CacheError(Exception):
-    """The cache cannot give a shard, which may be read where it lies:
+    """The cache cannot give a shard, which may be read where it lies.
 
-    `id` of what failed ("cache", or the shard), and the reason.
+    It has the `id` of what failed ("cache", or the shard), and the reason.
     """
 
     def __init__(self, id: str, reason: str) -> None:

@@ -1,6 +1,6 @@
-"""Many shards, in parallel, by a plan that an interrupted run goes on with:
+"""Many shards are written in parallel, by a plan that an interrupted run goes on with.
 
-each shard is one job of one process.
+Each shard is one job of one process.
 """
 
 import json
@@ -24,7 +24,7 @@ from lit_mimdit.files import write_bytes
 
 
 def start(folder: Path, settings: dict[str, Any], pairs: list[tuple[str, ...]]) -> None:
-    """Write down what is going to be written, or see that it is what an interrupted run wrote down."""
+    """Write down the plan of a run, or see that it equals the plan of an interrupted one."""
     plan = settings | {"pairs": len(pairs), "pairs_sha256": sha256(json.dumps(pairs).encode())}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / PLAN

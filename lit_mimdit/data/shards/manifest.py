@@ -1,6 +1,6 @@
-"""What is in a folder of shards:
+"""A folder of shards has manifest.json for all of it and one index a shard.
 
-manifest.json for all of it, one index a shard. Names and places in them are checked, not trusted.
+Names and places in them are checked, not trusted.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""Pairs read from shards by index:
+"""Pairs are read from shards by index.
 
-only the bytes of one tile, or of the tiles that a region needs.
+Only the bytes of one tile, or of the tiles that a region needs, are read.
 """
 
 import zlib

@@ -119,10 +119,9 @@ class S3Store:
         )["Body"]
 
     def _pieces(self, name: str, start: int, end: int | None, size: int) -> Iterator[bytes]:
-        """Bytes `start` to `end` (None:
+        """Bytes from `start` to `end` in pieces; without an end those of the whole file.
 
-        of the whole file) in pieces; an answer that breaks off is asked for again from where it
-        broke.
+        An answer that breaks off is asked for again from where it broke.
         """
         from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
         from urllib3.exceptions import HTTPError

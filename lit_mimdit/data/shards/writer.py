@@ -83,9 +83,13 @@ class ShardWriter:
             [[self._crc[name] for name in row] for row in self._keys], np.uint32
         ).reshape(rows, members)
         index = Index(
-            np.array(self.ids, dtype=str), np.array(self.sizes, np.int32).reshape(-1, 2), np.array(self.first, np.int32),
-            np.array(self.boxes, np.int32).reshape(-1, 4), spans, crc,
-        ).dump()  # fmt: skip
+            np.array(self.ids, dtype=str),
+            np.array(self.sizes, np.int32).reshape(-1, 2),
+            np.array(self.first, np.int32),
+            np.array(self.boxes, np.int32).reshape(-1, 4),
+            spans,
+            crc,
+        ).dump()
         digest = hashlib.sha256()
         with open(self.part, "rb") as file:
             while block := file.read(1 << 20):

@@ -1,1 +1,5 @@
-"""AirNet: network, objective, and the reading of official checkpoints."""
+"""AirNet: network, objective, the system, and the reading of official checkpoints."""
+
+from lit_mimdit.systems.airnet.system import AirNet
+
+__all__ = ["AirNet"]

@@ -85,22 +85,44 @@ class Contrast(nn.Module):
         advance by one step.
         ValueError unless B divides K.
         """
-        batch, length = len(query), self.queue.shape[1]
+        self.demand_even(len(query))
+        self.follow()
+        logits, inter, keys = self.compare(query, key)
+        self.enqueue(keys)
+        return logits, torch.zeros(len(query), dtype=torch.long, device=query.device), inter
+
+    def compare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns logits (B, 1 + K), whose right class is 0; the query's features; keys (B, dim).
+
+        Neither the key encoder's parameters nor the queue change.
+        """
+        q, inter = self.encoder_q(query)
+        with torch.no_grad():
+            k, _ = self.encoder_k(key)
+        positive = (q * k).sum(dim=1, keepdim=True)
+        # a copy, as the queue changes before the backward pass
+        logits = torch.cat((positive, q @ self.queue.clone()), dim=1) / TEMPERATURE
+        return logits, inter, k
+
+    def demand_even(self, batch: int) -> None:
+        """ValueError unless batches of this size fill the queue evenly."""
+        length = self.queue.shape[1]
         if length % batch:
             raise ValueError(
                 f"AirNet's queue has {length} entries, which batches of {batch} do not fill evenly;"
                 " take a batch size that divides it and drop the last, smaller batch"
             )
-        q, inter = self.encoder_q(query)
-        with torch.no_grad():
-            for slow, fast in zip(self.encoder_k.parameters(), self.encoder_q.parameters()):
-                slow.mul_(MOMENTUM).add_(fast, alpha=1 - MOMENTUM)
-            k, _ = self.encoder_k(key)
-        positive = (q * k).sum(dim=1, keepdim=True)
-        # a copy, as the queue changes before the backward pass
-        logits = torch.cat((positive, q @ self.queue.clone()), dim=1) / TEMPERATURE
-        with torch.no_grad():
-            start = int(self.queue_ptr)
-            self.queue[:, start : start + batch] = k.T
-            self.queue_ptr[0] = (start + batch) % length
-        return logits, torch.zeros(batch, dtype=torch.long, device=q.device), inter
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Moves the key encoder towards the query encoder, by one step."""
+        for slow, fast in zip(self.encoder_k.parameters(), self.encoder_q.parameters()):
+            slow.mul_(MOMENTUM).add_(fast, alpha=1 - MOMENTUM)
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Puts keys (B, dim) in the place of the queue's oldest."""
+        # a pointer that batches of another size left goes round, too
+        places = (int(self.queue_ptr) + torch.arange(len(keys))) % self.queue.shape[1]
+        self.queue[:, places.to(keys.device)] = keys.T
+        self.queue_ptr[0] = (int(self.queue_ptr) + len(keys)) % self.queue.shape[1]

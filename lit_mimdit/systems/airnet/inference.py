@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from lit_mimdit.systems.airnet.network import AirNet
+from lit_mimdit.systems.airnet.network import AirNetNetwork
 
 PUBLISHED_CROP = 16  # the authors' test crops image and ground truth to multiples of it
 
 
 @torch.no_grad()
-def restore(network: AirNet, image: Tensor) -> Tensor:
+def restore(network: AirNetNetwork, image: Tensor) -> Tensor:
     """Returns the restored image at the full size of the input, clamped to [0, 1].
 
     network: in evaluation mode, as its batch norms have statistics. image: (B, 3, H, W), RGB in

@@ -130,7 +130,7 @@ class Restorer(nn.Module):
         return self.tail(self.conv(u) + h)
 
 
-class AirNet(nn.Module):
+class AirNetNetwork(nn.Module):
     """Restores an image with one network for all degradations.
 
     n_groups, n_blocks, n_feats: of the restorer. enc: widths of the encoder after its first, which
@@ -155,6 +155,14 @@ class AirNet(nn.Module):
                 f"AirNet's restorer has {n_feats} channels and its encoder starts with {enc[0]};"
                 " set enc[0] to n_feats, as the features of one steer the other"
             )
+        self.sizes = {  # what builds it again
+            "n_groups": n_groups,
+            "n_blocks": n_blocks,
+            "n_feats": n_feats,
+            "enc": tuple(enc),
+            "dim": dim,
+            "queue": queue,
+        }
         self.restorer = Restorer(n_groups, n_blocks, n_feats)
         self.contrast = Contrast(enc, dim, queue)
 

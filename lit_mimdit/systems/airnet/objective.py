@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,11 +11,39 @@ EPOCHS = 1000
 ENCODER_EPOCHS = 100  # of them, at the start; only the encoder learns
 CONTRAST = 0.1
 PATCH = 128
+PAIR = 1  # beside a sample's seed: its crops are not drawn with the numbers of its first crop
+
+
+def cut_pair(images: Tensor, patch: int, seeds: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns two square crops of each image, at places that its seed draws.
+
+    images: (B, C, H, W), larger than `patch` pixels. seeds: (B,), not negative.
+    ValueError if the crops could lie at one place only, as they would then be equal.
+    """
+    height, width = images.shape[-2:]
+    if min(height, width) < patch or max(height, width) == patch:
+        raise ValueError(
+            f"AirNet compares two crops of {patch} px of an image, and gets {height} x {width} px;"
+            f" set data.crop to {2 * patch} or more, or model.init_args.patch to less"
+        )
+    pairs: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for image, seed in zip(images, seeds.tolist(), strict=True):
+        draw = np.random.default_rng((seed, PAIR))
+        for crops in pairs:
+            top, left = draw.integers(height - patch + 1), draw.integers(width - patch + 1)
+            crops.append(image[:, top : top + patch, left : left + patch])
+    return torch.stack(pairs[0]), torch.stack(pairs[1])
 
 
 def contrastive(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns the cross entropy of the logits, (B, 1 + K), whose labels are 0."""
     return F.cross_entropy(logits, labels)
+
+
+def contrastive_per_image(logits: Tensor) -> Tensor:
+    """Returns the cross entropy of each row of the logits, (B,), whose right class is 0."""
+    labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    return F.cross_entropy(logits, labels, reduction="none")
 
 
 def loss(restored: Tensor, clean: Tensor, logits: Tensor, labels: Tensor) -> Tensor:

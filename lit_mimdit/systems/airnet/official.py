@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_mimdit.systems.airnet.network import AirNet
+from lit_mimdit.systems.airnet.network import AirNetNetwork
 from lit_mimdit.systems.official import choose, count, demand, load_strictly, shape_of, unwrap
 
 SYSTEM = "AirNet"
@@ -75,7 +75,7 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     return choose(SYSTEM, PUBLISHED, read, overrides)
 
 
-def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> AirNet:
+def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> AirNetNetwork:
     """Builds AirNet from an official checkpoint.
 
     state_dict: the content of the file, a plain state dict. overrides: sizes under the names of
@@ -86,12 +86,12 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> AirNet:
     state = unwrap(state_dict)
     found = arguments(state, **overrides)
     found.pop("batch_size")
-    network = AirNet(queue=state["E.E.queue"].shape[1], **found)
+    network = AirNetNetwork(queue=state["E.E.queue"].shape[1], **found)
     load_strictly(network, state, SYSTEM, names_of(network))
     return network
 
 
-def names_of(network: AirNet):
+def names_of(network: AirNetNetwork):
     """Returns the function that gives the official names of a network's entries."""
     groups = network.restorer.groups
     return lambda name: official_name(name, len(groups), len(groups[0].blocks))

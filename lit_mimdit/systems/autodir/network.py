@@ -145,7 +145,7 @@ class Correction(nn.Module):
         return self.ending(x)[..., :height, :width] + decoded
 
 
-class AutoDIR(nn.Module):
+class AutoDIRNetwork(nn.Module):
     """The networks together. Images are (B, 3, H, W) in [-1, 1], RGB; latents have a side of 1/8.
 
     Args:
@@ -164,6 +164,16 @@ class AutoDIR(nn.Module):
     ) -> None:
         super().__init__()
         self.unet, self.vae, self.clip, self.correction = unet, vae, clip, correction
+
+    @property
+    def down(self) -> int:
+        """Pixels a latent element covers along one axis."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def multiple(self) -> int:
+        """What both sides of an image must be divisible by."""
+        return self.down * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
     def pixels(self, image: Tensor) -> Tensor:
         """Returns what CLIP sees: the centre 224 x 224 at native resolution, (B, 3, 224, 224).
@@ -211,8 +221,7 @@ class AutoDIR(nn.Module):
 
         ValueError if a side is no multiple of 64, which the U-Net needs.
         """
-        down = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        multiple = down * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        multiple = self.multiple
         if image.shape[-2] % multiple or image.shape[-1] % multiple:
             raise ValueError(
                 f"The image is {image.shape[-2]} x {image.shape[-1]} pixels; AutoDIR takes sides "

@@ -5,11 +5,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel
 
-from lit_mimdit.systems.autodir.network import SCALE, AutoDIR, Correction, CorrectionConfig
+from lit_mimdit.systems.autodir.network import AutoDIRNetwork, CorrectionConfig
+from lit_mimdit.systems.autodir.sizes import (
+    Sizes,
+    TextSizes,
+    UNetSizes,
+    VAESizes,
+    VisionSizes,
+)
 from lit_mimdit.systems.official import (
     State,
     choose,
@@ -94,7 +99,7 @@ def vae_name(name: str, levels: int) -> str:
     return re.sub(r"attn_1\.to_([qkv])\.", r"attn_1.\1.", name).replace("to_out.0.", "proj_out.")
 
 
-def official_name(name: str, network: AutoDIR) -> str:
+def official_name(name: str, network: AutoDIRNetwork) -> str:
     """Returns the official name of a tensor of `network`."""
     part, _, rest = name.partition(".")
     if part == "unet":
@@ -109,7 +114,7 @@ def dead(name: str) -> bool:
     return bool(SCHEDULE.match(name)) or name.endswith(".embeddings.position_ids")
 
 
-def _unet(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> UNet2DConditionModel:
+def _unet(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> UNetSizes:
     start, inputs, _, _ = shape_of(state, UNET + "input_blocks.0.0.weight", SYSTEM)
     blocks = count(state, UNET + "input_blocks.", ".")
     halvings = [i for i in range(blocks) if f"{UNET}input_blocks.{i}.0.op.weight" in state]
@@ -148,22 +153,19 @@ def _unet(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> UNet2DCondit
             f"{SYSTEM}: widths {widths} cannot be cut into {sizes['num_heads']} heads; give "
             "unet_args.num_heads"
         )
-    down = ["CrossAttnDownBlock2D" if has else "DownBlock2D" for has in attended]
-    up = ["CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attended)]
-    return UNet2DConditionModel(
-        sample_size=sizes["image_size"],
-        in_channels=inputs,
+    return UNetSizes(
+        in_channels=sizes["in_channels"],
         out_channels=sizes["out_channels"],
-        block_out_channels=tuple(widths),
-        down_block_types=tuple(down),
-        up_block_types=tuple(up),
-        layers_per_block=residual,
-        cross_attention_dim=context,
-        attention_head_dim=sizes["num_heads"],
+        widths=tuple(widths),
+        attended=tuple(attended),
+        layers=residual,
+        context=context,
+        heads=sizes["num_heads"],
+        sample_size=sizes["image_size"],
     )
 
 
-def _vae(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> AutoencoderKL:
+def _vae(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> VAESizes:
     ch, inputs, _, _ = shape_of(state, VAE + "encoder.conv_in.weight", SYSTEM)
     levels = count(state, VAE + "encoder.down.", ".")
     sizes = choose(
@@ -184,20 +186,17 @@ def _vae(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> AutoencoderKL
         },
         given,
     )
-    return AutoencoderKL(
+    return VAESizes(
         in_channels=sizes["in_channels"],
         out_channels=sizes["out_ch"],
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=tuple(ch * factor for factor in sizes["ch_mult"]),
-        layers_per_block=sizes["num_res_blocks"],
+        widths=tuple(ch * factor for factor in sizes["ch_mult"]),
+        layers=sizes["num_res_blocks"],
         latent_channels=sizes["z_channels"],
         sample_size=sizes["resolution"],
-        scaling_factor=SCALE,
     )
 
 
-def _clip(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> CLIPModel:
+def _clip(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[TextSizes, VisionSizes]:
     parts = {}
     for part in ("text", "vision"):
         at = f"{CLIP}{part}_model."
@@ -223,16 +222,10 @@ def _clip(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> CLIPModel:
         name = "text_projection" if part == "text" else "visual_projection"
         read["projection_dim"] = shape_of(state, f"{CLIP}{name}.weight", SYSTEM)[0]
         parts[part] = choose(SYSTEM, published, read, given.get(part, {}))
-    return CLIPModel(
-        CLIPConfig(
-            text_config=parts["text"],
-            vision_config=parts["vision"],
-            projection_dim=parts["text"]["projection_dim"],
-        )
-    )
+    return TextSizes(**parts["text"]), VisionSizes(**parts["vision"])
 
 
-def _correction(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> Correction:
+def _correction(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> CorrectionConfig:
     width, channels, _, _ = shape_of(state, CORRECTION + "intro.weight", SYSTEM)
 
     def blocks(part: str) -> tuple[int, ...]:
@@ -246,10 +239,35 @@ def _correction(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> Correc
         "middle_blk_num": count(state, CORRECTION + "middle_blks.", "."),
         "dec_blk_nums": blocks("decoders"),
     }
-    return Correction(CorrectionConfig(**choose(SYSTEM, {}, read, given)))
+    return CorrectionConfig(**choose(SYSTEM, {}, read, given))
 
 
-def from_official(file: Mapping[str, Any], **overrides: Any) -> AutoDIR:
+def sizes_of(state: Mapping[str, Tensor], **overrides: Any) -> Sizes:
+    """Returns the sizes of the networks whose official tensors these are.
+
+    Args:
+        state: unwrapped official tensors.
+        overrides: see `from_official`.
+
+    Raises:
+        ValueError: see `from_official`.
+    """
+    demand(state, SYSTEM)
+    unknown = sorted(set(overrides) - set(PARTS))
+    if unknown:
+        raise ValueError(f"{SYSTEM}: no argument {unknown[0]}; there are {', '.join(PARTS)}")
+    clip_given = {
+        k: v for k, v in overrides.get("clip_args", {}).items() if k in ("text", "vision")
+    }
+    return Sizes(
+        _unet(state, overrides.get("unet_args", {})),
+        _vae(state, overrides.get("vae_args", {})),
+        *_clip(state, clip_given),
+        _correction(state, overrides.get("scm_args", {})),
+    )
+
+
+def from_official(file: Mapping[str, Any], **overrides: Any) -> AutoDIRNetwork:
     """Builds AutoDIR from the tensors of an official checkpoint.
 
     Args:
@@ -262,19 +280,7 @@ def from_official(file: Mapping[str, Any], **overrides: Any) -> AutoDIR:
             one line.
     """
     state: State = unwrap(file)
-    demand(state, SYSTEM)
-    unknown = sorted(set(overrides) - set(PARTS))
-    if unknown:
-        raise ValueError(f"{SYSTEM}: no argument {unknown[0]}; there are {', '.join(PARTS)}")
-    clip_given = {
-        k: v for k, v in overrides.get("clip_args", {}).items() if k in ("text", "vision")
-    }
-    network = AutoDIR(
-        _unet(state, overrides.get("unet_args", {})),
-        _vae(state, overrides.get("vae_args", {})),
-        _clip(state, clip_given),
-        _correction(state, overrides.get("scm_args", {})),
-    )
+    network = sizes_of(state, **overrides).build()
     flat = {
         name: value.flatten(1) if ".attn_1." in name and value.ndim == 4 else value
         for name, value in state.items()

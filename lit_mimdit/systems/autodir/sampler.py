@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_mimdit.systems.autodir.network import CATEGORIES, AutoDIR, tokens
+from lit_mimdit.systems.autodir.network import CATEGORIES, AutoDIRNetwork, tokens
 from lit_mimdit.systems.autodir.objective import STEPS, sigmas_table
 
 SAMPLING_STEPS = 100  # of the script; its README takes 200
@@ -47,7 +47,9 @@ def network_time(sigma: Tensor) -> Tensor:
 
 
 # D = x - s eps(x / sqrt(s^2 + 1), z, t, c)
-def denoised(network: AutoDIR, x: Tensor, sigma: float, z: Tensor, context: Tensor) -> Tensor:
+def denoised(
+    network: AutoDIRNetwork, x: Tensor, sigma: float, z: Tensor, context: Tensor
+) -> Tensor:
     """Returns the clean latents (B, 4, h, w) that the U-Net sees in `x`."""
     level = torch.full((len(x),), sigma, dtype=torch.float64, device=x.device)
     scaled = x / (sigma**2 + 1) ** 0.5
@@ -56,7 +58,7 @@ def denoised(network: AutoDIR, x: Tensor, sigma: float, z: Tensor, context: Tens
 
 # D = D_0n + w_text (D_zc - D_zn) + w_image (D_zn - D_0n)     (InstructPix2Pix, arXiv 2211.09800)
 def denoiser(
-    network: AutoDIR,
+    network: AutoDIRNetwork,
     z: Tensor,
     context: Tensor,
     null: Tensor,
@@ -159,7 +161,7 @@ Tokens = Callable[[str | None], tuple[Tensor, Tensor]]
 
 
 def restore(
-    network: AutoDIR,
+    network: AutoDIRNetwork,
     image: Tensor,
     noises: Noises,
     steps: int = SAMPLING_STEPS,

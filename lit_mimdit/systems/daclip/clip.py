@@ -116,6 +116,7 @@ class DegradationCLIP(nn.Module):
 
     def __init__(self, embed_dim: int, vision: VisionConfig, text: TextConfig) -> None:
         super().__init__()
+        self.sizes = embed_dim, vision, text
         self.clip = clip_model(embed_dim, vision, text).requires_grad_(False)
         self.control = Controller(self.clip).requires_grad_(True)
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())

@@ -138,12 +138,34 @@ def posterior_mean(sde: SDE, x: Tensor, mu: Tensor, t: Tensor, clean: Tensor) ->
     return mu + own * (x - mu) + c * (1 - a**2) / (1 - b**2) * (clean - mu)
 
 
-# loss = mean |x_{t-1}^SDE - x_{t-1}^opt|
+# e_b = mean |x_{t-1}^SDE - x_{t-1}^opt|
+def restoration_error(
+    sde: SDE, x_t: Tensor, mu: Tensor, t: Tensor, predicted: Tensor, clean: Tensor
+) -> Tensor:
+    """Returns how far the predicted step of each image is from the best one, (B,)."""
+    step = drift_step(sde, x_t, mu, t, predicted)
+    return (step - posterior_mean(sde, x_t, mu, t, clean)).abs().mean((1, 2, 3))
+
+
+# loss = mean_b e_b
 def restoration_loss(
     sde: SDE, x_t: Tensor, mu: Tensor, t: Tensor, predicted: Tensor, clean: Tensor
 ) -> Tensor:
-    """Returns how far the predicted step is from the best one, a scalar (stage 2)."""
-    return F.l1_loss(drift_step(sde, x_t, mu, t, predicted), posterior_mean(sde, x_t, mu, t, clean))
+    """Returns the mean error of the predicted steps, a scalar (stage 2)."""
+    return restoration_error(sde, x_t, mu, t, predicted, clean).mean()
+
+
+# t = 1 + floor(T Phi(n)), n ~ N(0, 1)
+def draw_step(normal: Tensor, steps: int) -> Tensor:
+    """Returns steps (B,) from 1 to `steps`, each as likely, for standard normal numbers (B,)."""
+    return 1 + (torch.special.ndtr(normal) * steps).long().clamp(max=steps - 1)
+
+
+# rate = low + (1 - low) (1 + cos(pi u)) / 2, low = 1e-6 / 2e-4, u = share of 700,000 iterations
+def learning_rate(iteration: int, iterations: int = 700_000) -> float:
+    """Returns the factor of the highest rate at an iteration of stage 2, counted from 0."""
+    low, share = 1e-6 / 2e-4, min(1.0, iteration / iterations)
+    return low + (1 - low) * (1 + math.cos(math.pi * share)) / 2
 
 
 # loss = (CE(s a b^T, diagonal) + CE(s b a^T, diagonal)) / 2, a and b of length 1

@@ -54,7 +54,7 @@ RENAMED = (
 TRANSPOSED = ("visual_control.proj", "clip.visual.proj", "clip.text_projection")
 
 
-class DACLIP(nn.Module):
+class DACLIPNetwork(nn.Module):
     """Both networks of DA-CLIP: `clip` embeds the degraded image, `unet` removes the noise."""
 
     def __init__(self, clip: DegradationCLIP, unet: UNet) -> None:
@@ -189,7 +189,9 @@ def unet_from_official(file: Mapping[str, Any], **overrides: Any) -> UNet:
     return network.eval()
 
 
-def from_official(file: Mapping[str, Any], **overrides: Any) -> DegradationCLIP | UNet | DACLIP:
+def from_official(
+    file: Mapping[str, Any], **overrides: Any
+) -> DegradationCLIP | UNet | DACLIPNetwork:
     """Builds what an official file of DA-CLIP holds, ready to restore.
 
     Returns the U-Net, or controller and CLIP. A mapping whose names begin with `daclip.` and
@@ -207,9 +209,38 @@ def from_official(file: Mapping[str, Any], **overrides: Any) -> DegradationCLIP 
     if all(parts.values()) and sum(map(len, parts.values())) == len(state):
         clip = {k: v for k, v in overrides.items() if k in CLIP_ARGUMENTS}
         unet = {k: v for k, v in overrides.items() if k not in CLIP_ARGUMENTS}
-        return DACLIP(
+        return DACLIPNetwork(
             clip_from_official(parts["daclip."], **clip), unet_from_official(parts["unet."], **unet)
         )
     if seems_to_be(state) == CONTROLLER:
         return clip_from_official(state, **overrides)
     return unet_from_official(state, **overrides)
+
+
+def both_from_official(*files: Mapping[str, Any], **overrides: Any) -> DACLIPNetwork:
+    """Builds both networks from the controller's and the U-Net's file, or from one with both.
+
+    Args:
+        files: their contents, in any order.
+        overrides: see `from_official`.
+
+    Raises:
+        ValueError: see `from_official`; or one of the two is missing.
+    """
+    parts: dict[type, nn.Module] = {}
+    for file in files:
+        state = unwrap(file)
+        mine = overrides
+        if len(files) > 1:
+            controller = seems_to_be(state) == CONTROLLER
+            mine = {k: v for k, v in overrides.items() if (k in CLIP_ARGUMENTS) == controller}
+        found = from_official(state, **mine)
+        parts[type(found)] = found
+    if len(files) == 1 and DACLIPNetwork in parts:
+        return parts[DACLIPNetwork]
+    if len(files) != 2 or parts.keys() != {DegradationCLIP, UNet}:
+        raise ValueError(
+            "DA-CLIP is published as two files, the controller with its CLIP and the U-Net; give"
+            " both, such as daclip_ViT-B-32.pt universal-ir.pth"
+        )
+    return DACLIPNetwork(parts[DegradationCLIP], parts[UNet])

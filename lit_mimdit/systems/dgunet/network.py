@@ -101,7 +101,7 @@ class LastStage(nn.Module):
         return self.tail(f) + y
 
 
-class DGUNet(nn.Module):
+class DGUNetNetwork(nn.Module):
     """Restores an image in stages; every stage makes a picture.
 
     n_feat: channels F at full resolution. scale_unetfeats: S; level i has F + i S channels.
@@ -123,6 +123,14 @@ class DGUNet(nn.Module):
     ):
         super().__init__()
         self.depth, self.plus = depth, plus
+        self.sizes = {  # what builds it again
+            "n_feat": n_feat,
+            "scale_unetfeats": scale_unetfeats,
+            "scale_orsnetfeats": scale_orsnetfeats,
+            "reduction": reduction,
+            "depth": depth,
+            "plus": plus,
+        }
         widths = [n_feat + i * scale_unetfeats for i in range(4)]
         # One slope for all operators of a network, as published. The official sharing even spans
         # networks of one process, which is not repeated.

@@ -36,9 +36,17 @@ RECIPES = {
 WARMUP, FLOOR = 3, 1e-6
 
 
+def charbonnier_per_image(a: Tensor, b: Tensor) -> Tensor:
+    """Returns a smooth mean absolute difference of each image, (B,).
+
+    It is mean sqrt((a - b)^2 + 1e-6).
+    """
+    return ((a - b).square() + 1e-6).sqrt().mean((1, 2, 3))
+
+
 def charbonnier(a: Tensor, b: Tensor) -> Tensor:
-    """Returns a smooth mean absolute difference: mean sqrt((a - b)^2 + 1e-6)."""
-    return ((a - b).square() + 1e-6).sqrt().mean()
+    """Returns the smooth mean absolute difference of all images together."""
+    return charbonnier_per_image(a, b).mean()
 
 
 def laplacian(x: Tensor) -> Tensor:
@@ -62,9 +70,30 @@ def laplacian(x: Tensor) -> Tensor:
     return x - g(kept)
 
 
+def edge_per_image(a: Tensor, b: Tensor) -> Tensor:
+    """Returns the Charbonnier difference of the Laplacians of each image, (B,)."""
+    return charbonnier_per_image(laplacian(a), laplacian(b))
+
+
 def edge(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the Charbonnier difference of the Laplacians."""
-    return charbonnier(laplacian(a), laplacian(b))
+    """Returns the Charbonnier difference of the Laplacians of all images together."""
+    return edge_per_image(a, b).mean()
+
+
+def terms(pictures: Sequence[Tensor], clean: Tensor, recipe: Recipe) -> dict[str, Tensor]:
+    """Returns the terms of the loss for each image, (B,); their sum is the loss.
+
+        charbonnier = sum_s charbonnier(p_s, clean);  edge = edge_weight sum_s edge(p_s, clean)
+
+    pictures: of every stage, each (B, 3, H, W). clean: the same shape, in [0, 1]. A recipe without
+    an edge term has none here.
+    """
+    shown = [picture.clamp(0, 1) if recipe.clamp else picture for picture in pictures]
+    found = {"charbonnier": torch.stack([charbonnier_per_image(p, clean) for p in shown]).sum(0)}
+    if recipe.edge:
+        edges = torch.stack([edge_per_image(picture, clean) for picture in shown])
+        found["edge"] = recipe.edge * edges.sum(0)
+    return found
 
 
 def loss(pictures: Sequence[Tensor], clean: Tensor, recipe: Recipe) -> Tensor:
@@ -74,11 +103,7 @@ def loss(pictures: Sequence[Tensor], clean: Tensor, recipe: Recipe) -> Tensor:
 
     pictures: of every stage, each (B, 3, H, W). clean: the same shape, in [0, 1].
     """
-    shown = [picture.clamp(0, 1) if recipe.clamp else picture for picture in pictures]
-    total = torch.stack([charbonnier(picture, clean) for picture in shown]).sum()
-    if recipe.edge:
-        total = total + recipe.edge * torch.stack([edge(p, clean) for p in shown]).sum()
-    return total
+    return torch.stack(list(terms(pictures, clean, recipe).values())).sum(0).mean()
 
 
 def optimizer(parameters: Iterable[nn.Parameter], recipe: Recipe) -> torch.optim.Adam:

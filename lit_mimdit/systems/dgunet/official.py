@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_mimdit.systems.dgunet.network import STAGES, DGUNet
+from lit_mimdit.systems.dgunet.network import STAGES, DGUNetNetwork
 from lit_mimdit.systems.official import (
     choose,
     demand,
@@ -106,7 +106,7 @@ def arguments(state: Mapping[str, Tensor], plus: bool, **overrides: Any) -> dict
 
 def from_official(
     state_dict: Mapping[str, Any], plus: bool | None = None, **overrides: Any
-) -> DGUNet:
+) -> DGUNetNetwork:
     """Builds DGUNet or DGUNet+ from an official checkpoint.
 
     state_dict: the content of the file, {epoch, state_dict, optimizer}, or its state dict with or
@@ -123,7 +123,7 @@ def from_official(
     demand(state, expected)
     plus = expected == "DGUNet+"
     found = arguments(state, plus, **overrides)
-    network = DGUNet(
+    network = DGUNetNetwork(
         found["n_feat"],
         found["scale_unetfeats"],
         found["scale_orsnetfeats"],
@@ -138,7 +138,7 @@ def from_official(
     return network
 
 
-def ties(network: DGUNet) -> list[list[str]]:
+def ties(network: DGUNetNetwork) -> list[list[str]]:
     """Returns groups of official names that are one parameter."""
     groups: dict[int, list[str]] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
@@ -146,7 +146,7 @@ def ties(network: DGUNet) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-def _demand_ties(network: DGUNet, state: Mapping[str, Tensor], system: str) -> None:
+def _demand_ties(network: DGUNetNetwork, state: Mapping[str, Tensor], system: str) -> None:
     for names in ties(network):
         present = [name for name in names if name in state]
         for name in present[1:]:

@@ -152,6 +152,8 @@ class FirstStage(nn.Module):
     def __init__(self, n_encoder_res: int = 5, n_feats: int = 64, **sizes) -> None:
         super().__init__()
         self.restorer = image_network(n_feats=n_feats, **sizes)
+        # what builds it again, beside the restorer's own
+        self.sizes = self.restorer.sizes | {"n_encoder_res": n_encoder_res, "n_feats": n_feats}
         self.encoder = PriorEncoder(2, n_feats, n_encoder_res)
 
     def forward(self, degraded: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,5 +188,13 @@ class SecondStage(nn.Module):
         self.timesteps = timesteps
         self.linear_start, self.linear_end = linear_start, linear_end
         self.restorer = image_network(n_feats=n_feats, **sizes)
+        self.sizes = self.restorer.sizes | {  # what builds it again
+            "n_encoder_res": n_encoder_res,
+            "n_feats": n_feats,
+            "n_denoise_res": n_denoise_res,
+            "timesteps": timesteps,
+            "linear_start": linear_start,
+            "linear_end": linear_end,
+        }
         self.condition = PriorEncoder(1, n_feats, n_encoder_res)
         self.denoiser = Denoiser(4 * n_feats, n_denoise_res, timesteps)

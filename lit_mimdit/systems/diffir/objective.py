@@ -6,6 +6,7 @@ denoiser and the condition's encoder for 100,000 iterations, then everything tog
 
 import math
 from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from lit_mimdit.systems.diffir.network import SecondStage
 from lit_mimdit.systems.diffir.sampler import Schedule, denoised, diffuse
 
 FIRST_PERIODS = (92_000, 208_000)  # iterations of the two cosine cycles of stage 1
+FIRST_STEPS = sum(FIRST_PERIODS)
 FIRST_MINIMA = (2.85e-4, 1e-6)
 FIRST_BETAS = (0.9, 0.999)  # of Adam
 SECOND_BETAS = (0.9, 0.99)
@@ -111,3 +113,34 @@ def progressive_phase(iteration: int, phases: tuple[int, ...] = FIRST_PHASES) ->
     """Returns the index in PATCHES and BATCHES at an iteration; the last phase does not end."""
     ends = list(accumulate(phases))
     return next((index for index, end in enumerate(ends) if iteration < end), len(ends) - 1)
+
+
+def cut_patches(
+    batch: dict[str, Any], iteration: int, phases: tuple[int, ...] = FIRST_PHASES
+) -> dict[str, Any]:
+    """Returns as many images as an iteration takes, cut at one place to its patch.
+
+    The place comes from the first image's seed. An image's seed and names are kept.
+
+    Args:
+        batch: of one device: `lq` and `gt` (B, 3, H, H), `seed` (B,), and lists of B names.
+        iteration: as the publication counts.
+        phases: iterations of the stage's phases.
+
+    Raises:
+        ValueError: the crops are smaller than the largest patch.
+    """
+    side = batch["lq"].shape[-1]
+    if side < max(PATCHES):
+        raise ValueError(
+            f"data.crop is {side}, and model.progressive cuts patches of up to {max(PATCHES)}"
+            " pixels; set data.crop to that, or progressive to false"
+        )
+    phase = progressive_phase(iteration, phases)
+    count, patch = BATCHES[phase], PATCHES[phase]
+    draw = torch.Generator().manual_seed(int(batch["seed"][0]))
+    top, left = torch.randint(side - patch + 1, (2,), generator=draw).tolist()
+    cut = {name: value[:count] for name, value in batch.items()}
+    for name in ("lq", "gt"):
+        cut[name] = cut[name][..., top : top + patch, left : left + patch]
+    return cut

@@ -48,7 +48,9 @@ def schedule(timesteps: int = 4, linear_start: float = 0.1, linear_end: float = 
             f"timesteps is {timesteps}, linear_start {linear_start} and linear_end {linear_end}: a"
             " schedule needs at least 1 step and variances that rise between 0 and 1"
         )
-    beta = torch.linspace(linear_start**0.5, linear_end**0.5, timesteps, dtype=torch.float64) ** 2
+    # on the CPU also where a dry run builds networks without values
+    place = {"dtype": torch.float64, "device": "cpu"}
+    beta = torch.linspace(linear_start**0.5, linear_end**0.5, timesteps, **place) ** 2
     kept = torch.cumprod(1 - beta, dim=0)
     before = torch.cat([kept.new_ones(1), kept[:-1]])
     return Schedule(
@@ -62,7 +64,7 @@ def schedule(timesteps: int = 4, linear_start: float = 0.1, linear_end: float = 
 
 def diffuse(prior: Tensor, noise: Tensor, step: int, table: Schedule) -> Tensor:
     """Returns z_i = sqrt(abar_i) z_0 + sqrt(1 - abar_i) eps, (B, p)."""
-    kept = float(table.kept[step])
+    kept = table.kept.tolist()[step]
     return kept**0.5 * prior + (1 - kept) ** 0.5 * noise
 
 
@@ -93,12 +95,11 @@ def trajectory(
         state: z_T, (B, p): standard normal to restore, a noised prior to train.
         table: the tables, one entry for each step.
     """
+    predicted, kept = table.from_prediction.tolist(), table.from_state.tolist()
     for step in reversed(range(len(table.beta))):
         prediction = network.denoiser(state, step, condition)
         before = state
-        state = (
-            float(table.from_prediction[step]) * prediction + float(table.from_state[step]) * state
-        )
+        state = predicted[step] * prediction + kept[step] * state
         yield Step(step, before, prediction, state)
 
 

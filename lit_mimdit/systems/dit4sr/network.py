@@ -186,7 +186,7 @@ class ControlBranch(nn.Module):
             block.ff = TwoStreamFeedForward(block.ff, conv, self.config.conv_weight)
 
 
-class DiT4SR(ConditionedBackbone):
+class DiT4SRNetwork(ConditionedBackbone):
     """The frozen transformer with an LQ stream through every block.
 
     Args:

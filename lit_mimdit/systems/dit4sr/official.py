@@ -8,7 +8,7 @@ from diffusers import SD3Transformer2DModel
 from torch import Tensor
 
 from lit_mimdit.models.network import Prompt
-from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SR
+from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SRNetwork
 from lit_mimdit.systems.official import choose, count, demand, load_strictly, shape_of, unwrap
 
 SYSTEM = "DiT4SR"
@@ -27,7 +27,7 @@ def dead(name: str) -> bool:
 
 
 def official_name(name: str) -> str:
-    """Returns the official name of a tensor of `DiT4SR`."""
+    """Returns the official name of a tensor of `DiT4SRNetwork`."""
     return name.removeprefix("backbone.").removeprefix("branch.")
 
 
@@ -43,7 +43,7 @@ def variant(state: Mapping[str, Tensor]) -> str:
 
 def from_official(
     file: Mapping[str, Any], prompt: Prompt | None = None, **overrides: Any
-) -> DiT4SR:
+) -> DiT4SRNetwork:
     """Builds DiT4SR from the tensors of an official `transformer` folder.
 
     Args:
@@ -93,6 +93,6 @@ def from_official(
         read,
         {name: value for name, value in overrides.items() if name not in CONTROL},
     )
-    network = DiT4SR(SD3Transformer2DModel(**sizes), ControlConfig(**control), prompt)
+    network = DiT4SRNetwork(SD3Transformer2DModel(**sizes), ControlConfig(**control), prompt)
     load_strictly(network, state, SYSTEM, official_name, dead)
     return network.eval()

@@ -73,21 +73,23 @@ def guided(
     tile: int = TILE,
     overlap: int = OVERLAP,
     z_lq_negative: Tensor | None = None,
+    longest: int | None = None,
 ) -> Velocity:
-    """Returns the velocity under guidance; large latents run in tiles.
+    """Returns the velocity under guidance; large latents run in tiles. Guidance 1 takes one pass.
 
     Args:
         z_lq: LQ latent for both prompts. The published code draws it twice, so results vary.
+        longest: see `tiling`.
         z_lq_negative: another one for the negative prompt, only to repeat published numbers.
     """
     other = z_lq if z_lq_negative is None else z_lq_negative
 
     def velocity(x: Tensor, t: float) -> Tensor:
-        return guide(
-            tiled(network, x, t, z_lq, told, tile, overlap),
-            tiled(network, x, t, other, negative, tile, overlap),
-            guidance,
-        )
+        towards = tiled(network, x, t, z_lq, told, tile, overlap, longest)
+        if guidance == 1.0:
+            return towards
+        away = tiled(network, x, t, other, negative, tile, overlap, longest)
+        return guide(towards, away, guidance)
 
     return velocity
 
@@ -116,22 +118,45 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     return [*starts, length - tile]
 
 
-def tiled(
-    network: Network, x: Tensor, t: float, z_lq: Tensor, prompt: Prompt, tile: int, overlap: int
-) -> Tensor:
-    """Returns the velocity of a whole latent; above tile^2 places it is a weighted mean over tiles.
+def tiling(
+    height: int, width: int, tile: int, overlap: int, longest: int | None = None
+) -> tuple[int, list[int], list[int]] | None:
+    """Returns side, first rows and first columns of the tiles of a latent; None: it stays whole.
 
-    Every tile sees the whole text.
+    Up to tile^2 places a latent stays whole, as published, unless a side is above `longest`, the
+    most that the network has positions for. Tiles of a latent narrower than `tile` are as wide as
+    it and share less, an even number of places.
+    """
+    if height * width <= tile**2 and (longest is None or max(height, width) <= longest):
+        return None
+    side = min(tile, height, width)
+    shared = min(overlap, side - 2) if side < tile else overlap
+    return side, tile_starts(height, side, shared), tile_starts(width, side, shared)
+
+
+def tiled(
+    network: Network,
+    x: Tensor,
+    t: float,
+    z_lq: Tensor,
+    prompt: Prompt,
+    tile: int,
+    overlap: int,
+    longest: int | None = None,
+) -> Tensor:
+    """Returns the velocity of a whole latent; a large one is a weighted mean over tiles.
+
+    Every tile sees the whole text. `tiling` says which latents are large.
     """
     times = torch.full((len(x),), t, device=x.device, dtype=torch.float64).to(x.dtype)
-    height, width = x.shape[-2:]
-    if height * width <= tile**2:
+    cut = tiling(*x.shape[-2:], tile, overlap, longest)
+    if cut is None:
         return network(x, times, z_lq, prompt)
-    side = min(tile, height, width)
+    side, rows, columns = cut
     weight = tile_weights(side).to(x)
     total, weights = torch.zeros_like(x), torch.zeros_like(x)
-    for top in tile_starts(height, side, overlap):
-        for left in tile_starts(width, side, overlap):
+    for top in rows:
+        for left in columns:
             part = ..., slice(top, top + side), slice(left, left + side)
             total[part] += weight * network(x[part], times, z_lq[part], prompt).to(x)
             weights[part] += weight

@@ -104,6 +104,11 @@ def from_official(
     raise AssertionError("demand lets only the generalist pass")
 
 
+def holds_specialist(file: Mapping[str, Any]) -> bool:
+    """Says whether a published file's content, wrapped or not, is one of the two specialists'."""
+    return seems_to_be(unwrap(file)) in (LOW_LIGHT, WEATHER)
+
+
 def low_light_name(name: str) -> str:
     """Returns the official name of an entry of WaveMamba's state dict, without its prefix."""
     for ours, official in RENAMES:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from lit_mimdit.models.padding import pad_to_multiple
-from lit_mimdit.models.residual_diffusion import ResidualDiffusion
 
 TILE, OVERLAP = 1024, 512  # pixels
 WEATHER_WINDOW = 512
@@ -40,7 +39,7 @@ def corners(height: int, width: int, tile: int, overlap: int) -> list[tuple[int,
 
 
 def restore(
-    network: ResidualDiffusion,
+    network: Callable[[Tensor, Tensor], Tensor],
     degraded: Tensor,
     draw: Callable[[Tensor], Tensor] = torch.randn_like,
     tile: int = TILE,
@@ -52,7 +51,7 @@ def restore(
     Each starts from noise of its own; where tiles overlap the result is their mean.
 
     Args:
-        network: the generalist.
+        network: the generalist, from an image and noise to the restored image.
         degraded: images of any size.
         draw: returns standard normal noise like a tensor; called once a tile, row by row.
         tile, overlap: in pixels, as published 1024 and 512.

@@ -261,6 +261,12 @@ class WaveMamba(nn.Module):
                 f"n_l_blocks is {list(n_l_blocks)} and n_h_blocks {list(n_h_blocks)}: the network"
                 f" has {LEVELS} levels, so give {LEVELS} numbers of each"
             )
+        self.sizes = {  # what builds it again
+            "wf": wf,
+            "n_l_blocks": tuple(n_l_blocks),
+            "n_h_blocks": tuple(n_h_blocks),
+            "ffn_scale": ffn_scale,
+        }
         counts = list(zip(n_l_blocks, n_h_blocks, strict=True))
         self.embed = nn.ModuleList(
             nn.Conv2d(in_chn * 4**level, wf, 1) for level in range(1, LEVELS + 1)

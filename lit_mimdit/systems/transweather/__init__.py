@@ -1,1 +1,5 @@
-"""TransWeather: network, objective, and the reading of official checkpoints."""
+"""TransWeather: network, objective, the system, and the reading of official checkpoints."""
+
+from lit_mimdit.systems.transweather.system import TransWeather
+
+__all__ = ["TransWeather"]

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lit_mimdit.systems.sizes import pad_to_multiple
-from lit_mimdit.systems.transweather.network import TransWeather
+from lit_mimdit.inference.padding import pad_to_multiple
+from lit_mimdit.systems.transweather.network import TransWeatherNetwork
 
 MULTIPLE, LEAST, LONGEST = 16, 48, 1024
 
@@ -37,21 +37,27 @@ def lanczos(image: Tensor, height: int, width: int) -> Tensor:
     return torch.from_numpy(resized).unflatten(0, image.shape[:2]).to(image)
 
 
+def restored(network: TransWeatherNetwork, image: Tensor) -> Tensor:
+    """Returns the network's answer at the size of the input, in (-1, 1), also for training.
+
+    image: (B, 3, H, W), RGB in [0, 1], any size; it is padded to the sizes that the network takes.
+    """
+    height, width = image.shape[-2:]
+    padded = pad_to_multiple(image, MULTIPLE, LEAST)
+    return network(2 * padded - 1)[..., :height, :width]
+
+
 @torch.no_grad()
-def restore(network: TransWeather, image: Tensor, resize: bool = False) -> Tensor:
+def restore(network: TransWeatherNetwork, image: Tensor, resize: bool = False) -> Tensor:
     """Returns the restored image, clamped to [0, 1].
 
     network: in evaluation mode, as its blocks drop branches while training. image: (B, 3, H, W),
-        RGB in [0, 1]. resize: False pads by reflection to multiples of 16, at least 48, and returns
-        the size of the input. True resizes the image as the authors' test does and returns that
-        size; their metrics are taken there, against a ground truth that is resized too.
-    ValueError if the image is too small to be padded.
+        RGB in [0, 1], any size. resize: False pads by reflection to multiples of 16, at least 48,
+        and returns the size of the input; small images are extended by their edges. True resizes
+        the image as the authors' test does and returns that size; their metrics are taken there,
+        against a ground truth that is resized too.
     """
     assert not network.training
-    height, width = image.shape[-2:]
     if resize:
-        height, width = published_size(height, width)
-        padded = lanczos(image, height, width).clamp(0, 1)
-    else:
-        padded = pad_to_multiple(image, MULTIPLE, LEAST)
-    return network(2 * padded - 1)[..., :height, :width].clamp(0, 1)
+        image = lanczos(image, *published_size(*image.shape[-2:])).clamp(0, 1)
+    return restored(network, image).clamp(0, 1)

@@ -181,7 +181,7 @@ def _cut(u: Tensor, like: Tensor) -> Tensor:
     return u[..., : like.shape[-2], : like.shape[-1]]
 
 
-class TransWeather(nn.Module):
+class TransWeatherNetwork(nn.Module):
     """Restores an image with one network for all kinds of weather.
 
     embed_dims: widths C_1 ... C_4. tail: channels of the tail at 1/2 and full resolution.
@@ -200,6 +200,14 @@ class TransWeather(nn.Module):
         decoder: bool = True,
     ):
         super().__init__()
+        self.sizes = {  # what builds it again
+            "embed_dims": tuple(embed_dims),
+            "tail": tuple(tail),
+            "enc_heads": tuple(enc_heads),
+            "dec_heads": dec_heads,
+            "queries": queries,
+            "decoder": decoder,
+        }
         self.encoder = Encoder(embed_dims, enc_heads)
         self.decoder = Decoder(embed_dims[3], dec_heads, queries) if decoder else None
         self.encoder.apply(initialise)

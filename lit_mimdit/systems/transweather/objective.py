@@ -12,10 +12,10 @@ BATCH = 18
 PATCH = 256
 
 
-def perceptual(
+def perceptual_per_image(
     restored: Tensor, clean: Tensor, features: Callable[[Tensor], Sequence[Tensor]]
 ) -> Tensor:
-    """Returns the mean over feature maps of their mean squared difference.
+    """Returns the mean over feature maps of their mean squared difference, for each image, (B,).
 
         P = 1/K sum_k mean (phi_k(restored) - phi_k(clean))^2
 
@@ -24,8 +24,23 @@ def perceptual(
     """
     with torch.no_grad():
         targets = features(clean)
-    terms = [F.mse_loss(f, target) for f, target in zip(features(restored), targets)]
-    return torch.stack(terms).mean()
+    pairs = zip(features(restored), targets, strict=True)
+    return torch.stack([(f - target).square().flatten(1).mean(1) for f, target in pairs]).mean(0)
+
+
+def perceptual(
+    restored: Tensor, clean: Tensor, features: Callable[[Tensor], Sequence[Tensor]]
+) -> Tensor:
+    """Returns the perceptual term of all images together."""
+    return perceptual_per_image(restored, clean, features).mean()
+
+
+def smooth_l1_per_image(restored: Tensor, clean: Tensor) -> Tensor:
+    """Returns mean h(restored - clean) of each image, (B,).
+
+    h(d) = d^2 / 2 for |d| < 1, else |d| - 1/2.
+    """
+    return F.smooth_l1_loss(restored, clean, reduction="none").flatten(1).mean(1)
 
 
 def loss(restored: Tensor, clean: Tensor, features: Callable[[Tensor], Sequence[Tensor]]) -> Tensor:
@@ -35,7 +50,8 @@ def loss(restored: Tensor, clean: Tensor, features: Callable[[Tensor], Sequence[
 
     restored: (B, 3, H, W) in (-1, 1). clean: the same shape, in [0, 1].
     """
-    return F.smooth_l1_loss(restored, clean) + PERCEPTUAL * perceptual(restored, clean, features)
+    smooth = smooth_l1_per_image(restored, clean).mean()
+    return smooth + PERCEPTUAL * perceptual(restored, clean, features)
 
 
 def optimizer(parameters: Iterable[nn.Parameter], lr: float = 2e-4) -> torch.optim.Adam:

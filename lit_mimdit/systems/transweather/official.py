@@ -14,7 +14,7 @@ from lit_mimdit.systems.official import (
     shape_of,
     unwrap,
 )
-from lit_mimdit.systems.transweather.network import TransWeather
+from lit_mimdit.systems.transweather.network import TransWeatherNetwork
 
 SYSTEM = "TransWeather"
 BASE = "TransWeather without decoder"
@@ -97,7 +97,7 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     return found
 
 
-def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> TransWeather:
+def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> TransWeatherNetwork:
     """Builds TransWeather, with or without decoder, from an official checkpoint.
 
     state_dict: the content of the file, with or without the prefix `module.`. overrides: sizes
@@ -108,7 +108,7 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> TransWeath
     state = unwrap(state_dict)
     found = arguments(state, **overrides)
     decoder = found.pop("which") == "Transweather"
-    network = TransWeather(**found, decoder=decoder)
+    network = TransWeatherNetwork(**found, decoder=decoder)
     load_strictly(
         network,
         state,

@@ -15,6 +15,7 @@ from lit_mimdit.training.callbacks.samples import SamplePictures
 from lit_mimdit.training.callbacks.stop import GracefulStop
 from lit_mimdit.training.callbacks.table import ResultTable
 from lit_mimdit.training.callbacks.throughput import Throughput
+from lit_mimdit.training.callbacks.training_time import TrainingTime
 from lit_mimdit.training.callbacks.write import WriteRestored
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "SamplePictures",
     "Throughput",
     "TrainingProgress",
+    "TrainingTime",
     "WriteRestored",
 ]

@@ -24,9 +24,9 @@ class FiniteGuard(L.Callback):
         self._ids = list(batch["id"]) if isinstance(batch, dict) and "id" in batch else []
 
     def _loss_terms(self, pl_module: L.LightningModule) -> tuple[list[str], list[str]]:
-        """Names of the terms that are not finite, and ids of the samples whose own loss is not:
+        """Names of the terms that are not finite, and ids of the samples with such a loss.
 
-        the module's `terms` tell.
+        The module's `terms` tell.
         """
         bad = {
             name: ~torch.isfinite(term) for name, term in getattr(pl_module, "terms", {}).items()

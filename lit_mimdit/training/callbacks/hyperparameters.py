@@ -26,9 +26,9 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Value]:
 
 
 def settings_of(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Value]:
-    """Everything a comparison of runs may turn on:
+    """Everything a comparison of runs may turn on.
 
-    settings of model, data and trainer that have plain values.
+    These are the settings of model, data and trainer that have plain values.
     """
     values: dict[str, Any] = plain(pl_module.arguments)
     data = vars(trainer.datamodule) if trainer.datamodule is not None else {}
@@ -49,16 +49,15 @@ DATA = ("root", "photos", "types", "batch_size", "crop", "augment", "eval_crop",
 
 
 class Hyperparameters(L.Callback):
-    """Writes the run's settings at its start and its last metrics at its end:
+    """Writes the run's settings at its start and its last metrics at its end.
 
-    training loss, and the scores of validation or test.
+    The metrics are the training loss, and the scores of validation or test.
     """
 
     def _start(self, trainer: L.Trainer, pl_module: L.LightningModule, metrics: list[str]) -> None:
         writer = writer_of(trainer)
-        if (
-            writer is not None
-        ):  # the page reads the metrics' own curves: a run that still goes on, or was killed, has them too
+        # the page reads the metrics' own curves: a run that goes on, or was killed, has them too
+        if writer is not None:
             self._summaries = hparams(settings_of(trainer, pl_module), dict.fromkeys(metrics, 0.0))
             for summary in self._summaries[:2]:
                 writer.file_writer.add_summary(summary)

@@ -42,11 +42,20 @@ class TrainingProgress(ProgressBar):
         self, total: float | None, text: str, unit: str, initial: int = 0, below: bool = False
     ) -> tqdm:
         whole = int(total) if total is not None and math.isfinite(total) else None
+        on_screen = sys.stderr.isatty()
         return tqdm(
-            total=whole, desc=text, unit=unit, initial=initial, mininterval=self.interval, maxinterval=self.interval, leave=not below,
-            position=int(below), dynamic_ncols=sys.stderr.isatty(), ncols=None if sys.stderr.isatty() else 160,
-            disable=not self.enabled or (below and not sys.stderr.isatty()),
-        )  # fmt: skip
+            total=whole,
+            desc=text,
+            unit=unit,
+            initial=initial,
+            mininterval=self.interval,
+            maxinterval=self.interval,
+            leave=not below,
+            position=int(below),
+            dynamic_ncols=on_screen,
+            ncols=None if on_screen else 160,
+            disable=not self.enabled or (below and not on_screen),
+        )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.bar = self._open(

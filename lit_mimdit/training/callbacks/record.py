@@ -23,7 +23,7 @@ NAME, DIFF = "run.json", "run.diff"
 
 
 def difference() -> str:
-    """What the source tree differs by from its commit, new files by name; "" without a repository."""
+    """How the source tree differs from its commit, new files by name; "" without a repository."""
     if commit() is None:
         return ""
     git = ["git", "-C", str(Path(lit_mimdit.__file__).parents[1])]

@@ -1,6 +1,6 @@
-"""Routing as pictures in TensorBoard:
+"""Routing is shown as pictures in TensorBoard.
 
-heat maps by degradation, table 6 beside the published one, the use of the sub-experts.
+They are heat maps by degradation, table 6 beside the published one, and the use of the sub-experts.
 """
 
 import lightning as L
@@ -28,8 +28,9 @@ def tables_of(tallies: dict[str, Tally], groups: list[str]) -> dict[str, np.ndar
 
 
 class RoutingPictures(RoutingCallback):
-    """Pictures of the images since the last look, or of a validation or test (val, test instead of
-    train):
+    """Draws pictures of the routing of the images since the last look.
+
+    Validation and test have pictures of their own (val, test instead of train).
 
     routing_train/table_6: mean Inter weights of the five degradations of the paper's table 6 (none
     without an image of them), beside the published ones. routing_train/sub_expert_shares: share of

@@ -96,17 +96,17 @@ def layout_of(names: list[str], stage: str, blocks: int) -> Layout:
 
 
 class RoutingScalars(RoutingCallback):
-    """Curves, each over the images since the last look, or of a validation or test (val, test
-    instead of train):
+    """Writes curves of the routing, each over the images since the last look.
+
+    Validation and test have curves of their own (val, test instead of train).
 
     inter_weight_train: mean Inter weights by block, and over all blocks.
-        inter_weight_by_degradation_train: over all blocks.
+    inter_weight_by_degradation_train: over all blocks.
     sub_expert_share_train: share of the images that each sub-expert worked on.
-        router_entropy_train: mean entropy of one image's weights
-    over its largest possible value; 1 is undecided. effective_experts_train: how many groups or
-    sub-experts the choices amount to. router_health_train: numbers of dead sub-experts and
-    collapsed routers, which are also warned of, once. The Custom Scalars page shows those of
-    training in reading order.
+    router_entropy_train: mean entropy of one image's weights over its largest possible value; 1
+    is undecided. effective_experts_train: how many groups or sub-experts the choices amount to.
+    router_health_train: numbers of dead sub-experts and collapsed routers, which are also warned
+    of, once. The Custom Scalars page shows those of training in reading order.
 
     Args:
         every_n_steps: training steps between two points.

@@ -1,6 +1,6 @@
-"""Before and after, in TensorBoard:
+"""TensorBoard shows photographs before and after restoration.
 
-the same photographs with the same noise at every validation.
+At every validation they are the same photographs with the same noise.
 """
 
 from typing import Any

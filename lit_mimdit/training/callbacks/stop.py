@@ -1,6 +1,6 @@
-"""A run ends with a checkpoint of its last step:
+"""A run ends with a checkpoint of its last step.
 
-at its end, at Ctrl-C, before a time limit; the same command goes on from there.
+That holds at its end, at Ctrl-C and before a time limit; the same command goes on from there.
 """
 
 import os

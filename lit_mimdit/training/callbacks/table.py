@@ -74,9 +74,8 @@ class ResultTable(L.Callback):
                     if gain["low"] is not None
                     else ""
                 )
-                print(
-                    f"{group['dataset']} restored - degraded: {gain['mean']:+.2f} dB{interval}".strip()
-                )
+                difference = f"restored - degraded: {gain['mean']:+.2f} dB{interval}"
+                print(f"{group['dataset']} {difference}".strip())
         for failure in summary["failed"][:10]:
             print(
                 f"failed: {failure['id']} {failure['version']} {failure['metric']}:"

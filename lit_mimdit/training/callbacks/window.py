@@ -1,6 +1,6 @@
-"""What all routing callbacks share:
+"""All routing callbacks collect the routers' decisions and show them from time to time.
 
-they collect the routers' decisions and show them from time to time. They change nothing of the run.
+They change nothing of the run.
 """
 
 from typing import Any

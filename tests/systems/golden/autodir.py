@@ -7,7 +7,7 @@ from check_golden import Golden, Report
 from golden.daclip import LONG, PASS, near
 
 from lit_mimdit.systems.autodir import objective, sampler
-from lit_mimdit.systems.autodir.network import AutoDIR, tokens
+from lit_mimdit.systems.autodir.network import AutoDIRNetwork, tokens
 from lit_mimdit.systems.autodir.official import from_official
 from lit_mimdit.systems.colour import adain
 
@@ -15,7 +15,7 @@ ARGUMENTS = ("unet_args", "vae_args", "clip_args", "scm_args")
 LEVEL = 1  # of 255: a float that lies at a whole number is truncated to either side
 
 
-def build(golden: Golden) -> AutoDIR:
+def build(golden: Golden) -> AutoDIRNetwork:
     state = golden.state(dtype=torch.float32)
     return from_official(state, **{name: golden.info[name] for name in ARGUMENTS}).double()
 
@@ -46,7 +46,7 @@ def compare(golden: Golden, report: Report) -> None:
         torch.set_grad_enabled(True)
 
 
-def parts(golden: Golden, report: Report, network: AutoDIR) -> None:
+def parts(golden: Golden, report: Report, network: AutoDIRNetwork) -> None:
     d, t = golden.double, golden.tensors
     given = ("image", "latent", "assess.attention_mask", "assess.input_ids", "assess.null_ids")
     report.given(*given, "scm.decoded")
@@ -85,7 +85,7 @@ def schedule(golden: Golden, report: Report) -> None:
         near(report, name, levels, PASS)
 
 
-def training(golden: Golden, report: Report, network: AutoDIR) -> None:
+def training(golden: Golden, report: Report, network: AutoDIRNetwork) -> None:
     d, t = golden.double, golden.tensors["train.t"]
     given = ("gt", "lq", "noise", "gt_logits", "x_start", "concat", "text_mix", "probabilities")
     report.given("train.t", *(f"train.{name}" for name in given[:4]))
@@ -129,7 +129,7 @@ def training(golden: Golden, report: Report, network: AutoDIR) -> None:
         near(report, key, gradient, LONG)
 
 
-def end_to_end(golden: Golden, report: Report, network: AutoDIR, name: str) -> None:
+def end_to_end(golden: Golden, report: Report, network: AutoDIRNetwork, name: str) -> None:
     d, options = golden.double, golden.info["e2e"][name]
     report.given("e2e.image_u8")
     image = 2 * d("e2e.image_u8").permute(2, 0, 1)[None] / 255 - 1

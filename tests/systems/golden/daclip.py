@@ -15,7 +15,7 @@ from lit_mimdit.systems.daclip.objective import (
     posterior_mean,
     restoration_loss,
 )
-from lit_mimdit.systems.daclip.official import DACLIP, from_official
+from lit_mimdit.systems.daclip.official import DACLIPNetwork, from_official
 from lit_mimdit.systems.daclip.sampler import clip_pixels, first_state, trajectory
 
 PASS = 2e-6  # of a tensor's largest value: one forward pass, which the authors ran in float32
@@ -26,7 +26,7 @@ LONG = 1e-5  # the same for trajectories, losses and gradients
 TABLE = 2e-6  # tables, which the authors keep in float32
 
 
-def build(golden: Golden) -> DACLIP:
+def build(golden: Golden) -> DACLIPNetwork:
     """The networks of the file in float64."""
     return from_official(
         golden.state(dtype=torch.float32), **golden.info["clip_args"], **golden.info["unet_args"]
@@ -50,7 +50,7 @@ def compare(golden: Golden, report: Report) -> None:
         torch.set_grad_enabled(True)
 
 
-def clip(golden: Golden, report: Report, networks: DACLIP) -> None:
+def clip(golden: Golden, report: Report, networks: DACLIPNetwork) -> None:
     net, d = networks.clip, golden.double
     report.given("clip.image", "clip.tokens", "pre.image_u8")
     size = golden.info["clip_args"]["vision_cfg"]["image_size"]
@@ -81,7 +81,7 @@ def clip(golden: Golden, report: Report, networks: DACLIP) -> None:
     near(report, "clip.loss.degra", clip_loss(degradation, word, scale), LONG)
 
 
-def unet(golden: Golden, report: Report, networks: DACLIP) -> None:
+def unet(golden: Golden, report: Report, networks: DACLIPNetwork) -> None:
     d = golden.double
     names = ("xt", "cond", "time", "text_context", "image_context")
     report.given(*(f"unet.{name}" for name in names))
@@ -102,7 +102,7 @@ def tables(name: str, sde: SDE, report: Report) -> None:
         near(report, f"sde.{name}.{stored}", ours, TABLE)
 
 
-def sampling(golden: Golden, report: Report, networks: DACLIP) -> None:
+def sampling(golden: Golden, report: Report, networks: DACLIPNetwork) -> None:
     """Trajectories are in float32 as the authors' are: 1 - exp(-2 Theta_t dt) of the last steps has
     three digits in it.
     """
@@ -124,7 +124,7 @@ def sampling(golden: Golden, report: Report, networks: DACLIP) -> None:
             near(report, f"sde.{name}.traj_{mode}", torch.stack(list(states)), LONG)
 
 
-def training(golden: Golden, report: Report, networks: DACLIP) -> None:
+def training(golden: Golden, report: Report, networks: DACLIPNetwork) -> None:
     d = golden.double
     names = ("GT", "LQ", "noise", "text_context", "image_context")
     report.given("train.t", *(f"train.{name}" for name in names))

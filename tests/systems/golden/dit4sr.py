@@ -10,11 +10,11 @@ from golden.daclip import LONG, PASS, near
 from lit_mimdit.models.network import Prompt
 from lit_mimdit.systems.colour import adain, wavelet
 from lit_mimdit.systems.dit4sr import objective, sampler
-from lit_mimdit.systems.dit4sr.network import DiT4SR
+from lit_mimdit.systems.dit4sr.network import DiT4SRNetwork
 from lit_mimdit.systems.dit4sr.official import from_official
 
 
-def build(golden: Golden, **control: Any) -> DiT4SR:
+def build(golden: Golden, **control: Any) -> DiT4SRNetwork:
     state = golden.state("state.transformer.", torch.float32)
     return from_official(state, **golden.info["args"], **control).double()
 
@@ -37,7 +37,7 @@ def prompt(golden: Golden, name: str, part: str = "") -> Prompt:
     return Prompt(golden.double(f"{name}.{part}text"), golden.double(f"{name}.{part}pooled"))
 
 
-def passes(golden: Golden, report: Report, network: DiT4SR) -> None:
+def passes(golden: Golden, report: Report, network: DiT4SRNetwork) -> None:
     d = golden.double
     report.given(*(f"net.{name}" for name in ("x", "lq", "t", "text", "pooled")))
     seen: dict[str, torch.Tensor] = {}
@@ -64,7 +64,7 @@ def passes(golden: Golden, report: Report, network: DiT4SR) -> None:
             handles.append(block.attn2.register_forward_hook(keep(f"{at}.attn2.images")))
     handles.append(net.time_text_embed.register_forward_hook(keep("net.temb")))
 
-    def run(model: DiT4SR) -> torch.Tensor:
+    def run(model: DiT4SRNetwork) -> torch.Tensor:
         return model(d("net.x"), d("net.t") / 1000, d("net.lq"), prompt(golden, "net"))
 
     near(report, "net.out_r1", run(network), PASS)
@@ -90,7 +90,7 @@ def schedules(golden: Golden, report: Report) -> None:
             near(report, name, levels if kind == "sigmas" else 1000 * levels[:-1], PASS)
 
 
-def pipeline(golden: Golden, report: Report, network: DiT4SR, name: str) -> None:
+def pipeline(golden: Golden, report: Report, network: DiT4SRNetwork, name: str) -> None:
     d, options = golden.double, golden.info["pipe"][name]
     inputs = ("xT", "encode_noise", "image", "text", "pooled", "neg_text", "neg_pooled")
     report.given(*(f"pipe.{name}.{part}" for part in inputs))
@@ -146,7 +146,7 @@ def pipeline(golden: Golden, report: Report, network: DiT4SR, name: str) -> None
     near(report, f"pipe.{name}.image_out", image, LONG)
 
 
-def training(golden: Golden, report: Report, network: DiT4SR) -> None:
+def training(golden: Golden, report: Report, network: DiT4SRNetwork) -> None:
     d = golden.double
     given = ("index", "latent", "lq", "noise", "text", "pooled")
     report.given(*(f"train.{name}" for name in given))

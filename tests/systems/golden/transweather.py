@@ -6,7 +6,7 @@ from filling import fill_network
 
 from lit_mimdit.systems.transweather import objective
 from lit_mimdit.systems.transweather.blocks import DropPath
-from lit_mimdit.systems.transweather.network import TransWeather
+from lit_mimdit.systems.transweather.network import TransWeatherNetwork
 from lit_mimdit.systems.transweather.official import dead, from_official, official_name
 from lit_mimdit.systems.vgg import VGGFeatures
 
@@ -30,7 +30,7 @@ def compare(golden, report):
             report.given(name)
             compare32(name.replace("input", "output"), network(tensors[name]))
         config.pop("which")
-        base = TransWeather(**config, decoder=False).eval()
+        base = TransWeatherNetwork(**config, decoder=False).eval()
         fill_network(
             base, info["fill_seed"], lambda name: official_name(name, False), info["fill_gain"]
         )

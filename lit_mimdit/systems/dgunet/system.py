@@ -1,0 +1,93 @@
+"""DGUNet and DGUNet+ as a system: every stage's picture is trained, the last one restores."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lit_mimdit.systems.base import METRICS, VERSIONS, Losses
+from lit_mimdit.systems.dgunet import inference, objective, official
+from lit_mimdit.systems.dgunet.network import STAGES, DGUNetNetwork
+from lit_mimdit.systems.optim import OptimizerConfig
+from lit_mimdit.systems.pixel import PixelSystem
+
+
+class DGUNet(PixelSystem):
+    """DGUNet and DGUNet+ (CVPR 2022): proximal gradient descent, unrolled into stages.
+
+    Args:
+        n_feat: channels F at full resolution.
+        scale_unetfeats: S; level i of a stage's U-Net has F + i S channels.
+        scale_orsnetfeats: O; the output of DGUNet narrows to F + O channels. DGUNet+ has no use
+            for it.
+        reduction: of the channel attention.
+        depth: middle stages.
+        plus: DGUNet+, whose middle stages have weights of their own.
+        task: the published recipe that loss and learning rate follow.
+        ensemble: restore the mean over 8 flips and rotations, as the authors do for SIDD and DND.
+        optimizer: see OptimizerConfig; only training needs it.
+        tile: side in pixels of the tiles that larger images are restored in; 0, the authors' test
+            script's, never cuts.
+        overlap: pixels that neighbouring tiles share.
+        metrics: scores of `test` by key.
+        versions: what validation and test score of each image.
+        init: exported system or checkpoint to start from instead of fresh weights.
+    """
+
+    MULTIPLE: ClassVar[int] = 8
+    TRAINING_ONLY = PixelSystem.TRAINING_ONLY | {"task"}
+
+    def __init__(
+        self,
+        n_feat: int = 80,
+        scale_unetfeats: int = 48,
+        scale_orsnetfeats: int = 32,
+        reduction: int = 4,
+        depth: int = STAGES - 2,
+        plus: bool = False,
+        task: Literal["deraining", "deblurring", "denoising"] = "deblurring",
+        ensemble: bool = False,
+        optimizer: OptimizerConfig | None = None,
+        tile: int = 0,
+        overlap: int = 32,
+        metrics: list[str] = METRICS,
+        versions: list[str] = VERSIONS,
+        init: str | None = None,
+    ) -> None:
+        super().__init__(optimizer, tile, overlap, metrics, versions, init)
+        self.network = DGUNetNetwork(
+            n_feat, scale_unetfeats, scale_orsnetfeats, reduction, depth, plus
+        )
+        self.recipe, self.ensemble = objective.RECIPES[task], ensemble
+
+    @classmethod
+    def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "DGUNet":
+        """Returns the system with the weights of an author's file.
+
+        Args:
+            files: content of the checkpoint, one file; its names tell the variant.
+            overrides: `plus`, and arguments of the official constructor that shapes do not tell.
+
+        Raises:
+            ValueError: the file is another system's or variant's, incomplete, or not the only one.
+        """
+        if len(files) != 1:
+            raise ValueError(f"DGUNet is published as one file, and {len(files)} are given")
+        network = official.from_official(files[0], **overrides)
+        system = cls(**network.sizes)
+        system.network = network
+        return system
+
+    def restore(self, lq: Tensor) -> Tensor:
+        return inference.restore(self.network, lq, self.ensemble)
+
+    def losses(self, batch: dict[str, Any]) -> Losses:
+        """Charbonnier and edge terms of the pictures of all stages."""
+        terms = objective.terms(self.network(batch["lq"]), batch["gt"], self.recipe)
+        per_sample = torch.stack(list(terms.values())).sum(0)
+        return Losses(per_sample.mean(), per_sample, terms)
+
+    def published_rate(self, epoch: int) -> float:
+        """Warm-up over 3 epochs, then the cosine of the task."""
+        return objective.learning_rate(epoch, self.recipe) / self.recipe.lr

@@ -1,0 +1,96 @@
+"""DiffUIR as a system: four published sizes, trained and sampled as residual diffusion."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from lit_mimdit.models.residual_diffusion import SUM_SCALE, TIMESTEPS
+from lit_mimdit.systems.base import METRICS, VERSIONS
+from lit_mimdit.systems.diffuir import official
+from lit_mimdit.systems.diffuir.network import VARIANTS
+from lit_mimdit.systems.diffuir.sampler import STEPS
+from lit_mimdit.systems.optim import OptimizerConfig
+from lit_mimdit.systems.residual import ResidualSystem
+
+
+class DiffUIR(ResidualSystem):
+    """DiffUIR (CVPR 2024): residual diffusion for several degradations, in three steps.
+
+    Args:
+        variant: published size of the U-Net.
+        dim: channels of the finest level, a multiple of 8; null takes the variant's.
+        dim_mults: channels of each level's exit as multiples of `dim`; null takes the variant's.
+        delta_end: the last delta.
+        steps: how often the sampler calls the network; the authors take 4 for real photographs.
+        timesteps: T of the process.
+        sum_scale: variance of the noise that sampling starts from.
+        eta: noise that the sampler adds on the way, 0 for none.
+        tile: side in pixels of the tiles that larger images are restored in; 0, the authors' test
+            script's, never cuts.
+        overlap: pixels that neighbouring tiles share.
+        optimizer: see OptimizerConfig; only training needs it.
+        metrics: scores of `test` by key.
+        versions: what validation and test score of each image.
+        init: exported system or checkpoint to start from instead of fresh weights.
+    """
+
+    def __init__(
+        self,
+        variant: Literal["T", "S", "B", "L"] = "L",
+        dim: int | None = None,
+        dim_mults: tuple[int, ...] | None = None,
+        delta_end: float = official.PUBLISHED["delta_end"],
+        steps: int = STEPS,
+        timesteps: int = TIMESTEPS,
+        sum_scale: float = SUM_SCALE,
+        eta: float = 0.0,
+        tile: int = 0,
+        overlap: int = 64,
+        optimizer: OptimizerConfig | None = None,
+        metrics: list[str] = METRICS,
+        versions: list[str] = VERSIONS,
+        init: str | None = None,
+    ) -> None:
+        size = VARIANTS[variant]
+        super().__init__(
+            dim or size.dim,
+            dim_mults or size.dim_mults,
+            delta_end,
+            steps,
+            timesteps,
+            sum_scale,
+            eta,
+            tile,
+            overlap,
+            optimizer,
+            metrics,
+            versions,
+            init,
+        )
+
+    @classmethod
+    def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "DiffUIR":
+        """The system with the averaged weights of an author's file, of any size.
+
+        Args:
+            files: content of the checkpoint `model-<k>.pt`, one file.
+            overrides: arguments of the official constructors, such as `sampling_timesteps=4`.
+
+        Raises:
+            ValueError: the file is another system's, incomplete, or not the only one.
+        """
+        if len(files) != 1:
+            raise ValueError(f"DiffUIR is published as one file, and {len(files)} are given")
+        network = official.from_official(files[0], **overrides)
+        sizes = network.unet.dim, network.unet.dim_mults
+        published = {(size.dim, size.dim_mults): name for name, size in VARIANTS.items()}
+        named = {"variant": published[sizes]} if sizes in published else {}
+        system = cls(
+            **(named or {"dim": sizes[0], "dim_mults": sizes[1]}),
+            delta_end=network.delta_end,
+            steps=network.sampling_timesteps,
+            timesteps=network.table.timesteps,
+            sum_scale=network.sum_scale,
+            eta=network.eta,
+        )
+        system.network = network
+        return system

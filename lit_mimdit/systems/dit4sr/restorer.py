@@ -1,0 +1,103 @@
+"""DiT4SR's own sampler behind the common treatment of image sizes, prompts and colours.
+
+Source: arXiv 2503.23580 and the published test script.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from lit_mimdit.inference.corrector import Corrector
+from lit_mimdit.inference.restorer import Progress, Restorer, require_finite
+from lit_mimdit.inference.run_record import config_hash
+from lit_mimdit.models.flow import sample_noise
+from lit_mimdit.models.latents import decode, encode
+from lit_mimdit.models.mim import Decisions
+from lit_mimdit.models.network import Prompt
+from lit_mimdit.systems.dit4sr import sampler
+
+
+class DiT4SRRestorer(Restorer):
+    """Restores by the published noise levels, Euler steps and bell-shaped tiles.
+
+    Args:
+        parts: see Restorer.
+        negative: text to keep away from, and its embeddings; None is the empty prompt.
+
+    Raises:
+        ValueError: the sampling configuration asks for what this sampler does not have.
+    """
+
+    def __init__(self, *parts: Any, negative: tuple[str, Prompt] | None = None) -> None:
+        super().__init__(*parts)
+        config, self.negative = self.config, negative
+        wrong = {"solver": config.solver != "euler", "start": config.start != "noise"}
+        wrong["overview"] = config.overview > 0
+        for name in (name for name, found in wrong.items() if found):
+            raise ValueError(
+                f"sampling.{name} is {getattr(config, name)}: DiT4SR takes Euler steps from noise"
+                " and has no small copy; leave it out"
+            )
+        self.tile, self.overlap = config.tile // self.factor, config.overlap // self.factor
+        self.longest = self.network.backbone.config.pos_embed_max_size * self.patch
+        if self.tile > self.patch and (self.tile - self.overlap) % self.patch:
+            raise ValueError(
+                f"sampling.overlap is {config.overlap} px with tiles of {config.tile} px: their"
+                f" difference must be a multiple of {self.multiple} px"
+            )
+
+    def corrected_by(self, corrector: Corrector | None) -> "DiT4SRRestorer":
+        parts = self.network, self.vae, self.scheduler, self.config, self.identity, self.prompts
+        return DiT4SRRestorer(*parts, corrector, negative=self.negative)
+
+    def record(self) -> dict[str, Any]:
+        found = super().record()
+        if self.negative is not None:
+            found["prompt"] |= {"negative": self.negative[0]}
+            found["config_hash"] = config_hash([found["config_hash"], self.negative[0]])
+        return found
+
+    def evaluations(self, height: int, width: int) -> int:
+        padded = (-(-n // self.multiple) * self.multiple // self.factor for n in (height, width))
+        cut = sampler.tiling(*padded, self.tile, self.overlap, self.longest)
+        tiles = 1 if cut is None else len(cut[1]) * len(cut[2])
+        return self.config.steps * tiles * (1 if self.config.guidance == 1.0 else 2)
+
+    def _restored(
+        self, z_lq: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None
+    ) -> Tensor:
+        """Restored latents for LQ latents of the same shape."""
+
+        def network(x: Tensor, t: Tensor, lq: Tensor, told: Prompt) -> Tensor:
+            result = self.network(x, t, lq, told)
+            if progress is not None:
+                progress(len(x))
+            return result
+
+        away = self.network.prompt if self.negative is None else self.negative[1]
+        velocity = sampler.guided(
+            network,
+            require_finite(z_lq, "the degraded image"),
+            prompt,
+            away.to(self.device),
+            self.config.guidance,
+            self.tile,
+            self.overlap,
+            longest=self.longest,
+        )
+        noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
+        *_, latent = sampler.trajectory(velocity, noise, sampler.sigmas(self.config.steps))
+        return require_finite(latent, "the restored image")
+
+    def _whole(
+        self, images: Tensor, draws: list[Tensor], prompt: Prompt, progress: Progress | None
+    ) -> tuple[list[Tensor], list[Decisions]]:
+        z_lq = encode(self.vae, images)
+        latents = (self._restored(z_lq, seeds, prompt, progress) for seeds in draws)
+        return [decode(self.vae, latent) for latent in latents], [()] * len(images)
+
+    def _tiled(
+        self, image: Tensor, seed: Tensor, prompt: Prompt, progress: Progress | None
+    ) -> tuple[Tensor, Decisions]:
+        latent = self._restored(self._encode(image), seed, prompt, progress)
+        return self._decode(latent), ()

@@ -1,0 +1,150 @@
+"""DiT4SR as a system: trained on the frozen backbone's own flow, restoring by its own sampler."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from diffusers import SD3Transformer2DModel
+from torch import Tensor
+
+from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.models.backbone import Backbone
+from lit_mimdit.models.flow import FlowConfig
+from lit_mimdit.models.network import Prompt
+from lit_mimdit.models.prompts import PromptConfig, Prompts
+from lit_mimdit.systems.base import METRICS
+from lit_mimdit.systems.dit4sr import objective, official
+from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SRNetwork
+from lit_mimdit.systems.dit4sr.restorer import DiT4SRRestorer
+from lit_mimdit.systems.latent import VERSIONS, LatentSystem
+from lit_mimdit.systems.optim import OptimizerConfig
+
+SD35 = "stabilityai/stable-diffusion-3.5-medium"
+PUBLISHED = {"steps": 40, "tile": 512, "overlap": 192, "colour": "adain"}  # of the test script
+ROUNDING = 2.0**-8  # of bfloat16, relative; a backbone may be kept in it
+
+
+class DiT4SR(LatentSystem):
+    """DiT4SR (ICCV 2025): the degraded image as a second stream through a frozen SD3.5.
+
+    The restored image has the size of the input. The publication enlarges the input by 4 first.
+
+    Args:
+        backbone: "nano", a diffusers folder of SD3.5, or a hub id.
+        sampling: how validation, test and predict restore: `steps`, `tile`, `overlap`, `guidance`
+            and `colour`. The publication has 40, 512, 192, 8 and adain.
+        control: see ControlConfig.
+        negative: text that guidance keeps away from; "" is the empty prompt.
+        optimizer: see OptimizerConfig; only training needs it.
+        prompt: see PromptConfig; the publication has a caption an image, and a dropout of 0.2.
+        fidelity: network that corrects the results: a file, "package", or null, as in the paper.
+        fidelity_weight: of its correction, from 0 to 1.
+        backbone_dtype: precision the frozen weights are kept in.
+        init: exported system or checkpoint to start from instead of a fresh branch.
+        gradient_checkpointing: recompute activations in the backward pass.
+        attention: training's kernel, "auto" or "math".
+        metrics: scores of `test` by key.
+        versions: what validation and test score of each image.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        sampling: SamplingConfig,
+        control: ControlConfig | None = None,
+        negative: str = "",
+        optimizer: OptimizerConfig | None = None,
+        prompt: PromptConfig | None = None,
+        fidelity: str | None = None,
+        fidelity_weight: float = 1.0,
+        backbone_dtype: Literal["float32", "bfloat16"] = "float32",
+        init: str | None = None,
+        gradient_checkpointing: bool = False,
+        attention: Literal["auto", "math"] = "auto",
+        metrics: list[str] = METRICS,
+        versions: list[str] = VERSIONS,
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            sampling=sampling,
+            flow=FlowConfig(time_shift=objective.SHIFT, weighting="clean"),
+            optimizer=optimizer,
+            prompt=prompt,
+            fidelity=fidelity,
+            fidelity_weight=fidelity_weight,
+            backbone_dtype=backbone_dtype,
+            init=init,
+            gradient_checkpointing=gradient_checkpointing,
+            attention=attention,
+            metrics=metrics,
+            versions=versions,
+        )
+        self.control, self.negative = control or ControlConfig(), negative
+
+    def build_network(self, transformer: SD3Transformer2DModel, prompt: Prompt) -> DiT4SRNetwork:
+        return DiT4SRNetwork(transformer, self.control, prompt)
+
+    def assemble(self, loaded: Backbone) -> None:
+        super().assemble(loaded)
+        if self.network.embeds.is_meta:
+            return
+        negative = None
+        if self.negative:
+            places = self.backbone_name, loaded.where, loaded.transformer, loaded.prompt
+            told = Prompts(PromptConfig(text=self.negative), *places).fixed
+            negative = self.negative, told
+        own = self._restorer
+        parts = own.network, own.vae, own.scheduler, own.config, own.identity, own.prompts
+        self._restorer = DiT4SRRestorer(*parts, own.corrector, negative=negative)
+
+    def times(self, normal: Tensor) -> Tensor:
+        """Noise levels (B,) of the training schedule's 1000 steps, for normal numbers (B,)."""
+        return objective.training_sigmas(objective.draw_index(normal)).to(normal)
+
+    def published_rate(self, epoch: int) -> float:
+        """Constant."""
+        return 1.0
+
+    @classmethod
+    def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "DiT4SR":
+        """The system with the branch of an author's `transformer` file.
+
+        Args:
+            files: content of the file, one. It holds the frozen transformer too, which must be the
+                backbone's, up to rounding.
+            overrides: `backbone` (SD3.5-medium's hub id), `sampling` (as SamplingConfig), and what
+                official.from_official takes.
+
+        Raises:
+            ValueError: the file is another system's, incomplete, not the only one, or its frozen
+                weights are not the backbone's.
+        """
+        if len(files) != 1:
+            raise ValueError(
+                f"DiT4SR is published as one file, and {len(files)} are given: join its parts"
+            )
+        backbone = overrides.pop("backbone", SD35)
+        sampling = SamplingConfig(**PUBLISHED | overrides.pop("sampling", {}))
+        network = official.from_official(files[0], **overrides)
+        system = cls(backbone, sampling, network.branch.config)
+        system.configure_model()
+        _demand_same(network.backbone, system.network.backbone, backbone)
+        system.network.branch.load_state_dict(network.branch.state_dict())
+        return system.eval()
+
+
+def _demand_same(found: torch.nn.Module, own: torch.nn.Module, name: str) -> None:
+    """ValueError unless two transformers have the same weights, up to the rounding of bfloat16."""
+    other = found.state_dict()
+    for key, value in own.state_dict().items():
+        if key not in other or other[key].shape != value.shape:
+            raise ValueError(
+                f"DiT4SR: the file has no {key} of the backbone {name!r} in its shape; give"
+                " --override '{\"backbone\": FOLDER}' with the one it was trained on"
+            )
+        apart = (other[key].float() - value.float()).abs()
+        if (apart > ROUNDING * value.float().abs() + 1e-6).any():
+            raise ValueError(
+                f"DiT4SR: {key} of the file is not that of the backbone {name!r}; give --override"
+                " '{\"backbone\": FOLDER}' with the one it was trained on"
+            )

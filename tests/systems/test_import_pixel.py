@@ -1,0 +1,47 @@
+"""Official files of AirNet, DGUNet, DGUNet+ and TransWeather become files that restore."""
+
+import pytest
+import torch
+from filling import fill_network
+
+from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.system_file import load_system
+from lit_mimdit.systems.airnet import inference as airnet
+from lit_mimdit.systems.airnet.network import AirNetNetwork
+from lit_mimdit.systems.airnet.official import names_of
+from lit_mimdit.systems.dgunet import inference as dgunet
+from lit_mimdit.systems.dgunet import official as dgunet_official
+from lit_mimdit.systems.dgunet.network import DGUNetNetwork
+from lit_mimdit.systems.import_weights import import_weights
+from lit_mimdit.systems.transweather import inference as transweather
+from lit_mimdit.systems.transweather import official as transweather_official
+from lit_mimdit.systems.transweather.network import TransWeatherNetwork
+
+
+def published_network(name: str):
+    """A small network, the official name of its entries, how it restores, and overrides."""
+    if name == "airnet":
+        network = AirNetNetwork(1, 1, 4, (4, 6, 8), 8, 16)
+        return network, names_of(network), airnet.restore, "{}"
+    if name == "transweather":
+        network = TransWeatherNetwork((4, 4, 8, 8), (4, 4), (1, 2, 2, 2), 2, 6)
+        heads = '{"enc_heads": [1, 2, 2, 2], "dec_heads": 2}'
+        return network, transweather_official.official_name, transweather.restore, heads
+    network = DGUNetNetwork(4, 2, 2, 2, plus=name == "dgunet+")
+    name_of = dgunet_official.official_name
+    return network, lambda entry: name_of(entry, network.plus), dgunet.restore, "{}"
+
+
+@pytest.mark.parametrize("name", ["airnet", "dgunet", "dgunet+", "transweather"])
+def test_an_official_file_restores_as_its_network_does(name, tmp_path):
+    network, name_of, restore, override = published_network(name)
+    fill_network(network, 3, gain=0.8).eval()
+    state = {f"module.{name_of(entry)}": value for entry, value in network.state_dict().items()}
+    torch.save(state, tmp_path / "released.pth")
+    output = tmp_path / "imported.safetensors"
+    system = name.removesuffix("+")
+    import_weights(system, [tmp_path / "released.pth"], output=output, override=override)
+    assert load_system(output).class_path.startswith(f"lit_mimdit.systems.{system}.")
+    image = torch.rand(1, 3, 50, 61, generator=torch.Generator().manual_seed(0))
+    found, _ = load_restorer(output, device="cpu")(image, torch.zeros(1, dtype=torch.int64))
+    assert torch.equal(found, restore(network, image))
