@@ -108,8 +108,9 @@ def test_the_rate_falls_from_the_first_iteration_to_the_last():
 
 @pytest.mark.parametrize("size", [(24, 24), (20, 33), (40, 17)])
 def test_training_and_restoring_show_clip_the_same(size):
-    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(3))
+    coarse = torch.rand(1, 3, 5, 5, generator=torch.Generator().manual_seed(3))
+    (image,) = torch.nn.functional.interpolate(coarse, size, mode="bilinear")
     image = (image * 255).round() / 255
     exact = clip_pixels((image * 255).round().byte().permute(1, 2, 0).numpy(), 16)
-    # two grey levels: Pillow rounds after each of its two passes
+    # two grey levels: Pillow rounds after each axis
     assert (clip_view(image[None], 16)[0] - exact).abs().max() < 2 / 255 / 0.26

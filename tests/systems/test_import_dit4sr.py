@@ -55,6 +55,19 @@ def test_the_authors_file_restores_by_their_sampler(network, loaded, backbone_fo
     torch.testing.assert_close(found, decode(loaded.vae, latent), rtol=0, atol=1e-5)
 
 
+def test_a_step_hook_sees_the_latent_replaces_it_and_stops():
+    def run(on_step=None):
+        return list(sampler.trajectory(lambda x, t: x, torch.ones(1), sampler.sigmas(4), on_step))
+
+    seen, plain = [], run()
+    run(lambda step, t, x: seen.append((step, t, x)) or x)
+    assert [step for step, _, _ in seen] == [0, 1, 2, 3]
+    assert [t for _, t, _ in seen] == sampler.sigmas(4)[:4].tolist()
+    assert [x for _, _, x in seen] == plain
+    assert run(lambda step, t, x: 0 * x)[-1] == 0, "a replaced latent goes on"
+    assert run(lambda step, t, x: None if step == 1 else x) == plain[:2]
+
+
 def test_another_backbone_is_refused(network, backbone_folder, tmp_path):
     with torch.no_grad():
         network.backbone.proj_out.weight += 0.1

@@ -1,17 +1,18 @@
 """AutoDIR as a system that restores: one degradation after the other."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from lit_mimdit.inference.padding import pad_to_multiple
+from lit_mimdit.inference.seeded_restorer import Draw, Progress, SeededRestorer
 from lit_mimdit.inference.system_file import class_path_of
 from lit_mimdit.systems.autodir import official, sampler
 from lit_mimdit.systems.autodir.sizes import Sizes
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem, plain
 from lit_mimdit.systems.official import unwrap
-from lit_mimdit.systems.one_by_one import OneByOne, Progress
 
 
 class AutoDIR(RestorationSystem):
@@ -76,33 +77,43 @@ class AutoDIR(RestorationSystem):
         system.network.load_state_dict(network.state_dict())
         return system.eval()
 
-    def restorer(self) -> OneByOne:
-        about = {"class_path": class_path_of(type(self))} | {
+    def restorer(self) -> SeededRestorer:
+        kept = {
             name: plain(value)
             for name, value in self.arguments.items()
             if name not in self.TRAINING_ONLY
         }
-        return OneByOne(self.network, self._restore, sampler.ITERATIONS * self.steps, about)
+        return SeededRestorer(
+            self.network,
+            self._restore,
+            lambda height, width: sampler.ITERATIONS * self.steps,
+            {"class_path": class_path_of(type(self))} | kept,
+            {"steps": self.steps, "guidance": list(self.guidance)},
+        )
 
-    def _restore(self, lq: Tensor, seed: int, progress: Progress) -> Tensor:
-        """The restored image for one (1, 3, H, W) in [0, 1].
+    def _restore(self, image: Tensor, draw: Draw, progress: Progress, id: str | None) -> Tensor:
+        net, (height, width) = self.network, image.shape[-2:]
+        start = 2 * pad_to_multiple(image, net.multiple) - 1
+        sides = (side // net.down for side in start.shape[-2:])
+        like = start.new_empty(1, net.vae.config.latent_channels, *sides)
+        drawn: list[Tensor] = []
 
-        What CLIP leaves out of the seven iterations counts as done at the end.
-        """
-        net, (height, width) = self.network, lq.shape[-2:]
-        image = 2 * pad_to_multiple(lq, net.multiple) - 1
-        channels = net.vae.config.latent_channels
-        latent = (1, channels, *(side // net.down for side in image.shape[-2:]))
+        def replay() -> Iterator[Tensor]:
+            for index in count():
+                if index == len(drawn):
+                    drawn.append(draw(like))
+                yield drawn[index]
 
-        def noises(number: int) -> Any:
-            return sampler.seeded(seed, latent, image.device)
+        def noises(number: int) -> tuple[Tensor, Iterator[Tensor]]:
+            same = replay()  # every iteration has the same noise, as published
+            return next(same), same
 
-        result, left = image, sampler.ITERATIONS
-        for done in sampler.restore(net, image, noises, self.steps, *self.guidance):
+        result, left = start, sampler.ITERATIONS
+        for done in sampler.restore(net, start, noises, self.steps, *self.guidance):
             result = done.result
             if done.decoded is not None:
                 progress(self.steps)
                 left -= 1
         if left:
-            progress(left * self.steps)
+            progress(left * self.steps)  # of the iterations that CLIP leaves out
         return ((result + 1) / 2)[..., :height, :width]

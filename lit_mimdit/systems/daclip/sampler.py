@@ -39,14 +39,13 @@ def clip_pixels(image: np.ndarray, size: int = 224) -> Tensor:
 def clip_view(images: Tensor, size: int = 224) -> Tensor:
     """Returns what CLIP sees of images (B, 3, H, W) in [0, 1], (B, 3, size, size).
 
-    It differs from `clip_pixels` by the rounding to grey levels alone. Training takes it.
+    Training takes it. `clip_pixels` rounds to grey levels, and clamps after each axis, which
+    differs at sharp edges alone.
     """
     height, width = images.shape[-2:]
     short = min(height, width)
     shape = [size * height // short, size * width // short]
-    seen = images.float()
-    for part in ([height, shape[1]], shape):  # as Pillow: rows first, and clamped after each pass
-        seen = F.interpolate(seen, part, mode="bicubic", antialias=True).clamp(0, 1)
+    seen = F.interpolate(images.float(), shape, mode="bicubic", antialias=True).clamp(0, 1)
     top, left = (round((side - size) / 2) for side in shape)
     seen = seen[..., top : top + size, left : left + size]
     mean, std = (seen.new_tensor(value)[:, None, None] for value in (MEAN, STD))

@@ -1,12 +1,14 @@
 """DA-CLIP as a system: a mean-reverting diffusion that is told what CLIP sees."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import count
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lit_mimdit.inference.padding import pad_to_multiple
+from lit_mimdit.inference.seeded_restorer import Draw, Progress, SeededRestorer
 from lit_mimdit.inference.system_file import class_path_of
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem, plain
@@ -16,7 +18,6 @@ from lit_mimdit.systems.daclip.network import UNet, UNetConfig
 from lit_mimdit.systems.daclip.official import DACLIPNetwork
 from lit_mimdit.systems.daclip.sampler import clip_pixels, clip_view, first_state, trajectory
 from lit_mimdit.systems.official import read
-from lit_mimdit.systems.one_by_one import OneByOne, Progress
 from lit_mimdit.systems.optim import OptimizerConfig
 
 
@@ -157,37 +158,38 @@ class DACLIP(RestorationSystem):
         """A cosine over 700,000 iterations, from 2e-4 to 1e-6."""
         return objective.learning_rate(epoch * (self._steps_per_epoch() or 0))
 
-    def restorer(self) -> OneByOne:
-        about = {"class_path": class_path_of(type(self))} | {
+    def restorer(self) -> SeededRestorer:
+        kept = {
             name: plain(value)
             for name, value in self.arguments.items()
             if name not in self.TRAINING_ONLY
         }
-        return OneByOne(self.network, self._restore, self.sampling_sde.steps, about)
+        steps = self.sampling_sde.steps
+        return SeededRestorer(
+            self.network,
+            self._restore,
+            lambda height, width: steps,
+            {"class_path": class_path_of(type(self))} | kept,
+            {"steps": steps, "mode": self.mode},
+        )
 
-    def _restore(self, lq: Tensor, seed: int, progress: Progress) -> Tensor:
-        """The restored image for one (1, 3, H, W) in [0, 1]."""
-        net, multiple, (height, width) = self.network, self.network.unet.multiple, lq.shape[-2:]
+    def _restore(self, image: Tensor, draw: Draw, progress: Progress, id: str | None) -> Tensor:
+        net, multiple, (height, width) = self.network, self.network.unet.multiple, image.shape[-2:]
         content = degradation = None
         if self.sees:
-            seen = (lq[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            pixels = clip_pixels(seen, net.clip.sizes[1].image_size)[None].to(lq)
+            seen = (image[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+            pixels = clip_pixels(seen, net.clip.sizes[1].image_size)[None].to(image)
             content, degradation = net.clip.encode(pixels)
         # The U-Net mirrors the border itself; images too small for that are extended before.
         small = -height % multiple >= height or -width % multiple >= width
-        mu = pad_to_multiple(lq, multiple) if small else lq
-        generator = torch.Generator().manual_seed(seed)
-
-        def draws() -> Iterator[Tensor]:
-            while True:
-                yield torch.randn(mu.shape, generator=generator).to(mu)
+        mu = pad_to_multiple(image, multiple) if small else image
 
         def noise(x: Tensor, t: Tensor) -> Tensor:
             found = net.unet(x, mu, t, degradation, content)
             progress(1)
             return found
 
-        noises = draws()
+        noises = (draw(mu) for _ in count())
         start = first_state(self.sampling_sde, mu, next(noises))
         *_, restored = trajectory(self.sampling_sde, noise, mu, start, self.mode, noises)
         return restored[..., :height, :width]

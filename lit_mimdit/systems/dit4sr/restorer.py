@@ -10,6 +10,7 @@ from torch import Tensor
 from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.restorer import Progress, Restorer, require_finite
 from lit_mimdit.inference.run_record import config_hash
+from lit_mimdit.inference.sampler import OnStep
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, encode
 from lit_mimdit.models.mim import Decisions
@@ -64,7 +65,12 @@ class DiT4SRRestorer(Restorer):
         return self.config.steps * tiles * (1 if self.config.guidance == 1.0 else 2)
 
     def _restored(
-        self, z_lq: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None
+        self,
+        z_lq: Tensor,
+        seeds: Tensor,
+        prompt: Prompt,
+        progress: Progress | None,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         """Restored latents for LQ latents of the same shape."""
 
@@ -86,15 +92,24 @@ class DiT4SRRestorer(Restorer):
             longest=self.longest,
         )
         noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
-        *_, latent = sampler.trajectory(velocity, noise, sampler.sigmas(self.config.steps))
+        levels = sampler.sigmas(self.config.steps)
+        *_, latent = sampler.trajectory(velocity, noise, levels, on_step)
         return require_finite(latent, "the restored image")
 
     def _whole(
-        self, images: Tensor, draws: list[Tensor], prompt: Prompt, progress: Progress | None
+        self,
+        images: Tensor,
+        draws: list[Tensor],
+        prompt: Prompt,
+        progress: Progress | None,
+        on_step: OnStep | None = None,
     ) -> tuple[list[Tensor], list[Decisions]]:
-        z_lq = encode(self.vae, images)
-        latents = (self._restored(z_lq, seeds, prompt, progress) for seeds in draws)
-        return [decode(self.vae, latent) for latent in latents], [()] * len(images)
+        z_lq, found = encode(self.vae, images), []
+        for draw, seeds in enumerate(draws):
+            hook = on_step if draw == 0 else None
+            latent = self._restored(z_lq, seeds, prompt, progress, hook)
+            found.append(decode(self.vae, latent))
+        return found, [()] * len(images)
 
     def _tiled(
         self, image: Tensor, seed: Tensor, prompt: Prompt, progress: Progress | None

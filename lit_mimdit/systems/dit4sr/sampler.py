@@ -6,12 +6,14 @@ Source: arXiv 2503.23580 and the published test script's defaults. Latents are (
 import math
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from lit_mimdit.inference.guidance import guide
+from lit_mimdit.inference.sampler import OnStep
 from lit_mimdit.models.network import Prompt
 from lit_mimdit.systems.dit4sr.objective import STEPS, shifted
 
@@ -49,18 +51,25 @@ def sigmas(steps: int = SAMPLING_STEPS) -> Tensor:
 
 
 # x <- x + (sigma' - sigma) v
-def trajectory(velocity: Velocity, x_T: Tensor, levels: Tensor) -> Iterator[Tensor]:
+def trajectory(
+    velocity: Velocity, x_T: Tensor, levels: Tensor, on_step: OnStep | None = None
+) -> Iterator[Tensor]:
     """Yields the state after each Euler step; the last one is the restored latent.
 
     Args:
         velocity: of a state and its time in [0, 1].
         x_T: standard normal noise.
         levels: of `sigmas`.
+        on_step: sees the state after each step, and may replace it or stop.
     """
     x = x_T
-    for now, after in zip(levels.tolist(), levels[1:].tolist(), strict=False):
+    for step, (now, after) in enumerate(pairwise(levels.tolist())):
         x = x + (after - now) * velocity(x, now).to(x)
+        changed = x if on_step is None else on_step(step, now, x)
+        x = x if changed is None else changed
         yield x
+        if changed is None:
+            return
 
 
 # v = v_neg + g (v_pos - v_neg)
