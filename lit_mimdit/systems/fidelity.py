@@ -96,8 +96,8 @@ class FidelitySystem(RestorationSystem):
         sizes = [(net.widths, net.blocks, net.gain) for net in (start.network, self.network)]
         if sizes[0] != sizes[1]:
             raise ValueError(
-                f"model.init {name} has (widths, blocks, gain) {sizes[0]}, and the YAML says {sizes[1]}:"
-                " make them the same"
+                f"model.init {name} has (widths, blocks, gain) {sizes[0]}, and the YAML says"
+                f" {sizes[1]}: make them the same"
             )
         self.start = start.network.state_dict()
         self.network.load_state_dict(self.start)

@@ -69,7 +69,7 @@ def streaks(image: np.ndarray, strength: float, generator: np.random.Generator) 
     rain detection and removal from a single image", CVPR 2017; screened, O = 1 - (1 - B)(1 - S),
     Luo et al., "Removing rain from a single image via discriminative sparse coding", ICCV 2015;
     blended, O = B (1 - S) + E S. There are one to four layers of streaks, 8 to 60 px long and 0.4
-    to 2 px half wide. They fall within 45 degrees of the vertical, layers nearly alike or far apart.
+    to 2 px half wide. They fall within 45 degrees of the vertical, layers alike or far apart.
     """
     height, width = image.shape[:2]
     fall = np.pi / 2 + generator.uniform(-np.pi / 4, np.pi / 4)
