@@ -86,7 +86,12 @@ def save_fidelity(path: Path, network: Fidelity) -> None:
             tensors,
             {
                 KEY: json.dumps(
-                    {"format": FORMAT, "widths": network.widths, "blocks": network.blocks}
+                    {
+                        "format": FORMAT,
+                        "widths": network.widths,
+                        "blocks": network.blocks,
+                        "gain": network.gain,
+                    }
                 )
             },
         ),
@@ -117,7 +122,7 @@ def load_corrector(fidelity: str | None, weight: float = 1.0) -> Corrector | Non
             tensors = {name: handle.get_tensor(name).float() for name in handle.keys()}  # noqa: SIM118
         if values.get("format") != FORMAT:
             raise ValueError(f"it says {values.get('format')!r} and not {FORMAT!r}")
-        network = Fidelity(tuple(values["widths"]), values["blocks"])
+        network = Fidelity(tuple(values["widths"]), values["blocks"], values.get("gain", False))
         network.load_state_dict(tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"fidelity {path}: not a fidelity network ({error})") from error

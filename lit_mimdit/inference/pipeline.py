@@ -105,18 +105,18 @@ class FidelityModel(ModelMixin, ConfigMixin):
     """The fidelity network as a component of a pipeline.
 
     Args:
-        widths, blocks: see Fidelity.
+        widths, blocks, gain: see Fidelity.
     """
 
     @register_to_config
-    def __init__(self, widths: list[int], blocks: int) -> None:
+    def __init__(self, widths: list[int], blocks: int, gain: bool = False) -> None:
         super().__init__()
-        self.inner = Fidelity(tuple(widths), blocks)
+        self.inner = Fidelity(tuple(widths), blocks, gain)
 
     @classmethod
     def of(cls, network: Fidelity) -> "FidelityModel":
         """A component that holds `network` itself."""
-        model = cls(list(network.widths), network.blocks)
+        model = cls(list(network.widths), network.blocks, network.gain)
         model.inner = network
         return model
 

@@ -8,7 +8,7 @@ weight w. Here the same is done behind the decoder, so that the VAE stays as it 
     d = x_lq - x_hat = l + h                           light and colours l, means of 8 x 8 pixels;
     detail h, the rest
     a, b, r = F([x_hat ; x_lq ; grain(x_lq)])          shares a, b in (0, 1) for each pixel, and a
-    residual r x = x_hat + w (a l + b h + r)
+    residual r x = x_hat + w (a l + b h + g x_lq + r), with gains g where the network has them
 
 Clean input is kept by a = b = 1; noise is no reason to doubt the light (a = 1, b = 0), and darkness
 none to doubt detail. Which of these an image needs is a matter of the whole scene: F sees its
@@ -48,17 +48,23 @@ def grain(image: Tensor) -> Tensor:
 
 
 class Fidelity(nn.Module):
-    """x_hat + w (a l + b h + r) for images in [0, 1]; at first a = b = 1/2 and r = 0.
+    """x_hat + w (a l + b h + g x_lq + r) for images in [0, 1]; at first a = b = 1/2, g = r = 0.
+
+    Haze and darkness multiply: J = K I + B undoes both without redrawing any detail (AOD-Net, Li et
+    al., ICCV 2017, estimates that K).
 
     Args:
         widths: see SceneUNet.
         blocks: see SceneUNet.
+        gain: whether the network has gains g, one a channel and pixel; else g is 0.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (20, 36, 54), blocks: int = 2) -> None:
+    def __init__(
+        self, widths: tuple[int, ...] = (20, 36, 54), blocks: int = 2, gain: bool = False
+    ) -> None:
         super().__init__()
-        self.widths, self.blocks = tuple(widths), blocks
-        self.correction = SceneUNet(3, 5, self.widths, blocks, scene=True)
+        self.widths, self.blocks, self.gain = tuple(widths), blocks, gain
+        self.correction = SceneUNet(3, 8 if gain else 5, self.widths, blocks, scene=True)
 
     @property
     def multiple(self) -> int:
@@ -85,7 +91,9 @@ class Fidelity(nn.Module):
         planes = self.correction(self._seen(restored, lq), statistics).to(restored.dtype)
         apart = lq - restored
         low = light(apart)
-        shares = planes[:, :2].sigmoid()
+        shares, residual = planes[:, :2].sigmoid(), planes[:, 2:5]
+        if self.gain:
+            residual = residual + planes[:, 5:] * lq
         return restored + weight * (
-            shares[:, :1] * low + shares[:, 1:] * (apart - low) + planes[:, 2:]
+            shares[:, :1] * low + shares[:, 1:] * (apart - low) + residual
         )

@@ -38,6 +38,7 @@ class FidelitySystem(RestorationSystem):
         branch: finished branch, a file or "package".
         widths: see SceneUNet.
         blocks: see SceneUNet.
+        gain: see Fidelity.
         gradient_weight: weight of the L1 on horizontal and vertical differences.
         reuse: gradient steps an optimizer step of the trainer, one restored batch each time.
         blend: share of the trained weights in the finished network's, in (0, 1]; the rest is those
@@ -71,6 +72,7 @@ class FidelitySystem(RestorationSystem):
         metrics: list[str] = METRICS,
         versions: list[str] = VERSIONS,
         init: str | None = None,
+        gain: bool = False,
     ) -> None:
         if reuse < 1:
             raise ValueError(f"model.reuse is {reuse}: a batch is used at least once")
@@ -82,7 +84,7 @@ class FidelitySystem(RestorationSystem):
         super().__init__(optimizer, metrics, versions)
         self.output, self.branch, self.reuse, self.blend = output, branch, reuse, blend
         self.gradient_weight = gradient_weight
-        network = Fidelity(tuple(widths), blocks)
+        network = Fidelity(tuple(widths), blocks, gain)
         self.network = network.to(memory_format=torch.channels_last)  # a third faster on a CPU
         self.start: dict[str, Tensor] = {}
         if (start := load_corrector(init)) is not None:
@@ -91,11 +93,11 @@ class FidelitySystem(RestorationSystem):
         self.kept: deque[dict[str, Tensor]] = deque(maxlen=KEPT if reuse > 1 else 1)
 
     def _start_from(self, start: Corrector, name: str) -> None:
-        sizes = [(net.widths, net.blocks) for net in (start.network, self.network)]
+        sizes = [(net.widths, net.blocks, net.gain) for net in (start.network, self.network)]
         if sizes[0] != sizes[1]:
             raise ValueError(
-                f"model.init {name} has (widths, blocks) {sizes[0]}, and the YAML says {sizes[1]}:"
-                " make them the same"
+                f"model.init {name} has (widths, blocks, gain) {sizes[0]}, and the YAML says"
+                f" {sizes[1]}: make them the same"
             )
         self.start = start.network.state_dict()
         self.network.load_state_dict(self.start)

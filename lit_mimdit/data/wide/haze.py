@@ -1,0 +1,74 @@
+"""Wide haze: Koschmieder's law in linear light or on the sRGB values, over many depths."""
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from lit_mimdit.data.degradations import draw_depth, linear_to_srgb, scatter, srgb_to_linear
+
+THICKNESS = 2.6  # optical thickness at the depth's mean, at strength 1
+AIRLIGHT = (0.6, 1.0)  # sRGB
+TINT = 0.06
+
+
+def flat(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """One depth: what a tile of a far scene shows."""
+    return np.ones(image.shape[:2], np.float32)
+
+
+def sloped(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A plane seen at an angle, in any direction, from 0.1 to 1 times the farthest depth."""
+    height, width = image.shape[:2]
+    angle, nearest = generator.uniform(0, 2 * np.pi), generator.uniform(0.1, 1)
+    y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
+    ramp = (1 + (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(2)) / 2
+    return (nearest + (1 - nearest) * ramp).astype(np.float32)
+
+
+def cloudy(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Haze in drifts: exp of an enlarged field of 3 to 8 normal numbers a side.
+
+    Source: Guo et al., "Image dehazing transformer with transmission-aware 3D position embedding",
+    CVPR 2022, name non-homogeneous haze; the field is that of `draw_depth`'s objects.
+    """
+    side = int(generator.integers(3, 9))
+    field = Image.fromarray(generator.standard_normal((side, side), dtype=np.float32))
+    field = field.resize(image.shape[1::-1], Image.Resampling.BICUBIC)
+    return np.exp(generator.uniform(0.1, 0.6) * np.asarray(field))
+
+
+def ground(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """The open scene of `draw_depth`: a ground plane up to its horizon."""
+    return draw_depth(*image.shape[:2], generator)
+
+
+def layered(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Near and far things that end at edges of the image.
+
+    What is brighter, or darker, than the image's median lies farther. Depth then has edges where
+    the scene has, as with a measured depth (RESIDE: Li et al., IEEE TIP 28(1), 2019).
+    """
+    smooth = gaussian_filter(image.mean(2), generator.uniform(1, 4))
+    side = generator.choice((-1.0, 1.0)) / generator.uniform(0.02, 0.15)
+    far = 1 / (1 + np.exp(side * (np.median(smooth) - smooth)))
+    return (generator.uniform(0.1, 0.9) + far).astype(np.float32) * sloped(image, generator)
+
+
+DEPTHS = (flat, sloped, cloudy, ground, layered)
+
+
+def haze(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
+    """Haze I = J t + A (1 - t), t = exp(-beta d), over one of DEPTHS, all alike.
+
+    The depth has mean 1 and beta goes up to 2.6. Half of the images are in linear light (Narasimhan
+    and Nayar, IJCV 48(3), 2002). The others are on the sRGB values, as RESIDE's are (Li et al.,
+    IEEE TIP 28(1), 2019, A in 0.7 to 1). Airlight is 0.6 to 1, each channel within 6 % of grey.
+    """
+    depth = DEPTHS[generator.integers(len(DEPTHS))](image, generator)
+    depth = depth / depth.mean()
+    airlight = generator.uniform(*AIRLIGHT) * (1 + generator.uniform(-TINT, TINT, 3))
+    airlight = np.minimum(airlight, 1).astype(np.float32)
+    beta = THICKNESS * strength
+    if generator.random() < 0.5:
+        return linear_to_srgb(scatter(srgb_to_linear(image), depth, beta, srgb_to_linear(airlight)))
+    return np.clip(scatter(image, depth, beta, airlight), 0, 1)

@@ -1,0 +1,142 @@
+"""Photographs under the wide degradations: endless batches for training, fixed ones to validate."""
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lit_mimdit.data.degradations import to_uint8
+from lit_mimdit.data.degraded import MARGIN, dimmed
+from lit_mimdit.data.pairs import augment_array, to_planes
+from lit_mimdit.data.photos import level_weights, read_levels
+from lit_mimdit.data.wide.mixture import KINDS, Step, degrade, draw
+
+CLEAN = "clean"
+
+
+class WideBatches(Dataset):
+    """Whole batches of pairs; batch i of epoch e is a function of (seed, e, i) alone.
+
+    A batch is a dict of lq and gt, (B, 3, S, S) float32 in [0, 1].
+
+    Args:
+        levels: photographs (H, W, 3) uint8 at several scales.
+        crop: side S of the crops, pixels.
+        batch_size: B.
+        batches: how many an epoch has.
+        seed: of everything.
+        dim: share of the crops that are dimmed first, so that a dark scene may be clean.
+        kinds: the kinds to take in turn, one a batch, with strengths spread evenly over a batch;
+            None draws mixtures.
+    """
+
+    def __init__(
+        self,
+        levels: list[np.ndarray],
+        crop: int,
+        batch_size: int,
+        batches: int,
+        seed: int,
+        dim: float = 0.0,
+        kinds: list[str] | None = None,
+    ) -> None:
+        self.levels, self.crop, self.batch_size = levels, crop, batch_size
+        self.batches, self.seed, self.dim, self.kinds = batches, seed, dim, kinds
+        self.epoch, self.weights = 0, level_weights(levels)
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def _clean(self, generator: np.random.Generator) -> np.ndarray:
+        """A crop with its margin, turned and flipped, (S + 2 MARGIN, same, 3) uint8."""
+        level = self.levels[generator.choice(len(self.levels), p=self.weights)]
+        side = min(self.crop + 2 * MARGIN, *level.shape[:2])
+        top, left = (int(generator.integers(0, n - side + 1)) for n in level.shape[:2])
+        crop = level[top : top + side, left : left + side]
+        crop = augment_array(crop, bool(generator.integers(2)), int(generator.integers(4)))
+        if generator.random() < self.dim:
+            crop = dimmed(crop, generator.uniform(0.5, 1), generator.uniform(1, 1.8))
+        return crop
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self.batches:
+            raise IndexError(index)
+        generator = np.random.default_rng([self.seed, self.epoch, index])
+        kind = None if self.kinds is None else self.kinds[index % len(self.kinds)]
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for row in range(self.batch_size):
+            if kind is None:
+                steps = draw(generator)
+            elif kind == CLEAN:
+                steps = []
+            else:
+                steps = [Step(kind, (row + 0.5) / self.batch_size)]
+            clean = self._clean(generator)
+            degraded = to_uint8(degrade(np.float32(clean) / np.float32(255), steps, generator))
+            start = (len(clean) - self.crop) // 2
+            window = np.s_[start : start + self.crop, start : start + self.crop]
+            pairs.append((to_planes(degraded[window]), to_planes(clean[window])))
+        lq, gt = (torch.stack(images).float() / 255 for images in zip(*pairs, strict=True))
+        return {"lq": lq, "gt": gt, "kind": kind or "any"}
+
+
+class WidePhotos(L.LightningDataModule):
+    """Crops of photographs under `severity: any`; validation takes each kind by itself.
+
+    Args:
+        photos: folder of the training photographs (any depth, any image format).
+        val_photos: folder of the validation photographs; none of them may be in `photos`.
+        crop: side of the crops, pixels.
+        batch_size: crops a batch.
+        batches: training batches an epoch.
+        val_batches: validation batches of each kind, and of clean images.
+        longest: photographs are first reduced to this many pixels on their longer side.
+        dim: share of the training crops that are dimmed before they are degraded.
+        seed: of the crops.
+    """
+
+    def __init__(
+        self,
+        photos: str,
+        val_photos: str,
+        crop: int = 96,
+        batch_size: int = 16,
+        batches: int = 1000,
+        val_batches: int = 2,
+        longest: int = 1536,
+        dim: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dim <= 1:
+            raise ValueError(f"data.dim is {dim}: it is a share, from 0 to 1")
+        if min(crop, batch_size, batches) < 1:
+            raise ValueError(
+                f"data.crop is {crop}, data.batch_size {batch_size} and data.batches {batches}: all"
+                " must be positive"
+            )
+        self.photos, self.val_photos, self.longest = photos, val_photos, longest
+        self.crop, self.batch_size, self.batches = crop, batch_size, batches
+        self.val_batches, self.dim, self.seed = val_batches, dim, seed
+
+    def setup(self, stage: str) -> None:
+        kinds = [*KINDS, CLEAN]
+        if stage == "fit":
+            levels = read_levels(self.photos, self.longest, self.crop, "data.photos")
+            self.train = WideBatches(
+                levels, self.crop, self.batch_size, self.batches, self.seed, self.dim
+            )
+        levels = read_levels(self.val_photos, self.longest, self.crop, "data.val_photos")
+        self.val = WideBatches(
+            levels, self.crop, 16, self.val_batches * len(kinds), self.seed + 1, kinds=kinds
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        self.train.epoch = self.trainer.current_epoch  # reloaded every epoch by the trainer
+        return DataLoader(self.train, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.val, batch_size=None)

@@ -1,0 +1,123 @@
+"""Training of the fidelity network under wide degradations, before any branch is in front of it."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from lit_mimdit.data.wide_photos import CLEAN
+from lit_mimdit.evaluation.pixel import psnr
+from lit_mimdit.inference.corrector import load_corrector, save_fidelity
+from lit_mimdit.models.fidelity import Fidelity
+from lit_mimdit.systems.optim import OptimizerConfig, configure
+from lit_mimdit.systems.pixel import error_per_image
+
+Loss = Literal["relative", "l1", "log"]
+
+
+class WideFidelity(L.LightningModule):
+    """Trains the fidelity network by itself: it sees the degraded image as the restored one, too.
+
+    Errors are weighed by how damaged an image is. Of the error e itself, haze and darkness make up
+    nearly all, and what was clean is harmed; log(e) leaves haze and darkness alone, since its
+    gradient vanishes for large errors. The relative loss e / (e_lq + floor) has weights that do not
+    change while training.
+
+    Below `smooth`, an error of a pixel counts by its square (Charbonnier et al., ICIP 1994). An L1
+    has the slope 1 at any error, and with it clean images kept the network at the identity.
+
+    Args:
+        optimizer: see OptimizerConfig.
+        output: file of the finished network (.safetensors).
+        init: file of a network to start from, of the same sizes; null: a new one.
+        widths: see SceneUNet.
+        blocks: see SceneUNet.
+        gain: see Fidelity.
+        gradient_weight: weight of the L1 on horizontal and vertical differences.
+        kind: "relative", "l1" or "log", log(e + floor).
+        floor: error of an image that counts as damaged, in the unit of the error.
+        smooth: error of a pixel below which it counts by its square; 0 is the L1.
+    """
+
+    ENDS_AVERAGED: ClassVar[bool] = True  # the EMA callback leaves its average for the file
+
+    def __init__(
+        self,
+        optimizer: OptimizerConfig,
+        output: str,
+        init: str | None = None,
+        widths: tuple[int, ...] = (32, 64, 128),
+        blocks: int = 2,
+        gain: bool = True,
+        gradient_weight: float = 0.0,
+        kind: Loss = "relative",
+        floor: float = 0.1,
+        smooth: float = 0.02,
+    ) -> None:
+        if floor <= 0:
+            raise ValueError(f"model.floor is {floor}: it must be positive")
+        super().__init__()
+        self.optimizer_config, self.output = optimizer, output
+        self.gradient_weight, self.kind, self.floor = gradient_weight, kind, floor
+        self.smooth = smooth
+        network = Fidelity(tuple(widths), blocks, gain)
+        self.network = network.to(memory_format=torch.channels_last)
+        if (start := load_corrector(init)) is not None:
+            sizes = [(net.widths, net.blocks, net.gain) for net in (start.network, network)]
+            if sizes[0] != sizes[1]:
+                raise ValueError(
+                    f"model.init {init} has (widths, blocks, gain) {sizes[0]}, and the YAML says"
+                    f" {sizes[1]}: make them the same"
+                )
+            self.network.load_state_dict(start.network.state_dict())
+
+    # e = mean (sqrt(d^2 + s^2) - s) + w (the same of the differences of neighbouring d)
+    def error(self, image: Tensor, reference: Tensor) -> Tensor:
+        """Error of each of (B, 3, H, W), (B,)."""
+        if self.smooth == 0:
+            return error_per_image(image, reference, self.gradient_weight)
+        apart = image - reference
+        planes = [(apart, 1.0)]
+        if self.gradient_weight:
+            planes += [(apart.diff(dim=axis), self.gradient_weight) for axis in (-1, -2)]
+        return sum(
+            weight * ((d.square() + self.smooth**2).sqrt() - self.smooth).mean((1, 2, 3))
+            for d, weight in planes
+        )
+
+    # L = mean e / (e_lq + floor), mean e, or mean log(e + floor)
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        lq, gt = (
+            batch[name].contiguous(memory_format=torch.channels_last) for name in ("lq", "gt")
+        )
+        error = self.error(self.network(lq, lq), gt)
+        before = self.error(lq, gt)
+        relative = (error / (before + self.floor)).mean()
+        self.log("train/relative", relative, prog_bar=True, batch_size=len(error))
+        if self.kind == "relative":
+            return relative
+        return error.mean() if self.kind == "l1" else (error + self.floor).log().mean()
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        """Log for each kind the mean gain in PSNR over the degraded image, and clean images' PSNR.
+
+        PSNR stops at 60 dB: an image that comes back without any change would else weigh all.
+        """
+        kind = batch["kind"]
+        after = psnr(self.network(batch["lq"], batch["lq"]).clamp(0, 1), batch["gt"]).clamp(max=60)
+        before = 0.0 if kind == CLEAN else psnr(batch["lq"], batch["gt"]).clamp(max=60)
+        self.log(f"val/{kind}", (after - before).float().mean(), batch_size=len(after))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        return configure(
+            self.named_parameters(),
+            self.optimizer_config,
+            self.trainer.estimated_stepping_batches,
+        )
+
+    def on_fit_end(self) -> None:
+        """Write the finished network."""
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            save_fidelity(Path(self.output), self.network)

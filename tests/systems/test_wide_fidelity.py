@@ -1,0 +1,137 @@
+"""Batches under wide degradations, and the training of the fidelity network on them."""
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lit_mimdit.data import photographs
+from lit_mimdit.data.wide_photos import WideBatches, WidePhotos
+from lit_mimdit.inference.corrector import load_corrector
+from lit_mimdit.models.fidelity import Fidelity
+from lit_mimdit.systems.optim import OptimizerConfig
+from lit_mimdit.systems.wide_fidelity import WideFidelity
+
+
+@pytest.fixture(scope="module")
+def levels():
+    return [photographs.load("astronaut")[:200, :300]]
+
+
+def test_a_batch_is_a_function_of_its_place(levels):
+    batches = WideBatches(levels, 32, 4, 3, seed=5)
+    first, again, other = batches[1], batches[1], batches[2]
+    assert torch.equal(first["lq"], again["lq"]) and not torch.equal(first["lq"], other["lq"])
+    batches.epoch = 1
+    assert not torch.equal(first["lq"], batches[1]["lq"])
+    for name in ("lq", "gt"):
+        assert first[name].shape == (4, 3, 32, 32) and first[name].dtype == torch.float32
+        assert first[name].min() >= 0 and first[name].max() <= 1
+    with pytest.raises(IndexError):
+        batches[3]
+
+
+def test_kinds_come_in_turn_from_weak_to_strong(levels):
+    batches = WideBatches(levels, 32, 8, 4, seed=0, kinds=["noise", "clean"])
+    noisy, clean = batches[0], batches[1]
+    assert noisy["kind"] == "noise" and clean["kind"] == "clean"
+    assert torch.equal(clean["lq"], clean["gt"])
+    apart = (noisy["lq"] - noisy["gt"]).square().mean((1, 2, 3))
+    assert apart[4:].mean() > 4 * apart[:4].mean() > 0
+
+
+def test_the_crop_lies_in_the_photograph(levels):
+    clean = WideBatches(levels, 32, 1, 1, seed=3, kinds=["clean"])[0]["gt"][0]
+    crop = (clean.permute(1, 2, 0) * 255).round().byte().numpy()
+    shapes = [np.rot90(x, k) for x in (crop, crop[:, ::-1]) for k in range(4)]
+    windows = np.lib.stride_tricks.sliding_window_view(levels[0], (32, 32, 3))[:, :, 0]
+    assert any((windows[..., 0, 0, :] == s[0, 0]).all(-1).any() for s in shapes)
+    found = False
+    for s in shapes:
+        for y, x in np.argwhere((windows[..., 0, 0, :] == s[0, 0]).all(-1)):
+            found = found or np.array_equal(windows[y, x], s)
+    assert found
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match=r"data\.dim is 2"):
+        WidePhotos("a", "b", dim=2)
+    with pytest.raises(ValueError, match=r"data\.crop is 0"):
+        WidePhotos("a", "b", crop=0)
+
+
+def module(tmp_path, **settings):
+    torch.manual_seed(0)
+    return WideFidelity(
+        optimizer=OptimizerConfig(lr=2e-3),
+        output=str(tmp_path / "network.safetensors"),
+        widths=(8, 8),
+        blocks=1,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("smooth", [0.0, 0.02])
+@pytest.mark.parametrize("kind", ["relative", "l1", "log"])
+def test_loss(tmp_path, kind, smooth, levels):
+    """Each loss against its formula, on a network that does nothing yet: there e = e_lq."""
+    training = module(tmp_path, kind=kind, floor=0.1, gradient_weight=0.5, smooth=smooth)
+    training.log = lambda *_, **__: None
+    batch = WideBatches(levels, 32, 4, 1, seed=1)[0]
+    d = (batch["lq"] - batch["gt"]).double().numpy()
+    parts = [(d, 1.0), (np.diff(d, axis=3), 0.5), (np.diff(d, axis=2), 0.5)]
+    e = torch.from_numpy(sum(w * (np.hypot(p, smooth) - smooth).mean((1, 2, 3)) for p, w in parts))
+    expected = {"relative": e / (e + 0.1), "l1": e, "log": torch.log(e + 0.1)}[kind].mean()
+    assert training.training_step(batch, 0).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_small_errors_count_by_their_square(tmp_path):
+    training, zero = module(tmp_path, smooth=0.02), torch.zeros(1, 3, 8, 8)
+    small, twice, large = (training.error(zero + d, zero).item() for d in (1e-3, 2e-3, 0.5))
+    assert twice == pytest.approx(4 * small, rel=0.02)
+    assert large == pytest.approx(0.5 - 0.02, abs=1e-3)
+
+
+def test_floor_must_be_positive(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.floor is 0"):
+        module(tmp_path, floor=0)
+
+
+def test_gains_multiply_the_degraded_image():
+    network = Fidelity((8, 8), 1, gain=True)
+    with torch.no_grad():
+        bias = network.correction.leave.bias.view(8, 4)
+        bias[5:] = 0.5  # g
+        bias[2:5] = 0.25  # r
+    x = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(network(x, x), 1.5 * x + 0.25)
+    assert Fidelity((8, 8), 1).correction.leave.bias.numel() == 5 * 4
+
+
+def test_training_writes_what_restore_reads(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.fromarray(photographs.load("chelsea")[:160, :160]).save(tmp_path / split / "a.png")
+    data = WidePhotos(
+        str(tmp_path / "train"), str(tmp_path / "val"), 32, 4, batches=3, val_batches=1
+    )
+    training = module(tmp_path)
+    trainer = L.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+    )
+    trainer.fit(training, data)
+    assert {"val/clean", "val/haze"} <= trainer.callback_metrics.keys()
+    corrector = load_corrector(str(tmp_path / "network.safetensors"))
+    assert corrector.network.gain
+    x = torch.rand(1, 3, 40, 48)
+    torch.testing.assert_close(
+        corrector(x, x), training.network(x, x).clamp(0, 1), atol=5e-3, rtol=0
+    )
