@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
         "estimate",
         "routing",
     },
-    "nano": {"models", "systems"},
+    "nano": {"data", "models", "inference", "evaluation", "systems"},
     "signatures": set(),
     "function_command": {"signatures"},
     "completion": {"signatures"},

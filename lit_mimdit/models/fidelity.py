@@ -94,6 +94,4 @@ class Fidelity(nn.Module):
         shares, residual = planes[:, :2].sigmoid(), planes[:, 2:5]
         if self.gain:
             residual = residual + planes[:, 5:] * lq
-        return restored + weight * (
-            shares[:, :1] * low + shares[:, 1:] * (apart - low) + residual
-        )
+        return restored + weight * (shares[:, :1] * low + shares[:, 1:] * (apart - low) + residual)
