@@ -10,8 +10,8 @@ from lit_mimdit.data import photographs
 from lit_mimdit.data.wide_photos import WideBatches, WidePhotos
 from lit_mimdit.inference.corrector import load_corrector
 from lit_mimdit.models.fidelity import Fidelity
-from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.nano.wide_fidelity import WideFidelity
+from lit_mimdit.systems.optim import OptimizerConfig
 
 
 @pytest.fixture(scope="module")
