@@ -125,7 +125,7 @@ def test_a_full_disk_costs_checkpoints_and_not_the_run(
     small_disk, warm, watched, undisturbed, tmp_path
 ):
     size = (undisturbed / CHECKPOINTS / "step=2.ckpt").stat().st_size
-    small_disk(round(2.5 * size))  # step=2 and last
+    small_disk(round(1.5 * size))  # step=2, and last.ckpt as another name of it
     args, folder = ["fit", "-c", watched(tmp_path)], tmp_path / CHECKPOINTS
     assert warm.wait(warm.start(tmp_path, args)) == 2, (
         "a run does not end well without its last checkpoint"
