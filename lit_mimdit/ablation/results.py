@@ -174,7 +174,9 @@ def _compared(study: Study, about: Row, a: np.ndarray, b: np.ndarray, method: st
         b: of the full model, alike.
         method: CROSSED or SEEDS.
     """
-    name, key, kind = about["variant"], about["metric"], about["degradation"]
+    name = about["variant"]
+    key = about["metric"]
+    kind = about["degradation"]
     if name == study.full:
         mean = low = math.nan
         high, method = math.nan, ""

@@ -157,14 +157,27 @@ class FoundIRDataModule(L.LightningDataModule):
         if workers < 0:
             raise ValueError(f"data.workers is {workers}: it must be 0 or more")
         self.root = root if "://" in root else Path(root)
-        self.batch_size, self.crop, self.micro_batch = batch_size, crop, micro_batch
+        self.batch_size = batch_size
+        self.crop = crop
+        self.micro_batch = micro_batch
         self.meta = {"train": train, "val": val, "test": test}
         self.predict_from, self.benchmarks = predict, benchmarks or {}
-        self.eval_batch_size, self.eval_crop, self.augment = eval_batch_size, eval_crop, augment
-        self.workers, self.cache, self.sample_data, self.seed = workers, cache, sample_data, seed
-        self.mixing, self.window, self.retries, self.latents = mixing, window, retries, latents
+        self.eval_batch_size = eval_batch_size
+        self.eval_crop = eval_crop
+        self.augment = augment
+        self.workers = workers
+        self.cache = cache
+        self.sample_data = sample_data
+        self.seed = seed
+        self.mixing = mixing
+        self.window = window
+        self.retries = retries
+        self.latents = latents
         self.shard_cache = None if cache_dir is None else ShardCache(cache_dir, int(cache_gb * 1e9))
-        self.max_broken, self.quarantine, self._written, self._restored = max_broken, None, 0, {}
+        self.max_broken = max_broken
+        self.quarantine = None
+        self._written = 0
+        self._restored = {}
         self.latents_of: Manifest | None = None  # of the training latents, once they are opened
 
     def prepare_data(self) -> None:

@@ -67,20 +67,16 @@ def image_info(path: str | Path, data: bytes | None = None) -> ImageInfo:
         file.seek(0)
         if head in TIFF_MAGIC:
             header = tiff_header(file)
-            height, width, orientation, frames = (
-                header.height,
-                header.width,
-                header.orientation,
-                header.frames,
-            )
+            height = header.height
+            width = header.width
+            orientation = header.orientation
+            frames = header.frames
             name, icc = "TIFF", header.icc
         else:
             with open_image(file) as image:
-                (width, height), name, orientation = (
-                    image.size,
-                    image.format,
-                    _orientation(image, file),
-                )
+                (width, height) = image.size
+                name = image.format
+                orientation = _orientation(image, file)
                 frames, icc = getattr(image, "n_frames", 1), image.info.get("icc_profile")
     if orientation >= 5:
         height, width = width, height

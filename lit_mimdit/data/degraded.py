@@ -51,13 +51,11 @@ class DegradedCrops(Dataset):
         dim: float = 0.0,
         smooth: float = 0.0,
     ) -> None:
-        self.levels, self.crop, self.types, self.samples, self.seed = (
-            levels,
-            crop,
-            types,
-            samples,
-            seed,
-        )
+        self.levels = levels
+        self.crop = crop
+        self.types = types
+        self.samples = samples
+        self.seed = seed
         self.dim, self.smooth = dim, smooth
         self.weights = level_weights(levels)
 
@@ -144,14 +142,12 @@ class DegradedPhotos(FoundIRDataModule):
         for key, share in (("dim", dim), ("smooth", smooth)):
             if not 0 <= share <= 1:
                 raise ValueError(f"data.{key} is {share}: it is a share, from 0 to 1")
-        self.photos, self.types, self.samples, self.longest, self.dim, self.smooth = (
-            photos,
-            types,
-            samples,
-            longest,
-            dim,
-            smooth,
-        )
+        self.photos = photos
+        self.types = types
+        self.samples = samples
+        self.longest = longest
+        self.dim = dim
+        self.smooth = smooth
 
     def train_dataloader(self) -> DataLoader:
         levels = read_levels(self.photos, self.longest, self.crop, "data.photos")

@@ -29,7 +29,9 @@ OUTPUT_FORMATS = {
 }
 LONGEST = {"JPEG": 65500, "WebP": 16383}  # pixels a side, where a format has a limit
 _JPEG_SEGMENT = 65500  # bytes of EXIF or XMP that one segment of a JPEG holds
-_MAKER_NOTE, _EXIF_IFD, _GPS_IFD = 0x927C, 0x8769, 0x8825
+_MAKER_NOTE = 0x927C
+_EXIF_IFD = 0x8769
+_GPS_IFD = 0x8825
 _IHDR_END = len(PNG_MAGIC) + 25
 
 

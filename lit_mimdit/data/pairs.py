@@ -113,13 +113,11 @@ class PairDataset(Dataset):
         seed: int,
         replace: bool = False,
     ) -> None:
-        self.source, self.crop, self.random, self.augment, self.seed = (
-            source,
-            crop,
-            random,
-            augment,
-            seed,
-        )
+        self.source = source
+        self.crop = crop
+        self.random = random
+        self.augment = augment
+        self.seed = seed
         self.group = source.table().group if replace else None
 
     def __len__(self) -> int:

@@ -17,7 +17,11 @@ from lit_mimdit.evaluation.metrics import METRICS
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
 GROUPS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#9c755f", "#76b7b2", "#bab0ac")
-ROW, LEFT, RIGHT, TOP = 18, 190, 40, 34  # pixels
+# pixels
+ROW = 18
+LEFT = 190
+RIGHT = 40
+TOP = 34
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -105,7 +109,9 @@ def _axis(series: Series) -> list[float]:
 
 def _frame(layout: _Layout, title: str) -> list[str]:
     """The opening of the SVG, the white ground and the title."""
-    width, height, text = layout.width, layout.height, html.escape(title)
+    width = layout.width
+    height = layout.height
+    text = html.escape(title)
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
         f' width="{width}" height="{height}" font-family="sans-serif" font-size="12"'

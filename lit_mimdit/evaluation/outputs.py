@@ -10,13 +10,11 @@ from lit_mimdit.evaluation.record import Row
 from lit_mimdit.evaluation.tables import footnotes, gain_rows, latex, markdown, rows_of, scores_csv
 from lit_mimdit.files import write_bytes
 
-SUMMARY, SCORES, MARKDOWN, LATEX, ROUTING = (
-    "summary.json",
-    "scores.csv",
-    "tables.md",
-    "tables.tex",
-    "routing.json",
-)
+SUMMARY = "summary.json"
+SCORES = "scores.csv"
+MARKDOWN = "tables.md"
+LATEX = "tables.tex"
+ROUTING = "routing.json"
 
 
 def titled_tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:

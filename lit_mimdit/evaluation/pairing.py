@@ -118,7 +118,9 @@ def pair(
     """
     ends = suffixes or {}
     sources = {"restored": folder_source(restored, ends.get("restored", ""))}
-    dataset, degradations, ids = "", {}, {}
+    dataset = ""
+    degradations = {}
+    ids = {}
     if layout is not None:
         if reference is None:
             raise ValueError(

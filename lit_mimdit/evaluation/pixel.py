@@ -50,7 +50,9 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
 
     def plane_score(x: Tensor, y: Tensor) -> Tensor:
         mx, my = blur(x), blur(y)
-        vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+        vx = blur(x * x) - mx * mx
+        vy = blur(y * y) - my * my
+        cov = blur(x * y) - mx * my
         c1, c2 = 0.01**2, 0.03**2
         return (
             (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))

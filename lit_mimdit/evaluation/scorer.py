@@ -56,11 +56,9 @@ class Scorer:
                 f"max_pixels is {max_pixels}: tiles need at least {224 * 224} pixels (224 x 224); 0"
                 " is no cap"
             )
-        self.metrics, self.device, self.max_pixels = (
-            choose(metrics),
-            torch.device(device),
-            max_pixels,
-        )
+        self.metrics = choose(metrics)
+        self.device = torch.device(device)
+        self.max_pixels = max_pixels
         self.found: dict[str, list[weights.Found]] = {}
         self.missing: dict[str, str] = {}  # key -> why it cannot be computed
         self._score: dict[str, Score] = {}

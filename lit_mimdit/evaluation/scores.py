@@ -80,7 +80,9 @@ class ScoreTable:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             everyone: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(everyone, (self.rows, self.features, self.routing))
-            self.rows, self.features, self.routing = [], [], {}
+            self.rows = []
+            self.features = []
+            self.routing = {}
             for rows, features, routing in everyone:
                 for row in rows:
                     row.feature = None if row.feature is None else row.feature + len(self.features)

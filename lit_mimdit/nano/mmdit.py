@@ -80,12 +80,10 @@ class NanoMMDiT(L.LightningModule):
                 f"model.vae: no VAE in {vae!r}; train one first: python -m lit_mimdit fit -c"
                 " experiments/nano/vae.yaml"
             )
-        self.flow, self.optimizer_config, self.output, self.sampling_shift = (
-            flow or FlowConfig(),
-            optimizer,
-            output,
-            sampling_shift,
-        )
+        self.flow = flow or FlowConfig()
+        self.optimizer_config = optimizer
+        self.output = output
+        self.sampling_shift = sampling_shift
         self.vae = AutoencoderKL.from_pretrained(vae).requires_grad_(False).eval()
         self.transformer = SD3Transformer2DModel(
             sample_size=sample_size,
@@ -107,7 +105,9 @@ class NanoMMDiT(L.LightningModule):
             raise ValueError(
                 f"model.context is {context}: probabilities of {', '.join(CONTEXTS)} that sum to 1"
             )
-        self.text_tokens, self.hint_share, self.context = text_tokens, hint_share, context
+        self.text_tokens = text_tokens
+        self.hint_share = hint_share
+        self.context = context
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -177,7 +177,9 @@ class NanoMMDiT(L.LightningModule):
         """
         draw = torch.Generator().manual_seed(seed)
         drawn = CONTEXTS[int(torch.multinomial(torch.tensor(self.context), 1, generator=draw))]
-        context, condition, embeds = context or drawn, None, self.empty_prompt(len(images))
+        context = context or drawn
+        condition = None
+        embeds = self.empty_prompt(len(images))
         if context == "hints":
             token = downsampling(self.vae) * self.transformer.config.patch_size
             embeds = hints(images, token, self.hint_share, draw)

@@ -95,7 +95,9 @@ def buffers(table: Schedule) -> dict[str, Tensor]:
     variance = beta2 * b2_before / b2
     c1, c2 = b2_before / b2, (beta2 * a_before - b2_before * alpha) / b2
     c3 = beta2 / b2
-    c1[0], c2[0], c3[0] = 0, 0, 1
+    c1[0] = 0
+    c2[0] = 0
+    c3[0] = 1
     share = 1 - a
     share[-1] = 1e-6
     return {

@@ -13,7 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 FORMAT = "lit_mimdit.shards.1"
-MANIFEST, PLAN, QUARANTINE = "manifest.json", "plan.json", "quarantine.csv"
+MANIFEST = "manifest.json"
+PLAN = "plan.json"
+QUARANTINE = "quarantine.csv"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 

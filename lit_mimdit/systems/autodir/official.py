@@ -65,7 +65,9 @@ def unet_name(name: str, config: Mapping[str, Any]) -> str:
     found = re.match(r"(down|up|mid)_block(?:s\.(\d+))?\.(\w+)\.(\d+)\.(.+)", name)
     if not found:
         return _replace_start(name, ENDS)
-    side, kind, rest = found[1], found[3], found[5]
+    side = found[1]
+    kind = found[3]
+    rest = found[5]
     block, place = int(found[2] or 0), int(found[4])
     rest = _replace_start(rest, RESNET) if kind == "resnets" else rest
     if side == "mid":

@@ -75,7 +75,9 @@ class DACLIP(RestorationSystem):
                 f"model.unet.context_dim is {config.context_dim} and model.embed_dim {embed_dim}:"
                 " the U-Net reads CLIP's embeddings, so make them the same"
             )
-        self.controller, self.train_controller, self.mode = controller, train_controller, mode
+        self.controller = controller
+        self.train_controller = train_controller
+        self.mode = mode
         clip = DegradationCLIP(embed_dim, vision or VisionConfig(), text or TextConfig())
         self.network = DACLIPNetwork(clip.requires_grad_(False), UNet(config))
         clip.control.requires_grad_(train_controller)
@@ -174,7 +176,9 @@ class DACLIP(RestorationSystem):
         )
 
     def _restore(self, image: Tensor, draw: Draw, progress: Progress, id: str | None) -> Tensor:
-        net, multiple, (height, width) = self.network, self.network.unet.multiple, image.shape[-2:]
+        net = self.network
+        multiple = self.network.unet.multiple
+        (height, width) = image.shape[-2:]
         content = degradation = None
         if self.sees:
             seen = (image[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()

@@ -47,7 +47,9 @@ def official_name(ours: str, plus: bool) -> str:
         index, _, rest = rest.partition(".")
         number, prefix = int(index) + 1, ""
     else:
-        number, prefix, rest = 1, "basic.", rest.removeprefix("0.")
+        number = 1
+        prefix = "basic."
+        rest = rest.removeprefix("0.")
     stage = number + 1  # some official names count from 1
     for pattern, replacement in (
         (r"^step\.r$", f"r{number}"),
