@@ -201,14 +201,14 @@ class FoundIRDataModule(L.LightningDataModule):
                 f"data.root: there is no folder {str(self.root)!r}; `python -m lit_mimdit"
                 f" sample-data {self.root}` writes a small set"
             )
-        found = read_layout("foundir", self.root, meta=None if meta is None else self.root / meta)
-        if not found.pairs and not found.problems:
+        listed = read_layout("foundir", self.root, meta=None if meta is None else self.root / meta)
+        if not listed.pairs and not listed.problems:
             raise ValueError(f"data.{split}: {self.root / (meta or '')} names no pairs")
-        return require_complete(found)
+        return require_complete(listed)
 
     def benchmark_pairs(self) -> list[Pair]:
         """The pairs of all benchmarks, with their data set's name."""
-        found: list[Pair] = []
+        named: list[Pair] = []
         for layout, place in self.benchmarks.items():
             options = {"root": place} if isinstance(place, str) else dict(place)
             if layout not in DATASETS or "root" not in options:
@@ -217,11 +217,11 @@ class FoundIRDataModule(L.LightningDataModule):
                     f" root, got {place!r}"
                 )
             pairs = require_complete(read_layout(layout, options.pop("root"), **options))
-            found += [
+            named += [
                 replace(pair, dataset=DATASETS[layout], id=f"{DATASETS[layout]}/{pair.id}")
                 for pair in pairs
             ]
-        return found
+        return named
 
     @property
     def cluster(self) -> Cluster:
@@ -346,16 +346,16 @@ class FoundIRDataModule(L.LightningDataModule):
                 " photographs"
             )
         source = Path(self.predict_from)
-        found, folder = [source], source.parent
+        photographs, folder = [source], source.parent
         if not source.is_file():
             listed = find_images(source)
-            found, folder = listed.images, source
+            photographs, folder = listed.images, source
             for path, reason in listed.left_out:
                 rank_zero_warn(f"data.predict: {path} is left out: {reason}")
-        if not found:
+        if not photographs:
             raise ValueError(f"data.predict: no images in {str(source)!r}")
-        names = result_names([path.relative_to(folder) for path in found])
-        files = dict(zip(names, found, strict=True))
+        names = result_names([path.relative_to(folder) for path in photographs])
+        files = dict(zip(names, photographs, strict=True))
         own = dict(list(files.items())[self.cluster.rank :: self.cluster.world_size])
         return DataLoader(PhotoFiles(own, self.seed), batch_size=None, num_workers=self.workers)
 

@@ -121,6 +121,7 @@ class DegradedPhotos(FoundIRDataModule):
             darkness is all of it.
         smooth: share of the crops in low light whose camera has removed noise, most of it more
             often than little: else grain would be all that tells low light from a dark scene.
+        foundir: the arguments of FoundIRDataModule.
     """
 
     def __init__(
@@ -131,9 +132,9 @@ class DegradedPhotos(FoundIRDataModule):
         longest: int = 1536,
         dim: float = 0.0,
         smooth: float = 0.0,
-        **kwargs: Any,
+        **foundir: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**foundir)
         unknown = [kind for kind in types if kind not in FOUNDIR_TYPES]
         if unknown or not types:
             raise ValueError(

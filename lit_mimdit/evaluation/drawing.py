@@ -6,6 +6,7 @@ Interval plots and router weights are SVG texts; strips of before and after are 
 import html
 import math
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,10 @@ def interval_plot(key: str, series: Series, width: int = 760) -> str:
 
 def _axis(series: Series) -> list[float]:
     """Ticks that cover every mean and interval."""
-    known = [v for values in series.values() for v in values.values() if v["mean"] is not None]
-    ends = [x for v in known for x in (v["mean"], v["low"], v["high"]) if x is not None]
+    ends = []
+    for value in chain.from_iterable(values.values() for values in series.values()):
+        if value["mean"] is not None:
+            ends += [value[end] for end in ("mean", "low", "high") if value[end] is not None]
     return ticks(min(ends), max(ends))
 
 

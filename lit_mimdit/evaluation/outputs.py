@@ -20,14 +20,14 @@ ROUTING = "routing.json"
 def titled_tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """(title, head, body) of every table of a summary: its versions, and restored - degraded."""
     titles = {"restored": summary["name"]}
-    found = [
+    lines = [
         (titles.get(version, version.replace("_", " ")), *rows_of(summary, version))
         for version in summary["versions"]
     ]
     gain = gain_rows(summary)
     if gain is not None:
-        found.append((f"{summary['name']} - degraded; images better / worse / tied", *gain))
-    return found
+        lines.append((f"{summary['name']} - degraded; images better / worse / tied", *gain))
+    return lines
 
 
 def as_markdown(summary: dict[str, Any]) -> str:

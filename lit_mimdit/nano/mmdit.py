@@ -27,6 +27,7 @@ from lit_mimdit.models.injection import BlockCondition, hidden_states, install, 
 from lit_mimdit.models.latents import downsampling, encode
 from lit_mimdit.nano.hints import WIDTH, hints
 from lit_mimdit.nano.references import kept_tokens, reference_latents
+from lit_mimdit.systems.latent import EVERY_KERNEL
 from lit_mimdit.systems.optim import OptimizerConfig, configure
 
 CONTEXTS = ("empty", "hints", "reference")  # what a training batch is told
@@ -193,11 +194,8 @@ class NanoMMDiT(L.LightningModule):
         return loss_per_sample(predicted, velocity(x0, noise), t, self.flow.weighting), t
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        with sdpa_kernel(
-            [SDPBackend.MATH]
-            if self.device.type == "cpu"
-            else list(SDPBackend.__members__.values())[1:]
-        ):
+        kernels = [SDPBackend.MATH] if self.device.type == "cpu" else EVERY_KERNEL
+        with sdpa_kernel(kernels):
             loss, _ = self.losses(batch, self.global_step)
         self.log("train/loss", loss.mean(), prog_bar=True)
         return loss.mean()

@@ -100,13 +100,13 @@ class DACLIP(RestorationSystem):
                 "vision_cfg": {"head_width": vision.head_width},
                 "text_cfg": {"heads": text.heads},
             }
-            found = official.clip_from_official(read(self.controller), **heads)
-            if found.sizes != sizes:
+            loaded = official.clip_from_official(read(self.controller), **heads)
+            if loaded.sizes != sizes:
                 raise ValueError(
-                    f"model.controller {self.controller}: its sizes are {found.sizes}, and the"
+                    f"model.controller {self.controller}: its sizes are {loaded.sizes}, and the"
                     f" configuration has {sizes}; set embed_dim, vision and text to the file's"
                 )
-            self.network.clip.load_state_dict(found.state_dict())
+            self.network.clip.load_state_dict(loaded.state_dict())
         super().configure_model()
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -189,9 +189,9 @@ class DACLIP(RestorationSystem):
         mu = pad_to_multiple(image, multiple) if small else image
 
         def noise(x: Tensor, t: Tensor) -> Tensor:
-            found = net.unet(x, mu, t, degradation, content)
+            predicted = net.unet(x, mu, t, degradation, content)
             progress(1)
-            return found
+            return predicted
 
         noises = (draw(mu) for _ in count())
         start = first_state(self.sampling_sde, mu, next(noises))
