@@ -108,8 +108,7 @@ def evaluate(
     if layout is not None:
         _require_plain(suffixes)
     run = read_records(restored)
-    options = {"meta": meta, "split": split, "frames": frames}
-    pairing = pair(restored, reference, degraded, layout, suffixes, **options)
+    pairing = pair(restored, reference, degraded, layout, suffixes, meta, split, frames)
     require_whole(pairing, intersection)
     if pairing.problems:
         print(
