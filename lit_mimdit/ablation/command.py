@@ -145,7 +145,9 @@ def run_logged(folder: Path) -> None:
 
 
 def reason(run: Run, status: int) -> str:
-    """Why a run failed: its last error line, or the signal that ended it, and where its log is."""
+    """Returns why a run failed: its last error line, or the signal that ended it, and where its log
+    is.
+    """
     log = run.folder / LOG
     if status < 0:
         return f"ended by signal {-status} ({log})"

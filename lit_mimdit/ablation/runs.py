@@ -80,7 +80,7 @@ class Run:
 
 
 def frozen(study: Path, name: str) -> Path:
-    """A file that the runs of a study rest on."""
+    """Returns a file that the runs of a study rest on."""
     return study / FROZEN / f"{name}.yaml"
 
 

@@ -67,7 +67,7 @@ class Variant:
             raise ValueError(f"variants: take is {self.take}, but no file is given; name the file")
 
     def read(self, beside: Path) -> dict[str, Any]:
-        """The lines that differ; files lie relative to the folder `beside`."""
+        """Returns the lines that differ; files lie relative to the folder `beside`."""
         if self.file is None:
             return self.lines
         values = read_yaml(beside / self.file, "variant")
@@ -139,7 +139,7 @@ class Study:
 
 
 def read_study(path: Path) -> Study:
-    """The study in a YAML file. ValueError names the file and what is wrong in it."""
+    """Returns the study in a YAML file. ValueError names the file and what is wrong in it."""
     values = read_yaml(path, "study")
     raw = copy.deepcopy(values)  # the parser changes what it is given
     try:
@@ -164,7 +164,7 @@ def read_study(path: Path) -> Study:
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """A mapping from a YAML file."""
+    """Returns a mapping from a YAML file."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -41,8 +41,8 @@ class ImageInfo(NamedTuple):
 
 
 def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
-    """Upright pixels in sRGB with the channels of the file: (H, W, C), C = 1 gray, 2 gray + alpha,
-    3 RGB, 4 RGB + alpha, uint8 or uint16; perhaps read-only.
+    """Returns upright pixels in sRGB with the channels of the file: (H, W, C), C = 1 gray, 2 gray +
+    alpha, 3 RGB, 4 RGB + alpha, uint8 or uint16; perhaps read-only.
 
     Of several frames or pages, the first. With `data`, the bytes of a file that lies elsewhere (in
     a shard), `path` is only what errors call it. Raises `ImageError`.
@@ -58,7 +58,8 @@ def decode_photo(path: str | Path) -> tuple[np.ndarray, Metadata]:
 
 
 def image_info(path: str | Path, data: bytes | None = None) -> ImageInfo:
-    """Size, real format, orientation, frames and profile from the header alone, without decoding.
+    """Returns size, real format, orientation, frames and profile from the header alone, without
+    decoding.
 
     `data` as in `decode`. Raises `ImageError`.
     """

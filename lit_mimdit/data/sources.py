@@ -35,14 +35,14 @@ class Source(Protocol):
     def read(
         self, index: int, crop: int | None, draw: np.random.Generator | None
     ) -> tuple[Any, Any]:
-        """LQ and GT (H, W, 3), uint8 or uint16: a square of side `crop`, drawn, or the middle one
-        if `draw` is None; whole if `crop` is.
+        """Returns LQ and GT (H, W, 3), uint8 or uint16: a square of side `crop`, drawn, or the
+        middle one if `draw` is None; whole if `crop` is.
 
         Raises `ImageError`.
         """
 
     def take_notes(self) -> list[Fault]:
-        """What went wrong without costing a sample, since this was last asked."""
+        """Returns what went wrong without costing a sample, since this was last asked."""
 
 
 def crop_box(

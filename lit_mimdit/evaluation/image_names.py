@@ -48,7 +48,7 @@ def id_of(path: Path) -> str:
 
 
 def folder_source(folder: Path, suffix: str = "") -> Source:
-    """The images below a folder by name; `suffix` at the end of a name is no part of it.
+    """Returns the images below a folder by name; `suffix` at the end of a name is no part of it.
 
     ValueError if there are none.
     """

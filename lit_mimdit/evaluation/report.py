@@ -46,7 +46,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """An `evaluate` folder, or the log folder of a `test` or `validate`.
+    """Returns an `evaluate` folder, or the log folder of a `test` or `validate`.
 
     ValueError if it is none.
     """
@@ -160,7 +160,7 @@ def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None
 
 
 def provenance(summary: dict[str, Any]) -> dict[str, str]:
-    """What the numbers come from, as text."""
+    """Returns what the numbers come from, as text."""
     made = summary.get("restoration") or {}
     checkpoint, sampling, fidelity = (
         made.get(key) or {} for key in ("checkpoint", "sampling", "fidelity")
@@ -198,7 +198,7 @@ def provenance(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def ranking(run: Run, by: str | None) -> tuple[str, list[dict[str, str]]] | None:
-    """The metric and its images from best to worst, or None if no image has a score."""
+    """Returns the metric and its images from best to worst, or None if no image has a score."""
     keys = (
         [metric.key for metric in choose(by, "by")]
         if by

@@ -24,7 +24,7 @@ Verdict = Literal["appears", "opposite", "undecided"]
 
 
 def read_table6() -> np.ndarray:
-    """The published weights, (degradations, groups), in the order of TYPES and GROUPS."""
+    """Returns the published weights, (degradations, groups), in the order of TYPES and GROUPS."""
     text = (files("lit_mimdit.evaluation") / "paper" / "table6_routing_weights.csv").read_text(
         encoding="utf-8"
     )
@@ -33,8 +33,8 @@ def read_table6() -> np.ndarray:
 
 
 def published_for(names: list[str], groups: list[str]) -> np.ndarray | None:
-    """The published rows of these degradations, (len(names), groups); None if the paper has not all
-    of them, or other groups.
+    """Returns the published rows of these degradations, (len(names), groups); None if the paper has
+    not all of them, or other groups.
     """
     known = list(TYPES)
     if not names or groups != GROUPS or not set(names) <= set(known):
@@ -51,7 +51,7 @@ class Interval(NamedTuple):
 
 
 def over_checkpoints(means: np.ndarray) -> tuple[Interval, Interval]:
-    """Intervals over several trainings, from means (checkpoints, degradations, groups).
+    """Returns intervals over several trainings, from means (checkpoints, degradations, groups).
 
     They are of the weights, and of their contrasts to the mean degradation.
     """
@@ -133,7 +133,7 @@ def rows_of(
 
 
 def agreement(means: np.ndarray, published: np.ndarray) -> dict[str, float]:
-    """How alike two tables (degradations, groups) are.
+    """Returns how alike two tables (degradations, groups) are.
 
     Given are rank correlations of weights and contrasts, and shared heaviest groups.
     """

@@ -97,7 +97,9 @@ class ControlBranch(nn.Module):
         self.net = net
 
     def forward(self, x_t: Tensor, t: Tensor, z_lq: Tensor, prompt: Prompt) -> list[Tensor]:
-        """Residuals (B, N, D), one a layer, for latents x_t at times t (B,) and the LQ latents."""
+        """Returns residuals (B, N, D), one a layer, for latents x_t at times t (B,) and the LQ
+        latents.
+        """
         dtype = self.net.dtype
         return self.net(
             hidden_states=x_t.to(dtype),
@@ -133,7 +135,7 @@ class ControlNetDiT(ConditionedBackbone):
         return ()
 
     def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> ControlCondition:
-        """LQ latents (B, C, H, W):
+        """Returns LQ latents (B, C, H, W):
 
         kept, since a ControlNet looks at them together with x_t. ValueError if they do not fit.
         """
@@ -147,8 +149,8 @@ class ControlNetDiT(ConditionedBackbone):
         condition: ControlCondition | None,
         prompt: Prompt | None = None,
     ) -> Tensor:
-        """Velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to 1 (noise);
-        condition None: the bare backbone.
+        """Returns the velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to
+        1 (noise); condition None: the bare backbone.
         """
         if condition is None:
             return self._velocity(x_t, t, prompt)

@@ -102,7 +102,9 @@ class TrainerCommand(LightningCLI):
 
 
 def prepared(args: list[str]) -> list[str]:
-    """The arguments as LightningCLI takes them: --dry-run as --dry_run, bare flags as true."""
+    """Returns the arguments as LightningCLI takes them: --dry-run as --dry_run, bare flags as
+    true.
+    """
     args = ["--dry_run" if argument == "--dry-run" else argument for argument in args]
     following = [*args[1:], "-"]
     return [
