@@ -204,7 +204,7 @@ def _imagined_batch(seeds: Tensor, crop: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the model, in bytes and numbers.
+    """Holds the sizes of the model, in bytes and numbers.
 
     frozen_bytes: parameters and buffers that do not train; trained: number of parameters that do.
     """

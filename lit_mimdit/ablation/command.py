@@ -1,6 +1,6 @@
-"""`python -m lit_mimdit ablate`:
+"""`python -m lit_mimdit ablate` trains variants x seeds, each in a process of its own.
 
-variants x seeds, each a process of its own, and one table of what their differences prove.
+One table says what their differences prove.
 """
 
 import multiprocessing
@@ -160,9 +160,9 @@ def reason(run: Run, status: int) -> str:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """For processes that are started meanwhile:
+    """Set variables for the processes that are started meanwhile.
 
-    the server reads how many threads it may use when it loads torch.
+    The server reads how many threads it may use when it loads torch.
     """
     before = {name: os.environ.get(name) for name in values}
     os.environ |= values

@@ -1,7 +1,7 @@
-"""What a system costs:
+"""What a system costs.
 
-trained parameters, floating-point operations as PyTorch's FlopCounterMode counts them, and seconds
-of restoring. What does not apply to a system is None.
+These are trained parameters, floating-point operations as PyTorch's FlopCounterMode counts them,
+and seconds of restoring. What does not apply to a system is None.
 """
 
 import time

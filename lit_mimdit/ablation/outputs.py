@@ -1,6 +1,6 @@
-"""The files of a study's results:
+"""The files of a study's results.
 
-results.csv, results.md, results.tex, a plot, and how the runs learned.
+They are results.csv, results.md, results.tex, a plot, and how the runs learned.
 """
 
 import math
@@ -144,9 +144,9 @@ def beside_paper(study: Study, rows: list[Row]) -> Table | None:
 
 
 def by_degradation(study: Study, rows: list[Row], key: str) -> Table:
-    """Variant - full of one metric:
+    """Returns variant - full of one metric: a line a variant, a column a degradation.
 
-    a line a variant, a column a degradation; the full model's own values first.
+    The full model's own values come first.
     """
     own = [row for row in rows if row["metric"] == key]
     counts = {row["degradation"]: row["images"] for row in own}

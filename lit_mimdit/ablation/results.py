@@ -33,7 +33,7 @@ class Tested:
     cost: dict[str, Any]
 
     def count(self, degradation: str) -> int:
-        """Returns images of one degradation or all."""
+        """Returns how many images there are of one degradation or of all."""
         return sum(degradation in (ALL, row["degradation"]) for row in self.scores.scores)
 
     def by_image(self, key: str, degradation: str) -> dict[str, float]:
@@ -59,7 +59,7 @@ class Tested:
 
 
 def read_runs(runs: list[Run]) -> list[Tested]:
-    """Those that are finished."""
+    """Reads the runs that are finished."""
     return [
         Tested(
             run,
@@ -233,7 +233,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def commits(tested: list[Tested]) -> list[str]:
-    """Of the code that restored."""
+    """Returns the commits of the code that restored, sorted."""
     return sorted(
         {str((one.scores.summary.get("restoration") or {}).get("commit")) for one in tested}
     )

@@ -1,6 +1,6 @@
-"""Intervals of paired differences between two variants, for other trainings and other images:
+"""Intervals of paired differences between two variants, for other trainings and other images.
 
-pure functions.
+All are pure functions.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""A study file:
+"""A study file, and what it may say.
 
-one full model, its variants, the seeds, the budget, and which row of the paper's tables each
-variant repeats.
+It names one full model, its variants, the seeds, the budget, and which row of the paper's tables
+each variant repeats.
 """
 
 import copy

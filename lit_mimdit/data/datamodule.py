@@ -47,7 +47,7 @@ class PhotoFiles(Dataset):
 
 
 def pairs_at_once(batch_size: int, micro_batch: int | None, processes: int, accumulate: int) -> int:
-    """Returns the training pairs that a process takes at once, so that a step takes `batch_size`.
+    """Returns how many training pairs a process takes at once for steps of `batch_size`.
 
     ValueError if none is right.
     """
@@ -231,7 +231,7 @@ class FoundIRDataModule(L.LightningDataModule):
         )
 
     def per_step(self) -> int:
-        """Returns the training pairs that this process takes at once, so that a step over all
+        """Returns how many training pairs this process takes at once, so that a step over all
         processes takes `batch_size`.
         """
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1

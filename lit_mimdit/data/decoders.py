@@ -52,7 +52,7 @@ def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
 
 
 def decode_photo(path: str | Path) -> tuple[np.ndarray, Metadata]:
-    """As `decode`, with what a restored image takes over from the file. Raises `ImageError`."""
+    """Decodes a photograph, and what its restored image takes over. Raises `ImageError`."""
     with opened(path, None) as file:
         return _read(file, about=True)
 

@@ -58,7 +58,7 @@ def crop_box(
 def place_crop(
     height: int, width: int, size: int, draw: np.random.Generator | None, name: str
 ) -> tuple[int, int]:
-    """As `crop_box`; `ImageError` if the image called `name` is smaller than the crop."""
+    """Calls `crop_box`; `ImageError` if the image called `name` is smaller than the crop."""
     if min(height, width) < size:
         raise ImageError(f"{name} is {width} x {height} pixels, smaller than the crop of {size}")
     return crop_box(height, width, size, draw)

@@ -71,7 +71,7 @@ class _Layout:
 
     @property
     def height(self) -> int:
-        """Of the picture, with the axis and the legend."""
+        """Height of the picture in pixels, with the axis and the legend."""
         return self.bottom + 24 + ROW * len(self.series)
 
     def x(self, value: float) -> float:

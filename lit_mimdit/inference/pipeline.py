@@ -123,9 +123,9 @@ class FidelityModel(ModelMixin, ConfigMixin):
 
 @dataclass
 class FixedPrompt:
-    """One prompt for all images, in the place of Prompts:
+    """Gives all images one prompt, in the place of Prompts.
 
-    its embeddings are in the folder, so no text encoder is.
+    Its embeddings are in the folder, so no text encoder is.
     """
 
     config: PromptConfig

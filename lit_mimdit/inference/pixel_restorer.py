@@ -87,7 +87,7 @@ class PixelRestorer:
         return self.tile or max(height, width)
 
     def evaluations(self, height: int, width: int) -> int:
-        """Returns tiles of one image of this size: what `progress` will count."""
+        """Returns how many tiles an image of this size has: what `progress` will count."""
         padded = self._padded(height, width)
         side = self._side(*padded)
         return len(tiling.boxes(*padded, side, min(self.overlap, side - 1), self.multiple))

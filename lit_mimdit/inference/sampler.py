@@ -135,7 +135,7 @@ def heun(velocity: Velocity, x: Tensor, t: list[float]) -> Tensor:
 
 
 def evaluations(config: SamplingConfig) -> int:
-    """Returns network evaluations of one sample."""
+    """Returns how often the network is evaluated for one sample."""
     return config.steps if config.solver == "euler" else 2 * config.steps - 1
 
 
@@ -154,7 +154,7 @@ def sample(
     config: SamplingConfig,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Returns restored latent (B, C, H, W) for degraded latents of the same shape.
+    """Returns the restored latent (B, C, H, W) for degraded latents of the same shape.
 
     `on_step` sees the latent after each step, and may replace it or stop.
     """

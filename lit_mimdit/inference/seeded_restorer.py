@@ -64,7 +64,7 @@ class SeededRestorer:
         return next(self.network.parameters()).device
 
     def evaluations(self, height: int, width: int) -> int:
-        """Returns steps of one image of this size: what `progress` will count."""
+        """Returns how many steps an image of this size takes: what `progress` will count."""
         return self.count(height, width)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def downsampling(vae: "AutoencoderKL") -> int:
-    """Returns pixels a latent element covers along one axis (f): 8 for SD3.5."""
+    """Returns how many pixels a latent element covers along one axis (f): 8 for SD3.5."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 

@@ -81,8 +81,10 @@ class Branch(nn.Module):
         self.gradient_checkpointing = False
 
     def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], Decisions]:
-        """Returns LQ tokens (B, N, D) -> what each block's condition tokens add to their base, (B,
-        N, D), and the decisions.
+        """Turns LQ tokens (B, N, D) into what each block's condition tokens add to their base.
+
+        Returns:
+            a list of (B, N, D), one a block, and the routers' decisions.
         """
         tokens = []
         decisions = []

@@ -46,7 +46,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def svg(figure: Figure) -> str:
-    """As SVG text, to stand in a page."""
+    """Returns a figure as SVG text, to stand in a page."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -55,7 +55,7 @@ def svg(figure: Figure) -> str:
 
 
 def png(figure: Figure, dpi: int = 150) -> bytes:
-    """As a PNG file's bytes."""
+    """Returns the bytes of a figure's PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
@@ -146,7 +146,7 @@ def heat_map(weights: np.ndarray, groups: list[str], title: str) -> Figure:
 def heat_maps(
     weights: dict[str, np.ndarray], groups: list[str], title: str, columns: int = 5
 ) -> Figure:
-    """Those of all degradations side by side, in one scale."""
+    """Draws the heat maps of all degradations side by side, in one scale."""
     count, blocks = len(weights), max(len(some) for some in weights.values())
     across = min(columns, count)
     down = -(-count // across)

@@ -29,7 +29,7 @@ class Choices(NamedTuple):
     chosen: Tensor
 
     def mean(self) -> "Choices":
-        """Of all rows, as one row: an image from its tiles."""
+        """Returns the mean of all rows as one row: an image from its tiles."""
         return Choices(*(part.mean(0, keepdim=True) for part in self))
 
 

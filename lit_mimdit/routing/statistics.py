@@ -20,7 +20,7 @@ def t_interval(
 
 # s / sqrt(n)
 def standard_error(values: np.ndarray) -> np.ndarray:
-    """Of the mean over the first axis (n, ...); NaN for n = 1."""
+    """Returns the standard error of the mean over the first axis (n, ...); NaN for n = 1."""
     return (
         values.std(0, ddof=1) / np.sqrt(len(values))
         if len(values) > 1

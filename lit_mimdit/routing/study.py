@@ -245,7 +245,7 @@ def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
 
 
 def health(study: Study) -> list[Health | None]:
-    """Of each checkpoint; None where there are too few images to tell."""
+    """Returns the health of each checkpoint; None where there are too few images to tell."""
     tallies = [tally_of(records) for records in study.records]
     return [
         (

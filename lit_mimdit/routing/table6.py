@@ -60,8 +60,9 @@ def over_checkpoints(means: np.ndarray) -> tuple[Interval, Interval]:
 
 # c_d = m_d - mean_d' m_d';  var c_d = (1 - 2 / D) v_d + sum_d' v_d' / D^2 for independent m_d
 def over_images(values: list[np.ndarray]) -> tuple[Interval, Interval]:
-    """The same of one training, whose intervals are over images: values of each degradation (n_d,
-    groups).
+    """Returns what `over_checkpoints` does, for one training: its intervals are over images.
+
+    `values` are (n_d, groups) of each degradation.
 
     They say how well this training's weights are known, and nothing of another training.
     """

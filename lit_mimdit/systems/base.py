@@ -382,7 +382,7 @@ class RestorationSystem(L.LightningModule):
         self.broken: list[str] = []
 
     def predict_step(self, batch: Any, index: int) -> Tensor | None:
-        """Returns restored image (3, H, W) of a photograph; the WriteRestored callback writes it.
+        """Returns the restored image (3, H, W) of a photograph, for the WriteRestored callback.
 
         A broken file does not cost the others: the run ends with an error that names it.
         """

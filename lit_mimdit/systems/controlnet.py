@@ -47,9 +47,9 @@ class ControlNetConfig:
 
 
 class ControlCondition(NamedTuple):
-    """All that a ControlNet can know of the LQ images in advance:
+    """Holds what a ControlNet can know of the LQ images in advance: their latents (B, C, H, W).
 
-    their latents (B, C, H, W). It has no routers.
+    It has no routers.
     """
 
     z_lq: Tensor
@@ -131,13 +131,13 @@ class ControlNetDiT(ConditionedBackbone):
         self.branch.net.enable_gradient_checkpointing()
 
     def decide(self, z_lq: Tensor) -> Decisions:
-        """No routers, no decisions."""
+        """Returns no decisions, as there are no routers."""
         return ()
 
     def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> ControlCondition:
-        """Returns LQ latents (B, C, H, W):
+        """Keeps the LQ latents (B, C, H, W), which a ControlNet looks at together with x_t.
 
-        kept, since a ControlNet looks at them together with x_t. ValueError if they do not fit.
+        ValueError if they do not fit.
         """
         self.grid(z_lq)
         return ControlCondition(z_lq)

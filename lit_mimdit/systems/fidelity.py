@@ -134,7 +134,7 @@ class FidelitySystem(RestorationSystem):
         self.kept.append({name: batch[name] for name in IMAGES})
 
     def drawn(self) -> dict[str, Tensor]:
-        """As many images as a batch has, of all that are kept.
+        """Draws as many images as a batch has, of all that are kept.
 
         Where each batch is used once, it is the batch as it is.
         """

@@ -90,7 +90,7 @@ class ResidualSystem(RestorationSystem):
         return Losses(error.mean(), error, {"l1": error}, t=t_B / (table.timesteps - 1))
 
     def published_rate(self, epoch: int) -> float:
-        """The published rate is constant."""
+        """Returns 1, as the published rate is constant."""
         return 1.0
 
     def sample(self, part: Tensor, noise: Tensor, draw: Draw, progress: Progress) -> Tensor:

@@ -35,7 +35,7 @@ ROWS = {
 
 
 def processes(devices: Any, nodes: int) -> int:
-    """Returns processes of a run; "auto" and -1 count the GPUs of this machine, or are 1
+    """Returns how many processes a run has; "auto" and -1 count the GPUs of this machine, or are 1
     without.
     """
     if isinstance(devices, str) and "," in devices:

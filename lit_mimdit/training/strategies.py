@@ -240,7 +240,7 @@ class ZeRO(DeepSpeedStrategy):
             set_state(parameter, value, key)
 
     def gradient_norm(self) -> Tensor:
-        """Returns the l2 norm of the gradient over all processes, before clipping."""
+        """Returns the L2 norm of the gradient over all processes, before clipping."""
         sharded, flats = self.engine.optimizer, self._flats()
         if "offload_optimizer" in self.config["zero_optimization"]:
             parts: Iterable[Tensor] = [flat.grad for flat in flats]

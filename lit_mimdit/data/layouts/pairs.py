@@ -120,7 +120,7 @@ def by_stem(folder: Path | None) -> dict[str, list[Path]]:
 
 
 def unique_by_stem(listed: PairList, degradation: str, folder: Path | None) -> dict[str, Path]:
-    """As `by_stem`, without the names that occur twice: those become problems."""
+    """Returns what `by_stem` does without names that occur twice, which become problems."""
     files = by_stem(folder)
     for same in files.values():
         listed.problems += _duplicates(same, degradation)

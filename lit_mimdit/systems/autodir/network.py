@@ -199,7 +199,7 @@ class AutoDIRNetwork(nn.Module):
 
     # l = exp(logit scale) cos(image, text);  p = softmax over sentences
     def assess(self, image: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns scores sentences for images.
+        """Scores sentences for images.
 
         Args:
             ids: token ids of the sentences (S, 77).
