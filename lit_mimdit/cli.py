@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from lit_mimdit.console import accept_everything
+from lit_mimdit.console import accept_everything, nobody_reads
 from lit_mimdit.quiet import SHOW_ALL, hush
 from lit_mimdit.trainer_help import trainer_help
 
@@ -88,6 +88,7 @@ COMMANDS = {
     ),
 }
 TRACEBACK = "LIT_MIMDIT_TRACEBACK"
+UNREAD = 141  # 128 + SIGPIPE
 
 
 def usage() -> str:
@@ -159,10 +160,21 @@ def print_completion(args: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; user errors end in one line on stderr and exit status 2."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    """Run a command; user errors end in one line on stderr and exit status 2.
+
+    Where nobody reads stdout any more, as behind `| head`, it ends in silence, with the status
+    that a shell gives for it.
+    """
     accept_everything()
     hush()
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+    finally:  # --help leaves by SystemExit
+        unread = nobody_reads()
+    return UNREAD if unread else status
+
+
+def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -193,6 +205,8 @@ def main(argv: list[str] | None = None) -> int:
         rest = args[len(name.split()) :]
         return run_function(f"{program()} {name}", module, function, rest)
     except user_errors() as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            return UNREAD
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)

@@ -18,6 +18,7 @@ LIGHTNING = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.rank_zero",
     "lightning_utilities.core.rank_zero",
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
 )
 OF_LIGHTNING = (
     (r"\S+ Tip: For seamless cloud logging", "an advertisement"),
@@ -98,8 +99,8 @@ REMARKS = (
     ),
     Remark(
         "",
-        r".*`torch\.jit\.script(_method)?` is (deprecated|not supported)",
-        "torchmetrics and pyiqa compile at import",
+        r".*`torch\.jit\.\w+` is (deprecated|not supported)",
+        "torchmetrics and pyiqa compile at import; published weights are files of torch.jit",
     ),
     Remark(
         "",

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
@@ -105,6 +106,14 @@ class ZeRO(DeepSpeedStrategy):
             if isinstance(plugin, DeepSpeedPrecision)
             else plugin
         )
+
+    def setup_environment(self) -> None:
+        if not isinstance(self.accelerator, CUDAAccelerator):
+            raise ValueError(
+                "trainer.strategy is ZeRO, which needs NVIDIA GPUs, and this run has none: set"
+                " trainer.strategy to ddp, or to one that ends in _cpu"
+            )
+        super().setup_environment()
 
     def setup_distributed(self) -> None:
         super().setup_distributed()
