@@ -26,10 +26,11 @@ __all__ = ["NANO", "Backbone", "Identity", "identify", "load_backbone", "load_va
 class Identity:
     """What a branch remembers of the backbone it was trained on.
 
-    name: as the configuration gave it. config: hash of the transformer's configuration. weights:
-        hash of its output projection,
-    which tells two backbones of one geometry apart. dtype: what the frozen weights were kept in,
-    and are in again to restore.
+    Args:
+        name: as the configuration gave it.
+        config: hash of the transformer's configuration.
+        weights: hash of its output projection, which tells two backbones of one geometry apart.
+        dtype: precision that the frozen weights were kept in, and are in again to restore.
     """
 
     name: str

@@ -31,14 +31,23 @@ def checked_name(name: Any, where: str) -> str:
 
 @dataclass
 class Shard:
-    """One tar file and its index."""
+    """One tar file and its index.
 
-    name: str  # shard-000000.tar
+    Args:
+        name: of the tar file, such as shard-000000.tar.
+        bytes: size of the tar file.
+        sha256: of the tar file.
+        index: name of its index, such as shard-000000.npz.
+        index_sha256: of the index.
+        groups: the degradation of each pair, as a position in `degradations`.
+    """
+
+    name: str
     bytes: int
     sha256: str
-    index: str  # shard-000000.npz
+    index: str
     index_sha256: str
-    groups: list[int]  # of each pair: its degradation, as a number in Manifest.degradations
+    groups: list[int]
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -48,9 +57,14 @@ class Shard:
 class Manifest:
     """A whole folder of shards.
 
-    settings: how they were written (tile, overlap, codec, quality; for latents the VAE, variants,
-        precision).
-    failed: (id, reason) of the pairs that were left out.
+    Args:
+        kind: what the shards hold.
+        settings: how they were written. Images have tile, overlap, codec and quality; latents have
+            the VAE, the variants and the precision.
+        degradations: names of all degradations.
+        shards: every shard.
+        failed: id and reason of each pair that was left out.
+        format: version of this file.
     """
 
     kind: Literal["images", "latents"]
@@ -91,13 +105,18 @@ class Manifest:
 
 @dataclass
 class Index:
-    """Where everything in one shard lies; P pairs, T tiles, M members a tile (images: LQ and GT;
-    latents: one for each augmentation).
+    """Where everything in one shard lies.
 
-    ids: (P,) str. sizes: (P, 2) height and width of the image, pixels. first: (P + 1,) tiles of
-        pair p are first[p] to first[p + 1].
-    boxes: (T, 4) top, left, height, width. spans: (T, M, 2) offset and length in the tar file,
-        bytes. crc: (T, M) CRC-32 of each member.
+    P counts pairs, T tiles, and M the members of a tile. Images have two members, LQ and GT;
+    latents have one for each augmentation.
+
+    Args:
+        ids: (P,) names of the pairs.
+        sizes: (P, 2) height and width of the images, pixels.
+        first: (P + 1,) the tiles of pair p are first[p] to first[p + 1].
+        boxes: (T, 4) top, left, height and width of the tiles, pixels.
+        spans: (T, M, 2) offset and length in the tar file, bytes.
+        crc: (T, M) CRC-32 of each member.
     """
 
     ids: np.ndarray

@@ -95,7 +95,15 @@ class NAFBlock(nn.Module):
 
 @dataclass(frozen=True)
 class CorrectionConfig:
-    """The sizes of the structural correction, under the names of the official constructor."""
+    """The sizes of the structural correction, under the names of the official constructor.
+
+    Args:
+        img_channel: channels of the degraded and the decoded image together.
+        width: channels at full resolution.
+        enc_blk_nums: blocks of each level on the way down.
+        middle_blk_num: blocks at the lowest resolution.
+        dec_blk_nums: blocks of each level on the way up.
+    """
 
     img_channel: int = 6
     width: int = 64
