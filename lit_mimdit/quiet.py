@@ -17,6 +17,7 @@ LIGHTNING = (
     "lightning.pytorch.utilities.rank_zero",
     "lightning.fabric.utilities.rank_zero",
     "lightning_utilities.core.rank_zero",
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
 )
 
 
@@ -100,8 +101,8 @@ REMARKS = (
     ),
     Remark(
         "",
-        r".*`torch\.jit\.script(_method)?` is (deprecated|not supported)",
-        "torchmetrics and pyiqa compile at import",
+        r".*`torch\.jit\.\w+` is (deprecated|not supported)",
+        "torchmetrics and pyiqa compile at import; published weights are files of torch.jit",
     ),
     Remark(
         "",

@@ -23,6 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "renamed": set(),
     "console": set(),
     "quiet": set(),
+    "hushed": {"quiet"},
     "escaping": set(),
     "csv_file": {"escaping"},
     "data": {"files", "console", "csv_file", "escaping"},

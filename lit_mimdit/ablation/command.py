@@ -100,7 +100,7 @@ def run_all(runs: list[Run], study: Study, jobs: int, threads: int) -> dict[str,
     waiting, active = list(runs), {}
     # loads the libraries once, and forks a process a run
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lit_mimdit.ablation.run"])
+    context.set_forkserver_preload(["lit_mimdit.hushed", "lit_mimdit.ablation.run"])
     bar = tqdm(
         total=len(runs),
         desc="runs",

@@ -104,11 +104,11 @@ def _read(
     """A frozen model of the folder, from safetensors only: one file, or shards with an index."""
     options = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
-        found = kind.load_config(where, subfolder=subfolder).get("_class_name", kind.__name__)
-        if found != kind.__name__:
+        class_name = kind.load_config(where, subfolder=subfolder).get("_class_name", kind.__name__)
+        if class_name != kind.__name__:
             raise ValueError(
-                f"model.backbone: {source!r}, {subfolder}: is a {found}; give Stable Diffusion 3.5,"
-                f" whose is {kind.__name__}"
+                f"model.backbone: {source!r}, {subfolder}: is a {class_name}; give Stable Diffusion"
+                f" 3.5, whose is {kind.__name__}"
             )
         model, info = kind.from_pretrained(where, subfolder=subfolder, **options)
     except (

@@ -5,13 +5,15 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from jsonargparse import set_parsing_settings
+import yaml
+from jsonargparse import set_loader, set_parsing_settings
+from jsonargparse._optionals import get_omegaconf_loader
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 import lit_mimdit.training.strategies  # noqa: F401  their names
-from lit_mimdit.renamed import refuse_renamed
+from lit_mimdit.renamed import reading_old_names, with_new_names
 from lit_mimdit.training.callbacks import ResultTable
 from lit_mimdit.training.dry_run import dry_run
 from lit_mimdit.training.resume import SameStart, checkpoint_to_resume
@@ -27,6 +29,7 @@ DRY_RUN = (
     " memory on each device, and do no more; it needs neither weights nor data nor GPUs. Say for"
     " how many: --trainer.devices 8 --trainer.num_nodes 2"
 )
+PARSER_MODE = "omegaconf+"
 BARE = ("--trainer.fast_dev_run", "--dry_run")  # they mean true, as in Lightning's documentation
 
 
@@ -146,16 +149,18 @@ def run_trainer(args: list[str], prog: str, commands: Iterable[str]) -> None:
         prog: how the user called the program.
         commands: all commands of this kind.
     """
-    refuse_renamed(args)
     known = ("-c", "--config", "--model", "--help", "-h")
     if not any(argument.partition("=")[0].startswith(known) for argument in args[1:]):
         raise ValueError(
             f"{args[0]} needs an experiment: give its YAML with -c, such as"
             f" `{prog} {args[0]} -c experiments/quickstart.yaml`"
         )
+    args = [with_new_names(argument) for argument in args]
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    load = reading_old_names(get_omegaconf_loader(PARSER_MODE))
+    set_loader(PARSER_MODE, load, exceptions=(yaml.YAMLError,))
     sys.argv = [sys.argv[0], *prepared(args)]
-    options = {"parser_mode": "omegaconf+", "exit_on_error": False}
+    options = {"parser_mode": PARSER_MODE, "exit_on_error": False}
     TrainerCommand(
         trainer_class=Trainer,
         subclass_mode_model=True,

@@ -13,7 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 FORMAT = "lit_mimdit.shards.1"
-MANIFEST, PLAN, QUARANTINE = "manifest.json", "plan.json", "quarantine.csv"
+MANIFEST = "manifest.json"
+PLAN = "plan.json"
+QUARANTINE = "quarantine.csv"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 
@@ -86,13 +88,13 @@ class Manifest:
                 raise ValueError(f"format {values.get('format')!r}, expected {FORMAT!r}")
             values["shards"] = [Shard(**shard) for shard in values["shards"]]
             values["failed"] = [(id, reason) for id, reason in values["failed"]]
-            found = cls(**values)
-            if found.kind not in ("images", "latents"):
-                raise ValueError(f"kind {found.kind!r}")
-            for shard in found.shards:
+            manifest = cls(**values)
+            if manifest.kind not in ("images", "latents"):
+                raise ValueError(f"kind {manifest.kind!r}")
+            for shard in manifest.shards:
                 checked_name(shard.name, where), checked_name(shard.index, where)
                 if shard.groups and not 0 <= min(shard.groups) <= max(shard.groups) < len(
-                    found.degradations
+                    manifest.degradations
                 ):
                     raise ValueError(f"{shard.name} names a degradation that is not listed")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -100,7 +102,7 @@ class Manifest:
                 f"{where}: not a manifest of shards ({error}); write them again with `python -m"
                 " lit_mimdit data shard`"
             ) from error
-        return found
+        return manifest
 
 
 @dataclass

@@ -28,7 +28,10 @@ CATEGORIES = (
     "no",
 )
 # CLIP's token ids of "A photo needs {} artifact reduction", the words of the category apart.
-BEFORE, AFTER, START, END = (320, 1125, 2536), (37718, 12219), 49406, 49407
+BEFORE = (320, 1125, 2536)
+AFTER = (37718, 12219)
+START = 49406
+END = 49407
 CATEGORY_TOKENS = {
     "noise": (9307,),
     "blur": (27976,),
@@ -171,7 +174,10 @@ class AutoDIRNetwork(nn.Module):
         correction: Correction,
     ) -> None:
         super().__init__()
-        self.unet, self.vae, self.clip, self.correction = unet, vae, clip, correction
+        self.unet = unet
+        self.vae = vae
+        self.clip = clip
+        self.correction = correction
 
     @property
     def down(self) -> int:
