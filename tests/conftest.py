@@ -30,16 +30,18 @@ HEAVY_FIXTURES = {
     "backbone_folder",
     "branch_file",
     "data_root",
+    "folder",
     "make_backbone",
     "make_transformer",
     "pipeline_folder",
     "shard_root",
     "tiny_settings",
     "transformer",
+    "tree",
     "vae",
 }
 HEAVY_NAMES = {"main", "run", "fit", "test", "import_module", "MiMDiT", "write_sample_data"}
-FAST_PLACES = ("data", "evaluation", "models", "test_docs.py", "test_house.py")
+FAST_PLACES = ("data", "models", "test_docs.py", "test_house.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
