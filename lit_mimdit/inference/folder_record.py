@@ -82,7 +82,9 @@ class FolderRecord:
         runs: list[dict[str, Any]] = []
         for entry in entries.values():
             runs += [entry["run"]] if entry["run"] not in runs else []
-        values = dict(runs[0]) if len(runs) == 1 else {"format": FORMAT, "mixed": runs}
+        values: dict[str, Any] = (
+            dict(runs[0]) if len(runs) == 1 else {"format": FORMAT, "mixed": runs}
+        )
         values["images"] = {name: entry["inter"] for name, entry in entries.items()}
         values["files"] = {}
         for name, entry in entries.items():

@@ -27,7 +27,7 @@ def commit() -> str | None:
     """
     package = Path(lit_mimdit.__file__).parent
     git = ["git", "-C", str(package)]
-    options = {"capture_output": True, "text": True, "timeout": 30}
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 30}
     try:
         top = subprocess.run([*git, "rev-parse", "--show-toplevel"], **options)
         if top.returncode or Path(top.stdout.strip()).resolve() != package.parent.resolve():
@@ -105,6 +105,7 @@ def read_records(folder: Path) -> dict[str, Any] | None:
     images: dict[str, list[list[float]]] = {}
     for path in sorted(folder.rglob(NAME)):
         run = read_record(path.parent)
+        assert run is not None, path
         below = path.parent.relative_to(folder)
         images |= {
             (below / name).as_posix(): weights for name, weights in run.pop("images").items()

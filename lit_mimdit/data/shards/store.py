@@ -102,8 +102,14 @@ class S3Store:
 
     def _connect(self) -> Any:
         if self._owner != os.getpid():  # a forked worker shares no connection
-            import boto3
-            from botocore.config import Config
+            try:
+                import boto3
+                from botocore.config import Config
+            except ModuleNotFoundError as error:
+                raise ValueError(
+                    f"{self.place} is on S3, and {error.name} is not installed: install it with"
+                    ' pip install "lit_mimdit[s3]"'
+                ) from error
 
             retries = {"total_max_attempts": self.retries + 1, "mode": "standard"}
             config = Config(retries=retries, connect_timeout=10, read_timeout=60)
