@@ -174,7 +174,7 @@ def _one(
             value = next((entry.value for entry in entries[column] if entry.method == method), None)
             mark = marks(entries[column], metric.higher).get(method, "")
             absent = reasons[column] if method in own_names else NONE
-            row.append(absent if value is None else _marked(f"{value:.4f}", mark, style))
+            row.append(absent if value is None else marked(f"{value:.4f}", mark, style))
         shown = f"{method} (this run)" if method in own_names else method
         row[0] = escape(shown)
         body.append(row)
@@ -185,7 +185,7 @@ def _one(
     return f"{said}\n\n{markdown(head, body, escaped=True)}"
 
 
-def _marked(text: str, mark: Mark, style: Literal["markdown", "latex"]) -> str:
+def marked(text: str, mark: Mark, style: Literal["markdown", "latex"]) -> str:
     forms = {
         "markdown": {"best": "**{}**", "second": "<u>{}</u>"},
         "latex": {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"},

@@ -12,6 +12,7 @@ from typing import Any
 from lit_mimdit import csv_file
 from lit_mimdit.data.image_io import ImageError
 from lit_mimdit.evaluation.drawing import interval_plot, routing_plot, strip
+from lit_mimdit.evaluation.league import label_of, leagues, markdown_of
 from lit_mimdit.evaluation.metrics import METRICS, choose
 from lit_mimdit.evaluation.outputs import ROUTING, SCORES, SUMMARY, titled_tables
 from lit_mimdit.evaluation.page import Page
@@ -104,6 +105,7 @@ def report(
     output.mkdir(parents=True, exist_ok=True)
     page = Page("Evaluation: " + ", ".join(names), output)
     add_plots(page, evaluated)
+    add_leagues(page, evaluated)
     for run in evaluated:
         add_run(page, run, by, cases, side)
     page.write()
@@ -132,6 +134,18 @@ def add_plots(page: Page, runs: list[Run]) -> None:
                 name: series[key].get(name, {}) for name in names
             }  # a run has its colour in every plot
             page.svg(interval_plot(key, lines), f"plot_{key.replace('+', 'plus')}")
+
+
+def add_leagues(page: Page, runs: list[Run]) -> None:
+    """The methods of the paper's tables 1 and 2 in its order, with one's own numbers beside."""
+    labels = [label_of(run.summary) for run in runs]
+    own = {
+        run.name if labels.count(label) > 1 or label == "restored" else label: run.summary
+        for run, label in zip(runs, labels)
+    }
+    for league in leagues(own):
+        page.heading(league.title, 2)
+        page.markdown_tables(markdown_of(league))
 
 
 def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None:

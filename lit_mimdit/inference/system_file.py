@@ -24,6 +24,7 @@ from lit_mimdit.settings import build
 FORMAT = "lit_mimdit.system.1"
 KEY = "lit_mimdit"  # metadata key of an exported file, and entry of a Lightning checkpoint
 HOME = "lit_mimdit.systems."  # classes below it are built from a file without --trust
+FOREIGN = ".pth"  # released by others; spandrel knows what it is
 PACKAGE = "package"  # names the weights that come with the package
 CONTRACT = ("losses", "restorer", "trained")  # what a system's class says (systems/base.py)
 
@@ -119,10 +120,14 @@ def save_system(path: Path, file: SystemFile, dtype: torch.dtype = torch.float32
 
 
 def load_system(path: str | Path) -> SystemFile:
-    """Read an exported system (.safetensors) or the system in a Lightning checkpoint (.ckpt)."""
+    """Read an exported system (.safetensors), the system in a Lightning checkpoint (.ckpt), or a
+    released network of another project (.pth).
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint {path}: no such file")
+    if path.suffix == FOREIGN:
+        return import_module(f"{HOME}spandrel").read_file(path)
     if path.suffix != ".safetensors":
         return system_of_checkpoint(read_checkpoint(path), f"checkpoint {path}")
     try:

@@ -77,7 +77,7 @@ def on_gpu(accelerator: str, strategy: Any) -> bool:
     return accelerator in ("auto", "gpu", "cuda") and not own.endswith(("_cpu", "OnCPU"))
 
 
-def _typed(config: dict[str, Any]) -> tuple[type[RestorationSystem], dict[str, Any]]:
+def typed(config: dict[str, Any]) -> tuple[type[RestorationSystem], dict[str, Any]]:
     """Class of the configured system, and the arguments of its constructor, typed.
 
     ValueError if it is no restoration system.
@@ -169,7 +169,7 @@ class Plan:
 
 def plan_of(config: dict[str, Any]) -> Plan:
     """Returns the plan of a configuration of `fit`; ValueError for what cannot be estimated."""
-    kind, arguments = _typed(config["model"])
+    kind, arguments = typed(config["model"])
     trainer, data = config["trainer"], config["data"]["init_args"]
     missing = {"batch_size", "crop"} - data.keys()
     if missing:
