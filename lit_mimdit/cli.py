@@ -122,11 +122,11 @@ def one_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     if "\nOriginal Traceback" in text:
         text = text.splitlines()[-1].split(": ", 1)[-1]
-    while found := re.search(
+    while match := re.search(
         r"Does not validate against any of the Union subtypes.*?Errors:\n( *)- ", text, re.DOTALL
     ):
-        first = re.split(rf"\n{found[1]}- |\n *Given value", text[found.end() :])[0]
-        text = text[: found.start()] + first
+        first = re.split(rf"\n{match[1]}- |\n *Given value", text[match.end() :])[0]
+        text = text[: match.start()] + first
     text = " ".join(text.split())
     unknown = re.search("unrecognized arguments|does not accept option", text)
     return (

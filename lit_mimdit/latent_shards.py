@@ -155,12 +155,12 @@ def posterior(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
 
     A latent z = (mean - shift) * scale has the log-variance logvar + 2 ln(scale).
     """
-    found, scale = (
+    distribution, scale = (
         vae.encode((images * 2.0 - 1.0).to(vae.dtype)).latent_dist,
         vae.config.scaling_factor,
     )
-    mode = (found.mode().float() - (vae.config.shift_factor or 0.0)) * scale
-    return mode, found.logvar.float() + 2 * math.log(scale)
+    mode = (distribution.mode().float() - (vae.config.shift_factor or 0.0)) * scale
+    return mode, distribution.logvar.float() + 2 * math.log(scale)
 
 
 def vae_identity(vae: AutoencoderKL) -> str:

@@ -123,7 +123,7 @@ def test_every_allowed_arrow_is_used():
 
 
 def test_the_architecture_page_shows_these_arrows():
-    page = Path(__file__).parents[1] / "docs" / "architecture.md"
+    page = Path(__file__).parents[1] / "docs" / "explanation" / "architecture.md"
     page = page.read_text(encoding="utf-8")
     page = page.split("\n## ")[0]  # its first table
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", page, re.MULTILINE))

@@ -19,7 +19,9 @@ from lit_mimdit.files import write_bytes
 from lit_mimdit.routing.outputs import as_csv
 from lit_mimdit.routing.pictures import png, svg
 
-CSV, MARKDOWN, LATEX = "results.csv", "results.md", "results.tex"
+CSV = "results.csv"
+MARKDOWN = "results.md"
+LATEX = "results.tex"
 PLOT, CURVES = "results", "curves"  # with the endings of their files
 METHOD = (
     "Brackets: 95% intervals of variant - full, paired by seed and image, for other trainings and"

@@ -105,7 +105,9 @@ def differences(
     """Scores of a variant and of the full model, paired by seed (rows) and image (columns; one
     column for a score of the set).
     """
-    pairs = [(a, b) for a in own for b in full if a.run.seed == b.run.seed]
+    pairs: Pairs = []
+    for one in own:
+        pairs += [(one, other) for other in full if other.run.seed == one.run.seed]
     if METRICS[key].needs == "set":
         return (*_of_sets(pairs, key, degradation), SEEDS)
     return (*_of_images(pairs, key, degradation), CROSSED)
@@ -174,7 +176,9 @@ def _compared(study: Study, about: Row, a: np.ndarray, b: np.ndarray, method: st
         b: of the full model, alike.
         method: CROSSED or SEEDS.
     """
-    name, key, kind = about["variant"], about["metric"], about["degradation"]
+    name = about["variant"]
+    key = about["metric"]
+    kind = about["degradation"]
     if name == study.full:
         mean = low = math.nan
         high, method = math.nan, ""

@@ -86,11 +86,8 @@ def frozen(study: Path, name: str) -> Path:
 
 def all_runs(study: Study, folder: Path) -> list[Run]:
     """Seed by seed, the full model first: after a kill there is something to compare."""
-    return [
-        Run(variant, seed, folder)
-        for seed in study.seeds
-        for variant in (study.full, *study.others)
-    ]
+    variants = (study.full, *study.others)
+    return [Run(variant, seed, folder) for seed in study.seeds for variant in variants]
 
 
 def freeze(study: Study, source: Path, folder: Path) -> dict[str, list[str]]:

@@ -141,6 +141,11 @@ class Study:
 def read_study(path: Path) -> Study:
     """The study in a YAML file. ValueError names the file and what is wrong in it."""
     values = read_yaml(path, "study")
+    if "base" not in values and "trainer" in values:
+        raise ValueError(
+            f"{path}: is an experiment, and `ablate` takes a study: a YAML with base, full, seeds"
+            " and variants, such as experiments/ablations/nano.yaml"
+        )
     raw = copy.deepcopy(values)  # the parser changes what it is given
     try:
         variants = {name: value or {} for name, value in (values.get("variants") or {}).items()}

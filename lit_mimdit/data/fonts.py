@@ -58,9 +58,9 @@ def _candidates() -> tuple[Path, ...]:
     """Fonts of this machine that may have the letters, the widest first."""
     from matplotlib import font_manager  # DejaVu comes with it
 
-    found = [Path(path) for path in font_manager.findSystemFonts()]
-    found += [Path(font_manager.findfont("DejaVu Sans"))]
-    return tuple(sorted(found, key=_rank)) if found else ()
+    files = [Path(path) for path in font_manager.findSystemFonts()]
+    files += [Path(font_manager.findfont("DejaVu Sans"))]
+    return tuple(sorted(files, key=_rank)) if files else ()
 
 
 def _rank(path: Path) -> tuple[int, str]:

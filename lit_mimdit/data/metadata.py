@@ -9,7 +9,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 from PIL import ExifTags, Image
 
-ORIENTATION, _COLOUR_SPACE, _WIDTH, _HEIGHT, _INTEROP = 0x0112, 0xA001, 0xA002, 0xA003, 0xA005
+ORIENTATION = 0x0112
+_COLOUR_SPACE = 0xA001
+_WIDTH = 0xA002
+_HEIGHT = 0xA003
+_INTEROP = 0xA005
 _EXIF_IFD, _GPS_IFD = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
 # of the first directory: what describes the picture and not how its pixels are stored
 _DESCRIPTIVE = {

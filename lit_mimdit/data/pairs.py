@@ -113,13 +113,11 @@ class PairDataset(Dataset):
         seed: int,
         replace: bool = False,
     ) -> None:
-        self.source, self.crop, self.random, self.augment, self.seed = (
-            source,
-            crop,
-            random,
-            augment,
-            seed,
-        )
+        self.source = source
+        self.crop = crop
+        self.random = random
+        self.augment = augment
+        self.seed = seed
         self.group = source.table().group if replace else None
 
     def __len__(self) -> int:
@@ -189,9 +187,8 @@ def collate(samples: list[dict[str, Any]], stack: Stack = stacked) -> dict[str, 
                 else [to_floats(part) for part in parts]
             ),
         )
-    batch |= {
-        name: [sample[name] for sample in samples] for name in ("degradation", "id", "dataset")
-    }
+    for name in ("degradation", "id", "dataset"):
+        batch[name] = [sample[name] for sample in samples]
     batch["seed"] = torch.tensor([sample["seed"] for sample in samples], dtype=torch.int64)
     faults = [fault for sample in samples for fault in sample.get("faults", ())]
     return batch | ({"faults": faults} if faults else {})

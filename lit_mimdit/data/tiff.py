@@ -18,7 +18,10 @@ from lit_mimdit.data.deep_pixels import scaled
 from lit_mimdit.data.image_file import UnsupportedError, require_allowed
 
 ORIENTATION_TAG = 274
-_ICC_TAG, _DNG_VERSION_TAG, _SUB_IFDS_TAG, _XMP_TAG = 34675, 50706, 330, 700
+_ICC_TAG = 34675
+_DNG_VERSION_TAG = 50706
+_SUB_IFDS_TAG = 330
+_XMP_TAG = 700
 _RAW = (32803, 34892)  # photometric: colour filter array, linear raw
 _ALPHA = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
 _GRAY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)

@@ -123,11 +123,9 @@ def evaluate(
     summary = {"name": name} | about(scorer, pairing)
     summary["restoration"] = provenance(run, restored, pairing)
     summary |= summarise(rows, features, scorer.describe(), seed, resamples)
-    files = {
-        (item.id, which): os.path.relpath(path, output)
-        for item in pairing.items
-        for which, path in item.files.items()
-    }
+    files: dict[tuple[str, str], str] = {}
+    for item in pairing.items:
+        files |= {(item.id, v): os.path.relpath(path, output) for v, path in item.files.items()}
     write_results(output, summary, rows, files, routing_of(run, restored, pairing))
     _report_on_screen(summary, output)
     return 1 if summary["failed"] else 0
@@ -220,11 +218,10 @@ def batches(items: list[Item], batch_size: int) -> Iterator[list[Item]]:
 
 def score_all(scorer: Scorer, pairing: Pairing, record: Record, batch_size: int) -> None:
     """Score what the record does not have yet."""
-    todo = [
-        item
-        for item in pairing.items
-        if not all(record.done(item.id, which) for which in versions(item, scorer))
-    ]
+    todo = []
+    for item in pairing.items:
+        if not all(record.done(item.id, version) for version in versions(item, scorer)):
+            todo.append(item)
     done = len(pairing.items) - len(todo)
     if done:
         print(f"{done} of {len(pairing.items)} images are in the record already")

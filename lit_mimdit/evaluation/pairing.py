@@ -81,18 +81,18 @@ def folder_source(folder: Path, suffix: str = "") -> Source:
 
     ValueError if there are none.
     """
-    found: dict[str, list[Path]] = {}
+    paths_of: dict[str, list[Path]] = {}
     ids: dict[str, str] = {}
     for path in list_images(folder):
         id = id_of(path.relative_to(folder))
         if suffix and len(path.stem) > len(suffix) and id.endswith(suffix):
             id = id.removesuffix(suffix)
-        found.setdefault(id.casefold(), []).append(path)
+        paths_of.setdefault(id.casefold(), []).append(path)
         ids[id.casefold()] = id
-    if not found:
+    if not paths_of:
         raise ValueError(f"{folder}: no images in this folder")
-    once = {name: paths[0] for name, paths in found.items() if len(paths) == 1}
-    return Source(once, {name: paths for name, paths in found.items() if len(paths) > 1}, ids)
+    once = {name: paths[0] for name, paths in paths_of.items() if len(paths) == 1}
+    return Source(once, {name: paths for name, paths in paths_of.items() if len(paths) > 1}, ids)
 
 
 def pair(
@@ -118,7 +118,9 @@ def pair(
     """
     ends = suffixes or {}
     sources = {"restored": folder_source(restored, ends.get("restored", ""))}
-    dataset, degradations, ids = "", {}, {}
+    dataset = ""
+    degradations = {}
+    ids = {}
     if layout is not None:
         if reference is None:
             raise ValueError(
@@ -155,10 +157,12 @@ def pair(
         }
     by = _flatten(sources)
     ids = {name: id for source in sources.values() for name, id in source.ids.items()} | ids
-    found = _match(sources, dataset, by, degradations, ids)
-    if not found.items or found.problems:
-        found.hint = suffix_hint({version: {*source.files} for version, source in sources.items()})
-    return found
+    pairing = _match(sources, dataset, by, degradations, ids)
+    if not pairing.items or pairing.problems:
+        pairing.hint = suffix_hint(
+            {version: {*source.files} for version, source in sources.items()}
+        )
+    return pairing
 
 
 def suffix_hint(names: dict[str, set[str]]) -> str:
@@ -231,7 +235,7 @@ def _match(
     degradations: dict[str, str],
     ids: dict[str, str],
 ) -> Pairing:
-    found = Pairing([], dataset, by)
+    pairing = Pairing([], dataset, by)
     every = sorted(
         {name for source in sources.values() for name in (*source.files, *source.twice)},
         key=natural_key,
@@ -239,23 +243,23 @@ def _match(
     for name in every:
         problem = _problem(name, sources)
         if problem is not None:
-            found.problems.append(problem)
+            pairing.problems.append(problem)
             continue
         files = {version: source.files[name] for version, source in sources.items()}
         try:
             sizes = {version: image_size(path) for version, path in files.items()}
         except ImageError as error:
-            found.problems.append(f"unreadable: {error}")
+            pairing.problems.append(f"unreadable: {error}")
             continue
         if len(set(sizes.values())) > 1:
             shown = ", ".join(
                 f"{files[version]} {width} x {height}" for version, (height, width) in sizes.items()
             )
-            found.problems.append(f"size mismatch: {shown}")
+            pairing.problems.append(f"size mismatch: {shown}")
             continue
         degradation = degradations.get(name) or (ids[name].split("/")[0] if "/" in name else "")
-        found.items.append(Item(ids[name], degradation, sizes["restored"], files))
-    return found
+        pairing.items.append(Item(ids[name], degradation, sizes["restored"], files))
+    return pairing
 
 
 def _problem(name: str, sources: dict[str, Source]) -> str | None:
@@ -272,22 +276,22 @@ def _problem(name: str, sources: dict[str, Source]) -> str | None:
     return f"extra: {sources['restored'].files[name]} has no {' and no '.join(missing)} image"
 
 
-def require_whole(found: Pairing, intersection: bool) -> None:
+def require_whole(pairing: Pairing, intersection: bool) -> None:
     """ValueError if images are missing, extra, ambiguous, unreadable or of other sizes, unless the
     intersection was asked for.
     """
-    hint = f"; {found.hint}" if found.hint else ""
-    if not found.items:
+    hint = f"; {pairing.hint}" if pairing.hint else ""
+    if not pairing.items:
         raise ValueError(
             "no image has its counterpart: "
-            + _shown(found.problems)
+            + _shown(pairing.problems)
             + (hint or "; names must agree, extensions and GT/LQ folders may differ")
         )
-    if found.problems and not intersection:
+    if pairing.problems and not intersection:
         raise ValueError(
-            f"{len(found.problems)} image(s) cannot be paired: {_shown(found.problems)}{hint};"
+            f"{len(pairing.problems)} image(s) cannot be paired: {_shown(pairing.problems)}{hint};"
             " complete the folders, or give --intersection to evaluate the other"
-            f" {len(found.items)} only"
+            f" {len(pairing.items)} only"
         )
 
 

@@ -49,22 +49,22 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
         return F.conv2d(rows, kernel.view(1, 1, 1, -1))[0, 0]
 
     def plane_score(x: Tensor, y: Tensor) -> Tensor:
+        x, y = x.double(), y.double()
         mx, my = blur(x), blur(y)
-        vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+        vx = blur(x * x) - mx * mx
+        vy = blur(y * y) - my * my
+        cov = blur(x * y) - mx * my
         c1, c2 = 0.01**2, 0.03**2
         return (
             (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
         ).mean()
 
+    def image_score(planes: Tensor, clean: Tensor) -> Tensor:
+        scores = [plane_score(x, y) for x, y in zip(planes, clean, strict=True)]
+        return torch.stack(scores).mean()
+
     pairs = zip(image, reference, strict=True)
-    return torch.stack(
-        [
-            torch.stack(
-                [plane_score(x.double(), y.double()) for x, y in zip(*pair, strict=True)]
-            ).mean()
-            for pair in pairs
-        ]
-    )
+    return torch.stack([image_score(planes, clean) for planes, clean in pairs])
 
 
 def psnr_y(image: Tensor, reference: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ HTML has everything inside; Markdown has its pictures beside it.
 
 import json
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,8 @@ def report(
         raise ValueError(
             f"cases is {cases} and side {side}: cases must be 0 or more, side at least 16"
         )
-    found = [read_run(folder) for folder in runs]
-    names = [run.name for run in found]
+    evaluated = [read_run(folder) for folder in runs]
+    names = [run.name for run in evaluated]
     if len(set(names)) < len(names):
         raise ValueError(
             f"runs: two are called {next(n for n in names if names.count(n) > 1)!r}; give them"
@@ -102,8 +103,8 @@ def report(
         )
     output.mkdir(parents=True, exist_ok=True)
     page = Page("Evaluation: " + ", ".join(names), output)
-    add_plots(page, found)
-    for run in found:
+    add_plots(page, evaluated)
+    for run in evaluated:
         add_run(page, run, by, cases, side)
     page.write()
     print(f"{output / 'report.html'}, {output / 'report.md'}")
@@ -125,11 +126,8 @@ def add_plots(page: Page, runs: list[Run]) -> None:
                     series.setdefault(key, {}).setdefault(name, {})[label] = value
     names = list(dict.fromkeys(name for values in series.values() for name in values))
     for key in [key for key in METRICS if key in series]:
-        if any(
-            value["mean"] is not None
-            for values in series[key].values()
-            for value in values.values()
-        ):
+        shown = chain.from_iterable(values.values() for values in series[key].values())
+        if any(value["mean"] is not None for value in shown):
             lines = {
                 name: series[key].get(name, {}) for name in names
             }  # a run has its colour in every plot

@@ -80,7 +80,9 @@ class ScoreTable:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             everyone: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(everyone, (self.rows, self.features, self.routing))
-            self.rows, self.features, self.routing = [], [], {}
+            self.rows = []
+            self.features = []
+            self.routing = {}
             for rows, features, routing in everyone:
                 for row in rows:
                     row.feature = None if row.feature is None else row.feature + len(self.features)
@@ -110,15 +112,14 @@ def means(summary: dict[str, Any]) -> dict[str, float]:
     Scores without a number are left out.
     """
     pooled = [group for group in summary["groups"] if group["degradation"] == ALL]
-    return {
-        "/".join(
-            filter(None, [group["dataset"] if len(pooled) > 1 else "", f"{key}_{version}"])
-        ): value["mean"]
-        for group in pooled
-        for version, values in group["versions"].items()
-        for key, value in values.items()
-        if value["mean"] is not None
-    }
+    means: dict[str, float] = {}
+    for group in pooled:
+        prefix = f"{group['dataset']}/" if len(pooled) > 1 and group["dataset"] else ""
+        for version, values in group["versions"].items():
+            for key, value in values.items():
+                if value["mean"] is not None:
+                    means[f"{prefix}{key}_{version}"] = value["mean"]
+    return means
 
 
 def render(summary: dict[str, Any], title: str, versions: tuple[str, ...]) -> str:
@@ -148,14 +149,10 @@ def render(summary: dict[str, Any], title: str, versions: tuple[str, ...]) -> st
                 if _several(summary)
                 else group["degradation"]
             )
-            table.add_row(
-                name,
-                str(group["n"]),
-                *(
-                    " / ".join(_cell(summary, group, version, key) for key in part)
-                    for version in versions
-                ),
-            )
+            cells = [name, str(group["n"])]
+            for version in versions:
+                cells.append(" / ".join(_cell(summary, group, version, key) for key in part))
+            table.add_row(*cells)
         Console(file=buffer, width=120, markup=False, emoji=False).print(table)
     notes = [
         f"{about['label']}: {about['status']}"

@@ -183,9 +183,7 @@ class _Scores:
     def group(self, dataset: str, degradation: str) -> dict[str, Any]:
         """The entry of a group: its images, the values of each version, and what was gained."""
         members = group_rows(self.rows, (dataset, degradation))
-        by_version = {
-            version: [row for row in members if row.version == version] for version in self.versions
-        }
+        by_version = {version: _of_version(members, version) for version in self.versions}
         return {
             "dataset": dataset,
             "degradation": degradation,
@@ -224,19 +222,18 @@ class _Scores:
         }
 
 
+def _of_version(rows: list[Row], version: str) -> list[Row]:
+    return [row for row in rows if row.version == version]
+
+
 def _failures(rows: list[Row]) -> list[dict[str, str]]:
     """Every score that could not be computed, with its reason."""
-    return [
-        {
-            "dataset": row.dataset,
-            "id": row.id,
-            "version": row.version,
-            "metric": key,
-            "reason": reason,
-        }
-        for row in rows
-        for key, reason in row.errors.items()
-    ]
+    failures = []
+    for row in rows:
+        about = {"dataset": row.dataset, "id": row.id, "version": row.version}
+        for key, reason in row.errors.items():
+            failures.append(about | {"metric": key, "reason": reason})
+    return failures
 
 
 def _tiled_images(rows: list[Row], keys: list[str]) -> dict[str, int]:

@@ -35,7 +35,9 @@ class Corrector:
     ) -> None:
         if not 0 <= weight <= 1:
             raise ValueError(f"fidelity_weight is {weight}: it must lie in [0, 1]")
-        self.network, self.weight, self.about = network.eval(), weight, about or {}
+        self.network = network.eval()
+        self.weight = weight
+        self.about = about or {}
 
     def record(self) -> dict[str, Any]:
         """What a result must say of it."""

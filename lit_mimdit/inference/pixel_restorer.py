@@ -67,8 +67,12 @@ class PixelRestorer:
                 f"tile is {tile} px with an overlap of {overlap} px: this network takes tiles of"
                 f" multiples of {multiple} px, and an overlap below the tile"
             )
-        self.network, self.restore, self.multiple = network, restore, multiple
-        self.about, self.tile, self.overlap = about or {}, tile, overlap
+        self.network = network
+        self.restore = restore
+        self.multiple = multiple
+        self.about = about or {}
+        self.tile = tile
+        self.overlap = overlap
 
     @property
     def device(self) -> torch.device:

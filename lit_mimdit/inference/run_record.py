@@ -32,12 +32,12 @@ def commit() -> str | None:
         top = subprocess.run([*git, "rev-parse", "--show-toplevel"], **options)
         if top.returncode or Path(top.stdout.strip()).resolve() != package.parent.resolve():
             return None
-        found = subprocess.run(
+        answer = subprocess.run(
             [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], **options
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return answer.stdout.strip() or None
 
 
 def file_hash(path: Path) -> str:
@@ -62,7 +62,7 @@ def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dic
         checkpoint: the system's file; None if its weights are in memory only.
         seed: of the noise, or in words how each image got its own.
     """
-    found = restorer.record()
+    recorded = restorer.record()
     return {
         "format": FORMAT,
         "lit_mimdit": lit_mimdit.__version__,
@@ -72,7 +72,7 @@ def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dic
             if checkpoint is None
             else {"name": checkpoint.name, "sha256": file_hash(checkpoint)}
         ),
-        **found,
+        **recorded,
         "seed": seed,
         "device": str(restorer.device),
         "torch": torch.__version__,
@@ -81,10 +81,8 @@ def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dic
 
 def inter_weights(decisions: "Decisions") -> list[list[float]]:
     """Inter-MoE weights by block, (blocks, groups), of one image: the mean over its tiles."""
-    return [
-        [round(value, 4) for value in mim.inter.weights.float().mean(0).tolist()]
-        for mim in decisions
-    ]
+    means = [mim.inter.weights.float().mean(0).tolist() for mim in decisions]
+    return [[round(value, 4) for value in row] for row in means]
 
 
 def write_record(folder: Path, run: dict[str, Any], images: dict[str, list[list[float]]]) -> None:

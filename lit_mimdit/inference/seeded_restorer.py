@@ -54,7 +54,9 @@ class SeededRestorer:
         about: dict[str, Any],
         sampling: dict[str, Any],
     ) -> None:
-        self.network, self.restore, self.count = network, restore, count
+        self.network = network
+        self.restore = restore
+        self.count = count
         self.about, self.sampling = about, sampling
 
     @property

@@ -212,19 +212,19 @@ def system_class(class_path: str, where: str, trust: bool = False) -> type:
         )
     module, _, name = class_path.rpartition(".")
     try:
-        found = getattr(import_module(module), name)
+        system_class = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{where}: its class {class_path!r} cannot be imported ({error}); install what has it,"
             " or a newer version of lit_mimdit"
         ) from error
-    lacks = [part for part in CONTRACT if not hasattr(found, part)]
-    if not isinstance(found, type) or lacks:
+    lacks = [part for part in CONTRACT if not hasattr(system_class, part)]
+    if not isinstance(system_class, type) or lacks:
         raise ValueError(
             f"{where}: {class_path} is no restoration system: it has no {lacks[0] if lacks else ''}"
             "; derive it from lit_mimdit.systems.base.RestorationSystem"
         )
-    return found
+    return system_class
 
 
 def build_system(file: SystemFile, where: str, trust: bool = False, **overrides: Any) -> nn.Module:

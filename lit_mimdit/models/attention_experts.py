@@ -191,7 +191,9 @@ class SwinAttention(nn.Module):
         _check_heads(width, heads)
         if window < 1:
             raise ValueError(f"branch.window is {window}: a window is at least 1 token wide")
-        self.heads, self.window, self.shifted = heads, window, shifted
+        self.heads = heads
+        self.window = window
+        self.shifted = shifted
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))

@@ -26,10 +26,11 @@ __all__ = ["NANO", "Backbone", "Identity", "identify", "load_backbone", "load_va
 class Identity:
     """What a branch remembers of the backbone it was trained on.
 
-    name: as the configuration gave it. config: hash of the transformer's configuration. weights:
-        hash of its output projection,
-    which tells two backbones of one geometry apart. dtype: what the frozen weights were kept in,
-    and are in again to restore.
+    Args:
+        name: as the configuration gave it.
+        config: hash of the transformer's configuration.
+        weights: hash of its output projection, which tells two backbones of one geometry apart.
+        dtype: precision that the frozen weights were kept in, and are in again to restore.
     """
 
     name: str
@@ -103,11 +104,11 @@ def _read(
     """A frozen model of the folder, from safetensors only: one file, or shards with an index."""
     options = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
-        found = kind.load_config(where, subfolder=subfolder).get("_class_name", kind.__name__)
-        if found != kind.__name__:
+        class_name = kind.load_config(where, subfolder=subfolder).get("_class_name", kind.__name__)
+        if class_name != kind.__name__:
             raise ValueError(
-                f"model.backbone: {source!r}, {subfolder}: is a {found}; give Stable Diffusion 3.5,"
-                f" whose is {kind.__name__}"
+                f"model.backbone: {source!r}, {subfolder}: is a {class_name}; give Stable Diffusion"
+                f" 3.5, whose is {kind.__name__}"
             )
         model, info = kind.from_pretrained(where, subfolder=subfolder, **options)
     except (

@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,12 +47,9 @@ def encoder_identity(where: str) -> str:
         config = try_to_load_from_cache(where, "transformer/config.json")
         assert isinstance(config, str), "the transformer was just loaded from there"
         return f"{where}@{Path(config).parents[1].name}"
-    found = [
-        path
-        for pattern in ("text_encoder*/*", "tokenizer*/*", "model_index.json")
-        for path in folder.glob(pattern)
-    ]
-    for path in sorted(path for path in found if path.is_file()):
+    patterns = ("text_encoder*/*", "tokenizer*/*", "model_index.json")
+    paths = chain.from_iterable(folder.glob(pattern) for pattern in patterns)
+    for path in sorted(path for path in paths if path.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
         with open(path, "rb") as file:
@@ -68,15 +66,15 @@ def read_embedding(path: Path, transformer: "SD3Transformer2DModel") -> Prompt |
         tensors = load(path.read_bytes())  # not mapped: the file may be replaced
     except (OSError, SafetensorError):
         return None
-    sizes, found = transformer.config, (tensors.get("embeds"), tensors.get("pooled"))
-    shapes = [tuple(tensor.shape) if tensor is not None else () for tensor in found]
+    sizes, kept = transformer.config, (tensors.get("embeds"), tensors.get("pooled"))
+    shapes = [tuple(tensor.shape) if tensor is not None else () for tensor in kept]
     if (
         len(shapes[0]) != 3
         or shapes[0][::2] != (1, sizes.joint_attention_dim)
         or shapes[1] != (1, sizes.pooled_projection_dim)
     ):
         return None
-    return Prompt(*found)
+    return Prompt(*kept)
 
 
 def embed(

@@ -63,7 +63,9 @@ class Fidelity(nn.Module):
         self, widths: tuple[int, ...] = (20, 36, 54), blocks: int = 2, gain: bool = False
     ) -> None:
         super().__init__()
-        self.widths, self.blocks, self.gain = tuple(widths), blocks, gain
+        self.widths = tuple(widths)
+        self.blocks = blocks
+        self.gain = gain
         self.correction = SceneUNet(3, 8 if gain else 5, self.widths, blocks, scene=True)
 
     @property

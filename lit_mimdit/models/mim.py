@@ -188,13 +188,11 @@ def rows_of_experts(chosen_GEB: Tensor) -> list[Rows]:
     """
     order_GEB = chosen_GEB.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)
     counts_GE, batch = chosen_GEB.sum(-1).tolist(), chosen_GEB.shape[-1]
-    return [
-        [
-            None if count == batch else order[:count]
-            for count, order in zip(counts, orders, strict=True)
-        ]
-        for counts, orders in zip(counts_GE, order_GEB, strict=True)
-    ]
+    groups: list[Rows] = []
+    for counts_E, order_EB in zip(counts_GE, order_GEB, strict=True):
+        pairs = zip(counts_E, order_EB, strict=True)
+        groups.append([None if count == batch else order[:count] for count, order in pairs])
+    return groups
 
 
 def choosing(routing: Routing) -> Tensor:

@@ -84,7 +84,9 @@ class Branch(nn.Module):
         """LQ tokens (B, N, D) -> what each block's condition tokens add to their base, (B, N, D),
         and the decisions.
         """
-        tokens, decisions, previous = [], [], None
+        tokens = []
+        decisions = []
+        previous = None
         for mim in self.mims:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 c_BND, hidden_BNd, routing = checkpoint(

@@ -114,7 +114,9 @@ class Prompts:
         transformer: "SD3Transformer2DModel",
         empty: Prompt,
     ) -> None:
-        self.config, self.empty, self._transformer = config, empty, transformer
+        self.config = config
+        self.empty = empty
+        self._transformer = transformer
         self.captions = read_captions(Path(config.captions)) if config.captions is not None else {}
         texts = sorted({config.text, *self.captions.values()} - {""})
         self._files = embed(source, where, texts, transformer, cache_folder()) if texts else {}

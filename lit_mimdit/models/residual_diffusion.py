@@ -198,7 +198,9 @@ def trajectory(
         draw: returns standard normal noise like a tensor; called only where eta is above 0.
         sum_scale: variance of the noise at the start.
     """
-    a, dl, variance = table.residual.tolist(), table.delta.tolist(), table.variance.tolist()
+    a = table.residual.tolist()
+    dl = table.delta.tolist()
+    variance = table.variance.tolist()
     state = (1 - dl[-1]) * degraded + sum_scale**0.5 * noise
     visited = times(steps, table.timesteps)
     for t, s in zip(visited[:-1], visited[1:], strict=True):

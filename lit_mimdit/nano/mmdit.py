@@ -27,6 +27,7 @@ from lit_mimdit.models.injection import BlockCondition, hidden_states, install, 
 from lit_mimdit.models.latents import downsampling, encode
 from lit_mimdit.nano.hints import WIDTH, hints
 from lit_mimdit.nano.references import kept_tokens, reference_latents
+from lit_mimdit.systems.latent import EVERY_KERNEL
 from lit_mimdit.systems.optim import OptimizerConfig, configure
 
 CONTEXTS = ("empty", "hints", "reference")  # what a training batch is told
@@ -80,12 +81,10 @@ class NanoMMDiT(L.LightningModule):
                 f"model.vae: no VAE in {vae!r}; train one first: python -m lit_mimdit fit -c"
                 " experiments/nano/vae.yaml"
             )
-        self.flow, self.optimizer_config, self.output, self.sampling_shift = (
-            flow or FlowConfig(),
-            optimizer,
-            output,
-            sampling_shift,
-        )
+        self.flow = flow or FlowConfig()
+        self.optimizer_config = optimizer
+        self.output = output
+        self.sampling_shift = sampling_shift
         self.vae = AutoencoderKL.from_pretrained(vae).requires_grad_(False).eval()
         self.transformer = SD3Transformer2DModel(
             sample_size=sample_size,
@@ -107,7 +106,9 @@ class NanoMMDiT(L.LightningModule):
             raise ValueError(
                 f"model.context is {context}: probabilities of {', '.join(CONTEXTS)} that sum to 1"
             )
-        self.text_tokens, self.hint_share, self.context = text_tokens, hint_share, context
+        self.text_tokens = text_tokens
+        self.hint_share = hint_share
+        self.context = context
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -177,7 +178,9 @@ class NanoMMDiT(L.LightningModule):
         """
         draw = torch.Generator().manual_seed(seed)
         drawn = CONTEXTS[int(torch.multinomial(torch.tensor(self.context), 1, generator=draw))]
-        context, condition, embeds = context or drawn, None, self.empty_prompt(len(images))
+        context = context or drawn
+        condition = None
+        embeds = self.empty_prompt(len(images))
         if context == "hints":
             token = downsampling(self.vae) * self.transformer.config.patch_size
             embeds = hints(images, token, self.hint_share, draw)
@@ -191,11 +194,8 @@ class NanoMMDiT(L.LightningModule):
         return loss_per_sample(predicted, velocity(x0, noise), t, self.flow.weighting), t
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        with sdpa_kernel(
-            [SDPBackend.MATH]
-            if self.device.type == "cpu"
-            else list(SDPBackend.__members__.values())[1:]
-        ):
+        kernels = [SDPBackend.MATH] if self.device.type == "cpu" else EVERY_KERNEL
+        with sdpa_kernel(kernels):
             loss, _ = self.losses(batch, self.global_step)
         self.log("train/loss", loss.mean(), prog_bar=True)
         return loss.mean()

@@ -60,7 +60,9 @@ class WideFidelity(L.LightningModule):
             raise ValueError(f"model.floor is {floor}: it must be positive")
         super().__init__()
         self.optimizer_config, self.output = optimizer, output
-        self.gradient_weight, self.kind, self.floor = gradient_weight, kind, floor
+        self.gradient_weight = gradient_weight
+        self.kind = kind
+        self.floor = floor
         self.smooth = smooth
         network = Fidelity(tuple(widths), blocks, gain)
         self.network = network.to(memory_format=torch.channels_last)

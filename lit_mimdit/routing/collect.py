@@ -45,11 +45,11 @@ def collect(restorer: Restorer, pairs: list[Pair], crop: int | None, name: str) 
     """The decisions about the LQ image of each pair, in their order; `name` stands before the
     progress bar.
     """
-    found = []
+    parts = []
     with tqdm(total=len(pairs), desc=name, unit="image") as bar:
         for some, images in batches(pairs, crop):
             lq = torch.stack([to_tensor(image) for image in images])
             for pair, decisions in zip(some, restorer.route(lq), strict=True):
-                found.append(([(pair.id, 0)], [pair.degradation], choices_of(decisions).mean()))
+                parts.append(([(pair.id, 0)], [pair.degradation], choices_of(decisions).mean()))
             bar.update(len(some))
-    return records_of(found)
+    return records_of(parts)

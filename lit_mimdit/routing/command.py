@@ -24,17 +24,18 @@ def names_of(paths: list[Path]) -> list[str]:
 
     It is as much of the end of its path as tells them apart. ValueError for the same file twice.
     """
+    paths = [path.absolute() for path in paths]
     if len(set(paths)) < len(paths):
         raise ValueError(
             f"checkpoint: {next(p for p in paths if paths.count(p) > 1)} is given twice; each"
             " training counts once"
         )
-    parts = [path.absolute().with_suffix("").parts for path in paths]
-    depth = next(
-        n
-        for n in range(1, max(map(len, parts)) + 1)
-        if len({part[-n:] for part in parts}) == len(parts)
-    )
+    parts = [path.with_suffix("").parts for path in paths]
+    if len(set(parts)) < len(parts):  # they differ in the suffix only
+        parts = [path.parts for path in paths]
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(parts):
+        depth += 1
     return ["/".join(part[-depth:]) for part in parts]
 
 

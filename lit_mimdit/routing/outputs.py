@@ -51,10 +51,11 @@ def read_csv(path: Path) -> list[Row]:
         "against_equal_share",
         "against_own_mean",
     }
-    return [
-        {k: value if k in text else csv_file.number(value or "nan") for k, value in row.items()}
-        for row in csv_file.read(path)
-    ]
+
+    def typed(key: str, value: str) -> str | float:
+        return value if key in text else csv_file.number(value or "nan")
+
+    return [{key: typed(key, cell) for key, cell in row.items()} for row in csv_file.read(path)]
 
 
 def write_study(folder: Path, of: Study, permutations: int, seed: int) -> dict[str, Any]:

@@ -82,9 +82,9 @@ def by_thirds(values: list[float], degradations: list[str]) -> list[str]:
 
     Within each degradation the third of the lowest values is heavy, that of the highest light.
     """
-    found = [""] * len(values)
+    severities = [""] * len(values)
     for name in set(degradations):
         rows = [row for row, degradation in enumerate(degradations) if degradation == name]
         for place, row in enumerate(sorted(rows, key=lambda row: (-values[row], row))):
-            found[row] = SEVERITIES[3 * place // len(rows)]
-    return found
+            severities[row] = SEVERITIES[3 * place // len(rows)]
+    return severities

@@ -65,13 +65,13 @@ def permutation_test(
     """
     draw = np.random.default_rng(seed)
     chosen = chosen.astype(np.float64)
-    found = mutual_information(tables(labels, chosen))
-    chance, as_large = np.zeros_like(found), np.zeros_like(found)
+    bits = mutual_information(tables(labels, chosen))
+    chance, as_large = np.zeros_like(bits), np.zeros_like(bits)
     for _ in range(permutations):
         other = mutual_information(tables(draw.permutation(labels), chosen))
         chance += other
-        as_large += other >= found - 1e-12
-    return found, chance / max(permutations, 1), (1 + as_large) / (1 + permutations)
+        as_large += other >= bits - 1e-12
+    return bits, chance / max(permutations, 1), (1 + as_large) / (1 + permutations)
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:

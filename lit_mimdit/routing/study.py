@@ -81,10 +81,10 @@ def degradation_table(study: Study, names: dict[str, str]) -> tuple[list[Row], I
         names: degradation as shown -> folder; contrasts are to the mean of these.
     """
     rows = {folder: study.rows(folder) for folder in names.values()}
-    values = [
-        [records.inter[rows[folder]].mean(1, dtype=np.float64) for folder in names.values()]
-        for records in study.records
-    ]
+    values: list[list[np.ndarray]] = []
+    for records in study.records:
+        own = [records.inter[rows[folder]] for folder in names.values()]
+        values.append([inter.mean(1, dtype=np.float64) for inter in own])
     if len(values) > 1:
         weights, contrasts = over_checkpoints(
             np.array([[some.mean(0) for some in own] for own in values])
@@ -111,7 +111,7 @@ def degradation_table(study: Study, names: dict[str, str]) -> tuple[list[Row], I
 
 def block_table(study: Study) -> list[Row]:
     """Inter weights of every block and group, by checkpoint and degradation."""
-    found = []
+    lines = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         for name in [ALL, *study.degradations]:
             values = records.inter[study.rows(name)].astype(np.float64)
@@ -124,7 +124,7 @@ def block_table(study: Study) -> list[Row]:
                     "group": study.labels[group],
                     "images": len(values),
                 }
-                found.append(
+                lines.append(
                     row
                     | {
                         "mean": mean,
@@ -132,14 +132,14 @@ def block_table(study: Study) -> list[Row]:
                         "deviation": values[:, block, group].std(),
                     }
                 )
-    return found
+    return lines
 
 
 def sub_expert_table(study: Study) -> list[Row]:
     """Share of the images that each sub-expert worked on and its mean gate, by checkpoint,
     degradation and severity.
     """
-    found = []
+    lines = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         for name in [ALL, *study.degradations]:
             for severity in [ALL, *SEVERITIES]:
@@ -158,8 +158,8 @@ def sub_expert_table(study: Study) -> list[Row]:
                         "block": block,
                     }
                     row |= {"group": study.labels[group], "sub_expert": expert, "images": len(rows)}
-                    found.append(row | {"share": share, "mean_gate": gates[block, group, expert]})
-    return found
+                    lines.append(row | {"share": share, "mean_gate": gates[block, group, expert]})
+    return lines
 
 
 def router_table(study: Study, permutations: int, seed: int) -> list[Row]:
@@ -168,7 +168,7 @@ def router_table(study: Study, permutations: int, seed: int) -> list[Row]:
 
     Of an Inter router, which weighs all groups, the weights take the place of choices.
     """
-    found = []
+    lines = []
     labels = np.unique(study.records[0].degradation, return_inverse=True)[1]
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         kinds = {
@@ -202,8 +202,8 @@ def router_table(study: Study, permutations: int, seed: int) -> list[Row]:
                 own.append(row)
         for row, q in zip(own, false_discovery(np.array([row["p"] for row in own])), strict=True):
             row["q"] = q
-        found += own
-    return found
+        lines += own
+    return lines
 
 
 def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
@@ -213,7 +213,7 @@ def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
     Only degradations with at least two severities of at least two images. q corrects p for the
     number of tests of a checkpoint.
     """
-    found = []
+    lines = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         own = []
         for name in study.degradations:
@@ -239,8 +239,8 @@ def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
                 own.append(row | {"p": p[block, group]})
         for row, q in zip(own, false_discovery(np.array([row["p"] for row in own])), strict=True):
             row["q"] = q
-        found += own
-    return found
+        lines += own
+    return lines
 
 
 def health(study: Study) -> list[Health | None]:
@@ -261,7 +261,7 @@ def record_table(study: Study) -> list[Row]:
 
     Each Inter weight, gate and choice has a column.
     """
-    found = []
+    lines = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         for row, ((id, _), name) in enumerate(zip(records.key, records.degradation, strict=True)):
             about: Row = {
@@ -275,5 +275,5 @@ def record_table(study: Study) -> list[Row]:
             for kind, values in (("gate", records.gates[row]), ("chosen", records.chosen[row])):
                 for (block, group, expert), value in np.ndenumerate(values):
                     about[f"{kind}_block_{block:02d}_{study.labels[group]}_expert_{expert}"] = value
-            found.append(about)
-    return found
+            lines.append(about)
+    return lines

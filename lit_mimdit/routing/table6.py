@@ -108,7 +108,7 @@ def rows_of(
         groups: their names.
         published: (degradations, groups), or None.
     """
-    found = []
+    lines = []
     if published is not None:
         apart = published - published.mean(0)
         share, own = verdicts(weights, published, 1 / len(groups)), verdicts(contrasts, apart, 0.0)
@@ -128,8 +128,8 @@ def rows_of(
             if published is not None:
                 row |= {"published": published[d, g], "published_contrast": apart[d, g]}
                 row |= {"against_equal_share": str(share[d, g]), "against_own_mean": str(own[d, g])}
-            found.append(row)
-    return found
+            lines.append(row)
+    return lines
 
 
 def agreement(means: np.ndarray, published: np.ndarray) -> dict[str, float]:

@@ -399,6 +399,11 @@ class RestorationSystem(L.LightningModule):
         return {f"{self.prefix}{name}": tensor for name, tensor in state_of(self.trained).items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the entries `lit_mimdit` and `rng` to those of Lightning.
+
+        `lit_mimdit` describes the system as an exported file does, and adds `prefix`: how the names
+        of its tensors begin in `state_dict`. `rng` is PyTorch's random state.
+        """
         checkpoint[KEY] = self.system_file().description() | {"prefix": self.prefix}
         checkpoint["rng"] = torch.get_rng_state()
 

@@ -82,7 +82,10 @@ class FidelitySystem(RestorationSystem):
                 " the network to blend with"
             )
         super().__init__(optimizer, metrics, versions)
-        self.output, self.branch, self.reuse, self.blend = output, branch, reuse, blend
+        self.output = output
+        self.branch = branch
+        self.reuse = reuse
+        self.blend = blend
         self.gradient_weight = gradient_weight
         network = Fidelity(tuple(widths), blocks, gain)
         self.network = network.to(memory_format=torch.channels_last)  # a third faster on a CPU

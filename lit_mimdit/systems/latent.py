@@ -125,7 +125,9 @@ class LatentSystem(RestorationSystem):
 
     def assemble(self, loaded: Backbone) -> None:
         """Put the network together around a backbone."""
-        self.identity, self.vae, self.scheduler = loaded.identity, loaded.vae, loaded.scheduler
+        self.identity = loaded.identity
+        self.vae = loaded.vae
+        self.scheduler = loaded.scheduler
         self.prompts = Prompts(
             self.prompt, self.backbone_name, loaded.where, loaded.transformer, loaded.prompt
         )

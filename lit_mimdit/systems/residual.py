@@ -81,7 +81,9 @@ class ResidualSystem(RestorationSystem):
     # L = mean |U([x_t, x_in], 1000 a_t) - (x_in - x_0)|, t uniform (DiffUIR, arXiv 2403.11157)
     def losses(self, batch: dict[str, Any]) -> Losses:
         """Mean absolute error of the residual, at a time step of each image's seed."""
-        lq, gt, table = batch["lq"], batch["gt"], self.process.table
+        lq = batch["lq"]
+        gt = batch["gt"]
+        table = self.process.table
         noise, t_B = sample_noise_and_times(batch["seed"].cpu(), lq.shape[1:], table.timesteps)
         t_B = t_B.to(lq.device)
         error = self.process.errors(lq, gt, noise.to(lq), t_B)

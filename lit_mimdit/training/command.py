@@ -8,6 +8,7 @@ import torch
 import yaml
 from jsonargparse import set_loader, set_parsing_settings
 from jsonargparse._optionals import get_omegaconf_loader
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -64,6 +65,32 @@ class TrainerCommand(LightningCLI):
             raise ValueError(f"--dry-run is of fit, not of {subcommand}")
         else:
             dry_run(self.config[subcommand].as_dict())
+
+    def before_validate(self) -> None:
+        self._require_last()
+
+    def before_test(self) -> None:
+        self._require_last()
+
+    def before_predict(self) -> None:
+        self._require_last()
+
+    def _require_last(self) -> None:
+        """ValueError for `--ckpt_path last` of a run that has no checkpoint: Lightning would go on
+        with untrained weights.
+        """
+        keepers = [
+            keeper
+            for keeper in self.trainer.checkpoint_callbacks
+            if isinstance(keeper, ModelCheckpoint)
+        ]
+        found = [path for keeper in keepers for path in keeper._find_last_checkpoints(self.trainer)]
+        if self.config_init[self.subcommand].ckpt_path == "last" and not found:
+            folders = ", ".join(str(keeper.dirpath) for keeper in keepers) or "no folder"
+            raise ValueError(
+                f"--ckpt_path is last, and there is no last.ckpt in {folders}: train first, or"
+                " name a checkpoint"
+            )
 
     def before_fit(self) -> None:
         """`resume`: the checkpoint to go on from."""
@@ -122,6 +149,12 @@ def run_trainer(args: list[str], prog: str, commands: Iterable[str]) -> None:
         prog: how the user called the program.
         commands: all commands of this kind.
     """
+    known = ("-c", "--config", "--model", "--help", "-h")
+    if not any(argument.partition("=")[0].startswith(known) for argument in args[1:]):
+        raise ValueError(
+            f"{args[0]} needs an experiment: give its YAML with -c, such as"
+            f" `{prog} {args[0]} -c experiments/quickstart.yaml`"
+        )
     args = [with_new_names(argument) for argument in args]
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     load = reading_old_names(get_omegaconf_loader(PARSER_MODE))

@@ -53,7 +53,7 @@ def stage_of(strategy: Any) -> tuple[str, int, bool]:
         kind, options = strategy["class_path"].rsplit(".", 1)[-1], strategy.get("init_args") or {}
         if kind in ("ZeRO", "ZeROOnCPU"):
             stage, offload = options.get("stage", 2), options.get("offload", False)
-            return f"zero{stage}{'_offload' * offload}", stage, offload
+            return f"zero{stage}_offload" if offload else f"zero{stage}", stage, offload
         strategy = {"DDPStrategy": "ddp", "SingleDeviceStrategy": "auto"}.get(kind, kind)
     name = strategy.removesuffix("_cpu")
     if name in STRATEGIES:
@@ -244,7 +244,8 @@ def table(kept: Static, steps: dict[bool, Step], configured: bool) -> list[str]:
     lines = [f"  {'gradient checkpointing':28}{'on':>8}{'off':>8}"]
     for part in fields(Static):
         if part.name in ROWS:
-            lines.append(f"  {ROWS[part.name]:28}" + 2 * f"{getattr(kept, part.name) / GIB:8.2f}")
+            size = f"{getattr(kept, part.name) / GIB:8.2f}"
+            lines.append(f"  {ROWS[part.name]:28}{size}{size}")
     lines.append(
         f"  {'activations, at the peak':28}"
         + "".join(f"{steps[on].activations / GIB:8.2f}" for on in (True, False))
@@ -252,7 +253,8 @@ def table(kept: Static, steps: dict[bool, Step], configured: bool) -> list[str]:
     totals = "".join(f"{(kept.total + steps[on].activations) / GIB:8.2f}" for on in (True, False))
     lines.append(f"  {'sum':28}{totals}   (this run: {'on' if configured else 'off'})")
     if kept.host:
-        lines.append(f"  {'on the host beside it':28}" + 2 * f"{kept.host / GIB:8.2f}")
+        size = f"{kept.host / GIB:8.2f}"
+        lines.append(f"  {'on the host beside it':28}{size}{size}")
     lines.append(
         f"  {'TFLOP a step':28}" + "".join(f"{steps[on].flops / 1e12:8.2f}" for on in (True, False))
     )

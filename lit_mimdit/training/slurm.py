@@ -21,8 +21,8 @@ def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
 
 def state_of(description: str) -> str:
     """The state in what `scontrol show job` says; UNKNOWN if it says none."""
-    found = re.search(r"JobState=(\w+)", description)
-    return found[1] if found else "UNKNOWN"
+    match = re.search(r"JobState=(\w+)", description)
+    return match[1] if match else "UNKNOWN"
 
 
 def _scontrol(*args: str) -> subprocess.CompletedProcess[str]:

@@ -56,12 +56,10 @@ class ShardSource:
         retries: int = 10,
         sample_latents: bool = False,
     ) -> None:
-        self.place, self.cache, self.store, self.sample_latents = (
-            place,
-            cache,
-            open_store(place, retries),
-            sample_latents,
-        )
+        self.place = place
+        self.cache = cache
+        self.store = open_store(place, retries)
+        self.sample_latents = sample_latents
         self.manifest = Manifest.parse(self.store.get(MANIFEST), f"{place}/{MANIFEST}")
         self.latents = self.manifest.kind == "latents"
         self.tile: int | None = self.manifest.settings["tile"]

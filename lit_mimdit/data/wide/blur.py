@@ -15,7 +15,10 @@ from lit_mimdit.data.degradations import (
 )
 
 Psf = Callable[[float, np.random.Generator], np.ndarray]
-LENGTH, RADIUS, SIGMA = 40.0, 9.0, 5.0  # pixels at strength 1
+# pixels at strength 1
+LENGTH = 40.0
+RADIUS = 9.0
+SIGMA = 5.0
 
 
 def convolve(planes: np.ndarray, psf: np.ndarray) -> np.ndarray:

@@ -75,7 +75,9 @@ class DACLIP(RestorationSystem):
                 f"model.unet.context_dim is {config.context_dim} and model.embed_dim {embed_dim}:"
                 " the U-Net reads CLIP's embeddings, so make them the same"
             )
-        self.controller, self.train_controller, self.mode = controller, train_controller, mode
+        self.controller = controller
+        self.train_controller = train_controller
+        self.mode = mode
         clip = DegradationCLIP(embed_dim, vision or VisionConfig(), text or TextConfig())
         self.network = DACLIPNetwork(clip.requires_grad_(False), UNet(config))
         clip.control.requires_grad_(train_controller)
@@ -98,13 +100,13 @@ class DACLIP(RestorationSystem):
                 "vision_cfg": {"head_width": vision.head_width},
                 "text_cfg": {"heads": text.heads},
             }
-            found = official.clip_from_official(read(self.controller), **heads)
-            if found.sizes != sizes:
+            loaded = official.clip_from_official(read(self.controller), **heads)
+            if loaded.sizes != sizes:
                 raise ValueError(
-                    f"model.controller {self.controller}: its sizes are {found.sizes}, and the"
+                    f"model.controller {self.controller}: its sizes are {loaded.sizes}, and the"
                     f" configuration has {sizes}; set embed_dim, vision and text to the file's"
                 )
-            self.network.clip.load_state_dict(found.state_dict())
+            self.network.clip.load_state_dict(loaded.state_dict())
         super().configure_model()
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -174,7 +176,9 @@ class DACLIP(RestorationSystem):
         )
 
     def _restore(self, image: Tensor, draw: Draw, progress: Progress, id: str | None) -> Tensor:
-        net, multiple, (height, width) = self.network, self.network.unet.multiple, image.shape[-2:]
+        net = self.network
+        multiple = self.network.unet.multiple
+        (height, width) = image.shape[-2:]
         content = degradation = None
         if self.sees:
             seen = (image[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
@@ -185,9 +189,9 @@ class DACLIP(RestorationSystem):
         mu = pad_to_multiple(image, multiple) if small else image
 
         def noise(x: Tensor, t: Tensor) -> Tensor:
-            found = net.unet(x, mu, t, degradation, content)
+            predicted = net.unet(x, mu, t, degradation, content)
             progress(1)
-            return found
+            return predicted
 
         noises = (draw(mu) for _ in count())
         start = first_state(self.sampling_sde, mu, next(noises))

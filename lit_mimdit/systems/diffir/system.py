@@ -107,8 +107,12 @@ class DiffIR(RestorationSystem):
                 f"model.stage is 1, but model.first_stage is {first_stage!r}, where stage 2 starts;"
                 " set stage 2, or continue stage 1 with model.init"
             )
-        self.stage, self.phase, self.first_stage = stage, phase, first_stage
-        self.progressive, self.tile, self.overlap = progressive, tile, overlap
+        self.stage = stage
+        self.phase = phase
+        self.first_stage = first_stage
+        self.progressive = progressive
+        self.tile = tile
+        self.overlap = overlap
         sizes: dict[str, Any] = {
             "dim": dim,
             "num_blocks": num_blocks,

@@ -133,9 +133,9 @@ class DiT4SR(LatentSystem):
         return system.eval()
 
 
-def _demand_same(found: torch.nn.Module, own: torch.nn.Module, name: str) -> None:
+def _demand_same(given: torch.nn.Module, own: torch.nn.Module, name: str) -> None:
     """ValueError unless two transformers have the same weights, up to the rounding of bfloat16."""
-    other = found.state_dict()
+    other = given.state_dict()
     for key, value in own.state_dict().items():
         if key not in other or other[key].shape != value.shape:
             raise ValueError(

@@ -70,7 +70,9 @@ class FoundIRNetworks(nn.Module):
         low_light: WaveMamba | None = None,
     ) -> None:
         super().__init__()
-        self.generalist, self.weather, self.low_light = generalist, weather, low_light
+        self.generalist = generalist
+        self.weather = weather
+        self.low_light = low_light
 
 
 class FoundIR(ResidualSystem):
