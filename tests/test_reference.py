@@ -1,15 +1,11 @@
 """docs/reference/ says what the code says."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "docs" / "tools"))
-
 import describe
+import pytest
 import reference
 
 

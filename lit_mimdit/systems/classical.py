@@ -41,7 +41,7 @@ def wiener(image: np.ndarray, sigma: float = 1.5, balance: float = 0.02) -> np.n
 
 # sigma = sqrt(pi / 2) / 6 * mean |I * N|,  N the difference of two Laplacians  (Immerkaer 1996)
 def noise_level(image: np.ndarray) -> float:
-    """Standard deviation of white noise, the mean of the channels'."""
+    """Returns the standard deviation of white noise, the mean of the channels'."""
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)[..., None]
     response = convolve(image, kernel, mode="reflect")
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(response).mean())
@@ -108,7 +108,7 @@ def clahe(image: np.ndarray) -> np.ndarray:
 
 # V' = V ** (log target / log mean V)
 def gamma(image: np.ndarray, target: float = 0.45) -> np.ndarray:
-    """The power that brings the mean brightness to `target`."""
+    """Returns the power that brings the mean brightness to `target`."""
     mean = float(np.clip(image.mean(), 1e-3, 0.999))
     return np.clip(image, 0, 1) ** (np.log(target) / np.log(mean))
 
@@ -124,7 +124,9 @@ METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def restore_by(method: Method, images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] restored one by one with a classical tool, in [0, 1]."""
+    """Returns images (B, 3, H, W) in [0, 1] restored one by one with a classical tool, in [0,
+    1].
+    """
     restored = []
     for image in images.detach().cpu():
         result = METHODS[method](image.permute(1, 2, 0).numpy().astype(np.float32))
