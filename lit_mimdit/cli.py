@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from lit_mimdit.console import accept_everything
+from lit_mimdit.console import accept_everything, nobody_reads
 from lit_mimdit.quiet import SHOW_ALL, hush
 from lit_mimdit.trainer_help import trainer_help
 
@@ -88,6 +88,7 @@ COMMANDS = {
     ),
 }
 TRACEBACK = "LIT_MIMDIT_TRACEBACK"
+UNREAD = 141  # 128 + SIGPIPE
 
 
 def usage() -> str:
@@ -116,16 +117,17 @@ def program() -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks: of an error in a loader's process its last line,
-    of jsonargparse's account why each type of a union does not fit the first reason."""
+    """Returns the message of an error without line breaks: of an error in a loader's process its
+    last line, of jsonargparse's account why each type of a union does not fit the first reason.
+    """
     text = str(error).strip() or type(error).__name__
     if "\nOriginal Traceback" in text:
         text = text.splitlines()[-1].split(": ", 1)[-1]
-    while found := re.search(
+    while match := re.search(
         r"Does not validate against any of the Union subtypes.*?Errors:\n( *)- ", text, re.DOTALL
     ):
-        first = re.split(rf"\n{found[1]}- |\n *Given value", text[found.end() :])[0]
-        text = text[: found.start()] + first
+        first = re.split(rf"\n{match[1]}- |\n *Given value", text[match.end() :])[0]
+        text = text[: match.start()] + first
     text = " ".join(text.split())
     unknown = re.search("unrecognized arguments|does not accept option", text)
     return (
@@ -136,7 +138,7 @@ def one_line(error: BaseException) -> str:
 
 
 def user_errors() -> tuple[type[Exception], ...]:
-    """What is the user's to mend, and not a defect of this program."""
+    """Returns what is the user's to mend, and not a defect of this program."""
     from argparse import ArgumentError
 
     # an error of Lightning's can only come from where Lightning is loaded
@@ -158,10 +160,21 @@ def print_completion(args: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; user errors end in one line on stderr and exit status 2."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    """Run a command; user errors end in one line on stderr and exit status 2.
+
+    Where nobody reads stdout any more, as behind `| head`, it ends in silence, with the status
+    that a shell gives for it.
+    """
     accept_everything()
     hush()
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+    finally:  # --help leaves by SystemExit
+        unread = nobody_reads()
+    return UNREAD if unread else status
+
+
+def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -192,6 +205,8 @@ def main(argv: list[str] | None = None) -> int:
         rest = args[len(name.split()) :]
         return run_function(f"{program()} {name}", module, function, rest)
     except user_errors() as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            return UNREAD
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)

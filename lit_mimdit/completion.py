@@ -45,18 +45,21 @@ def choices(annotation: Any) -> list[str]:
         return ["true", "false"]
     if get_origin(annotation) is Literal:
         return [str(value) for value in get_args(annotation)]
-    return [word for part in get_args(annotation) if part is not bool for word in choices(part)]
+    words: list[str] = []
+    for part in get_args(annotation):
+        words += [] if part is bool else choices(part)
+    return words
 
 
 def options_of(module: str, function: str) -> dict[str, list[str]]:
     """Returns the options of a command, each with the words that it may take."""
     parameters = inspect.signature(signature_of(module, function), eval_str=True).parameters
     named = [p for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    found = {f"--{p.name}": choices(p.annotation) for p in named}
-    found |= {
-        short: [] for short, option in (("-o", "--output"), ("-c", "--config")) if option in found
+    values = {f"--{p.name}": choices(p.annotation) for p in named}
+    values |= {
+        short: [] for short, option in (("-o", "--output"), ("-c", "--config")) if option in values
     }
-    return found | {"--help": []}
+    return values | {"--help": []}
 
 
 def script(
@@ -79,7 +82,9 @@ def script(
     groups: dict[str, list[str]] = {}
     for name in every:
         first, _, second = name.partition(" ")
-        groups.setdefault(first, []).extend([second] * bool(second))
+        words = groups.setdefault(first, [])
+        if second:
+            words.append(second)
     top = " ".join([*groups, "--help", "--version", "--print_completion"])
     lines = [
         "_lit_mimdit() {",

@@ -5,8 +5,11 @@ UnicodeEncodeError, which would end a command after hours of work.
 """
 
 import codecs
+import os
+import select
 import sys
 import unicodedata
+from typing import TextIO
 
 HANDLER = "lit_mimdit.readable"
 # what the tables and messages of this package hold, in ASCII
@@ -45,3 +48,33 @@ def accept_everything() -> None:
         reconfigure = getattr(stream, "reconfigure", None)  # a notebook's stream has none
         if reconfigure is not None:
             reconfigure(errors=HANDLER)
+
+
+def nobody_reads() -> bool:
+    """Returns whether the reader of stdout has gone, as after `| head`, once all is flushed.
+
+    What is printed then goes to the null device, so that Python's exit has nothing to complain of.
+    """
+    try:
+        sys.stdout.flush()
+        gone = _reader_gone(sys.stdout)
+    except BrokenPipeError:
+        gone = True
+    if gone:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    return gone
+
+
+def _reader_gone(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nobody reads; a failed write may have emptied its buffer."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError, AttributeError):  # a notebook's stream has none
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return any(events & select.POLLERR for _, events in poll.poll(0))

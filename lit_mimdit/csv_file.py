@@ -48,11 +48,12 @@ def numbered_rows(text: str) -> list[tuple[int, list[str]]]:
     sign = separator(first)
     said = first.lower().startswith("sep=")
     reader = csv.reader(io.StringIO(rest if said else text, newline=""), delimiter=sign)
-    return [
-        (reader.line_num + said, [csv_text(cell.strip()) for cell in row])
-        for row in reader
-        if any(map(str.strip, row))
-    ]
+    rows: list[tuple[int, list[str]]] = []
+    for row in reader:
+        cells = [cell.strip() for cell in row]
+        if any(cells):
+            rows.append((reader.line_num + said, [csv_text(cell) for cell in cells]))
+    return rows
 
 
 def head(text: str) -> list[str]:

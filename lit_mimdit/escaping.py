@@ -45,7 +45,7 @@ def one_line(text: str) -> str:
 
 def tex(text: str) -> str:
     """Returns plain text for LaTeX; `->` and arrows become its own."""
-    return _TEX.sub(lambda found: TEX[found[0]], one_line(text))
+    return _TEX.sub(lambda match: TEX[match[0]], one_line(text))
 
 
 def markdown(text: str) -> str:

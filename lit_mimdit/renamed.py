@@ -1,6 +1,11 @@
-"""Classes that a configuration of an earlier version names, and what they are called now."""
+"""Classes that a configuration of an earlier version names, and what they are called now.
 
-from pathlib import Path
+Old names are read as the new ones, with a note.
+"""
+
+import re
+import sys
+from collections.abc import Callable
 
 RENAMED = {
     "lit_mimdit.training.module.MiMDiTModule": "lit_mimdit.systems.mimdit.MiMDiT",
@@ -15,15 +20,32 @@ RENAMED = {
     "lit_mimdit.pretraining.mmdit.NanoMMDiT": "lit_mimdit.nano.mmdit.NanoMMDiT",
 }
 
+_OLD = re.compile("|".join(rf"{re.escape(old)}\b" for old in RENAMED))
 
-def refuse_renamed(arguments: list[str]) -> None:
-    """ValueError with file, old name and new name if a YAML or the command line has an old one."""
-    texts = {"the command line": " ".join(arguments)}
-    for argument in arguments:
-        path = Path(argument.split("=", 1)[-1])
-        if path.suffix in (".yaml", ".yml") and path.is_file():
-            texts[str(path)] = path.read_text(encoding="utf-8", errors="replace")
-    for where, text in texts.items():
-        for old, new in RENAMED.items():
-            if old in text:
-                raise ValueError(f"{where}: {old} is now {new}; change the name there")
+
+def with_new_names(text: str) -> str:
+    """Returns a YAML or an option in which every old name is the new one.
+
+    Each old name is told once a process, on stderr.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        old = match[0]
+        if old not in _told:
+            _told.add(old)
+            print(f"note: {old} is now {RENAMED[old]}; change the name", file=sys.stderr)
+        return RENAMED[old]
+
+    return _OLD.sub(replaced, text)
+
+
+_told: set[str] = set()
+
+
+def reading_old_names(load: Callable[[str], object]) -> Callable[[str], object]:
+    """Returns `load`, a reader of YAML texts, that takes old names for the new ones."""
+
+    def loaded(text: str) -> object:
+        return load(with_new_names(text))
+
+    return loaded

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,18 @@ def signature_of(module: str, function: str) -> Callable:
     Raises:
         AssertionError: if there is no such function.
     """
-    found = _binding(_tree(module), function)
-    assert isinstance(found, ast.FunctionDef), f"{module} has no function {function}"
-    text = ast.get_docstring(found, clean=False)
-    found.body = [ast.Expr(ast.Constant(text))]
-    found.decorator_list = []
-    asked = [*found.args.defaults, *filter(None, found.args.kw_defaults), found.returns]
-    every = [*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs]
+    definition = _binding(_tree(module), function)
+    assert isinstance(definition, ast.FunctionDef), f"{module} has no function {function}"
+    text = ast.get_docstring(definition, clean=False)
+    definition.body = [ast.Expr(ast.Constant(text))]
+    definition.decorator_list = []
+    given = definition.args
+    asked = [*given.defaults, *filter(None, given.kw_defaults), definition.returns]
+    every = [*given.posonlyargs, *given.args, *given.kwonlyargs]
     asked += [argument.annotation for argument in every]
     # its module is this one: whoever resolves a function's names imports its module
     names = {"__name__": __name__} | _values(module, asked)
-    body = ast.fix_missing_locations(ast.Module([found], []))
+    body = ast.fix_missing_locations(ast.Module([definition], []))
     exec(compile(body, f"<signature of {module}.{function}>", "exec"), names)
     return names[function]
 
@@ -63,7 +65,7 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _binding(tree: ast.Module, name: str) -> ast.stmt | None:
     """The last statement that gives a name its value."""
-    found = None
+    binding = None
     for statement in _statements(tree.body):
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             bound = [alias.asname or alias.name.split(".")[0] for alias in statement.names]
@@ -76,13 +78,13 @@ def _binding(tree: ast.Module, name: str) -> ast.stmt | None:
             bound = [statement.target.id]
         else:
             continue
-        found = statement if name in bound else found
-    return found
+        binding = statement if name in bound else binding
+    return binding
 
 
 def _values(module: str, expressions: list[ast.expr | None]) -> dict[str, Any]:
     """Values of the names in expressions of a module."""
-    nodes = [node for part in expressions if part is not None for node in ast.walk(part)]
+    nodes = list(chain.from_iterable(map(ast.walk, filter(None, expressions))))
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
     # a comprehension's own variables are bound inside it
     names -= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
@@ -92,30 +94,30 @@ def _values(module: str, expressions: list[ast.expr | None]) -> dict[str, Any]:
 
 def _value(module: str, name: str) -> Any:
     """What a name of a module stands for."""
-    found = _binding(_tree(module), name)
-    assigned = _assigned(found, name)
+    binding = _binding(_tree(module), name)
+    assigned = _assigned(binding, name)
     if assigned is not None:
         code = compile(ast.Expression(assigned), f"<{module}.{name}>", "eval")
         return eval(code, _values(module, [assigned]))
-    if isinstance(found, ast.ImportFrom) and found.level == 0 and found.module is not None:
-        origin = next(a.name for a in found.names if (a.asname or a.name) == name)
-        inside = found.module.split(".")[0] == PACKAGE
-        if inside and _binding(_tree(found.module), origin) is not None:
-            return _value(found.module, origin)
+    if isinstance(binding, ast.ImportFrom) and binding.level == 0 and binding.module is not None:
+        origin = next(a.name for a in binding.names if (a.asname or a.name) == name)
+        inside = binding.module.split(".")[0] == PACKAGE
+        if inside and _binding(_tree(binding.module), origin) is not None:
+            return _value(binding.module, origin)
         if inside:
-            return import_module(f"{found.module}.{origin}")
-        return getattr(import_module(found.module), origin)
+            return import_module(f"{binding.module}.{origin}")
+        return getattr(import_module(binding.module), origin)
     # classes, functions, and whatever else needs its module to run
     return getattr(import_module(module), name)
 
 
-def _assigned(found: ast.stmt | None, name: str) -> ast.expr | None:
+def _assigned(binding: ast.stmt | None, name: str) -> ast.expr | None:
     """The expression that a statement assigns to a name, also of `a, b = 1, 2`; else None."""
-    if isinstance(found, ast.AnnAssign):
-        return found.value
-    if not isinstance(found, ast.Assign):
+    if isinstance(binding, ast.AnnAssign):
+        return binding.value
+    if not isinstance(binding, ast.Assign):
         return None
-    target, value = found.targets[0], found.value
+    target, value = binding.targets[0], binding.value
     if isinstance(target, ast.Name):
         return value
     if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):

@@ -25,16 +25,40 @@ ROOT = Path(__file__).parents[1]
 # a test names
 PROCESS_PLACES = ("cluster", "test_notebooks.py", "test_tensorboard.py", "test_remote.py")
 PROCESS_NAMES = {"subprocess", "Popen", "cut_processes", "moto"}
+# what takes seconds: whole models, data sets, runs and commands
+HEAVY_FIXTURES = {
+    "backbone_folder",
+    "branch_file",
+    "data_root",
+    "folder",
+    "make_backbone",
+    "make_transformer",
+    "pipeline_folder",
+    "shard_root",
+    "tiny_settings",
+    "transformer",
+    "tree",
+    "vae",
+}
+HEAVY_NAMES = {"main", "run", "fit", "test", "import_module", "MiMDiT", "write_sample_data"}
+FAST_PLACES = ("data", "models", "test_docs.py", "test_house.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that start other processes; `pytest` leaves them out."""
+    """Mark tests that start other processes, which `pytest` leaves out, and fast ones."""
     for item in items:
         function = getattr(item, "function", None)
         names = set() if function is None else set(function.__code__.co_names)
         placed = any(part in PROCESS_PLACES for part in item.path.parts)
         if placed or names & PROCESS_NAMES or item.path.name.endswith("_processes.py"):
             item.add_marker(pytest.mark.process)
+        elif (
+            any(part in FAST_PLACES for part in item.path.parts)
+            and item.get_closest_marker("slow") is None
+            and not HEAVY_FIXTURES & set(getattr(item, "fixturenames", ()))
+            and not HEAVY_NAMES & names
+        ):
+            item.add_marker(pytest.mark.fast)
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:

@@ -5,6 +5,8 @@ import csv
 import inspect
 import io
 import logging
+import multiprocessing
+import os
 import subprocess
 import sys
 import warnings
@@ -13,10 +15,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from lit_mimdit import cli, csv_file, escaping
+from lit_mimdit.ablation.command import run_all
 from lit_mimdit.completion import script
 from lit_mimdit.console import HANDLER, readable
 from lit_mimdit.data.fonts import covers, drawable
@@ -24,7 +28,7 @@ from lit_mimdit.evaluation.page import Page
 from lit_mimdit.evaluation.pairing import pair, require_whole
 from lit_mimdit.evaluation.tables import latex, markdown
 from lit_mimdit.models.captions import read_captions
-from lit_mimdit.quiet import SHOW_ALL, hush
+from lit_mimdit.quiet import REMARKS, SHOW_ALL, hush
 from lit_mimdit.signatures import signature_of
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +58,16 @@ def test_installed_versions_are_not_known_bad_and_setup_cfg_excludes_them():
     )
     assert (ROOT / "lit_mimdit" / "py.typed").is_file()
     assert "py.typed" in config["options.package_data"]["lit_mimdit"]
+
+
+def test_few_files_are_left_out_of_the_type_checker():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    left_out = [name for name in config.sections() if name.startswith("mypy-")]
+    modules = [module for name in left_out for module in name.removeprefix("mypy-").split(",")]
+    assert len(modules) <= 19, "the list only gets shorter"
+    for module in modules:
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file(), module
 
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))
@@ -215,6 +229,60 @@ def test_remarks_of_libraries_are_silent_unless_asked_for(monkeypatch, caplog):
         logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: no")
         warnings.warn("Found 403 module(s) in eval mode at the start of training.", stacklevel=1)
     assert len(caplog.records) == 2 and len(seen) == 1
+
+
+def test_a_remark_that_lightning_makes_in_its_own_module_is_silent(monkeypatch, caplog):
+    from lightning.pytorch.trainer.connectors import checkpoint_connector
+
+    monkeypatch.setattr(checkpoint_connector.log, "filters", [])
+    monkeypatch.delenv(SHOW_ALL, raising=False)
+    with warnings.catch_warnings():
+        hush()
+    checkpoint_connector.log.warning("`weights_only` was not set, defaulting to `False`.")
+    assert not caplog.records
+
+
+def test_published_weights_of_torch_jit_are_read_in_silence(monkeypatch, tmp_path):
+    monkeypatch.delenv(SHOW_ALL, raising=False)
+    path = tmp_path / "one.pt"
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        hush()
+        torch.jit.save(torch.jit.trace(torch.nn.Identity(), torch.ones(1)), path)
+        torch.jit.load(path)
+    assert not [str(one.message) for one in seen]
+
+
+def test_a_server_of_processes_hushes_before_it_loads_the_libraries(monkeypatch):
+    monkeypatch.delitem(sys.modules, "lit_mimdit.hushed", raising=False)
+    monkeypatch.delenv(SHOW_ALL, raising=False)
+    logger = logging.getLogger(REMARKS[0].source)
+    monkeypatch.setattr(logger, "filters", [])
+    with warnings.catch_warnings():
+        import_module("lit_mimdit.hushed")
+    assert logger.filters
+    preloaded = []
+    context = multiprocessing.get_context("forkserver")
+    monkeypatch.setattr(
+        type(context), "set_forkserver_preload", lambda _, names: preloaded.extend(names)
+    )
+    run_all([], None, jobs=1, threads=1)
+    assert preloaded[0] == "lit_mimdit.hushed"
+
+
+@pytest.mark.parametrize("args", [["--help"], ["metrics"], ["restore", "--help"]])
+def test_a_command_whose_reader_has_gone_ends_in_silence(monkeypatch, capfd, args):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        if args[0] == "restore":
+            with pytest.raises(SystemExit):
+                cli.main(args)
+        else:
+            assert cli.main(args) == cli.UNREAD
+        stdout.write("more")  # to the null device: closing it raises nothing
+    assert capfd.readouterr().err == ""
 
 
 def png(path: Path) -> None:

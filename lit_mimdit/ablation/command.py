@@ -1,6 +1,6 @@
-"""`python -m lit_mimdit ablate`:
+"""`python -m lit_mimdit ablate` trains variants x seeds, each in a process of its own.
 
-variants x seeds, each a process of its own, and one table of what their differences prove.
+One table says what their differences prove.
 """
 
 import multiprocessing
@@ -110,7 +110,7 @@ def run_all(runs: list[Run], study: Study, jobs: int, threads: int) -> dict[str,
     waiting, active = list(runs), {}
     # loads the libraries once, and forks a process a run
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lit_mimdit.ablation.run"])
+    context.set_forkserver_preload(["lit_mimdit.hushed", "lit_mimdit.ablation.run"])
     bar = tqdm(
         total=len(runs),
         desc="runs",
@@ -155,7 +155,9 @@ def run_logged(folder: Path) -> None:
 
 
 def reason(run: Run, status: int) -> str:
-    """Why a run failed: its last error line, or the signal that ended it, and where its log is."""
+    """Returns why a run failed: its last error line, or the signal that ended it, and where its log
+    is.
+    """
     log = run.folder / LOG
     if status < 0:
         return f"ended by signal {-status} ({log})"
@@ -168,9 +170,9 @@ def reason(run: Run, status: int) -> str:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """For processes that are started meanwhile:
+    """Set variables for the processes that are started meanwhile.
 
-    the server reads how many threads it may use when it loads torch.
+    The server reads how many threads it may use when it loads torch.
     """
     before = {name: os.environ.get(name) for name in values}
     os.environ |= values

@@ -46,8 +46,9 @@ class Run:
         ).is_file()
 
     def arguments(self, command: str, metrics: list[str]) -> list[str]:
-        """Of `python -m lit_mimdit`, for "fit" or "test". A test lays the study's `test` over the
-        variant.
+        """Returns the arguments of `python -m lit_mimdit` for "fit" or "test".
+
+        A test lays the study's `test` over the variant.
         """
         args = [command, "-c", str(frozen(self.study, f"{WHOLE}_{self.variant}"))]
         if command == "test":
@@ -80,17 +81,14 @@ class Run:
 
 
 def frozen(study: Path, name: str) -> Path:
-    """A file that the runs of a study rest on."""
+    """Returns a file that the runs of a study rest on."""
     return study / FROZEN / f"{name}.yaml"
 
 
 def all_runs(study: Study, folder: Path) -> list[Run]:
     """Seed by seed, the full model first: after a kill there is something to compare."""
-    return [
-        Run(variant, seed, folder)
-        for seed in study.seeds
-        for variant in (study.full, *study.others)
-    ]
+    variants = (study.full, *study.others)
+    return [Run(variant, seed, folder) for seed in study.seeds for variant in variants]
 
 
 def freeze(study: Study, source: Path, folder: Path) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
-"""A study file:
+"""A study file, and what it may say.
 
-one full model, its variants, the seeds, the budget, and which row of the paper's tables each
-variant repeats.
+It names one full model, its variants, the seeds, the budget, and which row of the paper's tables
+each variant repeats.
 """
 
 import copy
@@ -67,7 +67,7 @@ class Variant:
             raise ValueError(f"variants: take is {self.take}, but no file is given; name the file")
 
     def read(self, beside: Path) -> dict[str, Any]:
-        """The lines that differ; files lie relative to the folder `beside`."""
+        """Returns the lines that differ; files lie relative to the folder `beside`."""
         if self.file is None:
             return self.lines
         values = read_yaml(beside / self.file, "variant")
@@ -139,8 +139,13 @@ class Study:
 
 
 def read_study(path: Path) -> Study:
-    """The study in a YAML file. ValueError names the file and what is wrong in it."""
+    """Returns the study in a YAML file. ValueError names the file and what is wrong in it."""
     values = read_yaml(path, "study")
+    if "base" not in values and "trainer" in values:
+        raise ValueError(
+            f"{path}: is an experiment, and `ablate` takes a study: a YAML with base, full, seeds"
+            " and variants, such as experiments/ablations/nano.yaml"
+        )
     raw = copy.deepcopy(values)  # the parser changes what it is given
     try:
         variants = {name: value or {} for name, value in (values.get("variants") or {}).items()}
@@ -175,7 +180,7 @@ def with_tests_of(study: Study, root: Path) -> Study:
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """A mapping from a YAML file."""
+    """Returns a mapping from a YAML file."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -88,31 +88,31 @@ def check(
             raise ValueError(
                 f"{place} holds shards, which have no option {', '.join(given)}: leave it out"
             )
-        found, names, read = check_shards(place, decode, workers)
+        findings, names, read = check_shards(place, decode, workers)
     elif Path(place, PLAN).is_file():
         raise ValueError(
             f"{place} holds unfinished shards: give the command that writes them again, it goes on"
         )
     else:
-        found, names, read = check_pairs(
+        findings, names, read = check_pairs(
             read_layout(layout, place, split=split, meta=meta, frames=frames), decode, workers
         )
-    print_findings(found, max_listed)
+    print_findings(findings, max_listed)
     if contact_sheet is not None and names:
         note = write_contact_sheet(contact_sheet, names, read, samples)
         print(f"Contact sheet: {contact_sheet}{note}")
-    return len(found.problems)
+    return len(findings.problems)
 
 
 def check_pairs(
     listed: PairList, decode: bool, workers: int
 ) -> tuple[Findings, list[tuple[str, str]], Callable[[int], tuple[Pixels, Pixels]]]:
-    """What is found of image files, degradation and id of each pair, and a reader of a pair's
-    pixels for the contact sheet.
+    """Returns what is found of image files, degradation and id of each pair, and a reader of a
+    pair's pixels for the contact sheet.
     """
-    found = Findings(f"{listed.root}: layout {listed.layout}", len(listed))
+    findings = Findings(f"{listed.root}: layout {listed.layout}", len(listed))
     for problem in listed.problems:
-        found.add_problems(problem.degradation, [str(problem)])
+        findings.add_problems(problem.degradation, [str(problem)])
     reported: set[str] = set()  # a broken GT that several LQ share is one problem
     with (
         ThreadPoolExecutor(workers) as pool,
@@ -120,7 +120,7 @@ def check_pairs(
     ):
         for batch in _batches(listed.pairs, 16 * workers):
             for pair, (lq, gt) in zip(batch, pool.map(lambda pair: _probe(pair, decode), batch)):
-                summary = found.types[pair.degradation]
+                summary = findings.types[pair.degradation]
                 summary.pairs += 1
                 summary.extensions[f"{pair.gt.suffix[1:]}/{pair.lq.suffix[1:]}"] += 1
                 if isinstance(gt, ImageInfo):
@@ -129,21 +129,21 @@ def check_pairs(
                     problem for problem in _pair_problems(pair, lq, gt) if problem not in reported
                 ]
                 reported.update(new)
-                found.add_problems(pair.degradation, new)
-                found.notes |= {
+                findings.add_problems(pair.degradation, new)
+                findings.notes |= {
                     str(path): note
                     for path, info in ((pair.lq, lq), (pair.gt, gt))
                     if (note := _note(path, info))
                 }
             bar.update(len(batch))
-            bar.set_postfix(problems=len(found.problems))
-    if not listed.pairs and not found.problems:
-        found.problems.append(
+            bar.set_postfix(problems=len(findings.problems))
+    if not listed.pairs and not findings.problems:
+        findings.problems.append(
             f"no pairs of images found in {listed.root} with the layout {listed.layout}"
         )
     names = [(pair.degradation, pair.id) for pair in listed.pairs]
     return (
-        found,
+        findings,
         names,
         lambda number: (_pixels(listed.pairs[number].lq), _pixels(listed.pairs[number].gt)),
     )

@@ -12,7 +12,10 @@ from lit_mimdit.data.fonts import drawable
 from lit_mimdit.data.image_io import natural_key
 from lit_mimdit.files import write_bytes
 
-_CELL, _GAP, _LABEL = (240, 160), 8, 20  # pixels
+# pixels
+_CELL = (240, 160)
+_GAP = 8
+_LABEL = 20
 Pixels = np.ndarray | None  # (H, W, 3) uint8 or uint16; None if the image cannot be read
 
 

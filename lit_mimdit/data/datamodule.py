@@ -47,7 +47,7 @@ class PhotoFiles(Dataset):
 
 
 def pairs_at_once(batch_size: int, micro_batch: int | None, processes: int, accumulate: int) -> int:
-    """Training pairs that a process takes at once, so that a step takes `batch_size`.
+    """Returns how many training pairs a process takes at once for steps of `batch_size`.
 
     ValueError if none is right.
     """
@@ -157,14 +157,27 @@ class FoundIRDataModule(L.LightningDataModule):
         if workers < 0:
             raise ValueError(f"data.workers is {workers}: it must be 0 or more")
         self.root = root if "://" in root else Path(root)
-        self.batch_size, self.crop, self.micro_batch = batch_size, crop, micro_batch
+        self.batch_size = batch_size
+        self.crop = crop
+        self.micro_batch = micro_batch
         self.meta = {"train": train, "val": val, "test": test}
         self.predict_from, self.benchmarks = predict, benchmarks or {}
-        self.eval_batch_size, self.eval_crop, self.augment = eval_batch_size, eval_crop, augment
-        self.workers, self.cache, self.sample_data, self.seed = workers, cache, sample_data, seed
-        self.mixing, self.window, self.retries, self.latents = mixing, window, retries, latents
+        self.eval_batch_size = eval_batch_size
+        self.eval_crop = eval_crop
+        self.augment = augment
+        self.workers = workers
+        self.cache = cache
+        self.sample_data = sample_data
+        self.seed = seed
+        self.mixing = mixing
+        self.window = window
+        self.retries = retries
+        self.latents = latents
         self.shard_cache = None if cache_dir is None else ShardCache(cache_dir, int(cache_gb * 1e9))
-        self.max_broken, self.quarantine, self._written, self._restored = max_broken, None, 0, {}
+        self.max_broken = max_broken
+        self.quarantine = None
+        self._written = 0
+        self._restored = {}
         self.latents_of: Manifest | None = None  # of the training latents, once they are opened
 
     def prepare_data(self) -> None:
@@ -176,7 +189,7 @@ class FoundIRDataModule(L.LightningDataModule):
             write_sample_data(self.root, seed=self.seed)
 
     def pairs(self, split: Literal["train", "val", "test"]) -> list[Pair]:
-        """The pairs of a split; ValueError if a file is missing or unpaired."""
+        """Returns the pairs of a split; ValueError if a file is missing or unpaired."""
         meta = self.meta[split]
         if not isinstance(self.root, Path):
             raise ValueError(
@@ -188,14 +201,14 @@ class FoundIRDataModule(L.LightningDataModule):
                 f"data.root: there is no folder {str(self.root)!r}; `python -m lit_mimdit"
                 f" sample-data {self.root}` writes a small set"
             )
-        found = read_layout("foundir", self.root, meta=None if meta is None else self.root / meta)
-        if not found.pairs and not found.problems:
+        listed = read_layout("foundir", self.root, meta=None if meta is None else self.root / meta)
+        if not listed.pairs and not listed.problems:
             raise ValueError(f"data.{split}: {self.root / (meta or '')} names no pairs")
-        return require_complete(found)
+        return require_complete(listed)
 
     def benchmark_pairs(self) -> list[Pair]:
-        """The pairs of all benchmarks, with their data set's name."""
-        found: list[Pair] = []
+        """Returns the pairs of all benchmarks, with their data set's name."""
+        named: list[Pair] = []
         for layout, place in self.benchmarks.items():
             options = {"root": place} if isinstance(place, str) else dict(place)
             if layout not in DATASETS or "root" not in options:
@@ -204,11 +217,11 @@ class FoundIRDataModule(L.LightningDataModule):
                     f" root, got {place!r}"
                 )
             pairs = require_complete(read_layout(layout, options.pop("root"), **options))
-            found += [
+            named += [
                 replace(pair, dataset=DATASETS[layout], id=f"{DATASETS[layout]}/{pair.id}")
                 for pair in pairs
             ]
-        return found
+        return named
 
     @property
     def cluster(self) -> Cluster:
@@ -218,14 +231,14 @@ class FoundIRDataModule(L.LightningDataModule):
         )
 
     def per_step(self) -> int:
-        """Training pairs that this process takes at once, so that a step over all processes takes
-        `batch_size`.
+        """Returns how many training pairs this process takes at once, so that a step over all
+        processes takes `batch_size`.
         """
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
         return pairs_at_once(self.batch_size, self.micro_batch, self.cluster.world_size, accumulate)
 
     def step_options(self) -> dict[str, Any]:
-        """What the trainer says of an optimizer step, as options of EpochSampler."""
+        """Returns what the trainer says of an optimizer step, as options of EpochSampler."""
         if self.trainer is None:
             return {}
         return {
@@ -234,7 +247,7 @@ class FoundIRDataModule(L.LightningDataModule):
         }
 
     def source(self, split: Literal["train", "val", "test"]) -> Source:
-        """Where the pairs of a split come from.
+        """Returns where the pairs of a split come from.
 
         They come from shards if it names a folder of them, else from image files.
         """
@@ -333,16 +346,16 @@ class FoundIRDataModule(L.LightningDataModule):
                 " photographs"
             )
         source = Path(self.predict_from)
-        found, folder = [source], source.parent
+        photographs, folder = [source], source.parent
         if not source.is_file():
             listed = find_images(source)
-            found, folder = listed.images, source
+            photographs, folder = listed.images, source
             for path, reason in listed.left_out:
                 rank_zero_warn(f"data.predict: {path} is left out: {reason}")
-        if not found:
+        if not photographs:
             raise ValueError(f"data.predict: no images in {str(source)!r}")
-        names = result_names([path.relative_to(folder) for path in found])
-        files = dict(zip(names, found, strict=True))
+        names = result_names([path.relative_to(folder) for path in photographs])
+        files = dict(zip(names, photographs, strict=True))
         own = dict(list(files.items())[self.cluster.rank :: self.cluster.world_size])
         return DataLoader(PhotoFiles(own, self.seed), batch_size=None, num_workers=self.workers)
 

@@ -41,8 +41,8 @@ class ImageInfo(NamedTuple):
 
 
 def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
-    """Upright pixels in sRGB with the channels of the file: (H, W, C), C = 1 gray, 2 gray + alpha,
-    3 RGB, 4 RGB + alpha, uint8 or uint16; perhaps read-only.
+    """Returns upright pixels in sRGB with the channels of the file: (H, W, C), C = 1 gray, 2 gray +
+    alpha, 3 RGB, 4 RGB + alpha, uint8 or uint16; perhaps read-only.
 
     Of several frames or pages, the first. With `data`, the bytes of a file that lies elsewhere (in
     a shard), `path` is only what errors call it. Raises `ImageError`.
@@ -52,13 +52,14 @@ def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
 
 
 def decode_photo(path: str | Path) -> tuple[np.ndarray, Metadata]:
-    """As `decode`, with what a restored image takes over from the file. Raises `ImageError`."""
+    """Decodes a photograph, and what its restored image takes over. Raises `ImageError`."""
     with opened(path, None) as file:
         return _read(file, about=True)
 
 
 def image_info(path: str | Path, data: bytes | None = None) -> ImageInfo:
-    """Size, real format, orientation, frames and profile from the header alone, without decoding.
+    """Returns size, real format, orientation, frames and profile from the header alone, without
+    decoding.
 
     `data` as in `decode`. Raises `ImageError`.
     """
@@ -67,20 +68,16 @@ def image_info(path: str | Path, data: bytes | None = None) -> ImageInfo:
         file.seek(0)
         if head in TIFF_MAGIC:
             header = tiff_header(file)
-            height, width, orientation, frames = (
-                header.height,
-                header.width,
-                header.orientation,
-                header.frames,
-            )
+            height = header.height
+            width = header.width
+            orientation = header.orientation
+            frames = header.frames
             name, icc = "TIFF", header.icc
         else:
             with open_image(file) as image:
-                (width, height), name, orientation = (
-                    image.size,
-                    image.format,
-                    _orientation(image, file),
-                )
+                (width, height) = image.size
+                name = image.format
+                orientation = _orientation(image, file)
                 frames, icc = getattr(image, "n_frames", 1), image.info.get("icc_profile")
     if orientation >= 5:
         height, width = width, height
@@ -94,13 +91,13 @@ def _read(file: BinaryIO, about: bool) -> tuple[np.ndarray, Metadata]:
     head = file.read(4)
     file.seek(0)
     if head in TIFF_MAGIC:
-        found = read_tiff(file)
-        if found is None:
+        tiff = read_tiff(file)
+        if tiff is None:
             try:
                 return _read_by_pil(file, about)
             except OSError as error:  # PIL's message does not tell what is missing from damage
-                found = _tiff_after_pil(file, error)
-        return _finish_tiff(found, file, about)
+                tiff = _tiff_after_pil(file, error)
+        return _finish_tiff(tiff, file, about)
     return _read_by_pil(file, about)
 
 
@@ -108,26 +105,26 @@ def _tiff_after_pil(file: BinaryIO, error: OSError) -> TiffPixels:
     """By tifffile what PIL has no decoder for; PIL's error if tifffile cannot read it either."""
     try:
         file.seek(0)
-        found = read_tiff(file, pil_cannot=True)
+        tiff = read_tiff(file, pil_cannot=True)
     except UnsupportedError:
         raise
     except Exception:  # damaged: PIL's account of it is as good
         raise error from None
-    assert found is not None
-    return found
+    assert tiff is not None
+    return tiff
 
 
-def _finish_tiff(found: TiffPixels, file: BinaryIO, about: bool) -> tuple[np.ndarray, Metadata]:
-    pixels = _inks_to_rgb(found.pixels, found.icc) if found.cmyk else found.pixels
-    pixels = _in_srgb(pixels, None if found.cmyk else found.icc)
-    pixels = _upright(pixels, found.orientation)
+def _finish_tiff(tiff: TiffPixels, file: BinaryIO, about: bool) -> tuple[np.ndarray, Metadata]:
+    pixels = _inks_to_rgb(tiff.pixels, tiff.icc) if tiff.cmyk else tiff.pixels
+    pixels = _in_srgb(pixels, None if tiff.cmyk else tiff.icc)
+    pixels = _upright(pixels, tiff.orientation)
     if not about:
         return pixels, Metadata()
     file.seek(0)
     header = tiff_header(file)
     metadata = read_metadata(None, file, pixels.shape[:2], header.xmp)
-    metadata = metadata._replace(frames=header.frames, notes=metadata.notes + found.notes)
-    return pixels, _with_profile(metadata, found.icc, pixels)
+    metadata = metadata._replace(frames=header.frames, notes=metadata.notes + tiff.notes)
+    return pixels, _with_profile(metadata, tiff.icc, pixels)
 
 
 def _read_by_pil(file: BinaryIO, about: bool) -> tuple[np.ndarray, Metadata]:

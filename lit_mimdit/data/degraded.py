@@ -18,7 +18,7 @@ DIM_SCALE, DIM_POWER = (0.4, 1.0), (1.0, 2.2)
 
 # y = s x^g
 def dimmed(image: np.ndarray, scale: float, power: float) -> np.ndarray:
-    """A scene of less light, (H, W, 3) uint8, as at dusk, in shadow or in a dark room.
+    """Returns a scene of less light, (H, W, 3) uint8, as at dusk, in shadow or in a dark room.
 
     Black stays; white becomes `scale`, in (0, 1].
     """
@@ -51,13 +51,11 @@ class DegradedCrops(Dataset):
         dim: float = 0.0,
         smooth: float = 0.0,
     ) -> None:
-        self.levels, self.crop, self.types, self.samples, self.seed = (
-            levels,
-            crop,
-            types,
-            samples,
-            seed,
-        )
+        self.levels = levels
+        self.crop = crop
+        self.types = types
+        self.samples = samples
+        self.seed = seed
         self.dim, self.smooth = dim, smooth
         self.weights = level_weights(levels)
 
@@ -123,6 +121,7 @@ class DegradedPhotos(FoundIRDataModule):
             darkness is all of it.
         smooth: share of the crops in low light whose camera has removed noise, most of it more
             often than little: else grain would be all that tells low light from a dark scene.
+        foundir: the arguments of FoundIRDataModule.
     """
 
     def __init__(
@@ -133,9 +132,9 @@ class DegradedPhotos(FoundIRDataModule):
         longest: int = 1536,
         dim: float = 0.0,
         smooth: float = 0.0,
-        **kwargs: Any,
+        **foundir: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**foundir)
         unknown = [kind for kind in types if kind not in FOUNDIR_TYPES]
         if unknown or not types:
             raise ValueError(
@@ -144,14 +143,12 @@ class DegradedPhotos(FoundIRDataModule):
         for key, share in (("dim", dim), ("smooth", smooth)):
             if not 0 <= share <= 1:
                 raise ValueError(f"data.{key} is {share}: it is a share, from 0 to 1")
-        self.photos, self.types, self.samples, self.longest, self.dim, self.smooth = (
-            photos,
-            types,
-            samples,
-            longest,
-            dim,
-            smooth,
-        )
+        self.photos = photos
+        self.types = types
+        self.samples = samples
+        self.longest = longest
+        self.dim = dim
+        self.smooth = smooth
 
     def train_dataloader(self) -> DataLoader:
         levels = read_levels(self.photos, self.longest, self.crop, "data.photos")

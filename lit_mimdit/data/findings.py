@@ -36,7 +36,7 @@ class Findings:
         self.problems += problems
 
 
-def print_findings(found: Findings, max_listed: int) -> None:
+def print_findings(findings: Findings, max_listed: int) -> None:
     """A table by degradation, then every list, cut at `max_listed` lines."""
     header = ("degradation", "pairs", "sizes", "GT/LQ files", "problems")
     rows = [
@@ -47,32 +47,32 @@ def print_findings(found: Findings, max_listed: int) -> None:
             _most_common(row.extensions, "{0}"),
             str(row.problems),
         )
-        for name, row in sorted(found.types.items(), key=lambda item: natural_key(item[0]))
+        for name, row in sorted(findings.types.items(), key=lambda item: natural_key(item[0]))
     ]
-    total = ("total", str(found.pairs), "", "", str(len(found.problems)))
+    total = ("total", str(findings.pairs), "", "", str(len(findings.problems)))
     widths = [max(len(row[i]) for row in (header, *rows, total)) for i in range(len(header))]
     rule = tuple("-" * width for width in widths)
-    print(f"\n{found.title}")
+    print(f"\n{findings.title}")
     for row in (header, rule, *rows, rule, total):
         cells = [
             cell.rjust(width) if i in (1, 4) else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths))
         ]
         print("  ".join(cells).rstrip())
-    _print_list("Problems", found.problems, max_listed)
-    misnamed = sum("is a " in note for note in found.notes.values())
-    turned = sum("EXIF" in note for note in found.notes.values())
+    _print_list("Problems", findings.problems, max_listed)
+    misnamed = sum("is a " in note for note in findings.notes.values())
+    turned = sum("EXIF" in note for note in findings.notes.values())
     title = (
         f"Notes, taken care of: {misnamed} file(s) of another format than their name says, {turned}"
         " with EXIF orientation"
     )
     _print_list(
         title,
-        [f"{path}: {found.notes[path]}" for path in sorted(found.notes, key=natural_key)],
+        [f"{path}: {findings.notes[path]}" for path in sorted(findings.notes, key=natural_key)],
         max_listed,
     )
-    _print_list("Left out when the shards were written", found.left_out, max_listed)
-    print(f"\n{len(found.problems) or 'no'} problem(s), {found.pairs} pair(s)")
+    _print_list("Left out when the shards were written", findings.left_out, max_listed)
+    print(f"\n{len(findings.problems) or 'no'} problem(s), {findings.pairs} pair(s)")
 
 
 def _most_common(counts: Counter, form: str) -> str:

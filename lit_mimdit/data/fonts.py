@@ -43,7 +43,7 @@ def drawable(text: str, size: int) -> tuple[str, Font]:
 
 
 def covers(font: Font, text: str) -> bool:
-    """Whether a font has a shape of its own for every letter that is not ASCII."""
+    """Returns whether a font has a shape of its own for every letter that is not ASCII."""
     lacking = _shape(font, "\U0010fffe")  # no character: every font draws its box
     return all(c.isascii() or _shape(font, c) != lacking for c in text)
 
@@ -58,9 +58,9 @@ def _candidates() -> tuple[Path, ...]:
     """Fonts of this machine that may have the letters, the widest first."""
     from matplotlib import font_manager  # DejaVu comes with it
 
-    found = [Path(path) for path in font_manager.findSystemFonts()]
-    found += [Path(font_manager.findfont("DejaVu Sans"))]
-    return tuple(sorted(found, key=_rank)) if found else ()
+    files = [Path(path) for path in font_manager.findSystemFonts()]
+    files += [Path(font_manager.findfont("DejaVu Sans"))]
+    return tuple(sorted(files, key=_rank)) if files else ()
 
 
 def _rank(path: Path) -> tuple[int, str]:

@@ -29,12 +29,14 @@ OUTPUT_FORMATS = {
 }
 LONGEST = {"JPEG": 65500, "WebP": 16383}  # pixels a side, where a format has a limit
 _JPEG_SEGMENT = 65500  # bytes of EXIF or XMP that one segment of a JPEG holds
-_MAKER_NOTE, _EXIF_IFD, _GPS_IFD = 0x927C, 0x8769, 0x8825
+_MAKER_NOTE = 0x927C
+_EXIF_IFD = 0x8769
+_GPS_IFD = 0x8825
 _IHDR_END = len(PNG_MAGIC) + 25
 
 
 def output_format(path: str | Path) -> str:
-    """The format that `write_photo` takes for this name: "PNG", "JPEG", "TIFF" or "WebP".
+    """Returns the format that `write_photo` takes for this name: "PNG", "JPEG", "TIFF" or "WebP".
 
     Raises ValueError for any other extension: call it before a long computation, not after.
     """
@@ -59,26 +61,26 @@ def require_writable(path: str | Path, height: int, width: int) -> None:
 
 
 def losses(path: str | Path, alpha: bool, bits: int, metadata: Metadata) -> list[str]:
-    """What the format of this name does not hold of an image, a phrase each."""
+    """Returns what the format of this name does not hold of an image, a phrase each."""
     kind = output_format(path)
-    found = []
+    lost = []
     if kind == "JPEG" and alpha:
-        found.append(
+        lost.append(
             "JPEG holds no alpha channel, it is left out; write .png, .tif or .webp to keep it"
         )
     if kind in ("JPEG", "WebP") and bits == 16:
-        found.append(f"{kind} holds 8 bits, written with 8 of 16; write .png or .tif to keep them")
+        lost.append(f"{kind} holds 8 bits, written with 8 of 16; write .png or .tif to keep them")
     if kind != "PNG" and metadata.text:
-        found.append(f"{kind} holds no text chunks of PNG, they are left out; write .png")
+        lost.append(f"{kind} holds no text chunks of PNG, they are left out; write .png")
     kept = fitted(kind, metadata)
     for name in ("exif", "xmp"):
         before, after = getattr(metadata, name), getattr(kept, name)
         if before != after:
             what = "shortened" if after else "left out"
-            found.append(
+            lost.append(
                 f"JPEG holds 65,500 bytes of {name.upper()}, these {len(before):,} are {what}"
             )
-    return found
+    return lost
 
 
 def write_photo(
@@ -105,7 +107,7 @@ def encode_photo(
     bits: int = 8,
     metadata: Metadata | None = None,
 ) -> bytes:
-    """The bytes of an image file; the extension of `path` decides the format.
+    """Returns the bytes of an image file; the extension of `path` decides the format.
 
     JPEG has quality 95 without chroma subsampling; PNG, TIFF and WebP are lossless. JPEG has no
     alpha, and JPEG and WebP have 8 bits only: what a format cannot hold is left out with a warning,

@@ -49,14 +49,19 @@ def natural_key(path: str | Path) -> tuple:
     """Sorting key by which frame2 comes before frame10, whatever the case of letters; folder by
     folder.
     """
-    parts = map(_DIGITS.split, str(path).casefold().split(os.sep))
-    return [
-        [int(token) if i % 2 else token for i, token in enumerate(part)] for part in parts
-    ], str(path)
+    names = str(path).casefold().split(os.sep)
+    return [_with_numbers(name) for name in names], str(path)
+
+
+def _with_numbers(name: str) -> list[str | int]:
+    """The text and the numbers of a name in turn: "a12b" is ["a", 12, "b"]."""
+    tokens = _DIGITS.split(name)
+    return [int(token) if place % 2 else token for place, token in enumerate(tokens)]
 
 
 def find_images(folder: str | Path) -> Listing:
-    """All image files below a folder in natural order, and what is left out, each with its reason.
+    """Returns all image files below a folder in natural order, and what is left out, each with its
+    reason.
 
     A known extension makes an image, broken or not; the content of any other file decides. Hidden
     names are counted only. Every file and folder is taken once, under its own name rather than that
@@ -65,7 +70,7 @@ def find_images(folder: str | Path) -> Listing:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder")
-    found = Listing([], [], 0)
+    listing = Listing([], [], 0)
     hidden, seen = 0, {}
     waiting, links = [folder], []
     while waiting or links:
@@ -75,16 +80,16 @@ def find_images(folder: str | Path) -> Listing:
         if real in seen:
             if parent.is_symlink() and not _is_above(real, parent):
                 reason = f"links to {seen[real]}, whose images are taken there"
-                found.left_out.append((parent, reason))
+                listing.left_out.append((parent, reason))
             elif parent.is_symlink():
-                found.left_out.append((parent, "links to a folder that it lies in"))
+                listing.left_out.append((parent, "links to a folder that it lies in"))
             continue
         seen[real] = parent
         try:
             with os.scandir(parent) as entries:
                 entries = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            found.left_out.append((parent, f"cannot be opened: {error.strerror}"))
+            listing.left_out.append((parent, f"cannot be opened: {error.strerror}"))
             continue
         for entry in entries:
             path = Path(parent, entry.name)
@@ -93,17 +98,17 @@ def find_images(folder: str | Path) -> Listing:
             elif entry.is_dir():
                 (links if entry.is_symlink() else waiting).append(path)
             elif (reason := _no_image(path)) is None:
-                found.images.append(path)
+                listing.images.append(path)
             elif entry.name not in RECORDS:
-                found.left_out.append((path, reason))
-    images, twice = _once(found.images)
+                listing.left_out.append((path, reason))
+    images, twice = _once(listing.images)
     images.sort(key=lambda path: natural_key(path.relative_to(folder)))
-    left_out = sorted(found.left_out + twice, key=lambda item: natural_key(item[0]))
+    left_out = sorted(listing.left_out + twice, key=lambda item: natural_key(item[0]))
     return Listing(images, left_out, hidden)
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The images that `find_images` finds, without what it leaves out."""
+    """Returns the images that `find_images` finds, without what it leaves out."""
     return find_images(folder).images
 
 
@@ -145,7 +150,7 @@ def _no_image(path: Path) -> str | None:
 
 
 def result_names(names: list[Path]) -> list[Path]:
-    """The names of restored images, PNG, each different: photo.jpg becomes photo.png.
+    """Returns the names of restored images, PNG, each different: photo.jpg becomes photo.png.
 
     Files that differ only in their extension keep it, IMG_1.jpg.png beside IMG_1.webp.png. Files
     of one whole name, from several folders, are numbered.

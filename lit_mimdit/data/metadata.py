@@ -9,7 +9,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 from PIL import ExifTags, Image
 
-ORIENTATION, _COLOUR_SPACE, _WIDTH, _HEIGHT, _INTEROP = 0x0112, 0xA001, 0xA002, 0xA003, 0xA005
+ORIENTATION = 0x0112
+_COLOUR_SPACE = 0xA001
+_WIDTH = 0xA002
+_HEIGHT = 0xA003
+_INTEROP = 0xA005
 _EXIF_IFD, _GPS_IFD = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo
 # of the first directory: what describes the picture and not how its pixels are stored
 _DESCRIPTIVE = {
@@ -49,7 +53,7 @@ class Metadata(NamedTuple):
 def read_metadata(
     image: Image.Image | None, file: BinaryIO, size: tuple[int, int], xmp: bytes | None = None
 ) -> Metadata:
-    """The metadata of an image file, cleaned for its restored image.
+    """Returns the metadata of an image file, cleaned for its restored image.
 
     Args:
         image: opened by PIL; None for a TIFF that PIL does not know.
@@ -92,7 +96,8 @@ def _tiff_directory(file: BinaryIO) -> Image.Exif:
 
 
 def clean_exif(exif: Image.Exif, size: tuple[int, int]) -> bytes | None:
-    """An EXIF block for upright pixels of `size` (height, width) in sRGB, without a thumbnail.
+    """Returns an EXIF block for upright pixels of `size` (height, width) in sRGB, without a
+    thumbnail.
 
     None if there is nothing to tell. Raises whatever a damaged block makes Pillow raise.
     """

@@ -42,8 +42,8 @@ def epoch_order(samples: int, epoch: int, seed: int, shuffle: bool) -> np.ndarra
 def batch_indices(
     order: np.ndarray, batch: int, batch_size: int, cluster: Cluster, start: int = 0
 ) -> np.ndarray:
-    """What one rank gets of global batch number `batch`: the next world_size * batch_size samples,
-    dealt out in turn.
+    """Returns what one rank gets of global batch number `batch`: the next world_size * batch_size
+    samples, dealt out in turn.
 
     All ranks together see the samples that a single process with the same global batch would see,
     in one batch. `start`: samples of the order that are left out, because they were seen before the
@@ -113,7 +113,9 @@ class EpochSampler:
                 f"the training set has {samples} pairs, one step over all processes takes"
                 f" {self.step_share}: lower data.batch_size or add pairs"
             )
-        self.batch_size, self.drop_last, self.cluster = batch_size, drop_last, cluster
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self.cluster = cluster
         self.accumulate, self.same = accumulate, same
         self.order = order or (lambda epoch: epoch_order(samples, epoch, seed, shuffle))
         self.samples = len(order(0)) if order is not None else samples  # of an epoch
@@ -201,7 +203,9 @@ class _WithSetEpoch:
     """Lightning looks for `batch_sampler.sampler.set_epoch`; here both are the same object."""
 
     def __init__(self, sampler: EpochSampler) -> None:
-        self.sampler, self.batch_size, self.drop_last = sampler, sampler.batch_size, True
+        self.sampler = sampler
+        self.batch_size = sampler.batch_size
+        self.drop_last = True
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return iter(self.sampler)

@@ -56,12 +56,12 @@ def draw_symmetry(draw: np.random.Generator, augment: Augment) -> tuple[bool, in
 
 
 def variant(flip: bool, turns: int, augment: Augment) -> int:
-    """Number of a symmetry among those of `augment`."""
+    """Returns the number of a symmetry among those of `augment`."""
     return 4 * flip + turns if augment == "dihedral" else int(flip)
 
 
 def to_planes(image: np.ndarray) -> Tensor:
-    """Pixels (H, W, 3) as a tensor of the contract, (3, H, W).
+    """Returns pixels (H, W, 3) as a tensor of the contract, (3, H, W).
 
     uint8 stays uint8, uint16 becomes float32 in [0, 1].
     """
@@ -84,7 +84,7 @@ def to_floats(images: Tensor) -> Tensor:
 
 
 def with_floats(batch: dict[str, Any]) -> dict[str, Any]:
-    """A batch whose images are floats."""
+    """Returns a batch whose images are floats."""
     return batch | {name: to_floats(batch[name]) for name in ("lq", "gt") if name in batch}
 
 
@@ -113,13 +113,11 @@ class PairDataset(Dataset):
         seed: int,
         replace: bool = False,
     ) -> None:
-        self.source, self.crop, self.random, self.augment, self.seed = (
-            source,
-            crop,
-            random,
-            augment,
-            seed,
-        )
+        self.source = source
+        self.crop = crop
+        self.random = random
+        self.augment = augment
+        self.seed = seed
         self.group = source.table().group if replace else None
 
     def __len__(self) -> int:
@@ -168,8 +166,8 @@ class PairDataset(Dataset):
 
 
 def collate(samples: list[dict[str, Any]], stack: Stack = stacked) -> dict[str, Any]:
-    """A batch of the contract from its samples, tensors stacked by `stack`; images of one batch
-    must have one size.
+    """Returns a batch of the contract from its samples, tensors stacked by `stack`; images of one
+    batch must have one size.
     """
     kinds = [name for name in ("lq", "gt", "z_lq", "z_gt") if name in samples[0]]
     sizes = {tuple(sample[kinds[0]].shape) for sample in samples}
@@ -189,9 +187,8 @@ def collate(samples: list[dict[str, Any]], stack: Stack = stacked) -> dict[str, 
                 else [to_floats(part) for part in parts]
             ),
         )
-    batch |= {
-        name: [sample[name] for sample in samples] for name in ("degradation", "id", "dataset")
-    }
+    for name in ("degradation", "id", "dataset"):
+        batch[name] = [sample[name] for sample in samples]
     batch["seed"] = torch.tensor([sample["seed"] for sample in samples], dtype=torch.int64)
     faults = [fault for sample in samples for fault in sample.get("faults", ())]
     return batch | ({"faults": faults} if faults else {})

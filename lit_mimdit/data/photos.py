@@ -12,8 +12,8 @@ from lit_mimdit.data.image_io import list_images, read_rgb
 
 
 def pyramid(image: np.ndarray, longest: int, shortest: int) -> list[np.ndarray]:
-    """The photograph (H, W, 3) uint8 at `longest` pixels (longer side) and at halves of it, down to
-    `shortest` (shorter side).
+    """Returns the photograph (H, W, 3) uint8 at `longest` pixels (longer side) and at halves of it,
+    down to `shortest` (shorter side).
     """
     levels, side = [], min(longest, max(image.shape[:2]))
     while True:
@@ -49,7 +49,7 @@ def read_levels(folder: str, longest: int, shortest: int, key: str) -> list[np.n
 
 
 def level_weights(levels: list[np.ndarray]) -> np.ndarray:
-    """How often each level is drawn, summing to 1.
+    """Returns how often each level is drawn, summing to 1.
 
     It lies between "every photograph alike" and "every pixel alike".
     """
@@ -73,13 +73,11 @@ class CropBatches(Dataset):
         batches: int,
         seed: int,
     ) -> None:
-        self.levels, self.sizes, self.batches, self.seed, self.epoch = (
-            levels,
-            sizes,
-            batches,
-            seed,
-            0,
-        )
+        self.levels = levels
+        self.sizes = sizes
+        self.batches = batches
+        self.seed = seed
+        self.epoch = 0
         self.shares = np.asarray(shares) / np.sum(shares)
         self.weights = level_weights(levels)
 
@@ -135,13 +133,14 @@ class PhotoCrops(L.LightningDataModule):
                 f"data.sizes has {len(sizes)} entries and data.shares {len(shares)}: give as many,"
                 " at least one"
             )
-        self.photos, self.val_photos, self.longest, self.seed = photos, val_photos, longest, seed
-        self.sizes, self.shares, self.batches, self.val_batches = (
-            [tuple(s) for s in sizes],
-            shares,
-            batches,
-            val_batches,
-        )
+        self.photos = photos
+        self.val_photos = val_photos
+        self.longest = longest
+        self.seed = seed
+        self.sizes = [tuple(s) for s in sizes]
+        self.shares = shares
+        self.batches = batches
+        self.val_batches = val_batches
 
     def setup(self, stage: str) -> None:
         largest = max(size for size, _ in self.sizes)

@@ -10,6 +10,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,12 +126,10 @@ def write_sample_data(
     _check_settings(size, crops, types, severities, seed, sources)
     _check_target(target, overwrite)
     wanted = FOUNDIR_TYPES if types is None else types
-    drawn = (
-        sample
-        for split in SPLITS
-        for sample in draw_samples(split, crops[split], size, severities, seed, sources)
-    )
-    samples = [sample for sample in drawn if sample.type in wanted]
+    samples: list[Sample] = []
+    for split in SPLITS:
+        drawn = draw_samples(split, crops[split], size, severities, seed, sources)
+        samples += [sample for sample in drawn if sample.type in wanted]
 
     # Written beside the target and renamed at the end: a tree is there whole or not at all.
     partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
@@ -231,10 +230,7 @@ class Sources(NamedTuple):
 def _sources(photos: Path | None) -> Sources:
     """The photographs of installed packages, or those of a folder, all for the test split."""
     if photos is None:
-        names = {
-            split: [photograph.name for photograph in photographs.of_split(split)]
-            for split in SPLITS
-        }
+        names = {split: [one.name for one in photographs.of_split(split)] for split in SPLITS}
         return Sources(
             names,
             lru_cache(len(photographs.PHOTOGRAPHS))(
@@ -279,9 +275,8 @@ def _check_settings(
         raise ValueError("train_crops, val_crops and test_crops are all 0: nothing to write")
     if seed < 0:
         raise ValueError(f"seed is {seed}: give 0 or more")
-    largest = min(
-        min(sources.read(name)[0].shape[:2]) for names in sources.names.values() for name in names
-    )
+    every = chain.from_iterable(sources.names.values())
+    largest = min(min(sources.read(name)[0].shape[:2]) for name in every)
     if not 16 <= size <= largest:
         raise ValueError(
             f"size is {size}: give 16 to {largest}, the shorter side of the smallest photograph"
@@ -316,10 +311,8 @@ def _write_tables(folder: Path, samples: list[Sample], photos: Path | None) -> N
     with open(folder / TABLE, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows(
-            [csv_cell(cell) if isinstance(cell, str) else cell for cell in sample.row]
-            for sample in samples
-        )
+        for sample in samples:
+            writer.writerow([csv_cell(c) if isinstance(c, str) else c for c in sample.row])
     used = {sample.photograph for sample in samples}
     rows = [
         f"{p.name} ({p.split}): {p.author}; {p.licence}; {p.source}; from the package {p.package}"

@@ -18,7 +18,10 @@ from lit_mimdit.data.deep_pixels import scaled
 from lit_mimdit.data.image_file import UnsupportedError, require_allowed
 
 ORIENTATION_TAG = 274
-_ICC_TAG, _DNG_VERSION_TAG, _SUB_IFDS_TAG, _XMP_TAG = 34675, 50706, 330, 700
+_ICC_TAG = 34675
+_DNG_VERSION_TAG = 50706
+_SUB_IFDS_TAG = 330
+_XMP_TAG = 700
 _RAW = (32803, 34892)  # photometric: colour filter array, linear raw
 _ALPHA = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
 _GRAY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
@@ -46,7 +49,9 @@ class TiffHeader(NamedTuple):
 
 
 def tiff_header(file: BinaryIO) -> TiffHeader:
-    """Size, orientation, profile and number of pages. `UnsupportedError` for camera raw files."""
+    """Returns size, orientation, profile and number of pages. `UnsupportedError` for camera raw
+    files.
+    """
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         _require_no_raw(tiff)
@@ -62,7 +67,7 @@ def tiff_header(file: BinaryIO) -> TiffHeader:
 
 
 def read_tiff(file: BinaryIO, pil_cannot: bool = False) -> TiffPixels | None:
-    """The first page of a TIFF file, or None where PIL reads it without loss.
+    """Returns the first page of a TIFF file, or None where PIL reads it without loss.
 
     Args:
         file: opened at its beginning.

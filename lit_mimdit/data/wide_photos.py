@@ -43,8 +43,13 @@ class WideBatches(Dataset):
         dim: float = 0.0,
         kinds: list[str] | None = None,
     ) -> None:
-        self.levels, self.crop, self.batch_size = levels, crop, batch_size
-        self.batches, self.seed, self.dim, self.kinds = batches, seed, dim, kinds
+        self.levels = levels
+        self.crop = crop
+        self.batch_size = batch_size
+        self.batches = batches
+        self.seed = seed
+        self.dim = dim
+        self.kinds = kinds
         self.epoch, self.weights = 0, level_weights(levels)
 
     def __len__(self) -> int:
@@ -118,9 +123,15 @@ class WidePhotos(L.LightningDataModule):
                 f"data.crop is {crop}, data.batch_size {batch_size} and data.batches {batches}: all"
                 " must be positive"
             )
-        self.photos, self.val_photos, self.longest = photos, val_photos, longest
-        self.crop, self.batch_size, self.batches = crop, batch_size, batches
-        self.val_batches, self.dim, self.seed = val_batches, dim, seed
+        self.photos = photos
+        self.val_photos = val_photos
+        self.longest = longest
+        self.crop = crop
+        self.batch_size = batch_size
+        self.batches = batches
+        self.val_batches = val_batches
+        self.dim = dim
+        self.seed = seed
 
     def setup(self, stage: str) -> None:
         kinds = [*KINDS, CLEAN]

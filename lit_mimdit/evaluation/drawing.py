@@ -6,6 +6,7 @@ Interval plots and router weights are SVG texts; strips of before and after are 
 import html
 import math
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from lit_mimdit.evaluation.metrics import METRICS
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
 GROUPS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#9c755f", "#76b7b2", "#bab0ac")
-ROW, LEFT, RIGHT, TOP = 18, 190, 40, 34  # pixels
+# pixels
+ROW = 18
+LEFT = 190
+RIGHT = 40
+TOP = 34
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -66,17 +71,17 @@ class _Layout:
 
     @property
     def height(self) -> int:
-        """Of the picture, with the axis and the legend."""
+        """Height of the picture in pixels, with the axis and the legend."""
         return self.bottom + 24 + ROW * len(self.series)
 
     def x(self, value: float) -> float:
-        """Where a value lies."""
+        """Returns where a value lies."""
         first, last = self.axis[0], self.axis[-1]
         return LEFT + (value - first) / (last - first) * (self.width - LEFT - RIGHT)
 
 
 def interval_plot(key: str, series: Series, width: int = 760) -> str:
-    """Means with intervals as an SVG text, a row a group with a line for each series.
+    """Returns means with intervals as an SVG text, a row a group with a line for each series.
 
     The pooled groups, called "all", are the last rows.
     """
@@ -98,14 +103,18 @@ def interval_plot(key: str, series: Series, width: int = 760) -> str:
 
 def _axis(series: Series) -> list[float]:
     """Ticks that cover every mean and interval."""
-    known = [v for values in series.values() for v in values.values() if v["mean"] is not None]
-    ends = [x for v in known for x in (v["mean"], v["low"], v["high"]) if x is not None]
+    ends = []
+    for value in chain.from_iterable(values.values() for values in series.values()):
+        if value["mean"] is not None:
+            ends += [value[end] for end in ("mean", "low", "high") if value[end] is not None]
     return ticks(min(ends), max(ends))
 
 
 def _frame(layout: _Layout, title: str) -> list[str]:
     """The opening of the SVG, the white ground and the title."""
-    width, height, text = layout.width, layout.height, html.escape(title)
+    width = layout.width
+    height = layout.height
+    text = html.escape(title)
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
         f' width="{width}" height="{height}" font-family="sans-serif" font-size="12"'
@@ -182,7 +191,7 @@ def _mark(
 
 
 def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) -> str:
-    """Inter-MoE weights of an image as an SVG text.
+    """Returns Inter-MoE weights of an image as an SVG text.
 
     Each block has a stacked bar, block 0 first, with the groups' names above.
     """
@@ -220,8 +229,8 @@ def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) 
 
 
 def strip(paths: list[Path], side: int) -> Image.Image:
-    """Images of one size side by side, each at most `side` pixels in height and width, never
-    enlarged.
+    """Returns images of one size side by side, each at most `side` pixels in height and width,
+    never enlarged.
     """
     pictures = []
     for path in paths:

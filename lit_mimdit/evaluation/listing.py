@@ -22,8 +22,8 @@ def metrics(*, only: str = ",".join(METRICS), weights: Path | None = None) -> No
 
 
 def describe(metric: Metric, folder: Path | None) -> list[str]:
-    """The lines of one metric."""
-    found, missing = weights.find_all(metric, folder)
+    """Returns the lines of one metric."""
+    present, missing = weights.find_all(metric, folder)
     names = f"pyiqa: {metric.pyiqa}" if metric.pyiqa else "own"
     lines = [
         f"{metric.key}: {metric.label}, {metric.direction}; needs {NEEDS[metric.needs]}; {names};"
@@ -38,7 +38,7 @@ def describe(metric: Metric, folder: Path | None) -> list[str]:
         )
     if metric.min_side > 1:
         lines.append(f"  images of at least {metric.min_side} pixels a side")
-    for hit in found:
+    for hit in present:
         kind = {
             True: "the published file",
             False: "not the published file",

@@ -10,30 +10,28 @@ from lit_mimdit.evaluation.record import Row
 from lit_mimdit.evaluation.tables import footnotes, gain_rows, latex, markdown, rows_of, scores_csv
 from lit_mimdit.files import write_bytes
 
-SUMMARY, SCORES, MARKDOWN, LATEX, ROUTING = (
-    "summary.json",
-    "scores.csv",
-    "tables.md",
-    "tables.tex",
-    "routing.json",
-)
+SUMMARY = "summary.json"
+SCORES = "scores.csv"
+MARKDOWN = "tables.md"
+LATEX = "tables.tex"
+ROUTING = "routing.json"
 
 
 def titled_tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """(title, head, body) of every table of a summary: its versions, and restored - degraded."""
     titles = {"restored": summary["name"]}
-    found = [
+    lines = [
         (titles.get(version, version.replace("_", " ")), *rows_of(summary, version))
         for version in summary["versions"]
     ]
     gain = gain_rows(summary)
     if gain is not None:
-        found.append((f"{summary['name']} - degraded; images better / worse / tied", *gain))
-    return found
+        lines.append((f"{summary['name']} - degraded; images better / worse / tied", *gain))
+    return lines
 
 
 def as_markdown(summary: dict[str, Any]) -> str:
-    """All tables, notes, failures, and the published numbers beside one's own."""
+    """Returns all tables, notes, failures, and the published numbers beside one's own."""
     parts = [
         f"## {escaping.markdown(title)}\n\n{markdown(head, body)}"
         for title, head, body in titled_tables(summary)
@@ -52,7 +50,7 @@ def as_markdown(summary: dict[str, Any]) -> str:
 
 
 def as_latex(summary: dict[str, Any]) -> str:
-    """The same tables for a paper (needs booktabs)."""
+    """Returns the same tables for a paper (needs booktabs)."""
     parts = [
         latex(head, body, f"{title}. {footnotes(summary)[0]}")
         for title, head, body in titled_tables(summary)

@@ -79,11 +79,8 @@ class Page:
     def markdown_tables(self, text: str) -> None:
         """Titles and Markdown tables, whose ** and <u> become HTML."""
         for block in text.split("\n\n"):
-            hidden = _ESCAPED.sub(lambda found: chr(_PRIVATE + ord(found[1])), block)
-            lines = [
-                [cell.strip() for cell in line.strip("|").split("|")]
-                for line in hidden.splitlines()
-            ]
+            hidden = _ESCAPED.sub(lambda match: chr(_PRIVATE + ord(match[1])), block)
+            lines = [_cells(line) for line in hidden.splitlines()]
             self.html.append(
                 _table(lines[0], lines[2:], marked=True)
                 if block.startswith("|")
@@ -113,9 +110,11 @@ class Page:
         folder = self.folder / "pictures"
         folder.mkdir(exist_ok=True)
         stem, _, ending = re.sub(r"[^\w.-]", "_", name).rpartition(".")
+        safe = f"{stem}.{ending}"
         number = 1
-        while (safe := f"{stem}{f'_{number}' * (number > 1)}.{ending}") in self.written:
-            number += 1  # names that differ in other signs only
+        while safe in self.written:  # names that differ in other signs only
+            number += 1
+            safe = f"{stem}_{number}.{ending}"
         self.written.add(safe)
         write_bytes(folder / safe, data)
         self.md.append(f"![{escaping.markdown(caption)}](pictures/{quote(safe)})")
@@ -143,7 +142,12 @@ def _table(head: list[str], body: list[list[str]], marked: bool = False) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
+def _cells(line: str) -> list[str]:
+    """The cells of a line of a Markdown table, without the spaces around them."""
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
 def _marked(text: str) -> str:
     safe = html.escape(text).replace("&lt;u&gt;", "<u>").replace("&lt;/u&gt;", "</u>")
     bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", safe)
-    return _HIDDEN.sub(lambda found: html.escape(chr(ord(found[0]) - _PRIVATE)), bold)
+    return _HIDDEN.sub(lambda match: html.escape(chr(ord(match[0]) - _PRIVATE)), bold)

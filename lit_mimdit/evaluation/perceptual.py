@@ -13,6 +13,7 @@ import math
 import pickle
 import warnings
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +29,14 @@ WINDOW = 224  # LIQE's, pixels
 Score = Callable[[Tensor, Tensor | None], Tensor]
 
 
-def load(metric: Metric, found: list[Found], device: torch.device) -> nn.Module:
+def load(metric: Metric, hits: list[Found], device: torch.device) -> nn.Module:
     """pyiqa's module for a metric with these weights. ValueError if a file cannot be used."""
     from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
     if metric.pyiqa not in DEFAULT_CONFIGS:
         raise ValueError(f"metric {metric.key}: this version of pyiqa has no {metric.pyiqa!r}")
     try:
-        with handed_to_pyiqa(found), quiet():
+        with handed_to_pyiqa(hits), quiet():
             import pyiqa
 
             net = pyiqa.create_metric(metric.pyiqa, device=device)
@@ -48,7 +49,7 @@ def load(metric: Metric, found: list[Found], device: torch.device) -> nn.Module:
         EOFError,
         pickle.UnpicklingError,
     ) as error:
-        names = ", ".join(str(hit.path) for hit in found)
+        names = ", ".join(str(hit.path) for hit in hits)
         unsafe = isinstance(error, pickle.UnpicklingError)
         reason = (
             "more than tensors in a file that is not the published one"
@@ -71,7 +72,7 @@ def quiet():
 
 
 def scoring(metric: Metric, net: nn.Module, max_pixels: int, device: torch.device) -> Score:
-    """The metric as a function.
+    """Returns the metric as a function.
 
     It takes images (B, 3, H, W) and references of the same shape or None, and gives (B,) float64 on
     the CPU.
@@ -117,20 +118,19 @@ def tiles(height: int, width: int, max_pixels: int) -> list[tuple[int, int, int,
             rows += 1
         else:
             columns += 1
-    ys, xs = (
-        [length * i // count for i in range(count + 1)]
-        for length, count in ((height, rows), (width, columns))
-    )
-    return [
-        (top, bottom, left, right)
-        for top, bottom in zip(ys, ys[1:])
-        for left, right in zip(xs, xs[1:])
-    ]
+    bands = product(_cuts(height, rows), _cuts(width, columns))
+    return [(*vertical, *horizontal) for vertical, horizontal in bands]
+
+
+def _cuts(length: int, count: int) -> list[tuple[int, int]]:
+    """Start and end of `count` parts of a side, as equal as whole pixels allow."""
+    ends = [length * number // count for number in range(count + 1)]
+    return list(zip(ends, ends[1:]))
 
 
 def liqe_windows(images: Tensor, count: int, step: int = 32) -> Tensor:
-    """The windows that LIQE looks at, side by side: (B, 3, H, W) -> (B, 3, 224, 224 n), n <=
-    `count`.
+    """Returns the windows that LIQE looks at, side by side: (B, 3, H, W) -> (B, 3, 224, 224 n), n
+    <= `count`.
 
     Every (total // count)-th window of the grid of stride `step`, row by row. With a stride of 224
     LIQE then sees these and no others.

@@ -13,7 +13,7 @@ WINDOW = 11  # pixels, sigma 1.5 (Wang et al., 2004)
 
 
 def eight_bit(image: Tensor) -> Tensor:
-    """What a viewer of the written 8-bit file sees, float32 in [0, 1]."""
+    """Returns what a viewer of the written 8-bit file sees, float32 in [0, 1]."""
     return (image.float().clamp(0, 1) * 255.0).round() / 255.0
 
 
@@ -25,7 +25,7 @@ def luma(image: Tensor) -> Tensor:
 
 # PSNR = 10 log10(1 / mean((x - y)^2))
 def psnr(image: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, (B,) float64."""
+    """Returns the peak signal-to-noise ratio in dB, (B,) float64."""
     error = (image.double() - reference.double()).square().mean((1, 2, 3))
     return -10.0 * error.clamp_min(PSNR_FLOOR).log10()
 
@@ -33,8 +33,8 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
 # SSIM = mean over windows of (2 mx my + c1)(2 cov + c2) / ((mx^2 + my^2 + c1)(vx + vy + c2)), c1 =
 # 0.01^2, c2 = 0.03^2
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity (Wang et al., 2004), (B,) float64: Gaussian window of 11 pixels, whole
-    windows only, mean of channels.
+    """Returns the structural similarity (Wang et al., 2004), (B,) float64: Gaussian window of 11
+    pixels, whole windows only, mean of channels.
 
     As in scikit-image with gaussian_weights; pyiqa's `ssim` and `ssimc` also set negative structure
     to 0, which adds up to 0.001 on noisy images. One plane at a time, so the memory is that of one
@@ -49,29 +49,29 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
         return F.conv2d(rows, kernel.view(1, 1, 1, -1))[0, 0]
 
     def plane_score(x: Tensor, y: Tensor) -> Tensor:
+        x, y = x.double(), y.double()
         mx, my = blur(x), blur(y)
-        vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+        vx = blur(x * x) - mx * mx
+        vy = blur(y * y) - my * my
+        cov = blur(x * y) - mx * my
         c1, c2 = 0.01**2, 0.03**2
         return (
             (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
         ).mean()
 
+    def image_score(planes: Tensor, clean: Tensor) -> Tensor:
+        scores = [plane_score(x, y) for x, y in zip(planes, clean, strict=True)]
+        return torch.stack(scores).mean()
+
     pairs = zip(image, reference, strict=True)
-    return torch.stack(
-        [
-            torch.stack(
-                [plane_score(x.double(), y.double()) for x, y in zip(*pair, strict=True)]
-            ).mean()
-            for pair in pairs
-        ]
-    )
+    return torch.stack([image_score(planes, clean) for planes, clean in pairs])
 
 
 def psnr_y(image: Tensor, reference: Tensor) -> Tensor:
-    """PSNR of Y in dB, (B,)."""
+    """Returns the PSNR of Y in dB, (B,)."""
     return psnr(luma(image), luma(reference))
 
 
 def ssim_y(image: Tensor, reference: Tensor) -> Tensor:
-    """SSIM of Y rounded to 8 bits, (B,)."""
+    """Returns the SSIM of Y rounded to 8 bits, (B,)."""
     return ssim(eight_bit(luma(image)), eight_bit(luma(reference)))

@@ -52,7 +52,7 @@ class Entry:
 
 
 def published_column(metric: str) -> Metric:
-    """The metric whose key stands for a column of the paper's tables."""
+    """Returns the metric whose key stands for a column of the paper's tables."""
     return next(m for m in METRICS.values() if m.published == metric)
 
 
@@ -62,30 +62,28 @@ def read_published(table: Literal[1, 2]) -> dict[tuple[str, str], list[Entry]]:
     """
     name = {1: "table1_foundir.csv", 2: "table2_benchmarks.csv"}[table]
     text = (files("lit_mimdit.evaluation") / "paper" / name).read_text(encoding="utf-8")
-    found: dict[tuple[str, str], list[Entry]] = {}
+    entries: dict[tuple[str, str], list[Entry]] = {}
     for line in csv.DictReader(text.splitlines()):
         group = line.get("degradation") or line["dataset"]
         method = PAPER if line["method"] == OURS else line["method"]
-        found.setdefault((group, line["metric"]), []).append(Entry(method, float(line["value"])))
-    return found
+        entries.setdefault((group, line["metric"]), []).append(Entry(method, float(line["value"])))
+    return entries
 
 
 def read_ablation(table: int) -> dict[str, dict[str, float]]:
-    """Rows of the paper's table 3, 4 or 5: variant -> column (LPIPS, FID, ...) -> value."""
+    """Returns rows of the paper's table 3, 4 or 5: variant -> column (LPIPS, FID, ...) -> value."""
     text = (files("lit_mimdit.evaluation") / "paper" / ABLATIONS[table][0]).read_text(
         encoding="utf-8"
     )
-    lines = list(csv.DictReader(text.splitlines()))
-    return {
-        line["variant"]: {
-            column: float(value) for column, value in line.items() if column != "variant"
-        }
-        for line in lines
-    }
+    rows: dict[str, dict[str, float]] = {}
+    for line in csv.DictReader(text.splitlines()):
+        variant = line.pop("variant")
+        rows[variant] = {column: float(value) for column, value in line.items()}
+    return rows
 
 
 def marks(entries: list[Entry], higher: bool, decimals: int = 4) -> dict[str, Mark]:
-    """Best and second best by printed value; equal values share their mark."""
+    """Returns the best and second best by printed value; equal values share their mark."""
     printed = {entry.method: round(entry.value, decimals) for entry in entries if entry.ranked}
     places = sorted(set(printed.values()), reverse=higher)[:2]
     ranks: tuple[Mark, Mark] = ("best", "second")
@@ -115,17 +113,20 @@ def own_entry(
 
 
 def comparison(summary: dict[str, Any], name: str, style: Literal["markdown", "latex"]) -> str:
-    """Tables 1 and 2 with one's own row in each group that was evaluated; empty if none was."""
+    """Returns tables 1 and 2 with one's own row in each group that was evaluated; empty if none
+    was.
+    """
     parts = []
     for table, groups in ((1, list(FOUNDIR)), (2, list(BENCHMARKS))):
         cells = read_published(table)
         columns = list(dict.fromkeys(column for _, column in cells))
         for group in groups:
             own = {column: own_entry(summary, table, group, column, name) for column in columns}
-            counts = {n for found in own.values() if found for _, n in [found]}
+            known = [entry_and_count for entry_and_count in own.values() if entry_and_count]
+            counts = {count for _, count in known}
             if not counts:
                 continue
-            unranked = any(found and not found[0].ranked for found in own.values())
+            unranked = any(not entry.ranked for entry, _ in known)
             title = f"Table {table}, {group}: published values and {name}"
             note = f" ({name}: N = {', '.join(map(str, sorted(counts)))}"
             note += (
@@ -162,7 +163,7 @@ def _one(
         for column in columns
     }
     methods = list(dict.fromkeys(entry.method for column in columns for entry in entries[column]))
-    own_names = {found[0].method for found in own.values() if found}
+    own_names = {entry.method for entry, _ in filter(None, own.values())}
     escape = escaping.tex if style == "latex" else escaping.markdown
     head = ["method"] + [f"{column} {published_column(column).arrow}" for column in columns]
     body = []

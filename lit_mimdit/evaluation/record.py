@@ -21,12 +21,19 @@ RECORD, ROWS = "record.jsonl", "features.f32"
 
 @dataclass
 class Row:
-    """Scores of one version ("restored", "degraded", "reference", ...) of one image.
+    """Scores of one version of one image.
 
-    scores: finite values by metric key. errors: why a metric has none, by key; "file" if the image
-        could not be read.
-    tiles: number of tiles, of metrics that saw more than one. feature: row of its Inception
-        features, or None.
+    Args:
+        id: of the image in its data set.
+        version: which image was scored, such as "restored", "degraded" or "reference".
+        dataset: its name; empty where there is one only.
+        degradation: of the image.
+        height: pixels.
+        width: pixels.
+        scores: finite values by metric key.
+        errors: why a metric has no value, by key; "file" if the image could not be read.
+        tiles: number of tiles by metric key, where there was more than one.
+        feature: row of its Inception features in features.f32; null without.
     """
 
     id: str
@@ -97,7 +104,9 @@ class Record:
         self._file.flush()
 
     def done(self, id: str, version: str) -> bool:
-        """Whether an image's version is there and without errors: what failed is tried again."""
+        """Returns whether an image's version is there and without errors: what failed is tried
+        again.
+        """
         row = self.rows.get((id, version))
         return row is not None and not row.errors
 
@@ -112,7 +121,7 @@ class Record:
         self._remember(row)
 
     def features(self) -> np.ndarray:
-        """All features, (rows, 2048) float32."""
+        """Returns all features, (rows, 2048) float32."""
         self._features.flush()
         return np.fromfile(self.features_path, dtype="<f4").reshape(-1, FEATURES)
 

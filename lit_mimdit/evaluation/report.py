@@ -5,6 +5,7 @@ HTML has everything inside; Markdown has its pictures beside it.
 
 import json
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """An `evaluate` folder, or the log folder of a `test` or `validate`.
+    """Returns an `evaluate` folder, or the log folder of a `test` or `validate`.
 
     ValueError if it is none.
     """
@@ -94,8 +95,8 @@ def report(
         raise ValueError(
             f"cases is {cases} and side {side}: cases must be 0 or more, side at least 16"
         )
-    found = [read_run(folder) for folder in runs]
-    names = [run.name for run in found]
+    evaluated = [read_run(folder) for folder in runs]
+    names = [run.name for run in evaluated]
     if len(set(names)) < len(names):
         raise ValueError(
             f"runs: two are called {next(n for n in names if names.count(n) > 1)!r}; give them"
@@ -103,9 +104,9 @@ def report(
         )
     output.mkdir(parents=True, exist_ok=True)
     page = Page("Evaluation: " + ", ".join(names), output)
-    add_plots(page, found)
-    add_leagues(page, found)
-    for run in found:
+    add_plots(page, evaluated)
+    add_leagues(page, evaluated)
+    for run in evaluated:
         add_run(page, run, by, cases, side)
     page.write()
     print(f"{output / 'report.html'}, {output / 'report.md'}")
@@ -127,11 +128,8 @@ def add_plots(page: Page, runs: list[Run]) -> None:
                     series.setdefault(key, {}).setdefault(name, {})[label] = value
     names = list(dict.fromkeys(name for values in series.values() for name in values))
     for key in [key for key in METRICS if key in series]:
-        if any(
-            value["mean"] is not None
-            for values in series[key].values()
-            for value in values.values()
-        ):
+        shown = chain.from_iterable(values.values() for values in series[key].values())
+        if any(value["mean"] is not None for value in shown):
             lines = {
                 name: series[key].get(name, {}) for name in names
             }  # a run has its colour in every plot
@@ -176,7 +174,7 @@ def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None
 
 
 def provenance(summary: dict[str, Any]) -> dict[str, str]:
-    """What the numbers come from, as text."""
+    """Returns what the numbers come from, as text."""
     made = summary.get("restoration") or {}
     checkpoint, sampling, fidelity = (
         made.get(key) or {} for key in ("checkpoint", "sampling", "fidelity")
@@ -214,7 +212,7 @@ def provenance(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def ranking(run: Run, by: str | None) -> tuple[str, list[dict[str, str]]] | None:
-    """The metric and its images from best to worst, or None if no image has a score."""
+    """Returns the metric and its images from best to worst, or None if no image has a score."""
     keys = (
         [metric.key for metric in choose(by, "by")]
         if by

@@ -56,12 +56,10 @@ class Scorer:
                 f"max_pixels is {max_pixels}: tiles need at least {224 * 224} pixels (224 x 224); 0"
                 " is no cap"
             )
-        self.metrics, self.device, self.max_pixels = (
-            choose(metrics),
-            torch.device(device),
-            max_pixels,
-        )
-        self.found: dict[str, list[weights.Found]] = {}
+        self.metrics = choose(metrics)
+        self.device = torch.device(device)
+        self.max_pixels = max_pixels
+        self.hits: dict[str, list[weights.Found]] = {}
         self.missing: dict[str, str] = {}  # key -> why it cannot be computed
         self._score: dict[str, Score] = {}
         self._inception: torch.nn.Module | None = None
@@ -74,21 +72,21 @@ class Scorer:
         if metric.needs != "image" and not references:
             self.missing[metric.key] = NO_REFERENCE
             return
-        found, missing = weights.find_all(metric, folder)
+        hits, missing = weights.find_all(metric, folder)
         if missing and download:
             for file in missing:
                 weights.download(file, folder)
-            found, missing = weights.find_all(metric, folder)
+            hits, missing = weights.find_all(metric, folder)
         if missing:
             self.missing[metric.key] = f"{MISSING} ({', '.join(file.name for file in missing)})"
             return
-        self.found[metric.key] = found
+        self.hits[metric.key] = hits
         if metric.backend == "pyiqa":
             self._score[metric.key] = scoring(
-                metric, load(metric, found, self.device), self.max_pixels, self.device
+                metric, load(metric, hits, self.device), self.max_pixels, self.device
             )
         elif metric.backend == "set" and self._inception is None:
-            self._inception = load(metric, found, self.device).net.model
+            self._inception = load(metric, hits, self.device).net.model
 
     @property
     def ready(self) -> list[Metric]:
@@ -99,30 +97,29 @@ class Scorer:
         return self._inception is not None
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """What every result must say of its metrics, by key."""
+        """Returns what every result must say of its metrics, by key."""
+        return {metric.key: self._description(metric) for metric in self.metrics}
+
+    def _description(self, metric: Metric) -> dict[str, Any]:
+        hits = self.hits.get(metric.key, [])
         return {
-            metric.key: {
-                "label": metric.label,
-                "pyiqa_name": metric.pyiqa,
-                "version": metric.implementation,
-                "direction": metric.direction,
-                "weights": {hit.file.name: hit.sha256 for hit in self.found.get(metric.key, [])},
-                "published_weights": all(
-                    hit.genuine is not False for hit in self.found.get(metric.key, [])
-                ),
-                "cap_pixels": (self.max_pixels or None) if metric.tiled else None,
-                "status": self.missing.get(metric.key, "computed"),
-            }
-            for metric in self.metrics
+            "label": metric.label,
+            "pyiqa_name": metric.pyiqa,
+            "version": metric.implementation,
+            "direction": metric.direction,
+            "weights": {hit.file.name: hit.sha256 for hit in hits},
+            "published_weights": all(hit.genuine is not False for hit in hits),
+            "cap_pixels": (self.max_pixels or None) if metric.tiled else None,
+            "status": self.missing.get(metric.key, "computed"),
         }
 
     def features(self, images: Tensor) -> list[np.ndarray]:
-        """Inception features of images (B, 3, H, W) in [0, 1], one (2048,) an image."""
+        """Returns Inception features of images (B, 3, H, W) in [0, 1], one (2048,) an image."""
         return list(fid.features(self._inception, eight_bit(images), self.device))
 
     def score(self, images: Tensor, references: Tensor | None) -> list[Scores]:
-        """Scores of images (B, 3, H, W) in [0, 1] as 8-bit files would have them; references of the
-        same shape, or None.
+        """Returns scores of images (B, 3, H, W) in [0, 1] as 8-bit files would have them;
+        references of the same shape, or None.
         """
         images = eight_bit(images)
         references = None if references is None else eight_bit(references)

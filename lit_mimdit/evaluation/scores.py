@@ -21,8 +21,8 @@ from lit_mimdit.evaluation.summary import ALL, summarise
 
 
 def score(image: Tensor, reference: Tensor) -> dict[str, float]:
-    """PSNR (dB) and SSIM, of RGB and Y, of one image (3, H, W) against its reference, both RGB in
-    [0, 1].
+    """Returns the PSNR (dB) and SSIM, of RGB and Y, of one image (3, H, W) against its reference,
+    both RGB in [0, 1].
     """
     image, reference = eight_bit(image)[None], eight_bit(reference)[None]
     return {key: function(image, reference).item() for key, function in PIXEL.items()}
@@ -80,7 +80,9 @@ class ScoreTable:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             everyone: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(everyone, (self.rows, self.features, self.routing))
-            self.rows, self.features, self.routing = [], [], {}
+            self.rows = []
+            self.features = []
+            self.routing = {}
             for rows, features, routing in everyone:
                 for row in rows:
                     row.feature = None if row.feature is None else row.feature + len(self.features)
@@ -90,7 +92,7 @@ class ScoreTable:
         self.rows.sort(key=lambda row: (row.dataset, row.degradation, row.id, row.version))
 
     def summary(self, **about: Any) -> dict[str, Any]:
-        """The summary of all scores, see evaluation/summary.py.
+        """Returns the summary of all scores, see evaluation/summary.py.
 
         `about` is carried along: name, image_rule and whatever a result must say.
         """
@@ -110,19 +112,18 @@ def means(summary: dict[str, Any]) -> dict[str, float]:
     Scores without a number are left out.
     """
     pooled = [group for group in summary["groups"] if group["degradation"] == ALL]
-    return {
-        "/".join(
-            filter(None, [group["dataset"] if len(pooled) > 1 else "", f"{key}_{version}"])
-        ): value["mean"]
-        for group in pooled
-        for version, values in group["versions"].items()
-        for key, value in values.items()
-        if value["mean"] is not None
-    }
+    means: dict[str, float] = {}
+    for group in pooled:
+        prefix = f"{group['dataset']}/" if len(pooled) > 1 and group["dataset"] else ""
+        for version, values in group["versions"].items():
+            for key, value in values.items():
+                if value["mean"] is not None:
+                    means[f"{prefix}{key}_{version}"] = value["mean"]
+    return means
 
 
 def render(summary: dict[str, Any], title: str, versions: tuple[str, ...]) -> str:
-    """All versions side by side as text of 120 columns.
+    """Returns all versions side by side as text of 120 columns.
 
     A table has three metrics, and one column a version.
     """
@@ -148,14 +149,10 @@ def render(summary: dict[str, Any], title: str, versions: tuple[str, ...]) -> st
                 if _several(summary)
                 else group["degradation"]
             )
-            table.add_row(
-                name,
-                str(group["n"]),
-                *(
-                    " / ".join(_cell(summary, group, version, key) for key in part)
-                    for version in versions
-                ),
-            )
+            cells = [name, str(group["n"])]
+            for version in versions:
+                cells.append(" / ".join(_cell(summary, group, version, key) for key in part))
+            table.add_row(*cells)
         Console(file=buffer, width=120, markup=False, emoji=False).print(table)
     notes = [
         f"{about['label']}: {about['status']}"

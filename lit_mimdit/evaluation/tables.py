@@ -2,6 +2,7 @@
 
 import csv
 import io
+from itertools import chain
 from typing import Any
 
 from lit_mimdit import escaping
@@ -25,21 +26,17 @@ def number(key: str, value: dict[str, Any] | None, interval: bool = True) -> str
 
 
 def rows_of(summary: dict[str, Any], version: str) -> tuple[list[Cell], list[list[Cell]]]:
-    """Head and rows of the table of one version.
+    """Returns head and rows of the table of one version.
 
     A row is a degradation, a column N or a metric. Metrics that were not computed say so.
     """
     keys = list(summary["metrics"])
     several = len({group["dataset"] for group in summary["groups"]}) > 1
-    head = (
-        ["data set"] * several
-        + ["degradation", "N"]
-        + [f"{METRICS[key].label} {METRICS[key].arrow}" for key in keys]
-    )
+    head = _head(several, keys)
     body = []
     for group in summary["groups"]:
         values = group["versions"].get(version, {})
-        cells = [group["dataset"]] * several + [group["degradation"], str(group["n"])]
+        cells = _group_cells(several, group)
         for key in keys:
             status = summary["metrics"][key]["status"]
             if status != "computed":
@@ -52,23 +49,31 @@ def rows_of(summary: dict[str, Any], version: str) -> tuple[list[Cell], list[lis
     return head, body
 
 
+def _head(several: bool, keys: list[str]) -> list[Cell]:
+    """The head of a table; `several` data sets have a column that tells them apart."""
+    first = ["data set", "degradation", "N"] if several else ["degradation", "N"]
+    return first + [f"{METRICS[key].label} {METRICS[key].arrow}" for key in keys]
+
+
+def _group_cells(several: bool, group: dict[str, Any]) -> list[Cell]:
+    """The first cells of a group's row, below those of `_head`."""
+    cells = [group["degradation"], str(group["n"])]
+    return [group["dataset"], *cells] if several else cells
+
+
 def gain_rows(summary: dict[str, Any]) -> tuple[list[Cell], list[list[Cell]]] | None:
-    """Head and rows of restored - degraded, with images better / worse / tied; None without both
-    versions.
+    """Returns head and rows of restored - degraded, with images better / worse / tied; None without
+    both versions.
     """
     groups = [group for group in summary["groups"] if group["gain"]]
     if not groups:
         return None
     keys = list(groups[0]["gain"])
     several = len({group["dataset"] for group in summary["groups"]}) > 1
-    head = (
-        ["data set"] * several
-        + ["degradation", "N"]
-        + [f"{METRICS[key].label} {METRICS[key].arrow}" for key in keys]
-    )
+    head = _head(several, keys)
     body = []
     for group in groups:
-        cells = [group["dataset"]] * several + [group["degradation"], str(group["n"])]
+        cells = _group_cells(several, group)
         for key in keys:
             gain = group["gain"][key]
             cells.append(
@@ -104,14 +109,14 @@ def latex(head: list[Cell], body: list[list[Cell]], caption: str, escaped: bool 
     ]
     lines += [" & ".join(map(convert, head)) + r" \\", r"\midrule"]
     for cells in body:
-        lines += [r"\midrule"] * (ALL in cells and len(body) > 1) + [
-            " & ".join(map(convert, cells)) + r" \\"
-        ]
+        if ALL in cells and len(body) > 1:
+            lines.append(r"\midrule")
+        lines.append(" & ".join(map(convert, cells)) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
 def footnotes(summary: dict[str, Any]) -> list[str]:
-    """What a reader of the tables must know, a line each."""
+    """Returns what a reader of the tables must know, a line each."""
     drawn = summary["bootstrap"]
     notes = [
         (
@@ -156,7 +161,7 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
 
 
 def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None) -> str:
-    """Scores as CSV, a line an image.
+    """Returns scores as CSV, a line an image.
 
     A line has the image's scores in every version, the paths in `files` by (id, version), and
     what failed. Text that a spreadsheet would compute has an apostrophe before it
@@ -180,10 +185,8 @@ def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None)
         if id in by_id:
             by_id[id][f"{version}_file"] = path
     known = ["dataset", "id", "degradation", "height", "width"]
-    extra = sorted(
-        {key for line in images.values() for key in line if key not in (*known, "failed")},
-        key=_column,
-    )
+    every = set(chain.from_iterable(images.values()))
+    extra = sorted(every - {*known, "failed"}, key=_column)
     buffer = io.StringIO()
     writer = csv.DictWriter(
         buffer, fieldnames=[*known, *extra, "failed"], lineterminator="\n", restval=""
@@ -203,4 +206,4 @@ def _column(name: str) -> tuple[int, int, str]:
     """
     version = next((i for i, v in enumerate(("degraded_", "restored_")) if name.startswith(v)), 2)
     key = next((i for i, k in enumerate(METRICS) if name.endswith(f"_{k}")), 99)
-    return (2 * (key == 99) + 0, version, f"{key:02}{name}")
+    return (2 if key == 99 else 0, version, f"{key:02}{name}")

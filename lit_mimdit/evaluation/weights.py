@@ -26,7 +26,7 @@ VARIABLE = "LIT_MIMDIT_WEIGHTS"
 
 
 def own_folders(extra: Path | None = None) -> list[Path]:
-    """The folders of the user's own, best first; `--download` writes into the first."""
+    """Returns the folders of the user's own, best first; `--download` writes into the first."""
     given = [extra] if extra is not None else []
     return [
         *given,
@@ -36,12 +36,10 @@ def own_folders(extra: Path | None = None) -> list[Path]:
 
 
 def places(file: WeightFile, extra: Path | None = None) -> list[Path]:
-    """Every path at which this file is looked for, in order."""
-    own = [
-        path
-        for folder in own_folders(extra)
-        for path in (folder, folder / file.folder, folder / "hub" / file.folder)
-    ]
+    """Returns every path at which this file is looked for, in order."""
+    own: list[Path] = []
+    for folder in own_folders(extra):
+        own += [folder, folder / file.folder, folder / "hub" / file.folder]
     cache = [Path(torch.hub.get_dir()) / file.folder]
     clip = [Path.home() / ".cache" / "clip"] if file.folder == "clip" else []
     names = dict.fromkeys((file.name, file.cached))
@@ -83,7 +81,7 @@ def _digest(file) -> str:  # Python 3.10
 
 
 def find(file: WeightFile, extra: Path | None = None) -> Found | None:
-    """The first of its places where the file is, or None."""
+    """Returns the first of its places where the file is, or None."""
     for path in places(file, extra):
         if path.is_file():
             status = path.stat()
@@ -92,10 +90,10 @@ def find(file: WeightFile, extra: Path | None = None) -> Found | None:
 
 
 def find_all(metric: Metric, extra: Path | None = None) -> tuple[list[Found], list[WeightFile]]:
-    """A metric's files: those found and those missing."""
-    found = {file: find(file, extra) for file in metric.files}
-    return [hit for hit in found.values() if hit], [
-        file for file, hit in found.items() if hit is None
+    """Returns a metric's files: those found and those missing."""
+    hits = {file: find(file, extra) for file in metric.files}
+    return [hit for hit in hits.values() if hit], [
+        file for file, hit in hits.items() if hit is None
     ]
 
 
@@ -115,7 +113,7 @@ def download(file: WeightFile, extra: Path | None = None) -> None:
 
 
 @contextmanager
-def handed_to_pyiqa(found: list[Found]) -> Iterator[None]:
+def handed_to_pyiqa(hits: list[Found]) -> Iterator[None]:
     """While open, pyiqa and torchvision find exactly these files in their caches, and nothing is
     downloaded.
 
@@ -130,7 +128,7 @@ def handed_to_pyiqa(found: list[Found]) -> Iterator[None]:
     with tempfile.TemporaryDirectory() as hub, ExitStack() as stack:
         for folder in ("checkpoints", "pyiqa", "clip"):
             Path(hub, folder).mkdir()
-        for hit in found:
+        for hit in hits:
             target = Path(hub, hit.file.folder, hit.file.cached)
             try:
                 target.symlink_to(hit.path.resolve())
@@ -149,7 +147,7 @@ def handed_to_pyiqa(found: list[Found]) -> Iterator[None]:
         )
         stack.enter_context(_swapped(torch.hub, "download_url_to_file", _refuse))
         stack.enter_context(_swapped(download_util, "download_url_to_file", _refuse))
-        if not all(hit.genuine for hit in found):
+        if not all(hit.genuine for hit in hits):
             stack.enter_context(_tensors_only())
         yield
 

@@ -36,12 +36,12 @@ class FolderRecord:
         self._begun = False
 
     def is_ours(self, target: Path) -> bool:
-        """Whether a file of the folder is as a call wrote it."""
+        """Returns whether a file of the folder is as a call wrote it."""
         entry = self.entries.get(self._name(target))
         return entry is not None and target.is_file() and _unchanged(target, entry)
 
     def is_finished(self, source: Path, target: Path) -> bool:
-        """Whether this file, with these settings, has been restored already."""
+        """Returns whether this file, with these settings, has been restored already."""
         if not self.is_ours(target):
             return False
         entry = self.entries[self._name(target)]
@@ -82,13 +82,15 @@ class FolderRecord:
         runs: list[dict[str, Any]] = []
         for entry in entries.values():
             runs += [entry["run"]] if entry["run"] not in runs else []
-        values = dict(runs[0]) if len(runs) == 1 else {"format": FORMAT, "mixed": runs}
+        values: dict[str, Any] = (
+            dict(runs[0]) if len(runs) == 1 else {"format": FORMAT, "mixed": runs}
+        )
         values["images"] = {name: entry["inter"] for name, entry in entries.items()}
-        values["files"] = {
-            name: {key: value for key, value in entry.items() if key not in ("run", "inter")}
-            | ({} if len(runs) == 1 else {"run": runs.index(entry["run"])})
-            for name, entry in entries.items()
-        }
+        values["files"] = {}
+        for name, entry in entries.items():
+            kept = {key: value for key, value in entry.items() if key not in ("run", "inter")}
+            number = {} if len(runs) == 1 else {"run": runs.index(entry["run"])}
+            values["files"][name] = kept | number
         write_bytes(self.folder / NAME, (json.dumps(values, indent=1) + "\n").encode())
         (self.folder / JOURNAL).unlink(missing_ok=True)
 
@@ -97,33 +99,33 @@ class FolderRecord:
 
 
 def own_images(folder: Path, with_itself: bool) -> set[Path]:
-    """The images below a folder that calls of restore wrote, and nobody changed since.
+    """Returns the images below a folder that calls of restore wrote, and nobody changed since.
 
     Args:
         folder: whose subfolders may have records.
         with_itself: whether its own record counts, too.
     """
-    found: set[Path] = set()
+    folders: set[Path] = set()
     places = {path.parent for name in (NAME, JOURNAL) for path in folder.rglob(name)}
     for place in places:
         if place != folder or with_itself:
-            found |= {
+            folders |= {
                 place / name
                 for name, entry in _entries(place).items()
                 if (place / name).is_file() and _unchanged(place / name, entry)
             }
-    return found
+    return folders
 
 
 def _entries(folder: Path) -> dict[str, dict[str, Any]]:
     """What record and journal of a folder tell of each image, by its name."""
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     record = read_record(folder)
     if record is not None:
         runs, files = runs_of(record), record.get("files", {})
         for name, inter in record["images"].items():
             entry = dict(files.get(name, {}))
-            found[name] = entry | {"inter": inter, "run": runs[entry.get("run", 0)]}
+            entries[name] = entry | {"inter": inter, "run": runs[entry.get("run", 0)]}
     journal = folder / JOURNAL
     run: dict[str, Any] = {}
     for text in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else ():
@@ -132,10 +134,10 @@ def _entries(folder: Path) -> dict[str, dict[str, Any]]:
         except ValueError:  # cut off by a kill: its image was not written
             continue
         if "name" in line:
-            found[line.pop("name")] = line | {"run": run}
+            entries[line.pop("name")] = line | {"run": run}
         else:
             run = line["run"]
-    return found
+    return entries
 
 
 def _unchanged(path: Path, entry: dict[str, Any]) -> bool:

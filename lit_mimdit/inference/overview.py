@@ -24,13 +24,14 @@ def small_size(height: int, width: int, longest: int, multiple: int) -> tuple[in
     Its longer side is `longest`; both sides are rounded to multiples of `multiple`.
     """
     scale = longest / max(height, width)
-    return tuple(
+    tall, wide = (
         max(multiple, round(side * scale / multiple) * multiple) for side in (height, width)
     )
+    return tall, wide
 
 
 def shrink(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """The small copy (B, 3, h, w) of images (B, 3, H, W): means over areas."""
+    """Returns the small copy (B, 3, h, w) of images (B, 3, H, W): means over areas."""
     return F.interpolate(image, size=size, mode="area")
 
 
@@ -42,9 +43,10 @@ def coarse(image: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tenso
 
 
 def anchor(tiled: Tensor, small: Tensor) -> Tensor:
-    """The tiles' result (B, 3, H, W) with the coarse part of the small copy's result (B, 3, h, w);
-    in [0, 1].
+    """Returns the tiles' result (B, 3, H, W) with the coarse part of the small copy's result (B, 3,
+    h, w); in [0, 1].
     """
-    size = tiled.shape[-2:]
-    grid = tuple(max(1, side // COARSE) for side in small.shape[-2:])
+    height, width = tiled.shape[-2:]
+    rows, columns = (max(1, side // COARSE) for side in small.shape[-2:])
+    grid, size = (rows, columns), (height, width)
     return (tiled - coarse(tiled, grid, size) + coarse(small, grid, size)).clamp(0, 1)

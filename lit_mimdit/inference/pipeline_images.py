@@ -31,10 +31,10 @@ def photos(image: Picture | Sequence[Picture]) -> list[Tensor]:
     single = isinstance(image, Image.Image) or (
         isinstance(image, (np.ndarray, Tensor)) and image.ndim < 4
     )
-    found = [photo(picture) for picture in ([image] if single else image)]
-    if not found:
+    photographs = [photo(picture) for picture in ([image] if single else image)]
+    if not photographs:
         raise ValueError("image is empty: give at least one photograph")
-    return found
+    return photographs
 
 
 def photo(picture: Picture) -> Tensor:

@@ -52,7 +52,7 @@ class Plan:
 
 
 def plan(inputs: list[Path], output: Path) -> Plan:
-    """The plan for photographs and folders of them.
+    """Returns the plan for photographs and folders of them.
 
     One file may go to a file; anything else goes into the folder `output`, as PNG below the names
     of the inputs. Images that an earlier call restored are no inputs, unless their folder is given
@@ -72,12 +72,12 @@ def plan(inputs: list[Path], output: Path) -> Plan:
         if not given.exists():
             raise ValueError(f"{given}: no such file or folder")
         if given.is_dir():
-            found = _in_folder(given, made)
-            names += [path.relative_to(given) for path in found]
+            images = _in_folder(given, made)
+            names += [path.relative_to(given) for path in images]
         else:
-            found = [given]
+            images = [given]
             names.append(Path(given.name))
-        sources += found
+        sources += images
     once: dict[Path, int] = {}
     for number, path in enumerate(sources):
         once.setdefault(path.resolve(), number)
@@ -131,18 +131,18 @@ def _names_a_file(output: Path) -> bool:
 
 
 def _in_folder(folder: Path, made: Plan) -> list[Path]:
-    found = find_images(folder)
+    listing = find_images(folder)
     own = own_images(folder, with_itself=_same(folder, made.output))
-    images = [path for path in found.images if path not in own]
-    count = len(found.images) - len(images)
+    images = [path for path in listing.images if path not in own]
+    count = len(listing.images) - len(images)
     if count:
         made.notes.append(f"{folder}: {count} image(s) that restore made are no inputs")
-    if found.hidden:
-        made.notes.append(f"{folder}: {found.hidden} hidden file(s) or folder(s) are no inputs")
-    made.left_out += found.left_out
+    if listing.hidden:
+        made.notes.append(f"{folder}: {listing.hidden} hidden file(s) or folder(s) are no inputs")
+    made.left_out += listing.left_out
     if not images:
-        named = "; ".join(f"{path}: {reason}" for path, reason in found.left_out[:SHOWN])
-        named = f" ({named}{_more(len(found.left_out) - SHOWN)})" if named else ""
+        named = "; ".join(f"{path}: {reason}" for path, reason in listing.left_out[:SHOWN])
+        named = f" ({named}{_more(len(listing.left_out) - SHOWN)})" if named else ""
         raise ValueError(f"{folder}: no images in this folder{named}")
     return images
 

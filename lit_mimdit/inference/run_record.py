@@ -22,26 +22,26 @@ FORMAT = "lit_mimdit.restoration.1"
 
 
 def commit() -> str | None:
-    """The commit of this source tree, with "-dirty" if files differ from it; None for an installed
-    package.
+    """Returns the commit of this source tree, with "-dirty" if files differ from it; None for an
+    installed package.
     """
     package = Path(lit_mimdit.__file__).parent
     git = ["git", "-C", str(package)]
-    options = {"capture_output": True, "text": True, "timeout": 30}
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 30}
     try:
         top = subprocess.run([*git, "rev-parse", "--show-toplevel"], **options)
         if top.returncode or Path(top.stdout.strip()).resolve() != package.parent.resolve():
             return None
-        found = subprocess.run(
+        answer = subprocess.run(
             [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], **options
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return answer.stdout.strip() or None
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file."""
+    """Returns the sha256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -50,19 +50,19 @@ def file_hash(path: Path) -> str:
 
 
 def config_hash(values: Any) -> str:
-    """The first 16 digits of the sha256 of plain values as sorted JSON."""
+    """Returns the first 16 digits of the sha256 of plain values as sorted JSON."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dict[str, Any]:
-    """Everything that decides what a restored image looks like.
+    """Returns everything that decides what a restored image looks like.
 
     Args:
         restorer: what restores; its `record` tells its own part.
         checkpoint: the system's file; None if its weights are in memory only.
         seed: of the noise, or in words how each image got its own.
     """
-    found = restorer.record()
+    recorded = restorer.record()
     return {
         "format": FORMAT,
         "lit_mimdit": lit_mimdit.__version__,
@@ -72,7 +72,7 @@ def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dic
             if checkpoint is None
             else {"name": checkpoint.name, "sha256": file_hash(checkpoint)}
         ),
-        **found,
+        **recorded,
         "seed": seed,
         "device": str(restorer.device),
         "torch": torch.__version__,
@@ -80,11 +80,11 @@ def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dic
 
 
 def inter_weights(decisions: "Decisions") -> list[list[float]]:
-    """Inter-MoE weights by block, (blocks, groups), of one image: the mean over its tiles."""
-    return [
-        [round(value, 4) for value in mim.inter.weights.float().mean(0).tolist()]
-        for mim in decisions
-    ]
+    """Returns Inter-MoE weights by block, (blocks, groups), of one image: the mean over its
+    tiles.
+    """
+    means = [mim.inter.weights.float().mean(0).tolist() for mim in decisions]
+    return [[round(value, 4) for value in row] for row in means]
 
 
 def write_record(folder: Path, run: dict[str, Any], images: dict[str, list[list[float]]]) -> None:
@@ -96,8 +96,8 @@ def write_record(folder: Path, run: dict[str, Any], images: dict[str, list[list[
 
 
 def read_records(folder: Path) -> dict[str, Any] | None:
-    """The records of a folder and all below it as one, images named below the folder; None without
-    any.
+    """Returns the records of a folder and all below it as one, images named below the folder; None
+    without any.
 
     Folders made with other settings give {"mixed": [each of them]} with the images.
     """
@@ -105,6 +105,7 @@ def read_records(folder: Path) -> dict[str, Any] | None:
     images: dict[str, list[list[float]]] = {}
     for path in sorted(folder.rglob(NAME)):
         run = read_record(path.parent)
+        assert run is not None, path
         below = path.parent.relative_to(folder)
         images |= {
             (below / name).as_posix(): weights for name, weights in run.pop("images").items()
@@ -116,13 +117,13 @@ def read_records(folder: Path) -> dict[str, Any] | None:
 
 
 def runs_of(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a record tells of each call that restored into its folder."""
+    """Returns what a record tells of each call that restored into its folder."""
     alone = {key: value for key, value in record.items() if key not in ("images", "files")}
     return alone.get("mixed", [alone])
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a folder, or None. ValueError for a file of another kind."""
+    """Returns the record of a folder, or None. ValueError for a file of another kind."""
     path = folder / NAME
     if not path.is_file():
         return None

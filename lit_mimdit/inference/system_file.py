@@ -54,7 +54,7 @@ class SystemFile:
     prompt: str = ""
 
     def description(self) -> dict[str, Any]:
-        """Everything but the tensors, as plain values."""
+        """Returns everything but the tensors, as plain values."""
         return {
             "format": FORMAT,
             "class_path": self.class_path,
@@ -86,7 +86,7 @@ def _of_system(values: dict[str, Any], tensors: dict[str, Tensor]) -> SystemFile
 
 
 def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -> SystemFile:
-    """The system that a description and its tensors stand for.
+    """Returns the system that a description and its tensors stand for.
 
     ValueError names `where` and the remedy if the format is unknown, newer or damaged.
     """
@@ -140,7 +140,7 @@ def load_system(path: str | Path) -> SystemFile:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A Lightning checkpoint, read with weights_only: code in it is refused."""
+    """Returns a Lightning checkpoint, read with weights_only: code in it is refused."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -156,7 +156,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def system_of_checkpoint(checkpoint: dict[str, Any], where: str) -> SystemFile:
-    """The system of a Lightning checkpoint, averaged if the run had an EMA."""
+    """Returns the system of a Lightning checkpoint, averaged if the run had an EMA."""
     if KEY not in checkpoint:
         raise ValueError(f"{where}: not a checkpoint of a restoration system")
     tensors = dict(checkpoint["state_dict"])
@@ -169,7 +169,9 @@ def system_of_checkpoint(checkpoint: dict[str, Any], where: str) -> SystemFile:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers of a module by name; a shared parameter stands once."""
+    """Returns parameters and persistent buffers of a module by name; a shared parameter stands
+    once.
+    """
     once = dict(module.named_parameters())
     every = dict(module.named_parameters(remove_duplicate=False))
     state = module.state_dict(keep_vars=True)
@@ -200,12 +202,12 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None
 
 
 def class_path_of(kind: type) -> str:
-    """Class path of a system; one in NAME/system.py is named by its folder, NAME."""
+    """Returns the class path of a system; one in NAME/system.py is named by its folder, NAME."""
     return f"{kind.__module__.removesuffix('.system')}.{kind.__qualname__}"
 
 
 def system_class(class_path: str, where: str, trust: bool = False) -> type:
-    """The class of a system.
+    """Returns the class of a system.
 
     ValueError if it lies outside lit_mimdit.systems and is not trusted, cannot be imported, or
     lacks one of `losses`, `restorer` and `trained`.
@@ -217,23 +219,23 @@ def system_class(class_path: str, where: str, trust: bool = False) -> type:
         )
     module, _, name = class_path.rpartition(".")
     try:
-        found = getattr(import_module(module), name)
+        system_class = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{where}: its class {class_path!r} cannot be imported ({error}); install what has it,"
             " or a newer version of lit_mimdit"
         ) from error
-    lacks = [part for part in CONTRACT if not hasattr(found, part)]
-    if not isinstance(found, type) or lacks:
+    lacks = [part for part in CONTRACT if not hasattr(system_class, part)]
+    if not isinstance(system_class, type) or lacks:
         raise ValueError(
             f"{where}: {class_path} is no restoration system: it has no {lacks[0] if lacks else ''}"
             "; derive it from lit_mimdit.systems.base.RestorationSystem"
         )
-    return found
+    return system_class
 
 
 def build_system(file: SystemFile, where: str, trust: bool = False, **overrides: Any) -> nn.Module:
-    """The system of a file, with its weights, in evaluation mode on the CPU.
+    """Returns the system of a file, with its weights, in evaluation mode on the CPU.
 
     Args:
         file: what was kept.
@@ -268,7 +270,7 @@ def build_system(file: SystemFile, where: str, trust: bool = False, **overrides:
 
 
 def system_path(checkpoint: str | Path | None) -> Path:
-    """The file of a system; None and "package" are the one that comes with the package."""
+    """Returns the file of a system; None and "package" are the one that comes with the package."""
     if checkpoint is None or str(checkpoint) == PACKAGE:
         return nano_folder() / "branch.safetensors"
     return Path(checkpoint)

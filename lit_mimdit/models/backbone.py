@@ -26,10 +26,11 @@ __all__ = ["NANO", "Backbone", "Identity", "identify", "load_backbone", "load_va
 class Identity:
     """What a branch remembers of the backbone it was trained on.
 
-    name: as the configuration gave it. config: hash of the transformer's configuration. weights:
-        hash of its output projection,
-    which tells two backbones of one geometry apart. dtype: what the frozen weights were kept in,
-    and are in again to restore.
+    Args:
+        name: as the configuration gave it.
+        config: hash of the transformer's configuration.
+        weights: hash of its output projection, which tells two backbones of one geometry apart.
+        dtype: precision that the frozen weights were kept in, and are in again to restore.
     """
 
     name: str
@@ -71,7 +72,9 @@ def _hash(data: bytes) -> str:
 
 
 def identify(name: str, transformer: "SD3Transformer2DModel") -> Identity:
-    """Identity of a loaded transformer; its hashes do not depend on the dtype of loading."""
+    """Returns the identity of a loaded transformer; its hashes do not depend on the dtype of
+    loading.
+    """
     config = {k: v for k, v in sorted(transformer.config.items()) if not k.startswith("_")}
     weight = transformer.proj_out.weight.detach().cpu().bfloat16()
     hashes = (
@@ -103,11 +106,11 @@ def _read(
     """A frozen model of the folder, from safetensors only: one file, or shards with an index."""
     options = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
-        found = kind.load_config(where, subfolder=subfolder).get("_class_name", kind.__name__)
-        if found != kind.__name__:
+        class_name = kind.load_config(where, subfolder=subfolder).get("_class_name", kind.__name__)
+        if class_name != kind.__name__:
             raise ValueError(
-                f"model.backbone: {source!r}, {subfolder}: is a {found}; give Stable Diffusion 3.5,"
-                f" whose is {kind.__name__}"
+                f"model.backbone: {source!r}, {subfolder}: is a {class_name}; give Stable Diffusion"
+                f" 3.5, whose is {kind.__name__}"
             )
         model, info = kind.from_pretrained(where, subfolder=subfolder, **options)
     except (
@@ -132,14 +135,14 @@ def _read(
 
 
 def load_vae(source: str, dtype: torch.dtype = torch.float32) -> "AutoencoderKL":
-    """The frozen VAE of a backbone, without the rest."""
+    """Returns the frozen VAE of a backbone, without the rest."""
     from diffusers import AutoencoderKL
 
     return _read(source, locate(source), dtype, AutoencoderKL, "vae")
 
 
 def load_backbone(source: str, dtype: torch.dtype = torch.float32) -> Backbone:
-    """The backbone named by `source`: "nano", a local folder, or a hub id such as
+    """Returns the backbone named by `source`: "nano", a local folder, or a hub id such as
     stabilityai/stable-diffusion-3.5-medium.
 
     Weights are read from safetensors only, frozen, in `dtype`. ValueError with the remedy if it

@@ -14,7 +14,7 @@ def read_captions(path: Path) -> dict[str, str]:
             f"prompt.captions is {str(path)!r}: give a .csv with the columns id and caption, or a"
             " .jsonl"
         )
-    found: dict[str, str] = {}
+    captions: dict[str, str] = {}
     try:
         text = csv_file.decode(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
@@ -28,11 +28,11 @@ def read_captions(path: Path) -> dict[str, str]:
     ):
         if not (isinstance(id, str) and id and isinstance(caption, str)):
             raise ValueError(f"{path}, line {line}: an id and a caption are needed, both text")
-        if found.setdefault(id, caption) != caption:
+        if captions.setdefault(id, caption) != caption:
             raise ValueError(f"{path}, line {line}: a second caption for {id!r}; give each id once")
-    if not found:
+    if not captions:
         raise ValueError(f"{path}: no captions in it; set prompt.captions to null to do without")
-    return found
+    return captions
 
 
 def _csv(path: Path, text: str) -> Iterator[tuple[int, str | None, str | None]]:

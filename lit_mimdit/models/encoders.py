@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,8 @@ NULL_PROMPT = (  # of a backbone folder: its empty prompt, for backbones without
 
 
 def encoder_identity(where: str) -> str:
-    """Hash of what decides an embedding: of a hub id its commit, of a folder its tokenizers,
-    configurations and text encoders.
+    """Returns the hash of what decides an embedding: of a hub id its commit, of a folder its
+    tokenizers, configurations and text encoders.
 
     Files up to 4 MiB count whole, larger ones by size and 64 blocks spread over them evenly:
     reading 11 GB at each start would take longer than embedding the prompt.
@@ -46,12 +47,9 @@ def encoder_identity(where: str) -> str:
         config = try_to_load_from_cache(where, "transformer/config.json")
         assert isinstance(config, str), "the transformer was just loaded from there"
         return f"{where}@{Path(config).parents[1].name}"
-    found = [
-        path
-        for pattern in ("text_encoder*/*", "tokenizer*/*", "model_index.json")
-        for path in folder.glob(pattern)
-    ]
-    for path in sorted(path for path in found if path.is_file()):
+    patterns = ("text_encoder*/*", "tokenizer*/*", "model_index.json")
+    paths = chain.from_iterable(folder.glob(pattern) for pattern in patterns)
+    for path in sorted(path for path in paths if path.is_file()):
         size = path.stat().st_size
         digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
         with open(path, "rb") as file:
@@ -63,26 +61,29 @@ def encoder_identity(where: str) -> str:
 
 
 def read_embedding(path: Path, transformer: "SD3Transformer2DModel") -> Prompt | None:
-    """A kept embedding; None if the file is missing, damaged, or for another transformer."""
+    """Returns a kept embedding; None if the file is missing, damaged, or for another
+    transformer.
+    """
     try:
         tensors = load(path.read_bytes())  # not mapped: the file may be replaced
     except (OSError, SafetensorError):
         return None
-    sizes, found = transformer.config, (tensors.get("embeds"), tensors.get("pooled"))
-    shapes = [tuple(tensor.shape) if tensor is not None else () for tensor in found]
+    sizes, kept = transformer.config, (tensors.get("embeds"), tensors.get("pooled"))
+    shapes = [tuple(tensor.shape) if tensor is not None else () for tensor in kept]
     if (
         len(shapes[0]) != 3
         or shapes[0][::2] != (1, sizes.joint_attention_dim)
         or shapes[1] != (1, sizes.pooled_projection_dim)
     ):
         return None
-    return Prompt(*found)
+    return Prompt(*kept)
 
 
 def embed(
     source: str, where: str, texts: list[str], transformer: "SD3Transformer2DModel", cache: Path
 ) -> dict[str, Path]:
-    """The file with the embedding of each text, written first where it is missing or damaged.
+    """Returns the file with the embedding of each text, written first where it is missing or
+    damaged.
 
     One process of a machine embeds, the others wait for it. ValueError if the backbone has no text
     encoders.

@@ -30,7 +30,7 @@ GRAIN = 50.0  # 1 / 50 of the range, 5 steps of 8 bits, becomes tanh(1)
 
 
 def light(image: Tensor) -> Tensor:
-    """Means of CELL x CELL pixels of (B, C, H, W), bilinear between the cells' centres.
+    """Returns means of CELL x CELL pixels of (B, C, H, W), bilinear between the cells' centres.
 
     H and W are multiples of CELL.
     """
@@ -63,7 +63,9 @@ class Fidelity(nn.Module):
         self, widths: tuple[int, ...] = (20, 36, 54), blocks: int = 2, gain: bool = False
     ) -> None:
         super().__init__()
-        self.widths, self.blocks, self.gain = tuple(widths), blocks, gain
+        self.widths = tuple(widths)
+        self.blocks = blocks
+        self.gain = gain
         self.correction = SceneUNet(3, 8 if gain else 5, self.widths, blocks, scene=True)
 
     @property
@@ -77,7 +79,9 @@ class Fidelity(nn.Module):
         return seen.to(self.correction.enter.weight.dtype)
 
     def statistics(self, restored: Tensor, lq: Tensor) -> Tensor:
-        """What `forward` takes for tiles of a large scene, (B, 2 C): its mean over the tiles."""
+        """Returns what `forward` takes for tiles of a large scene, (B, 2 C): its mean over the
+        tiles.
+        """
         return self.correction.statistics(self._seen(restored, lq))
 
     def forward(

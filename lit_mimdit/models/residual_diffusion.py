@@ -11,7 +11,7 @@ change the range. A time step t is an integer from 0 to T - 1, and -1 is the end
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ def schedule(delta_end: float, timesteps: int = TIMESTEPS) -> Schedule:
             " least 0 and 2 steps, published are 0.0018 or 0.0014 and 1000"
         )
     # on the CPU also where a dry run builds networks without values
-    place = {"dtype": torch.float32, "device": "cpu"}
+    place: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
     beta = torch.linspace(BETA_START, BETA_END, timesteps, **place)
     kept = torch.cumprod(1 - beta, dim=0)
     increments = torch.linspace(DELTA_START, delta_end, timesteps, **place)
@@ -198,7 +198,9 @@ def trajectory(
         draw: returns standard normal noise like a tensor; called only where eta is above 0.
         sum_scale: variance of the noise at the start.
     """
-    a, dl, variance = table.residual.tolist(), table.delta.tolist(), table.variance.tolist()
+    a = table.residual.tolist()
+    dl = table.delta.tolist()
+    variance = table.variance.tolist()
     state = (1 - dl[-1]) * degraded + sum_scale**0.5 * noise
     visited = times(steps, table.timesteps)
     for t, s in zip(visited[:-1], visited[1:], strict=True):

@@ -164,7 +164,9 @@ class Level(nn.Module):
 
     def __init__(self, first: ResBlock, second: ResBlock, resample: nn.Module) -> None:
         super().__init__()
-        self.first, self.second, self.resample = first, second, resample
+        self.first = first
+        self.second = second
+        self.resample = resample
         self.attention = LinearAttention(second.block2.proj.out_channels)
 
 

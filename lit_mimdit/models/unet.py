@@ -43,9 +43,8 @@ class SceneUNet(nn.Module):
             )
         self.enter = nn.Conv2d(3 * images * SHUFFLE**2, widths[0], 3, padding=1)
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
-        self.before, self.after = (
-            nn.ModuleList(self._level(width, blocks) for width in widths) for _ in range(2)
-        )
+        self.before = nn.ModuleList(self._level(width, blocks) for width in widths)
+        self.after = nn.ModuleList(self._level(width, blocks) for width in widths)
         self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs
@@ -81,7 +80,7 @@ class SceneUNet(nn.Module):
         return features
 
     def statistics(self, images: Tensor) -> Tensor:
-        """Mean and deviation of the coarsest features, (B, 2 C).
+        """Returns the mean and deviation of the coarsest features, (B, 2 C).
 
         Those of a large image are the mean over its tiles.
         """

@@ -27,6 +27,7 @@ from lit_mimdit.models.injection import BlockCondition, hidden_states, install, 
 from lit_mimdit.models.latents import downsampling, encode
 from lit_mimdit.nano.hints import WIDTH, hints
 from lit_mimdit.nano.references import kept_tokens, reference_latents
+from lit_mimdit.systems.latent import EVERY_KERNEL
 from lit_mimdit.systems.optim import OptimizerConfig, configure
 
 CONTEXTS = ("empty", "hints", "reference")  # what a training batch is told
@@ -80,12 +81,10 @@ class NanoMMDiT(L.LightningModule):
                 f"model.vae: no VAE in {vae!r}; train one first: python -m lit_mimdit fit -c"
                 " experiments/nano/vae.yaml"
             )
-        self.flow, self.optimizer_config, self.output, self.sampling_shift = (
-            flow or FlowConfig(),
-            optimizer,
-            output,
-            sampling_shift,
-        )
+        self.flow = flow or FlowConfig()
+        self.optimizer_config = optimizer
+        self.output = output
+        self.sampling_shift = sampling_shift
         self.vae = AutoencoderKL.from_pretrained(vae).requires_grad_(False).eval()
         self.transformer = SD3Transformer2DModel(
             sample_size=sample_size,
@@ -107,7 +106,9 @@ class NanoMMDiT(L.LightningModule):
             raise ValueError(
                 f"model.context is {context}: probabilities of {', '.join(CONTEXTS)} that sum to 1"
             )
-        self.text_tokens, self.hint_share, self.context = text_tokens, hint_share, context
+        self.text_tokens = text_tokens
+        self.hint_share = hint_share
+        self.context = context
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -129,7 +130,7 @@ class NanoMMDiT(L.LightningModule):
         return self
 
     def empty_prompt(self, batch: int) -> Tensor:
-        """Embeddings (B, text_tokens, 64) of the empty prompt: zeros."""
+        """Returns embeddings (B, text_tokens, 64) of the empty prompt: zeros."""
         return torch.zeros(batch, self.text_tokens, WIDTH, device=self.device)
 
     def predict_velocity(
@@ -151,8 +152,8 @@ class NanoMMDiT(L.LightningModule):
         )[0]
 
     def reference(self, images: Tensor, draw: torch.Generator) -> tuple[BlockCondition, ...]:
-        """Keys and values of a reference for images (B, 3, S, S) in [0, 1], as the branch's `base:
-        reference` makes them.
+        """Returns keys and values of a reference for images (B, 3, S, S) in [0, 1], as the branch's
+        `base: reference` makes them.
 
         Its hidden states have no gradient, its keys and values do.
         """
@@ -172,12 +173,14 @@ class NanoMMDiT(L.LightningModule):
     def losses(
         self, images: Tensor, seed: int, context: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Loss (B,) and time (B,) of images (B, 3, S, S) in [-1, 1]; `context` is one of CONTEXTS,
-        None draws one.
+        """Returns the loss (B,) and time (B,) of images (B, 3, S, S) in [-1, 1]; `context` is one
+        of CONTEXTS, None draws one.
         """
         draw = torch.Generator().manual_seed(seed)
         drawn = CONTEXTS[int(torch.multinomial(torch.tensor(self.context), 1, generator=draw))]
-        context, condition, embeds = context or drawn, None, self.empty_prompt(len(images))
+        context = context or drawn
+        condition = None
+        embeds = self.empty_prompt(len(images))
         if context == "hints":
             token = downsampling(self.vae) * self.transformer.config.patch_size
             embeds = hints(images, token, self.hint_share, draw)
@@ -191,11 +194,8 @@ class NanoMMDiT(L.LightningModule):
         return loss_per_sample(predicted, velocity(x0, noise), t, self.flow.weighting), t
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
-        with sdpa_kernel(
-            [SDPBackend.MATH]
-            if self.device.type == "cpu"
-            else list(SDPBackend.__members__.values())[1:]
-        ):
+        kernels = [SDPBackend.MATH] if self.device.type == "cpu" else EVERY_KERNEL
+        with sdpa_kernel(kernels):
             loss, _ = self.losses(batch, self.global_step)
         self.log("train/loss", loss.mean(), prog_bar=True)
         return loss.mean()

@@ -60,7 +60,9 @@ class WideFidelity(L.LightningModule):
             raise ValueError(f"model.floor is {floor}: it must be positive")
         super().__init__()
         self.optimizer_config, self.output = optimizer, output
-        self.gradient_weight, self.kind, self.floor = gradient_weight, kind, floor
+        self.gradient_weight = gradient_weight
+        self.kind = kind
+        self.floor = floor
         self.smooth = smooth
         network = Fidelity(tuple(widths), blocks, gain)
         self.network = network.to(memory_format=torch.channels_last)
@@ -75,7 +77,7 @@ class WideFidelity(L.LightningModule):
 
     # e = mean (sqrt(d^2 + s^2) - s) + w (the same of the differences of neighbouring d)
     def error(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Error of each of (B, 3, H, W), (B,)."""
+        """Returns the error of each of (B, 3, H, W), (B,)."""
         if self.smooth == 0:
             return error_per_image(image, reference, self.gradient_weight)
         apart = image - reference

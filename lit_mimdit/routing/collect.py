@@ -16,7 +16,7 @@ BATCH = 16  # images of one size asked about at once
 
 
 def limited(pairs: list[Pair], limit: int | None) -> list[Pair]:
-    """The first `limit` pairs of each degradation."""
+    """Returns the first `limit` pairs of each degradation."""
     seen: dict[str, int] = {}
     kept = []
     for pair in pairs:
@@ -42,14 +42,14 @@ def batches(pairs: list[Pair], crop: int | None) -> Iterator[tuple[list[Pair], n
 
 
 def collect(restorer: Restorer, pairs: list[Pair], crop: int | None, name: str) -> Records:
-    """The decisions about the LQ image of each pair, in their order; `name` stands before the
-    progress bar.
+    """Returns the decisions about the LQ image of each pair, in their order; `name` stands before
+    the progress bar.
     """
-    found = []
+    parts = []
     with tqdm(total=len(pairs), desc=name, unit="image") as bar:
         for some, images in batches(pairs, crop):
             lq = torch.stack([to_tensor(image) for image in images])
             for pair, decisions in zip(some, restorer.route(lq), strict=True):
-                found.append(([(pair.id, 0)], [pair.degradation], choices_of(decisions).mean()))
+                parts.append(([(pair.id, 0)], [pair.degradation], choices_of(decisions).mean()))
             bar.update(len(some))
-    return records_of(found)
+    return records_of(parts)

@@ -20,28 +20,29 @@ from lit_mimdit.routing.table6 import TYPES
 
 
 def names_of(paths: list[Path]) -> list[str]:
-    """A short name of each checkpoint.
+    """Returns a short name of each checkpoint.
 
     It is as much of the end of its path as tells them apart. ValueError for the same file twice.
     """
+    paths = [path.absolute() for path in paths]
     if len(set(paths)) < len(paths):
         raise ValueError(
             f"checkpoint: {next(p for p in paths if paths.count(p) > 1)} is given twice; each"
             " training counts once"
         )
-    parts = [path.absolute().with_suffix("").parts for path in paths]
-    depth = next(
-        n
-        for n in range(1, max(map(len, parts)) + 1)
-        if len({part[-n:] for part in parts}) == len(parts)
-    )
+    parts = [path.with_suffix("").parts for path in paths]
+    if len(set(parts)) < len(parts):  # they differ in the suffix only
+        parts = [path.parts for path in paths]
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(parts):
+        depth += 1
     return ["/".join(part[-depth:]) for part in parts]
 
 
 def severities_of(
     pairs: list[Pair], source: str, root: Path, table: Path | None, crop: int | None
 ) -> tuple[list[str], str]:
-    """The severity of each pair, and a text on where it is from."""
+    """Returns the severity of each pair, and a text on where it is from."""
     if source == "none":
         return [""] * len(pairs), "not asked for"
     file = find_table(root, table) if source in ("auto", "table") else None
@@ -62,7 +63,9 @@ def severities_of(
 
 
 def branch_with_routers(restorer: Any, path: Path) -> Any:
-    """The MiM branch of what restores; ValueError names the file's system if it has no routers."""
+    """Returns the MiM branch of what restores; ValueError names the file's system if it has no
+    routers.
+    """
     branch = getattr(getattr(restorer, "network", None), "branch", None)
     if not isinstance(getattr(branch, "config", None), BranchConfig):
         kind = load_system(path).class_path.rpartition(".")[2]

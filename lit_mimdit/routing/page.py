@@ -80,13 +80,11 @@ def _degradations_part(page: Page, gallery: Gallery, of: Study) -> None:
 
 def _means(of: Study) -> dict[str, np.ndarray]:
     """Mean Inter weights (checkpoints, L, G) of each degradation, and of all images."""
-    names = [*of.degradations, ALL]
-    return {
-        name: np.stack(
-            [records.inter[of.rows(name)].mean(0, dtype=np.float64) for records in of.records]
-        )
-        for name in names
-    }
+    means: dict[str, np.ndarray] = {}
+    for name in [*of.degradations, ALL]:
+        weights = [records.inter[of.rows(name)] for records in of.records]
+        means[name] = np.stack([inter.mean(0, dtype=np.float64) for inter in weights])
+    return means
 
 
 def _sub_experts_part(

@@ -61,7 +61,7 @@ class Study:
         return self.groups if len(set(self.groups)) == len(self.groups) else self.labels
 
     def rows(self, degradation: str, severity: str = ALL) -> list[int]:
-        """Which images have a degradation (or "all") and a severity (or "all")."""
+        """Returns which images have a degradation (or "all") and a severity (or "all")."""
         return [
             row
             for row, (name, level) in enumerate(
@@ -72,7 +72,8 @@ class Study:
 
 
 def degradation_table(study: Study, names: dict[str, str]) -> tuple[list[Row], Interval, Interval]:
-    """Mean Inter weights by degradation, over images and blocks: rows, weights and contrasts.
+    """Returns the mean Inter weights by degradation, over images and blocks: rows, weights and
+    contrasts.
 
     With several checkpoints the intervals are over them, with one over images.
 
@@ -81,10 +82,10 @@ def degradation_table(study: Study, names: dict[str, str]) -> tuple[list[Row], I
         names: degradation as shown -> folder; contrasts are to the mean of these.
     """
     rows = {folder: study.rows(folder) for folder in names.values()}
-    values = [
-        [records.inter[rows[folder]].mean(1, dtype=np.float64) for folder in names.values()]
-        for records in study.records
-    ]
+    values: list[list[np.ndarray]] = []
+    for records in study.records:
+        own = [records.inter[rows[folder]] for folder in names.values()]
+        values.append([inter.mean(1, dtype=np.float64) for inter in own])
     if len(values) > 1:
         weights, contrasts = over_checkpoints(
             np.array([[some.mean(0) for some in own] for own in values])
@@ -110,8 +111,8 @@ def degradation_table(study: Study, names: dict[str, str]) -> tuple[list[Row], I
 
 
 def block_table(study: Study) -> list[Row]:
-    """Inter weights of every block and group, by checkpoint and degradation."""
-    found = []
+    """Returns Inter weights of every block and group, by checkpoint and degradation."""
+    lines = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         for name in [ALL, *study.degradations]:
             values = records.inter[study.rows(name)].astype(np.float64)
@@ -124,7 +125,7 @@ def block_table(study: Study) -> list[Row]:
                     "group": study.labels[group],
                     "images": len(values),
                 }
-                found.append(
+                lines.append(
                     row
                     | {
                         "mean": mean,
@@ -132,14 +133,14 @@ def block_table(study: Study) -> list[Row]:
                         "deviation": values[:, block, group].std(),
                     }
                 )
-    return found
+    return lines
 
 
 def sub_expert_table(study: Study) -> list[Row]:
-    """Share of the images that each sub-expert worked on and its mean gate, by checkpoint,
-    degradation and severity.
+    """Returns the share of the images that each sub-expert worked on and its mean gate, by
+    checkpoint, degradation and severity.
     """
-    found = []
+    lines = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         for name in [ALL, *study.degradations]:
             for severity in [ALL, *SEVERITIES]:
@@ -158,17 +159,17 @@ def sub_expert_table(study: Study) -> list[Row]:
                         "block": block,
                     }
                     row |= {"group": study.labels[group], "sub_expert": expert, "images": len(rows)}
-                    found.append(row | {"share": share, "mean_gate": gates[block, group, expert]})
-    return found
+                    lines.append(row | {"share": share, "mean_gate": gates[block, group, expert]})
+    return lines
 
 
 def router_table(study: Study, permutations: int, seed: int) -> list[Row]:
-    """Every router: effective number of experts, entropy, and what its choice tells of the
+    """Returns every router: effective number of experts, entropy, and what its choice tells of the
     degradation (mutual information).
 
     Of an Inter router, which weighs all groups, the weights take the place of choices.
     """
-    found = []
+    lines = []
     labels = np.unique(study.records[0].degradation, return_inverse=True)[1]
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         kinds = {
@@ -202,8 +203,8 @@ def router_table(study: Study, permutations: int, seed: int) -> list[Row]:
                 own.append(row)
         for row, q in zip(own, false_discovery(np.array([row["p"] for row in own])), strict=True):
             row["q"] = q
-        found += own
-    return found
+        lines += own
+    return lines
 
 
 def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
@@ -213,7 +214,7 @@ def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
     Only degradations with at least two severities of at least two images. q corrects p for the
     number of tests of a checkpoint.
     """
-    found = []
+    lines = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         own = []
         for name in study.degradations:
@@ -239,12 +240,12 @@ def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
                 own.append(row | {"p": p[block, group]})
         for row, q in zip(own, false_discovery(np.array([row["p"] for row in own])), strict=True):
             row["q"] = q
-        found += own
-    return found
+        lines += own
+    return lines
 
 
 def health(study: Study) -> list[Health | None]:
-    """Of each checkpoint; None where there are too few images to tell."""
+    """Returns the health of each checkpoint; None where there are too few images to tell."""
     tallies = [tally_of(records) for records in study.records]
     return [
         (
@@ -257,11 +258,11 @@ def health(study: Study) -> list[Health | None]:
 
 
 def record_table(study: Study) -> list[Row]:
-    """A row an image and checkpoint, with everything known of it.
+    """Returns a row an image and checkpoint, with everything known of it.
 
     Each Inter weight, gate and choice has a column.
     """
-    found = []
+    lines = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         for row, ((id, _), name) in enumerate(zip(records.key, records.degradation, strict=True)):
             about: Row = {
@@ -275,5 +276,5 @@ def record_table(study: Study) -> list[Row]:
             for kind, values in (("gate", records.gates[row]), ("chosen", records.chosen[row])):
                 for (block, group, expert), value in np.ndenumerate(values):
                     about[f"{kind}_block_{block:02d}_{study.labels[group]}_expert_{expert}"] = value
-            found.append(about)
-    return found
+            lines.append(about)
+    return lines

@@ -15,7 +15,7 @@ from lit_mimdit.systems.official import read
 
 
 def importable() -> list[str]:
-    """Names of the systems that read official files, and spandrel, which reads many."""
+    """Returns names of the systems that read official files, and spandrel, which reads many."""
     root = lit_mimdit.systems
     names = [
         info.name
@@ -26,7 +26,9 @@ def importable() -> list[str]:
 
 
 def official_class(name: str) -> Any:
-    """The class of a system that reads official files; ValueError lists the names there are."""
+    """Returns the class of a system that reads official files; ValueError lists the names there
+    are.
+    """
     names = importable()
     if name not in names:
         raise ValueError(f"system is {name!r}: choose among {', '.join(names)}")

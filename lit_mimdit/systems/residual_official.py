@@ -95,7 +95,9 @@ def buffers(table: Schedule) -> dict[str, Tensor]:
     variance = beta2 * b2_before / b2
     c1, c2 = b2_before / b2, (beta2 * a_before - b2_before * alpha) / b2
     c3 = beta2 / b2
-    c1[0], c2[0], c3[0] = 0, 0, 1
+    c1[0] = 0
+    c2[0] = 0
+    c3[0] = 1
     share = 1 - a
     share[-1] = 1e-6
     return {
@@ -163,16 +165,16 @@ def build(
     increments = state.get("delta")
     if increments is None:
         raise ValueError(f"{system}: 1 name is missing: delta; the file seems cut off")
-    found = seems_to_be(dim, mults, float(increments[-1]))
+    seeming = seems_to_be(dim, mults, float(increments[-1]))
     defaults = {"sum_scale": SUM_SCALE, "ddim_sampling_eta": 0.0, **published}
     read = {"dim": dim, "dim_mults": mults, "timesteps": len(increments)}
     given = {name: value for name, value in overrides.items() if name not in FIXED}
     try:
         arguments = choose(system, defaults, read, given)
     except ValueError as error:
-        raise ValueError(f"{error}; the file seems to be {found}") from error
+        raise ValueError(f"{error}; the file seems to be {seeming}") from error
     network = ResidualDiffusion(**arguments)
-    _check_tables(system, state, network.table, found)
+    _check_tables(system, state, network.table, seeming)
     load_strictly(
         network.unet,
         state,
@@ -183,7 +185,7 @@ def build(
     return network
 
 
-def _check_tables(system: str, state: Mapping[str, Tensor], table: Schedule, found: str) -> None:
+def _check_tables(system: str, state: Mapping[str, Tensor], table: Schedule, seeming: str) -> None:
     """ValueError if the tables in the file are not those of the process."""
     rows = buffers(table)
     missing = [name for name in rows if name not in state]
@@ -197,5 +199,5 @@ def _check_tables(system: str, state: Mapping[str, Tensor], table: Schedule, fou
         if held.shape != row.shape or not torch.allclose(held[1:], row[1:], rtol=1e-3, atol=1e-6):
             raise ValueError(
                 f"{system}: the table {name} in the file is another process's; the file seems to be"
-                f" {found}, so import it as that, or give its delta_end as an override"
+                f" {seeming}, so import it as that, or give its delta_end as an override"
             )

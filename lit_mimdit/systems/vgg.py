@@ -44,19 +44,19 @@ def pretrained(folder: Path | None = None, indices: Sequence[int] = (3, 8, 15)) 
     folder: looked in first; then the places of the weights of metrics. Nothing is downloaded.
     ValueError if the file is on none of them or is not VGG16.
     """
-    found = find(VGG16, folder)
-    if found is None:
+    file = find(VGG16, folder)
+    if file is None:
         raise ValueError(
             f"{VGG16.name} is missing, which the perceptual loss needs; fetch {VGG16.source} and"
             f" put it into ./weights or a folder that ${VARIABLE} names"
         )
-    state = torch.load(found.path, map_location="cpu", weights_only=True)
+    state = torch.load(file.path, map_location="cpu", weights_only=True)
     network = VGGFeatures(indices)
     names = {name: f"features.{name}" for name in network.layers.state_dict()}
     missing = [official for official in names.values() if official not in state]
     if missing:
         raise ValueError(
-            f"{found.path}: not the weights of VGG16, as {missing[0]} is missing; fetch"
+            f"{file.path}: not the weights of VGG16, as {missing[0]} is missing; fetch"
             f" {VGG16.source}"
         )
     network.layers.load_state_dict({name: state[official] for name, official in names.items()})

@@ -5,12 +5,15 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from jsonargparse import set_parsing_settings
+import yaml
+from jsonargparse import set_loader, set_parsing_settings
+from jsonargparse._optionals import get_omegaconf_loader
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 import lit_mimdit.training.strategies  # noqa: F401  their names
-from lit_mimdit.renamed import refuse_renamed
+from lit_mimdit.renamed import reading_old_names, with_new_names
 from lit_mimdit.training.callbacks import ResultTable
 from lit_mimdit.training.dry_run import dry_run
 from lit_mimdit.training.resume import SameStart, checkpoint_to_resume
@@ -26,6 +29,7 @@ DRY_RUN = (
     " memory on each device, and do no more; it needs neither weights nor data nor GPUs. Say for"
     " how many: --trainer.devices 8 --trainer.num_nodes 2"
 )
+PARSER_MODE = "omegaconf+"
 BARE = ("--trainer.fast_dev_run", "--dry_run")  # they mean true, as in Lightning's documentation
 
 
@@ -61,6 +65,32 @@ class TrainerCommand(LightningCLI):
             raise ValueError(f"--dry-run is of fit, not of {subcommand}")
         else:
             dry_run(self.config[subcommand].as_dict())
+
+    def before_validate(self) -> None:
+        self._require_last()
+
+    def before_test(self) -> None:
+        self._require_last()
+
+    def before_predict(self) -> None:
+        self._require_last()
+
+    def _require_last(self) -> None:
+        """ValueError for `--ckpt_path last` of a run that has no checkpoint: Lightning would go on
+        with untrained weights.
+        """
+        keepers = [
+            keeper
+            for keeper in self.trainer.checkpoint_callbacks
+            if isinstance(keeper, ModelCheckpoint)
+        ]
+        last = [path for keeper in keepers for path in keeper._find_last_checkpoints(self.trainer)]
+        if self.config_init[self.subcommand].ckpt_path == "last" and not last:
+            folders = ", ".join(str(keeper.dirpath) for keeper in keepers) or "no folder"
+            raise ValueError(
+                f"--ckpt_path is last, and there is no last.ckpt in {folders}: train first, or"
+                " name a checkpoint"
+            )
 
     def before_fit(self) -> None:
         """`resume`: the checkpoint to go on from."""
@@ -102,7 +132,9 @@ class TrainerCommand(LightningCLI):
 
 
 def prepared(args: list[str]) -> list[str]:
-    """The arguments as LightningCLI takes them: --dry-run as --dry_run, bare flags as true."""
+    """Returns the arguments as LightningCLI takes them: --dry-run as --dry_run, bare flags as
+    true.
+    """
     args = ["--dry_run" if argument == "--dry-run" else argument for argument in args]
     following = [*args[1:], "-"]
     return [
@@ -119,10 +151,18 @@ def run_trainer(args: list[str], prog: str, commands: Iterable[str]) -> None:
         prog: how the user called the program.
         commands: all commands of this kind.
     """
-    refuse_renamed(args)
+    known = ("-c", "--config", "--model", "--help", "-h")
+    if not any(argument.partition("=")[0].startswith(known) for argument in args[1:]):
+        raise ValueError(
+            f"{args[0]} needs an experiment: give its YAML with -c, such as"
+            f" `{prog} {args[0]} -c experiments/quickstart.yaml`"
+        )
+    args = [with_new_names(argument) for argument in args]
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    load = reading_old_names(get_omegaconf_loader(PARSER_MODE))
+    set_loader(PARSER_MODE, load, exceptions=(yaml.YAMLError,))
     sys.argv = [sys.argv[0], *prepared(args)]
-    options = {"parser_mode": "omegaconf+", "exit_on_error": False}
+    options = {"parser_mode": PARSER_MODE, "exit_on_error": False}
     TrainerCommand(
         trainer_class=Trainer,
         subclass_mode_model=True,

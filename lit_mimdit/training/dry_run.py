@@ -35,7 +35,9 @@ ROWS = {
 
 
 def processes(devices: Any, nodes: int) -> int:
-    """Processes of a run; "auto" and -1 count the GPUs of this machine, or are 1 without."""
+    """Returns how many processes a run has; "auto" and -1 count the GPUs of this machine, or are 1
+    without.
+    """
     if isinstance(devices, str) and "," in devices:
         devices = [part for part in devices.split(",") if part]
     if isinstance(devices, list):
@@ -53,7 +55,7 @@ def stage_of(strategy: Any) -> tuple[str, int, bool]:
         kind, options = strategy["class_path"].rsplit(".", 1)[-1], strategy.get("init_args") or {}
         if kind in ("ZeRO", "ZeROOnCPU"):
             stage, offload = options.get("stage", 2), options.get("offload", False)
-            return f"zero{stage}{'_offload' * offload}", stage, offload
+            return f"zero{stage}_offload" if offload else f"zero{stage}", stage, offload
         strategy = {"DDPStrategy": "ddp", "SingleDeviceStrategy": "auto"}.get(kind, kind)
     name = strategy.removesuffix("_cpu")
     if name in STRATEGIES:
@@ -67,7 +69,7 @@ def stage_of(strategy: Any) -> tuple[str, int, bool]:
 
 
 def on_gpu(accelerator: str, strategy: Any) -> bool:
-    """Whether a run is meant for GPUs.
+    """Returns whether a run is meant for GPUs.
 
     "auto" is, also on a machine without: a dry run is for planning.
     """
@@ -136,7 +138,7 @@ class Plan:
         return "GPU" if self.gpu else "CPU"
 
     def step(self, checkpointing: bool, stage: int) -> Step:
-        """A training step with or without gradient checkpointing."""
+        """Returns a training step with or without gradient checkpointing."""
         own = self.arguments
         if self.can_checkpoint:
             own = own | {"gradient_checkpointing": checkpointing}
@@ -154,7 +156,7 @@ class Plan:
         return self.known[key]
 
     def kept(self, sizes: Sizes, stage: int, offload: bool) -> Static:
-        """What the strategy of this stage keeps for as long as training lasts."""
+        """Returns what the strategy of this stage keeps for as long as training lasts."""
         return static(
             sizes,
             stage=stage,
@@ -166,7 +168,7 @@ class Plan:
 
 
 def plan_of(config: dict[str, Any]) -> Plan:
-    """The plan of a configuration of `fit`; ValueError for what cannot be estimated."""
+    """Returns the plan of a configuration of `fit`; ValueError for what cannot be estimated."""
     kind, arguments = typed(config["model"])
     trainer, data = config["trainer"], config["data"]["init_args"]
     missing = {"batch_size", "crop"} - data.keys()
@@ -240,11 +242,12 @@ def _strategies(plan: Plan, sizes: Sizes) -> list[str]:
 
 
 def table(kept: Static, steps: dict[bool, Step], configured: bool) -> list[str]:
-    """Lines of the estimate: a column with gradient checkpointing, one without."""
+    """Returns lines of the estimate: a column with gradient checkpointing, one without."""
     lines = [f"  {'gradient checkpointing':28}{'on':>8}{'off':>8}"]
     for part in fields(Static):
         if part.name in ROWS:
-            lines.append(f"  {ROWS[part.name]:28}" + 2 * f"{getattr(kept, part.name) / GIB:8.2f}")
+            size = f"{getattr(kept, part.name) / GIB:8.2f}"
+            lines.append(f"  {ROWS[part.name]:28}{size}{size}")
     lines.append(
         f"  {'activations, at the peak':28}"
         + "".join(f"{steps[on].activations / GIB:8.2f}" for on in (True, False))
@@ -252,7 +255,8 @@ def table(kept: Static, steps: dict[bool, Step], configured: bool) -> list[str]:
     totals = "".join(f"{(kept.total + steps[on].activations) / GIB:8.2f}" for on in (True, False))
     lines.append(f"  {'sum':28}{totals}   (this run: {'on' if configured else 'off'})")
     if kept.host:
-        lines.append(f"  {'on the host beside it':28}" + 2 * f"{kept.host / GIB:8.2f}")
+        size = f"{kept.host / GIB:8.2f}"
+        lines.append(f"  {'on the host beside it':28}{size}{size}")
     lines.append(
         f"  {'TFLOP a step':28}" + "".join(f"{steps[on].flops / 1e12:8.2f}" for on in (True, False))
     )

@@ -11,7 +11,7 @@ from lit_mimdit.inference.system_file import KEY, read_checkpoint
 
 
 def problem_of(path: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from, or None.
+    """Returns why a checkpoint cannot be resumed from, or None.
 
     Every byte is checked against its checksum, and the checkpoint must be of a run.
     """
@@ -32,8 +32,8 @@ def problem_of(path: Path) -> str | None:
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
-    """The youngest checkpoint of a folder that is whole, and what is wrong with those that are
-    younger, and with unfinished files.
+    """Returns the youngest checkpoint of a folder that is whole, and what is wrong with those that
+    are younger, and with unfinished files.
     """
     problems = [
         f"{part}: {part.stat().st_size / 2**20:.1f} MiB of a checkpoint that was never finished;"
@@ -51,8 +51,8 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def checkpoint_to_resume(resume: str, folders: list[str | Path | None]) -> Path | None:
-    """What the option `resume` means: "auto" looks through `folders` and names what is broken
-    there; else a path.
+    """Returns what the option `resume` means: "auto" looks through `folders` and names what is
+    broken there; else a path.
 
     ValueError if the path is none, or if "auto" has no folder to look into.
     """
@@ -72,11 +72,11 @@ def checkpoint_to_resume(resume: str, folders: list[str | Path | None]) -> Path 
             "resume is auto, but no ModelCheckpoint in trainer.callbacks has a dirpath: set it, or"
             " resume: never"
         )
-    found = [newest_valid(folder) for folder in known if folder.is_dir()]
-    for problem in (problem for _, problems in found for problem in problems):
+    newest = [newest_valid(folder) for folder in known if folder.is_dir()]
+    for problem in (problem for _, problems in newest for problem in problems):
         rank_zero_warn(f"resume: skipped {problem}")
     return max(
-        (path for path, _ in found if path is not None),
+        (path for path, _ in newest if path is not None),
         key=lambda path: path.stat().st_mtime_ns,
         default=None,
     )
@@ -96,11 +96,11 @@ class SameStart(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit" or trainer.world_size == 1:
             return
-        found: list[str | None] = [None] * trainer.world_size
-        dist.all_gather_object(found, None if self.path is None else self.path.name)
-        other = next((rank for rank, name in enumerate(found) if name != found[0]), None)
+        names: list[str | None] = [None] * trainer.world_size
+        dist.all_gather_object(names, None if self.path is None else self.path.name)
+        other = next((rank for rank, name in enumerate(names) if name != names[0]), None)
         if other is not None:
             raise ValueError(
-                f"resume: rank 0 found {found[0]}, rank {other} found {found[other]}: the"
+                f"resume: rank 0 found {names[0]}, rank {other} found {names[other]}: the"
                 " checkpoints' folder must be on a file system that all nodes share"
             )

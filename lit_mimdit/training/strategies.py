@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
@@ -105,6 +106,14 @@ class ZeRO(DeepSpeedStrategy):
             if isinstance(plugin, DeepSpeedPrecision)
             else plugin
         )
+
+    def setup_environment(self) -> None:
+        if not isinstance(self.accelerator, CUDAAccelerator):
+            raise ValueError(
+                "trainer.strategy is ZeRO, which needs NVIDIA GPUs, and this run has none: set"
+                " trainer.strategy to ddp, or to one that ends in _cpu"
+            )
+        super().setup_environment()
 
     def setup_distributed(self) -> None:
         super().setup_distributed()
@@ -205,8 +214,8 @@ class ZeRO(DeepSpeedStrategy):
         )
 
     def full(self, parameter: nn.Parameter, key: str | None = MASTER) -> Tensor:
-        """A state of a parameter put together from all processes, float32 of the parameter's shape;
-        all of them must ask.
+        """Returns a state of a parameter put together from all processes, float32 of the
+        parameter's shape; all of them must ask.
         """
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
@@ -240,24 +249,24 @@ class ZeRO(DeepSpeedStrategy):
             set_state(parameter, value, key)
 
     def gradient_norm(self) -> Tensor:
-        """L2 norm of the gradient over all processes, before clipping."""
+        """Returns the L2 norm of the gradient over all processes, before clipping."""
         sharded, flats = self.engine.optimizer, self._flats()
         if "offload_optimizer" in self.config["zero_optimization"]:
             parts: Iterable[Tensor] = [flat.grad for flat in flats]
         else:
-            parts = [
-                part
-                for parts in sharded.averaged_gradients.values()
-                for part in parts or []
-                if part is not None
-            ]
+            every = itertools.chain.from_iterable(
+                gradients or [] for gradients in sharded.averaged_gradients.values()
+            )
+            parts = [gradient for gradient in every if gradient is not None]
         squares = [part.detach().float().square().sum().to(self.root_device) for part in parts]
         total = torch.stack(squares).sum() if squares else torch.zeros((), device=self.root_device)
         dist.all_reduce(total)
         return total.sqrt() / sharded.loss_scale
 
     def first_bad_gradient(self, named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
-        """Name of the first parameter whose gradient is not finite; all processes must ask."""
+        """Returns the name of the first parameter whose gradient is not finite; all processes must
+        ask.
+        """
         from deepspeed.utils import safe_get_full_grad
 
         return next(
@@ -306,7 +315,7 @@ class ZeRO(DeepSpeedStrategy):
     # -- checkpoints: one file, as if one process had written it
 
     def lightning_module_state_dict(self) -> dict[str, Tensor]:
-        """The trained parameters in 32 bits, on the first process; {} on the others."""
+        """Returns the trained parameters in 32 bits, on the first process; {} on the others."""
         module = self.lightning_module
         named = {name: p for name, p in module.named_parameters() if p.requires_grad}
         kept = self.collect(named, MASTER)
@@ -321,28 +330,25 @@ class ZeRO(DeepSpeedStrategy):
         """Whole states of parameters, on the CPU of the first process or of all; all processes must
         ask.
         """
-        found = {}
+        states = {}
         for name, parameter in named.items():
             whole = self.full(parameter, key)
             if everywhere or self.is_global_zero:
-                found[name] = whole.detach().cpu().clone()
-        return found
+                states[name] = whole.detach().cpu().clone()
+        return states
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """Adam's state in PyTorch's own format, on the first process; {} on the others."""
+        """Returns Adam's state in PyTorch's own format, on the first process; {} on the others."""
         adam = self.engine.optimizer.optimizer
         named = dict(enumerate(self.trained))
         moments = {key: self.collect(named, key) for key in ("exp_avg", "exp_avg_sq")}
         if not self.is_global_zero:
             return {}
         step = adam.state[self._flats()[0]]["step"]
-        state = {
-            i: (
-                {"step": step.detach().float().cpu().clone()}
-                | {key: moments[key][i] for key in moments}
-            )
-            for i in range(len(named))
-        }
+        state: dict[int, dict[str, Tensor]] = {}
+        for index in named:
+            state[index] = {"step": step.detach().float().cpu().clone()}
+            state[index] |= {key: values[index] for key, values in moments.items()}
         indices, groups = iter(range(len(named))), []
         for group, parameters in zip(adam.param_groups, self._groups, strict=True):
             values = {key: value for key, value in group.items() if key != "params"}
@@ -408,7 +414,7 @@ class ZeROOnCPU(ZeRO):
 
 
 for _stage, _offload, _cpu in itertools.product((1, 2, 3), (False, True), (False, True)):
-    _name = f"zero{_stage}{'_offload' * _offload}{'_cpu' * _cpu}"
+    _name = f"zero{_stage}" + ("_offload" if _offload else "") + ("_cpu" if _cpu else "")
     StrategyRegistry.register(
         _name,
         ZeROOnCPU if _cpu else ZeRO,

@@ -44,7 +44,7 @@ def options(strategy: str) -> list[str]:
 
 
 def test_torchrun_on_two_hosts_with_ddp(network, watched, undisturbed, tmp_path):
-    """The command of README's section, with its own Python on each host."""
+    """The command of docs/how_to/cluster.md, with its own Python on each host."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [
         "torchrun",

@@ -23,6 +23,7 @@ from lit_mimdit.data.layouts import read_layout
 from lit_mimdit.data.pairs import PairDataset
 from lit_mimdit.data.shards.manifest import sha256
 from lit_mimdit.data.shards.source import ShardSource
+from lit_mimdit.data.shards.store import open_store
 from lit_mimdit.data.shards.write import shard
 from lit_mimdit.data.sources import FolderSource
 from lit_mimdit.data.tiles import boxes
@@ -346,3 +347,9 @@ class _Fake:
 
     def parts(self, *args) -> list[bytes]:
         return self.store.parts(*args)
+
+
+def test_s3_without_its_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(ValueError, match=r's3://b/f .*pip install "lit_mimdit\[s3\]"'):
+        open_store("s3://b/f").get("manifest.json")

@@ -43,7 +43,7 @@ def images(count: int = 2, height: int = 256, width: int = 288) -> torch.Tensor:
 @pytest.mark.parametrize("key", RUNS)
 def test_every_metric_is_built_and_runs_from_files_of_the_table(key, weights_here, capsys):
     scorer = Scorer(key)
-    assert scorer.missing == {} and {hit.file for hit in scorer.found[key]} == set(
+    assert scorer.missing == {} and {hit.file for hit in scorer.hits[key]} == set(
         METRICS[key].files
     )
     clean = images()

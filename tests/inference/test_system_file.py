@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from lit_mimdit import cli
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.system_file import KEY, SystemFile, load_system, save_system, state_of
 from lit_mimdit.models.backbone import Identity
-from lit_mimdit.renamed import RENAMED, refuse_renamed
+from lit_mimdit.renamed import RENAMED, reading_old_names, with_new_names
 from lit_mimdit.systems.regression import Regression
 
 SMALL = {"widths": [4], "blocks": 1}
@@ -128,17 +129,26 @@ def test_integers_keep_their_type_and_a_shared_parameter_stands_once(tmp_path):
 
 
 @pytest.mark.parametrize("old", sorted(RENAMED))
-def test_old_class_paths_are_named_with_the_new_ones(tmp_path, old):
-    path = tmp_path / "old.yaml"
-    path.write_text(f"model:\n  class_path: {old}\n")
-    with pytest.raises(ValueError, match=f"old.yaml: {old} is now {RENAMED[old]}"):
-        refuse_renamed(["fit", "-c", str(path)])
-    module, _, name = RENAMED[old].rpartition(".")
+def test_old_class_paths_are_read_as_the_new_ones(old):
+    load = reading_old_names(yaml.safe_load)
+    new = RENAMED[old]
+    assert load(f"model:\n  class_path: {old}  # as it was\n") == {"model": {"class_path": new}}
+    module, _, name = new.rpartition(".")
     assert hasattr(__import__(module, fromlist=[name]), name)
+    assert with_new_names(new) == new and with_new_names(f"{old}Two") == f"{old}Two"
 
 
-def test_fit_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    Path("old.yaml").write_text("model: {class_path: lit_mimdit.training.module.MiMDiTModule}\n")
-    assert cli.main(["fit", "-c", "old.yaml"]) == 2
-    assert "is now lit_mimdit.systems.mimdit.MiMDiT" in capsys.readouterr().err
+def test_commands_read_old_yamls_and_say_the_new_name_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lit_mimdit.renamed._told", set())
+    text = Path("experiments/quickstart.yaml").read_text(encoding="utf-8")
+    old = "lit_mimdit.training.module.MiMDiTModule"
+    new = RENAMED[old]
+    assert new in text
+    path = tmp_path / "old.yaml"
+    path.write_text(text.replace(new, old), encoding="utf-8")
+    args = ["fit", "-c", str(path), "--model", old, "--print_config"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(args)
+    said = capsys.readouterr()
+    assert end.value.code in (0, None) and f"class_path: {new}" in said.out
+    assert old not in said.out and said.err.count(f"{old} is now {new}; change the name") == 1

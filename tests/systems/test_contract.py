@@ -8,6 +8,7 @@ DIFFIR_STAGE_1 for a file of DiffIR's first stage.
 import copy
 import inspect
 import pkgutil
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -81,26 +82,32 @@ def diffir_stage_1(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def make(backbone_folder, branch_file, diffir_stage_1):
-    """A system by name, the same at each call."""
-    places = {
+@pytest.fixture(scope="module")
+def places(backbone_folder, branch_file, diffir_stage_1) -> dict[str, str]:
+    """What stands for the files in the recipes."""
+    return {
         "BACKBONE": str(backbone_folder),
         "BRANCH": str(branch_file),
         "DIFFIR_STAGE_1": str(diffir_stage_1),
     }
 
-    def system(name: str) -> RestorationSystem:
-        arguments = copy.deepcopy(RECIPES[name])
-        for key, value in arguments.items():
-            if isinstance(value, str) and value in places:
-                arguments[key] = places[value]
-        torch.manual_seed(0)
-        made = build(SYSTEMS[name], arguments)
-        made.configure_model()
-        return made
 
+def small_system(name: str, places: dict[str, str]) -> RestorationSystem:
+    """The small version of a system by name, the same at each call."""
+    arguments = copy.deepcopy(RECIPES[name])
+    for key, value in arguments.items():
+        if isinstance(value, str) and value in places:
+            arguments[key] = places[value]
+    torch.manual_seed(0)
+    system = build(SYSTEMS[name], arguments)
+    system.configure_model()
     return system
+
+
+@pytest.fixture
+def make(places):
+    """A system by name, the same at each call."""
+    return partial(small_system, places=places)
 
 
 def samples(count: int, side: int = 16) -> list[dict[str, Any]]:

@@ -269,7 +269,7 @@ def test_what_is_meant_for_gpus():
 @pytest.mark.parametrize("checkpointing, gpu", [(0, 0), (1, 0), (0, 1)])
 def test_the_estimate_is_within_a_tenth_of_what_a_step_takes(checkpointing, gpu):
     """A process that really trains, also in the way of a GPU; the same script that gives the
-    README's figures.
+    figures of docs/results/costs.md.
     """
     options = [
         "--batch",

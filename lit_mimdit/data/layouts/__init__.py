@@ -119,17 +119,17 @@ def read_layout(
     for name in sorted(options.keys() - set(option_names)):
         has = f"it has {', '.join(option_names)}" if option_names else "it has no options"
         raise ValueError(f"layout {layout} has no option {name!r} (given: {options[name]}); {has}")
-    found = PairList(layout, root)
-    reader(found, **options)
-    found.pairs.sort(key=lambda pair: natural_key(pair.id))
-    found.problems.sort(key=lambda problem: natural_key(problem.path))
-    ids = {pair.id for pair in found.pairs}
-    assert len(ids) == len(found.pairs), "pair ids must be unique"
-    return found
+    listed = PairList(layout, root)
+    reader(listed, **options)
+    listed.pairs.sort(key=lambda pair: natural_key(pair.id))
+    listed.problems.sort(key=lambda problem: natural_key(problem.path))
+    ids = {pair.id for pair in listed.pairs}
+    assert len(ids) == len(listed.pairs), "pair ids must be unique"
+    return listed
 
 
 def detect_layout(root: str | Path) -> str:
-    """The layout of a data set, from its folder names.
+    """Returns the layout of a data set, from its folder names.
 
     Raises ValueError if none or more than one fits.
     """

@@ -22,19 +22,19 @@ _REALRAIN_SPLITS = {"train": ["train"], "val": ["validation", "val"], "test": ["
 UHDLL_SPLITS = {"train": "training_set", "test": "testing_set"}
 
 
-def read_4krd(found: PairList, frames: str | Path | None = None) -> None:
+def read_4krd(listed: PairList, frames: str | Path | None = None) -> None:
     """Pairs of video frames.
 
     The degraded frame has the same path with `blurry` in place of `sharp`. `frames` names the ones
     to use.
     """
     wanted = _frame_list(Path(frames)) if frames is not None else None
-    for _, name, sharp, blurry in with_sides(found.root, "sharp", "blurry"):
+    for _, name, sharp, blurry in with_sides(listed.root, "sharp", "blurry"):
         keep = None if wanted is None else wanted.pop(name, set())
-        add_by_stem(found, "Blur", sharp, blurry, name, keep)
+        add_by_stem(listed, "Blur", sharp, blurry, name, keep)
     for name, stems in (wanted or {}).items():
-        found.problems += [
-            Problem("missing", found.root / name / stem, "Blur", "no such frame") for stem in stems
+        listed.problems += [
+            Problem("missing", listed.root / name / stem, "Blur", "no such frame") for stem in stems
         ]
 
 
@@ -70,15 +70,15 @@ def _frame_list(path: Path) -> dict[str, set[str]]:
     return dict(frames)
 
 
-def read_realrain1k(found: PairList, split: str = "test") -> None:
+def read_realrain1k(listed: PairList, split: str = "test") -> None:
     """Heavy (H) and light (L) rain, each with three splits; the middle one is called validation or
     val.
     """
     _require_split(split, _REALRAIN_SPLITS)
     names = _REALRAIN_SPLITS[split]
-    folders = densities(found.root)
+    folders = densities(listed.root)
     if not folders:
-        raise ValueError(f"{found.root}: there is no folder RealRain-1k-H or RealRain-1k-L")
+        raise ValueError(f"{listed.root}: there is no folder RealRain-1k-H or RealRain-1k-L")
     for density, folder in folders.items():
         part = next((part for name in names if (part := side_folder(folder, name))), None)
         if part is None:
@@ -86,7 +86,7 @@ def read_realrain1k(found: PairList, split: str = "test") -> None:
                 f"{folder}: there is no folder {' or '.join(names)} for split {split!r}"
             )
         add_by_stem(
-            found,
+            listed,
             f"Rain-{density}",
             side_folder(part, "target"),
             side_folder(part, "input"),
@@ -95,7 +95,7 @@ def read_realrain1k(found: PairList, split: str = "test") -> None:
 
 
 def densities(root: Path) -> dict[str, Path]:
-    """The folders RealRain-1k-H and -L in root, or root itself if it is one of them."""
+    """Returns the folders RealRain-1k-H and -L in root, or root itself if it is one of them."""
     matches = [
         (re.fullmatch(r"RealRain-1k-([HL])", folder.absolute().name, re.IGNORECASE), folder)
         for folder in [root, *subfolders(root)]
@@ -103,16 +103,16 @@ def densities(root: Path) -> dict[str, Path]:
     return {match[1].upper(): folder for match, folder in matches if match}
 
 
-def read_hazerd(found: PairList) -> None:
+def read_hazerd(listed: PairList) -> None:
     """Hazy images in simu, several of each clean one in img."""
-    folder = hazerd_folder(found.root)
+    folder = hazerd_folder(listed.root)
     if folder is None:
         raise ValueError(
-            f"{found.root}: there are no folders img and simu; make the hazy images with the script"
-            " of the release first"
+            f"{listed.root}: there are no folders img and simu; make the hazy images with the"
+            " script of the release first"
         )
     clean, hazy = (
-        unique_by_stem(found, "Haze", side_folder(folder, name)) for name in ("img", "simu")
+        unique_by_stem(listed, "Haze", side_folder(folder, name)) for name in ("img", "simu")
     )
     used = set()
     for stem, lq in hazy.items():
@@ -124,13 +124,13 @@ def read_hazerd(found: PairList) -> None:
         candidates = [f"{scenes[0]}_RGB", scenes[0], f"{scenes[1]}_RGB"]
         scene = next((name for name in candidates if name in clean), None)
         if scene is None:
-            found.problems.append(
+            listed.problems.append(
                 Problem("unpaired LQ", lq, "Haze", f"no clean image {candidates[-1]}")
             )
         else:
             used.add(scene)
-            found.pairs.append(Pair(stem, "Haze", lq, clean[scene]))
-    found.problems += [
+            listed.pairs.append(Pair(stem, "Haze", lq, clean[scene]))
+    listed.problems += [
         Problem("unpaired GT", gt, "Haze", "no hazy image is made from it")
         for stem, gt in clean.items()
         if stem not in used
@@ -138,7 +138,7 @@ def read_hazerd(found: PairList) -> None:
 
 
 def hazerd_folder(root: Path) -> Path | None:
-    """The folder with img and simu: root, or data in it."""
+    """Returns the folder with img and simu: root, or data in it."""
     folders = [root, side_folder(root, "data")]
     return next(
         (
@@ -150,15 +150,15 @@ def hazerd_folder(root: Path) -> Path | None:
     )
 
 
-def read_uhdll(found: PairList, split: str = "test") -> None:
+def read_uhdll(listed: PairList, split: str = "test") -> None:
     """4K low light: the same name in gt and input."""
     _require_split(split, UHDLL_SPLITS)
-    folder = side_folder(found.root, UHDLL_SPLITS[split])
+    folder = side_folder(listed.root, UHDLL_SPLITS[split])
     if folder is None:
         raise ValueError(
-            f"{found.root}: there is no folder {UHDLL_SPLITS[split]} for split {split!r}"
+            f"{listed.root}: there is no folder {UHDLL_SPLITS[split]} for split {split!r}"
         )
-    add_by_stem(found, "Lowlight", side_folder(folder, "gt"), side_folder(folder, "input"), split)
+    add_by_stem(listed, "Lowlight", side_folder(folder, "gt"), side_folder(folder, "input"), split)
 
 
 def _require_split(split: str, splits: Iterable[str]) -> None:

@@ -11,24 +11,24 @@ from lit_mimdit import csv_file
 from lit_mimdit.data.layouts.pairs import Pair, PairList, Problem, add_by_stem, with_sides
 
 
-def read_foundir(found: PairList, meta: str | Path | None = None) -> None:
+def read_foundir(listed: PairList, meta: str | Path | None = None) -> None:
     """Folders of a type with GT and LQ in each, or what the meta file says."""
     if meta is not None:
-        _read_meta(found, Path(meta))
+        _read_meta(listed, Path(meta))
         return
-    for folder, name, gt, lq in with_sides(found.root, "GT", "LQ"):
-        add_by_stem(found, folder.absolute().name, gt, lq, name)
+    for folder, name, gt, lq in with_sides(listed.root, "GT", "LQ"):
+        add_by_stem(listed, folder.absolute().name, gt, lq, name)
 
 
-def _read_meta(found: PairList, meta: Path) -> None:
+def _read_meta(listed: PairList, meta: Path) -> None:
     if not meta.is_file() and not meta.is_absolute():
-        meta = found.root / meta
+        meta = listed.root / meta
     try:
         lines = csv_file.decode(meta.read_bytes()).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ValueError(f"{meta}: the meta file cannot be read: {reason}") from error
-    listing = _Listing(found.root)
+    listing = _Listing(listed.root)
     taken: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -40,17 +40,17 @@ def _read_meta(found: PairList, meta: Path) -> None:
                 f"{meta}, line {number}: expected 'GT-path, LQ-path', got {line.strip()!r}"
             )
         gt, lq = (_inside(name, f"{meta}, line {number}") for name in names)
-        degradation, pair_id = _degradation_and_id(lq, found.root)
+        degradation, pair_id = _degradation_and_id(lq, listed.root)
         missing = [name for name in (gt, lq) if not listing.has(name)]
-        found.problems += [
-            Problem("missing", found.root / name, degradation, f"{meta.name}, line {number}")
+        listed.problems += [
+            Problem("missing", listed.root / name, degradation, f"{meta.name}, line {number}")
             for name in missing
         ]
         if pair_id in taken:
             detail = f"{meta.name}, line {number}: {pair_id} is in line {taken[pair_id]} already"
-            found.problems.append(Problem("duplicate", found.root / lq, degradation, detail))
+            listed.problems.append(Problem("duplicate", listed.root / lq, degradation, detail))
         elif not missing:
-            found.pairs.append(Pair(pair_id, degradation, found.root / lq, found.root / gt))
+            listed.pairs.append(Pair(pair_id, degradation, listed.root / lq, listed.root / gt))
         taken.setdefault(pair_id, number)
 
 

@@ -50,26 +50,26 @@ class PairList:
         return len(self.pairs)
 
 
-def require_complete(found: PairList) -> list[Pair]:
-    """The pairs of a list without problems.
+def require_complete(listed: PairList) -> list[Pair]:
+    """Returns the pairs of a list without problems.
 
     Raises ValueError naming the first 10 problems, or if there are no pairs.
     """
-    if found.problems:
-        shown = "".join(f"\n  {problem}" for problem in found.problems[:10])
-        more = f"\n  ... and {len(found.problems) - 10} more" if len(found.problems) > 10 else ""
+    if listed.problems:
+        shown = "".join(f"\n  {problem}" for problem in listed.problems[:10])
+        more = f"\n  ... and {len(listed.problems) - 10} more" if len(listed.problems) > 10 else ""
         raise ValueError(
-            f"{found.root}: {len(found.problems)} problem(s) in this {found.layout} data"
+            f"{listed.root}: {len(listed.problems)} problem(s) in this {listed.layout} data"
             f" set:{shown}{more}\nComplete or remove these files (all are listed by: python -m"
-            f" lit_mimdit data check {found.root})"
+            f" lit_mimdit data check {listed.root})"
         )
-    if not found.pairs:
-        raise ValueError(f"{found.root}: no pairs of images found in the layout {found.layout}")
-    return found.pairs
+    if not listed.pairs:
+        raise ValueError(f"{listed.root}: no pairs of images found in the layout {listed.layout}")
+    return listed.pairs
 
 
 def add_by_stem(
-    found: PairList,
+    listed: PairList,
     degradation: str,
     gt: Path | None,
     lq: Path | None,
@@ -85,22 +85,22 @@ def add_by_stem(
     for stem in sorted(sharp.keys() | degraded.keys() if keep is None else keep):
         clean, bad = sharp.get(stem, []), degraded.get(stem, [])
         if len(clean) == len(bad) == 1:
-            found.pairs.append(Pair(f"{prefix}/{stem}", degradation, bad[0], clean[0]))
+            listed.pairs.append(Pair(f"{prefix}/{stem}", degradation, bad[0], clean[0]))
             continue
-        found.problems += _duplicates(clean, degradation) + _duplicates(bad, degradation)
+        listed.problems += _duplicates(clean, degradation) + _duplicates(bad, degradation)
         if not clean:
-            found.problems += [
+            listed.problems += [
                 Problem("unpaired LQ", file, degradation, "no GT of this name") for file in bad
             ]
         if not bad:
-            found.problems += [
+            listed.problems += [
                 Problem("unpaired GT", file, degradation, "no LQ of this name") for file in clean
             ]
         if not clean and not bad:  # a name of `keep`
-            found.problems.append(
+            listed.problems.append(
                 Problem(
                     "missing",
-                    found.root / prefix / stem,
+                    listed.root / prefix / stem,
                     degradation,
                     "no such file on either side",
                 )
@@ -108,8 +108,8 @@ def add_by_stem(
 
 
 def by_stem(folder: Path | None) -> dict[str, list[Path]]:
-    """The image files directly in a folder by their name without extension; hidden files are left
-    out.
+    """Returns the image files directly in a folder by their name without extension; hidden files
+    are left out.
     """
     files: dict[str, list[Path]] = {}
     for name in sorted(os.listdir(folder)) if folder else []:
@@ -119,11 +119,11 @@ def by_stem(folder: Path | None) -> dict[str, list[Path]]:
     return files
 
 
-def unique_by_stem(found: PairList, degradation: str, folder: Path | None) -> dict[str, Path]:
-    """As `by_stem`, without the names that occur twice: those become problems."""
+def unique_by_stem(listed: PairList, degradation: str, folder: Path | None) -> dict[str, Path]:
+    """Returns what `by_stem` does without names that occur twice, which become problems."""
     files = by_stem(folder)
     for same in files.values():
-        found.problems += _duplicates(same, degradation)
+        listed.problems += _duplicates(same, degradation)
     return {stem: same[0] for stem, same in files.items() if len(same) == 1}
 
 
@@ -137,19 +137,19 @@ def _duplicates(files: list[Path], degradation: str) -> list[Problem]:
 
 
 def with_sides(root: Path, gt: str, lq: str) -> list[tuple[Path, str, Path | None, Path | None]]:
-    """Folders that hold folders `gt` and `lq`, one of them at least, with their names below root
-    and both sides.
+    """Returns folders that hold folders `gt` and `lq`, one of them at least, with their names below
+    root and both sides.
 
     They are root itself, or else directly below it, or else one level deeper (train/01Blur,
     test/01Blur).
     """
     below = subfolders(root)
     for folders in ([root], below, [deeper for folder in below for deeper in subfolders(folder)]):
-        found = []
+        places = []
         for folder in folders:
             sides = side_folder(folder, gt), side_folder(folder, lq)
             if any(sides):
-                found.append(
+                places.append(
                     (
                         folder,
                         (
@@ -160,13 +160,13 @@ def with_sides(root: Path, gt: str, lq: str) -> list[tuple[Path, str, Path | Non
                         *sides,
                     )
                 )
-        if found:
-            return found
+        if places:
+            return places
     return []
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders directly in a folder, hidden ones left out."""
+    """Returns folders directly in a folder, hidden ones left out."""
     with os.scandir(folder) as entries:
         return sorted(
             Path(entry.path)
@@ -176,7 +176,9 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def side_folder(folder: Path, name: str) -> Path | None:
-    """The folder `name` directly in `folder`, in any case of letters; the exact spelling wins."""
+    """Returns the folder `name` directly in `folder`, in any case of letters; the exact spelling
+    wins.
+    """
     if (folder / name).is_dir():
         return folder / name
     return next(

@@ -1,7 +1,7 @@
 """How pixels are stored in a shard. The content decides how they are read back, as for every other
 file.
 
-Which codec costs what: data/README.md (`python benchmarks/data.py --codecs`).
+Which codec costs what: docs/results/costs.md (`python benchmarks/data.py --codecs`).
 """
 
 import io

@@ -65,8 +65,8 @@ def run_jobs(
             failed += done[2]
             before += len(done[1]) + len(done[2])
     with tqdm(total=total, initial=before, unit="pair", desc="sharding", dynamic_ncols=True) as bar:
-        for found, done in _results(folder, write, missing, workers):
-            failed += found
+        for faults, done in _results(folder, write, missing, workers):
+            failed += faults
             bar.update(before + done - bar.n)
             bar.set_postfix(broken=len(failed), refresh=False)
             _refuse_too_many(failed, total, max_broken)

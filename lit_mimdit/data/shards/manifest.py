@@ -13,14 +13,16 @@ from typing import Any, Literal
 import numpy as np
 
 FORMAT = "lit_mimdit.shards.1"
-MANIFEST, PLAN, QUARANTINE = "manifest.json", "plan.json", "quarantine.csv"
+MANIFEST = "manifest.json"
+PLAN = "plan.json"
+QUARANTINE = "quarantine.csv"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 
 
 def checked_name(name: Any, where: str) -> str:
-    """The name of a file directly in the folder of shards; ValueError for anything that could lead
-    out of it.
+    """Returns the name of a file directly in the folder of shards; ValueError for anything that
+    could lead out of it.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
@@ -31,14 +33,23 @@ def checked_name(name: Any, where: str) -> str:
 
 @dataclass
 class Shard:
-    """One tar file and its index."""
+    """One tar file and its index.
 
-    name: str  # shard-000000.tar
+    Args:
+        name: of the tar file, such as shard-000000.tar.
+        bytes: size of the tar file.
+        sha256: of the tar file.
+        index: name of its index, such as shard-000000.npz.
+        index_sha256: of the index.
+        groups: the degradation of each pair, as a position in `degradations`.
+    """
+
+    name: str
     bytes: int
     sha256: str
-    index: str  # shard-000000.npz
+    index: str
     index_sha256: str
-    groups: list[int]  # of each pair: its degradation, as a number in Manifest.degradations
+    groups: list[int]
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -48,9 +59,14 @@ class Shard:
 class Manifest:
     """A whole folder of shards.
 
-    settings: how they were written (tile, overlap, codec, quality; for latents the VAE, variants,
-        precision).
-    failed: (id, reason) of the pairs that were left out.
+    Args:
+        kind: what the shards hold.
+        settings: how they were written. Images have tile, overlap, codec and quality; latents have
+            the VAE, the variants and the precision.
+        degradations: names of all degradations.
+        shards: every shard.
+        failed: id and reason of each pair that was left out.
+        format: version of this file.
     """
 
     kind: Literal["images", "latents"]
@@ -72,13 +88,13 @@ class Manifest:
                 raise ValueError(f"format {values.get('format')!r}, expected {FORMAT!r}")
             values["shards"] = [Shard(**shard) for shard in values["shards"]]
             values["failed"] = [(id, reason) for id, reason in values["failed"]]
-            found = cls(**values)
-            if found.kind not in ("images", "latents"):
-                raise ValueError(f"kind {found.kind!r}")
-            for shard in found.shards:
+            manifest = cls(**values)
+            if manifest.kind not in ("images", "latents"):
+                raise ValueError(f"kind {manifest.kind!r}")
+            for shard in manifest.shards:
                 checked_name(shard.name, where), checked_name(shard.index, where)
                 if shard.groups and not 0 <= min(shard.groups) <= max(shard.groups) < len(
-                    found.degradations
+                    manifest.degradations
                 ):
                     raise ValueError(f"{shard.name} names a degradation that is not listed")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -86,18 +102,23 @@ class Manifest:
                 f"{where}: not a manifest of shards ({error}); write them again with `python -m"
                 " lit_mimdit data shard`"
             ) from error
-        return found
+        return manifest
 
 
 @dataclass
 class Index:
-    """Where everything in one shard lies; P pairs, T tiles, M members a tile (images: LQ and GT;
-    latents: one for each augmentation).
+    """Where everything in one shard lies.
 
-    ids: (P,) str. sizes: (P, 2) height and width of the image, pixels. first: (P + 1,) tiles of
-        pair p are first[p] to first[p + 1].
-    boxes: (T, 4) top, left, height, width. spans: (T, M, 2) offset and length in the tar file,
-        bytes. crc: (T, M) CRC-32 of each member.
+    P counts pairs, T tiles, and M the members of a tile. Images have two members, LQ and GT;
+    latents have one for each augmentation.
+
+    Args:
+        ids: (P,) names of the pairs.
+        sizes: (P, 2) height and width of the images, pixels.
+        first: (P + 1,) the tiles of pair p are first[p] to first[p + 1].
+        boxes: (T, 4) top, left, height and width of the tiles, pixels.
+        spans: (T, M, 2) offset and length in the tar file, bytes.
+        crc: (T, M) CRC-32 of each member.
     """
 
     ids: np.ndarray

@@ -20,14 +20,14 @@ class Store(Protocol):
     def get(self, name: str) -> bytes: ...
 
     def parts(self, name: str, spans: list[tuple[int, int]]) -> list[bytes]:
-        """Parts of a file that lie side by side: (offset, length) of each."""
+        """Returns parts of a file that lie side by side: (offset, length) of each."""
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """A whole file, piece by piece."""
 
 
 def open_store(place: str, retries: int = 10) -> Store:
-    """The store of a place; `retries` are of requests to S3 that fail."""
+    """Returns the store of a place; `retries` are of requests to S3 that fail."""
     if "://" not in place:
         return FolderStore(place)
     if not place.startswith("s3://"):
@@ -102,8 +102,14 @@ class S3Store:
 
     def _connect(self) -> Any:
         if self._owner != os.getpid():  # a forked worker shares no connection
-            import boto3
-            from botocore.config import Config
+            try:
+                import boto3
+                from botocore.config import Config
+            except ModuleNotFoundError as error:
+                raise ValueError(
+                    f"{self.place} is on S3, and {error.name} is not installed: install it with"
+                    ' pip install "lit_mimdit[s3]"'
+                ) from error
 
             retries = {"total_max_attempts": self.retries + 1, "mode": "standard"}
             config = Config(retries=retries, connect_timeout=10, read_timeout=60)

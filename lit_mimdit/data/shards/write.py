@@ -91,14 +91,11 @@ def shard(
     pairs = require_complete(read_layout(layout, source, split=split, meta=meta, frames=frames))
     pairs = [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))]
     settings = Settings(tile, overlap, codec, quality, shard_pairs, seed)
-    start(
-        destination,
-        asdict(settings),
-        [
-            (pair.id, *(os.path.relpath(path, source) for path in (pair.lq, pair.gt)))
-            for pair in pairs
-        ],
-    )
+    files = [
+        (pair.id, os.path.relpath(pair.lq, source), os.path.relpath(pair.gt, source))
+        for pair in pairs
+    ]
+    start(destination, asdict(settings), files)
     names = sorted({pair.degradation for pair in pairs})
     jobs = {
         number: (pairs[begin : begin + shard_pairs], settings)

@@ -115,9 +115,9 @@ def read_done(folder: Path, number: int) -> tuple[Shard, list[str], list[tuple[s
     if not path.is_file():
         return None
     entry, groups, failed = json.loads(path.read_text(encoding="utf-8"))
-    found = Shard(**entry)
+    shard = Shard(**entry)
     whole = (
-        all((folder / name).is_file() for name in (found.name, found.index))
-        and (folder / found.name).stat().st_size == found.bytes
+        all((folder / name).is_file() for name in (shard.name, shard.index))
+        and (folder / shard.name).stat().st_size == shard.bytes
     )
-    return (found, groups, [tuple(item) for item in failed]) if whole else None
+    return (shard, groups, [tuple(item) for item in failed]) if whole else None

@@ -84,9 +84,9 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> AirNetNetw
     listed.
     """
     state = unwrap(state_dict)
-    found = arguments(state, **overrides)
-    found.pop("batch_size")
-    network = AirNetNetwork(queue=state["E.E.queue"].shape[1], **found)
+    sizes = arguments(state, **overrides)
+    sizes.pop("batch_size")
+    network = AirNetNetwork(queue=state["E.E.queue"].shape[1], **sizes)
     load_strictly(network, state, SYSTEM, names_of(network))
     return network
 

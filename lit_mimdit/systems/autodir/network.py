@@ -28,7 +28,10 @@ CATEGORIES = (
     "no",
 )
 # CLIP's token ids of "A photo needs {} artifact reduction", the words of the category apart.
-BEFORE, AFTER, START, END = (320, 1125, 2536), (37718, 12219), 49406, 49407
+BEFORE = (320, 1125, 2536)
+AFTER = (37718, 12219)
+START = 49406
+END = 49407
 CATEGORY_TOKENS = {
     "noise": (9307,),
     "blur": (27976,),
@@ -95,7 +98,15 @@ class NAFBlock(nn.Module):
 
 @dataclass(frozen=True)
 class CorrectionConfig:
-    """The sizes of the structural correction, under the names of the official constructor."""
+    """The sizes of the structural correction, under the names of the official constructor.
+
+    Args:
+        img_channel: channels of the degraded and the decoded image together.
+        width: channels at full resolution.
+        enc_blk_nums: blocks of each level on the way down.
+        middle_blk_num: blocks at the lowest resolution.
+        dec_blk_nums: blocks of each level on the way up.
+    """
 
     img_channel: int = 6
     width: int = 64
@@ -163,7 +174,10 @@ class AutoDIRNetwork(nn.Module):
         correction: Correction,
     ) -> None:
         super().__init__()
-        self.unet, self.vae, self.clip, self.correction = unet, vae, clip, correction
+        self.unet = unet
+        self.vae = vae
+        self.clip = clip
+        self.correction = correction
 
     @property
     def down(self) -> int:

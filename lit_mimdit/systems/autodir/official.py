@@ -62,11 +62,13 @@ def _replace_start(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
 def unet_name(name: str, config: Mapping[str, Any]) -> str:
     """Returns latent diffusion's name of a tensor of diffusers' U-Net."""
     layers = config["layers_per_block"] + 1
-    found = re.match(r"(down|up|mid)_block(?:s\.(\d+))?\.(\w+)\.(\d+)\.(.+)", name)
-    if not found:
+    match = re.match(r"(down|up|mid)_block(?:s\.(\d+))?\.(\w+)\.(\d+)\.(.+)", name)
+    if not match:
         return _replace_start(name, ENDS)
-    side, kind, rest = found[1], found[3], found[5]
-    block, place = int(found[2] or 0), int(found[4])
+    side = match[1]
+    kind = match[3]
+    rest = match[5]
+    block, place = int(match[2] or 0), int(match[4])
     rest = _replace_start(rest, RESNET) if kind == "resnets" else rest
     if side == "mid":
         return f"middle_block.{2 * place if kind == 'resnets' else 1}.{rest}"
@@ -110,7 +112,9 @@ def official_name(name: str, network: AutoDIRNetwork) -> str:
 
 
 def dead(name: str) -> bool:
-    """Whether an official tensor is not loaded, since it is computed here or a mere counter."""
+    """Returns whether an official tensor is not loaded, since it is computed here or a mere
+    counter.
+    """
     return bool(SCHEDULE.match(name)) or name.endswith(".embeddings.position_ids")
 
 

@@ -189,10 +189,9 @@ def restore(
         if sentence is not None:
             context = network.hidden(sentence)
         else:
-            ids, mask = (
-                torch.stack(rows).to(image.device)
-                for rows in zip(*(tokenize(category) for category in left), strict=True)
-            )
+            ids, mask = zip(*(tokenize(category) for category in left), strict=True)
+            ids = torch.stack(ids).to(image.device)
+            mask = torch.stack(mask).to(image.device)
             probabilities, _, hidden = network.assess(image, ids, mask)
             context = torch.einsum("bs,std->btd", probabilities, hidden)
             chosen = left[int(probabilities.argmax())]

@@ -95,7 +95,20 @@ class VAESizes:
 
 @dataclass(frozen=True)
 class TextSizes:
-    """The sizes of CLIP's text tower, under transformers' names."""
+    """The sizes of CLIP's text tower, under transformers' names.
+
+    Args:
+        hidden_size: width of the tokens.
+        intermediate_size: width inside the feed-forward layers.
+        num_hidden_layers: number of transformer layers.
+        num_attention_heads: heads of each attention.
+        max_position_embeddings: tokens that a text may have.
+        vocab_size: tokens that the tokenizer knows.
+        bos_token_id: token that begins a text.
+        eos_token_id: token that ends a text.
+        pad_token_id: token that fills a text up.
+        projection_dim: width of the embedding that is compared with an image's.
+    """
 
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -111,7 +124,17 @@ class TextSizes:
 
 @dataclass(frozen=True)
 class VisionSizes:
-    """The sizes of CLIP's image tower, under transformers' names."""
+    """The sizes of CLIP's image tower, under transformers' names.
+
+    Args:
+        hidden_size: width of the tokens.
+        intermediate_size: width inside the feed-forward layers.
+        num_hidden_layers: number of transformer layers.
+        num_attention_heads: heads of each attention.
+        patch_size: side of a token's patch, pixels.
+        image_size: side of the image, pixels.
+        projection_dim: width of the embedding that is compared with a text's.
+    """
 
     hidden_size: int = 1024
     intermediate_size: int = 4096
@@ -141,7 +164,7 @@ class Sizes:
     correction: CorrectionConfig = field(default_factory=CorrectionConfig)
 
     def build(self) -> AutoDIRNetwork:
-        """The networks with random weights."""
+        """Returns the networks with random weights."""
         clip = CLIPConfig(
             text_config=asdict(self.text),
             vision_config=asdict(self.vision),

@@ -29,7 +29,15 @@ WORDS = (
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """The sizes of the image tower, under open_clip's names; the default is ViT-B/32."""
+    """The sizes of the image tower, under open_clip's names; the default is ViT-B/32.
+
+    Args:
+        image_size: side of the image, pixels.
+        layers: number of transformer layers.
+        width: width of the tokens.
+        head_width: width of one attention head.
+        patch_size: side of a token's patch, pixels.
+    """
 
     image_size: int = 224
     layers: int = 12
@@ -40,7 +48,15 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The sizes of the text tower, under open_clip's names."""
+    """The sizes of the text tower, under open_clip's names.
+
+    Args:
+        context_length: tokens that a text may have.
+        vocab_size: tokens that the tokenizer knows.
+        width: width of the tokens.
+        heads: heads of each attention.
+        layers: number of transformer layers.
+    """
 
     context_length: int = 77
     vocab_size: int = 49408

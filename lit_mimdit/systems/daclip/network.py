@@ -23,7 +23,9 @@ TRANSFORMER_LEVEL = 3  # the standard variant has spatial transformers from this
 class UNetConfig:
     """The sizes of the U-Net, under the names of the official constructor.
 
-    Attributes:
+    Args:
+        in_nc: channels of the degraded image.
+        out_nc: channels of the restored image.
         nf: channels at full resolution.
         ch_mult: factors of `nf` at the output of each level.
         context_dim: width of the two CLIP embeddings.

@@ -202,10 +202,10 @@ def from_official(
             one line.
     """
     state = unwrap(file)
-    parts = {
-        part: {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
-        for part in ("daclip.", "unet.")
-    }
+    parts: dict[str, dict[str, Tensor]] = {}
+    for part in ("daclip.", "unet."):
+        own = {name: value for name, value in state.items() if name.startswith(part)}
+        parts[part] = {name.removeprefix(part): value for name, value in own.items()}
     if all(parts.values()) and sum(map(len, parts.values())) == len(state):
         clip = {k: v for k, v in overrides.items() if k in CLIP_ARGUMENTS}
         unet = {k: v for k, v in overrides.items() if k not in CLIP_ARGUMENTS}
@@ -234,8 +234,8 @@ def both_from_official(*files: Mapping[str, Any], **overrides: Any) -> DACLIPNet
         if len(files) > 1:
             controller = seems_to_be(state) == CONTROLLER
             mine = {k: v for k, v in overrides.items() if (k in CLIP_ARGUMENTS) == controller}
-        found = from_official(state, **mine)
-        parts[type(found)] = found
+        network = from_official(state, **mine)
+        parts[type(network)] = network
     if len(files) == 1 and DACLIPNetwork in parts:
         return parts[DACLIPNetwork]
     if len(files) != 2 or parts.keys() != {DegradationCLIP, UNet}:

@@ -75,7 +75,9 @@ class DACLIP(RestorationSystem):
                 f"model.unet.context_dim is {config.context_dim} and model.embed_dim {embed_dim}:"
                 " the U-Net reads CLIP's embeddings, so make them the same"
             )
-        self.controller, self.train_controller, self.mode = controller, train_controller, mode
+        self.controller = controller
+        self.train_controller = train_controller
+        self.mode = mode
         clip = DegradationCLIP(embed_dim, vision or VisionConfig(), text or TextConfig())
         self.network = DACLIPNetwork(clip.requires_grad_(False), UNet(config))
         clip.control.requires_grad_(train_controller)
@@ -98,13 +100,13 @@ class DACLIP(RestorationSystem):
                 "vision_cfg": {"head_width": vision.head_width},
                 "text_cfg": {"heads": text.heads},
             }
-            found = official.clip_from_official(read(self.controller), **heads)
-            if found.sizes != sizes:
+            loaded = official.clip_from_official(read(self.controller), **heads)
+            if loaded.sizes != sizes:
                 raise ValueError(
-                    f"model.controller {self.controller}: its sizes are {found.sizes}, and the"
+                    f"model.controller {self.controller}: its sizes are {loaded.sizes}, and the"
                     f" configuration has {sizes}; set embed_dim, vision and text to the file's"
                 )
-            self.network.clip.load_state_dict(found.state_dict())
+            self.network.clip.load_state_dict(loaded.state_dict())
         super().configure_model()
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -119,7 +121,7 @@ class DACLIP(RestorationSystem):
 
     @classmethod
     def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "DACLIP":
-        """The system with the weights of the authors' two files.
+        """Returns the system with the weights of the authors' two files.
 
         Args:
             files: content of the controller's file and of the U-Net's, in any order, or of one
@@ -138,8 +140,9 @@ class DACLIP(RestorationSystem):
 
     # loss = mean_b mean |x_{t-1}^SDE - x_{t-1}^opt|, t uniform in 1..T
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Distance of the predicted reverse step to the best one; its step and noise are drawn
-        from each sample's seed."""
+        """Returns the distance of the predicted reverse step to the best one; its step and noise
+        are drawn from each sample's seed.
+        """
         mu, clean = batch["lq"], batch["gt"]
         noise, normal = sample_noise(batch["seed"].cpu(), tuple(clean.shape[1:]))
         noise, t = noise.to(clean), objective.draw_step(normal, self.sde.steps).to(clean.device)
@@ -155,7 +158,7 @@ class DACLIP(RestorationSystem):
         return Losses(error.mean(), error, {"step": error}, t=t / self.sde.steps)
 
     def published_rate(self, epoch: int) -> float:
-        """A cosine over 700,000 iterations, from 2e-4 to 1e-6."""
+        """Returns a cosine over 700,000 iterations, from 2e-4 to 1e-6."""
         return objective.learning_rate(epoch * (self._steps_per_epoch() or 0))
 
     def restorer(self) -> SeededRestorer:
@@ -174,7 +177,9 @@ class DACLIP(RestorationSystem):
         )
 
     def _restore(self, image: Tensor, draw: Draw, progress: Progress, id: str | None) -> Tensor:
-        net, multiple, (height, width) = self.network, self.network.unet.multiple, image.shape[-2:]
+        net = self.network
+        multiple = self.network.unet.multiple
+        (height, width) = image.shape[-2:]
         content = degradation = None
         if self.sees:
             seen = (image[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
@@ -185,9 +190,9 @@ class DACLIP(RestorationSystem):
         mu = pad_to_multiple(image, multiple) if small else image
 
         def noise(x: Tensor, t: Tensor) -> Tensor:
-            found = net.unet(x, mu, t, degradation, content)
+            predicted = net.unet(x, mu, t, degradation, content)
             progress(1)
-            return found
+            return predicted
 
         noises = (draw(mu) for _ in count())
         start = first_state(self.sampling_sde, mu, next(noises))

@@ -89,11 +89,11 @@ def terms(pictures: Sequence[Tensor], clean: Tensor, recipe: Recipe) -> dict[str
     an edge term has none here.
     """
     shown = [picture.clamp(0, 1) if recipe.clamp else picture for picture in pictures]
-    found = {"charbonnier": torch.stack([charbonnier_per_image(p, clean) for p in shown]).sum(0)}
+    terms = {"charbonnier": torch.stack([charbonnier_per_image(p, clean) for p in shown]).sum(0)}
     if recipe.edge:
         edges = torch.stack([edge_per_image(picture, clean) for picture in shown])
-        found["edge"] = recipe.edge * edges.sum(0)
-    return found
+        terms["edge"] = recipe.edge * edges.sum(0)
+    return terms
 
 
 def loss(pictures: Sequence[Tensor], clean: Tensor, recipe: Recipe) -> Tensor:

@@ -47,7 +47,9 @@ def official_name(ours: str, plus: bool) -> str:
         index, _, rest = rest.partition(".")
         number, prefix = int(index) + 1, ""
     else:
-        number, prefix, rest = 1, "basic.", rest.removeprefix("0.")
+        number = 1
+        prefix = "basic."
+        rest = rest.removeprefix("0.")
     stage = number + 1  # some official names count from 1
     for pattern, replacement in (
         (r"^step\.r$", f"r{number}"),
@@ -64,8 +66,8 @@ def official_name(ours: str, plus: bool) -> str:
         (r"^merge\b", f"merge{number}{stage}"),
         (r"^concat\b", f"concat{number}{stage}"),
     ):
-        rest, found = re.subn(pattern, replacement, rest)
-        if found:
+        rest, count = re.subn(pattern, replacement, rest)
+        if count:
             break
     return prefix + rest
 
@@ -95,13 +97,13 @@ def arguments(state: Mapping[str, Tensor], plus: bool, **overrides: Any) -> dict
     }
     if not plus:
         read["scale_orsnetfeats"] = shape_of(state, "concat67.weight", system)[0] - n_feat
-    found = choose(system, PUBLISHED, read, overrides)
-    if found["kernel_size"] != 3 or found["bias"]:
+    sizes = choose(system, PUBLISHED, read, overrides)
+    if sizes["kernel_size"] != 3 or sizes["bias"]:
         raise ValueError(
-            f"{system}: kernel_size={found['kernel_size']} and bias={found['bias']} of this"
+            f"{system}: kernel_size={sizes['kernel_size']} and bias={sizes['bias']} of this"
             " checkpoint are not supported; the published networks have 3 and False"
         )
-    return found
+    return sizes
 
 
 def from_official(
@@ -122,13 +124,13 @@ def from_official(
         expected = "DGUNet"
     demand(state, expected)
     plus = expected == "DGUNet+"
-    found = arguments(state, plus, **overrides)
+    sizes = arguments(state, plus, **overrides)
     network = DGUNetNetwork(
-        found["n_feat"],
-        found["scale_unetfeats"],
-        found["scale_orsnetfeats"],
-        found["reduction"],
-        STAGES - 2 if plus else found["depth"],
+        sizes["n_feat"],
+        sizes["scale_unetfeats"],
+        sizes["scale_orsnetfeats"],
+        sizes["reduction"],
+        STAGES - 2 if plus else sizes["depth"],
         plus,
     )
     _demand_ties(network, state, expected)

@@ -157,12 +157,10 @@ def _second(state: Mapping[str, Tensor], overrides: Mapping[str, Any]) -> Second
     _check_copies(state)
     _check_schedule(state, network)
     stored_only = {BUFFERS + name for name in buffers(schedule_of(network))}
-    stored_only |= {
-        copy + name.removeprefix(original)
-        for copy, original in COPIES.items()
-        for name in map(official_name, network.state_dict())
-        if name.startswith(original)
-    }
+    names = [official_name(name) for name in network.state_dict()]
+    for copy, original in COPIES.items():
+        own = [name for name in names if name.startswith(original)]
+        stored_only |= {copy + name.removeprefix(original) for name in own}
     load_strictly(network, state, SECOND, official_name, dead=stored_only.__contains__)
     return network
 

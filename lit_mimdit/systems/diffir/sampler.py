@@ -5,7 +5,7 @@ Legend: B images, p length of a prior, T steps.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ def schedule(timesteps: int = 4, linear_start: float = 0.1, linear_end: float = 
             " schedule needs at least 1 step and variances that rise between 0 and 1"
         )
     # on the CPU also where a dry run builds networks without values
-    place = {"dtype": torch.float64, "device": "cpu"}
+    place: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
     beta = torch.linspace(linear_start**0.5, linear_end**0.5, timesteps, **place) ** 2
     kept = torch.cumprod(1 - beta, dim=0)
     before = torch.cat([kept.new_ones(1), kept[:-1]])

@@ -34,7 +34,7 @@ class DiT4SRRestorer(Restorer):
         config, self.negative = self.config, negative
         wrong = {"solver": config.solver != "euler", "start": config.start != "noise"}
         wrong["overview"] = config.overview > 0
-        for name in (name for name, found in wrong.items() if found):
+        for name in (name for name, names in wrong.items() if names):
             raise ValueError(
                 f"sampling.{name} is {getattr(config, name)}: DiT4SR takes Euler steps from noise"
                 " and has no small copy; leave it out"
@@ -52,11 +52,11 @@ class DiT4SRRestorer(Restorer):
         return DiT4SRRestorer(*parts, corrector, negative=self.negative)
 
     def record(self) -> dict[str, Any]:
-        found = super().record()
+        record = super().record()
         if self.negative is not None:
-            found["prompt"] |= {"negative": self.negative[0]}
-            found["config_hash"] = config_hash([found["config_hash"], self.negative[0]])
-        return found
+            record["prompt"] |= {"negative": self.negative[0]}
+            record["config_hash"] = config_hash([record["config_hash"], self.negative[0]])
+        return record
 
     def evaluations(self, height: int, width: int) -> int:
         padded = (-(-n // self.multiple) * self.multiple // self.factor for n in (height, width))
@@ -104,12 +104,12 @@ class DiT4SRRestorer(Restorer):
         progress: Progress | None,
         on_step: OnStep | None = None,
     ) -> tuple[list[Tensor], list[Decisions]]:
-        z_lq, found = encode(self.vae, images), []
+        z_lq, restored = encode(self.vae, images), []
         for draw, seeds in enumerate(draws):
             hook = on_step if draw == 0 else None
             latent = self._restored(z_lq, seeds, prompt, progress, hook)
-            found.append(decode(self.vae, latent))
-        return found, [()] * len(images)
+            restored.append(decode(self.vae, latent))
+        return restored, [()] * len(images)
 
     def _tiled(
         self, image: Tensor, seed: Tensor, prompt: Prompt, progress: Progress | None

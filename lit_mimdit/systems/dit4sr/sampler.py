@@ -181,9 +181,11 @@ def picture(decoded: Tensor) -> Tensor:
 def filter_caption(caption: str) -> str:
     """Returns a caption without the sentences that hold a word of UNWANTED."""
     sentences = re.split(r"(?<=[.!?])\s+", caption)
-    return " ".join(
-        sentence for sentence in sentences if not any(word in sentence.lower() for word in UNWANTED)
-    )
+
+    def wanted(sentence: str) -> bool:
+        return not any(word in sentence.lower() for word in UNWANTED)
+
+    return " ".join(filter(wanted, sentences))
 
 
 def prepare(image: Image.Image, upscale: int = UPSCALE, process: int = PROCESS_SIZE) -> Image.Image:

@@ -107,7 +107,7 @@ class DiT4SR(LatentSystem):
 
     @classmethod
     def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "DiT4SR":
-        """The system with the branch of an author's `transformer` file.
+        """Returns the system with the branch of an author's `transformer` file.
 
         Args:
             files: content of the file, one. It holds the frozen transformer too, which must be the
@@ -133,9 +133,9 @@ class DiT4SR(LatentSystem):
         return system.eval()
 
 
-def _demand_same(found: torch.nn.Module, own: torch.nn.Module, name: str) -> None:
+def _demand_same(given: torch.nn.Module, own: torch.nn.Module, name: str) -> None:
     """ValueError unless two transformers have the same weights, up to the rounding of bfloat16."""
-    other = found.state_dict()
+    other = given.state_dict()
     for key, value in own.state_dict().items():
         if key not in other or other[key].shape != value.shape:
             raise ValueError(

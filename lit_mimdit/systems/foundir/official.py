@@ -53,7 +53,7 @@ RENAMES = (  # ours, official
     (r"\.fusion\.squeeze\.", ".h_fusion.conv_du."),
     (r"\.fusion\.expand\.", ".h_fusion.fcs."),
     (r"\.high_out\.", ".h_out_conv."),
-    (r"\.(low|high)\.(\d+)\.", lambda found: f".{found[1][0]}_blk.{found[2]}."),
+    (r"\.(low|high)\.(\d+)\.", lambda match: f".{match[1][0]}_blk.{match[2]}."),
     (r"(\.l_blk\.\d+)\.norm", r"\1.ln_"),
     (r"\.gain1$", ".skip_scale"),
     (r"\.gain2$", ".skip_scale2"),
@@ -75,9 +75,9 @@ RENAMES = (  # ours, official
     (r"\.match\.out\.", f".{MATCHING}k4."),
     (r"\.ffn\.before\.", ".ffn.project_in."),
     (r"\.ffn\.after\.", ".ffn.project_out."),
-    (r"^down\.(\d)\.", lambda found: f"down_group{int(found[1]) + 1}."),
-    (r"^up\.(\d)\.", lambda found: f"up_group{int(found[1]) + 1}."),
-    (r"^embed\.(\d)\.", lambda found: f"ps_down{int(found[1]) + 1}.1."),
+    (r"^down\.(\d)\.", lambda match: f"down_group{int(match[1]) + 1}."),
+    (r"^up\.(\d)\.", lambda match: f"up_group{int(match[1]) + 1}."),
+    (r"^embed\.(\d)\.", lambda match: f"ps_down{int(match[1]) + 1}.1."),
 )
 
 

@@ -25,11 +25,8 @@ PUBLISHED: dict[str, Any] = {
     "prompt_len": 5,
     "prompt_sizes": (64, 32, 16),
 }
-DEAD = tuple(
-    f"{layer}{level}.weight"
-    for layer in ("chnl_reduce", "reduce_noise_channel_")
-    for level in (1, 2, 3)
-)
+_DEAD_LAYERS = ("chnl_reduce", "reduce_noise_channel_")
+DEAD = tuple(f"{layer}{level}.weight" for layer in _DEAD_LAYERS for level in (1, 2, 3))
 _RULES = (
     (r"^patch_embed\.", "patch_embed.proj."),
     (r"\.(norm[12])\.", r".\1.body."),
@@ -98,14 +95,14 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> PromptIRNe
     listed.
     """
     state = unwrap(state_dict)
-    found = arguments(state, **overrides)
-    if found.pop("bias"):
+    sizes = arguments(state, **overrides)
+    if sizes.pop("bias"):
         raise ValueError(
             "PromptIR: the convolutions of this checkpoint have biases; only the published form"
             " without them is supported"
         )
-    found.pop("decoder")
-    network = PromptIRNetwork(norm_bias=found.pop("LayerNorm_type") == "WithBias", **found)
+    sizes.pop("decoder")
+    network = PromptIRNetwork(norm_bias=sizes.pop("LayerNorm_type") == "WithBias", **sizes)
     # The official prompts carry a leading axis of length 1.
     state = {
         name: value[0] if name.endswith(".prompt_param") and value.ndim == 5 else value

@@ -8,7 +8,9 @@ from torch import Tensor
 from lit_mimdit.inference.padding import pad_to_multiple
 from lit_mimdit.systems.transweather.network import TransWeatherNetwork
 
-MULTIPLE, LEAST, LONGEST = 16, 48, 1024
+MULTIPLE = 16
+LEAST = 48
+LONGEST = 1024
 
 
 def published_size(height: int, width: int) -> tuple[int, int]:

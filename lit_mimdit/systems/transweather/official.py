@@ -85,16 +85,16 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     }
     if decoder:
         read["queries"] = shape_of(state, "Tdec.block1.0.attn.task_query", SYSTEM)[1]
-    found = choose(SYSTEM, PUBLISHED, read, overrides)
-    heads = (*found["enc_heads"], found["dec_heads"])
-    widths = (*found["embed_dims"], found["embed_dims"][3])
+    sizes = choose(SYSTEM, PUBLISHED, read, overrides)
+    heads = (*sizes["enc_heads"], sizes["dec_heads"])
+    widths = (*sizes["embed_dims"], sizes["embed_dims"][3])
     for channels, number in zip(widths, heads):
         if channels % number:
             raise ValueError(
                 f"{SYSTEM}: {number} heads do not divide {channels} channels; give enc_heads and"
                 " dec_heads of this checkpoint"
             )
-    return found
+    return sizes
 
 
 def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> TransWeatherNetwork:
@@ -106,9 +106,9 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> TransWeath
     listed.
     """
     state = unwrap(state_dict)
-    found = arguments(state, **overrides)
-    decoder = found.pop("which") == "Transweather"
-    network = TransWeatherNetwork(**found, decoder=decoder)
+    sizes = arguments(state, **overrides)
+    decoder = sizes.pop("which") == "Transweather"
+    network = TransWeatherNetwork(**sizes, decoder=decoder)
     load_strictly(
         network,
         state,

@@ -1,5 +1,6 @@
 """Stop before a NaN reaches the weights."""
 
+from itertools import chain
 from typing import Any
 
 import lightning as L
@@ -32,12 +33,10 @@ class FiniteGuard(L.Callback):
             name: ~torch.isfinite(term) for name, term in getattr(pl_module, "terms", {}).items()
         }
         names = [name for name, where in bad.items() if where.any()]
-        rows = {
-            row
-            for where in bad.values()
-            if where.ndim
-            for row in where.nonzero().flatten().tolist()
-        }
+        rows: set[int] = set()
+        for where in bad.values():
+            if where.ndim:
+                rows |= {*where.nonzero().flatten().tolist()}
         return names, [id for row, id in enumerate(self._ids) if row in rows] or self._ids
 
     def _stop(self, trainer: L.Trainer, what: str | None, ids: list[str]) -> None:
@@ -79,12 +78,8 @@ class FiniteGuard(L.Callback):
                 return
             norm = zero.gradient_norm()
         else:
-            gradients = [
-                p.grad
-                for group in optimizer.param_groups
-                for p in group["params"]
-                if p.grad is not None
-            ]
+            trained = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+            gradients = [p.grad for p in trained if p.grad is not None]
             norm = (
                 torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
                 if gradients

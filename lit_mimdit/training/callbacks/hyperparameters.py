@@ -14,19 +14,19 @@ Value = bool | int | float | str
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Value]:
     """Nested plain values as one level, {"branch.intra.experts": 4}; lists and None become text."""
-    found: dict[str, Value] = {}
+    flat: dict[str, Value] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            found |= flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = (
+            flat[f"{prefix}{key}"] = (
                 value if isinstance(value, (bool, int, float, str)) else str(value)
             )
-    return found
+    return flat
 
 
 def settings_of(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Value]:
-    """Everything a comparison of runs may turn on.
+    """Returns everything a comparison of runs may turn on.
 
     These are the settings of model, data and trainer that have plain values.
     """

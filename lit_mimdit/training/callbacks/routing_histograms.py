@@ -46,11 +46,9 @@ class RoutingHistograms(RoutingCallback):
         stage: str,
         tallies: dict[str, Tally],
     ) -> None:
-        writer, step, groups = (
-            writer_of(trainer),
-            trainer.global_step,
-            group_names(pl_module.branch_config),
-        )
+        writer = writer_of(trainer)
+        step = trainer.global_step
+        groups = group_names(pl_module.branch_config)
         if writer is None:
             say_without_tensorboard(trainer, "histograms")
             return

@@ -19,35 +19,35 @@ Layout = dict[str, dict[str, list]]
 
 
 def scalars_of(tallies: dict[str, Tally], groups: list[str], k: int) -> dict[str, float]:
-    """What the curves show, by name without the stage; see RoutingScalars."""
+    """Returns what the curves show, by name without the stage; see RoutingScalars."""
     whole = total(list(tallies.values()))
     inter, shares = whole.mean_inter, whole.shares
     blocks, count, experts = shares.shape
     health = health_of(whole, k, 0.0, 0.0)
-    found = {f"inter_weight/mean_{groups[g]}": value for g, value in enumerate(inter.mean(0))}
+    scalars = {f"inter_weight/mean_{groups[g]}": value for g, value in enumerate(inter.mean(0))}
     for (block, group), value in np.ndenumerate(inter):
-        found[f"inter_weight/block_{block:02d}_{groups[group]}"] = value
+        scalars[f"inter_weight/block_{block:02d}_{groups[group]}"] = value
     for name, tally in tallies.items():
-        found |= {
+        scalars |= {
             f"inter_weight_by_degradation/{name}_{groups[g]}": value
             for g, value in enumerate(tally.mean_inter.mean(0))
         }
     for (block, group, expert), value in np.ndenumerate(shares):
-        found[f"sub_expert_share/block_{block:02d}_{groups[group]}_expert_{expert}"] = value
+        scalars[f"sub_expert_share/block_{block:02d}_{groups[group]}_expert_{expert}"] = value
     for block in range(blocks):
         if count > 1:
-            found[f"router_entropy/block_{block:02d}_inter"] = (
+            scalars[f"router_entropy/block_{block:02d}_inter"] = (
                 whole.inter_entropy[block] / whole.images / np.log(count)
             )
-        found[f"effective_experts/block_{block:02d}_inter"] = health.inter_effective[block]
+        scalars[f"effective_experts/block_{block:02d}_inter"] = health.inter_effective[block]
         for group in range(count):
             place = f"block_{block:02d}_intra_{groups[group]}"
             if experts > 1:
-                found[f"router_entropy/{place}"] = (
+                scalars[f"router_entropy/{place}"] = (
                     whole.gate_entropy[block, group] / whole.images / np.log(experts)
                 )
-            found[f"effective_experts/{place}"] = health.intra_effective[block, group]
-    return {name: float(value) for name, value in found.items()}
+            scalars[f"effective_experts/{place}"] = health.intra_effective[block, group]
+    return {name: float(value) for name, value in scalars.items()}
 
 
 def layout_of(names: list[str], stage: str, blocks: int) -> Layout:
@@ -170,13 +170,11 @@ class RoutingScalars(RoutingCallback):
             writer.add_custom_scalars(layout_of(names, stage, len(whole.inter)))
 
     def _warn(self, health: Health, groups: list[str], about: str, step: int) -> None:
-        """Of what was not warned of before."""
+        """Warns of what it has not warned of before."""
         new = replace(
             health,
-            **{
-                kind: [p for p in getattr(health, kind) if p not in self._warned]
-                for kind in ("dead", "collapsed")
-            },
+            dead=[place for place in health.dead if place not in self._warned],
+            collapsed=[place for place in health.collapsed if place not in self._warned],
         )
         self._warned |= {*health.dead, *health.collapsed}
         for sentence in new.sentences(groups):

@@ -1,5 +1,6 @@
 """The table at the end: what was degraded, what came back, and what the VAE alone would allow."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,9 @@ class ResultTable(L.Callback):
             else "scores"
         )
         if self.folder is not None:
-            kept = {
-                (row.id, version): _kept(version, row.dataset, row.id).as_posix()
-                for row in table.rows
-                for version in KEPT
-            }
+            kept: dict[tuple[str, str], str] = {}
+            for row, version in product(table.rows, KEPT):
+                kept[row.id, version] = _kept(version, row.dataset, row.id).as_posix()
             table.write(
                 self.folder,
                 summary,
