@@ -65,7 +65,7 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     """Say what the choice of tests left out, and how to run it."""
     if config.option.markexpr == "not process and not slow":
         terminalreporter.write_line(
-            'left out: tests that start processes, and slow ones: pytest -m "process or slow" -n 0'
+            'left out: tests that start processes, and slow ones: pytest -m "process or slow"'
         )
 
 

@@ -38,7 +38,7 @@ def test_tiles_are_what_the_network_demands():
     """DRUNet halves the image three times, so it takes multiples of 8; its tile is rounded up."""
     from spandrel.architectures.DRUNet import DRUNet
 
-    network = DRUNet(in_nc=4, out_nc=3, nc=[4, 4, 4, 4], nb=1)
+    network = DRUNet(in_nc=4, out_nc=3, nc=[4, 4, 4, 4], nb=4)
     system = Spandrel.from_official(network.state_dict(), tile=50, overlap=8)
     assert (system.multiple, system.tile) == (8, 56)
     image = torch.rand(1, 3, 61, 70)
