@@ -117,8 +117,9 @@ def program() -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks: of an error in a loader's process its last line,
-    of jsonargparse's account why each type of a union does not fit the first reason."""
+    """Returns the message of an error without line breaks: of an error in a loader's process its
+    last line, of jsonargparse's account why each type of a union does not fit the first reason.
+    """
     text = str(error).strip() or type(error).__name__
     if "\nOriginal Traceback" in text:
         text = text.splitlines()[-1].split(": ", 1)[-1]
@@ -137,7 +138,7 @@ def one_line(error: BaseException) -> str:
 
 
 def user_errors() -> tuple[type[Exception], ...]:
-    """What is the user's to mend, and not a defect of this program."""
+    """Returns what is the user's to mend, and not a defect of this program."""
     from argparse import ArgumentError
 
     # an error of Lightning's can only come from where Lightning is loaded

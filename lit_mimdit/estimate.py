@@ -110,7 +110,7 @@ class Step:
 
 
 def meta_system(kind: type[RestorationSystem], arguments: dict[str, Any]) -> RestorationSystem:
-    """A system on the meta device: shapes without values, and the empty prompt.
+    """Returns a system on the meta device: shapes without values, and the empty prompt.
 
     Args:
         kind: class of the system.
@@ -204,7 +204,7 @@ def _imagined_batch(seeds: Tensor, crop: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the model, in bytes and numbers.
+    """Holds the sizes of the model, in bytes and numbers.
 
     frozen_bytes: parameters and buffers that do not train; trained: number of parameters that do.
     """
@@ -243,7 +243,7 @@ class Static:
 def static(
     sizes: Sizes, *, stage: int, offload: bool, world: int, precision: str, average: bool
 ) -> Static:
-    """What the strategy keeps where.
+    """Returns what the strategy keeps where.
 
     stage 0 is one process or DDP: everything everywhere, in 32 bits, and DDP's buckets beside the
         gradients. ZeRO keeps the parameters in

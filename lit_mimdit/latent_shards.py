@@ -150,8 +150,8 @@ def _encoded(
 
 @torch.no_grad()
 def posterior(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mode and log-variance, float32, of the latents of images (B, 3, H, W), shifted and scaled as
-    `models.latents.encode` does it.
+    """Returns the mode and log-variance, float32, of the latents of images (B, 3, H, W), shifted
+    and scaled as `models.latents.encode` does it.
 
     A latent z = (mean - shift) * scale has the log-variance logvar + 2 ln(scale).
     """
@@ -164,8 +164,8 @@ def posterior(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def vae_identity(vae: AutoencoderKL) -> str:
-    """Hash of a VAE's encoder and of what its latents are scaled by, the same whichever precision
-    it was loaded in (bfloat16 or more).
+    """Returns the hash of a VAE's encoder and of what its latents are scaled by, the same whichever
+    precision it was loaded in (bfloat16 or more).
     """
     digest = hashlib.sha256(repr((vae.config.shift_factor, vae.config.scaling_factor)).encode())
     for name, tensor in sorted(vae.encoder.state_dict().items()):

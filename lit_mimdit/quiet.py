@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import warnings
+from itertools import product
 from typing import NamedTuple
 
 SHOW_ALL = "LIT_MIMDIT_WARNINGS"
@@ -18,6 +19,12 @@ LIGHTNING = (
     "lightning.fabric.utilities.rank_zero",
     "lightning_utilities.core.rank_zero",
     "lightning.pytorch.trainer.connectors.checkpoint_connector",
+)
+OF_LIGHTNING = (
+    (r"\S+ Tip: For seamless cloud logging", "an advertisement"),
+    (r"TPU available: False", "no system here runs on a TPU"),
+    (r"`weights_only` was not set", "the package decides how a checkpoint is read"),
+    (r"Trainer already configured with model summary", "the YAML chose its summary"),
 )
 
 
@@ -39,16 +46,7 @@ REMARKS = (
         r"Failed to load CPU gemm_4bit_forward",
         "an optional kernel for weights of 4 bits, which no backbone here has",
     ),
-    *(
-        Remark(logger, text, reason)
-        for logger in LIGHTNING
-        for text, reason in (
-            (r"\S+ Tip: For seamless cloud logging", "an advertisement"),
-            (r"TPU available: False", "no system here runs on a TPU"),
-            (r"`weights_only` was not set", "the package decides how a checkpoint is read"),
-            (r"Trainer already configured with model summary", "the YAML chose its summary"),
-        )
-    ),
+    *(Remark(logger, text, why) for logger, (text, why) in product(LIGHTNING, OF_LIGHTNING)),
     Remark(
         "",
         r"\s*By default only one JsonargparseDeprecationWarning",

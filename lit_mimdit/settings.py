@@ -11,7 +11,7 @@ set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 
 def build(kind: type[T], values: dict[str, Any]) -> T:
-    """An instance of `kind` from nested plain values; an unknown key or a wrong type is a
+    """Returns an instance of `kind` from nested plain values; an unknown key or a wrong type is a
     ValueError that names it.
     """
     parser = ArgumentParser(exit_on_error=False)

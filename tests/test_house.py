@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -75,10 +76,17 @@ ROOMS: dict[str, set[str]] = {
 }
 
 
+@cache
+def nodes(name: str) -> list[ast.AST]:
+    """Everything in the syntax tree of a file."""
+    return list(ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))))
+
+
+@cache
 def imports(name: str) -> set[str]:
     """Files of the package that a file imports, inside functions too."""
     found = set()
-    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
+    for node in nodes(name):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lit_mimdit"):
             full = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {one if one in FILES else node.module for one in full}
@@ -129,3 +137,89 @@ def test_the_architecture_page_shows_these_arrows():
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", page, re.MULTILINE))
     shown = {name: set(re.findall(r"`([a-z_]+)`", allowed)) for name, allowed in rows.items()}
     assert shown == {name: allowed - {""} for name, allowed in ROOMS.items()}
+
+
+# -- idioms that read badly, and that no rule of ruff holds off
+
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+# functions that pass what they do not name to a base class or a library; this list only shrinks
+PASS_ON = {
+    "lit_mimdit.data.degraded.DegradedPhotos",
+    "lit_mimdit.data.order.ResumableLoader",
+    "lit_mimdit.systems.diffir.network.FirstStage",
+    "lit_mimdit.systems.diffir.network.SecondStage",
+    "lit_mimdit.training.strategies.ZeRO",
+    "lit_mimdit.training.trainer.Trainer",
+}
+
+
+def says_yes_or_no(node: ast.expr) -> bool:
+    return isinstance(node, (ast.Compare, ast.BoolOp)) or (
+        isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+    )
+
+
+def is_text_or_list(node: ast.expr) -> bool:
+    return isinstance(node, (ast.List, ast.JoinedStr)) or (
+        isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+
+
+def multiplies_a_truth_value(node: ast.AST) -> bool:
+    """`["data set"] * (len(sets) > 1)` is an if in disguise."""
+    if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)):
+        return False
+    sides = (node.left, node.right)
+    return any(map(says_yes_or_no, sides)) and any(map(is_text_or_list, sides))
+
+
+def assigns_many_at_once(node: ast.AST) -> bool:
+    """`a, b, c = x, y, z` are three assignments."""
+    return (
+        isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Tuple)
+        and isinstance(node.value, ast.Tuple)
+        and len(node.value.elts) > 2
+    )
+
+
+def nests_comprehensions_over_lines(node: ast.AST) -> bool:
+    """Two loops in one comprehension need a glance: they stand on one line, or are named steps."""
+    if not isinstance(node, COMPREHENSIONS) or node.lineno == node.end_lineno:
+        return False
+    inner = [child for child in ast.walk(node) if isinstance(child, COMPREHENSIONS)]
+    return len(node.generators) > 1 or len(inner) > 1
+
+
+def is_called_found(node: ast.AST) -> bool:
+    """An answer is called by what it is."""
+    is_name = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    return (is_name and node.id == "found") or (isinstance(node, ast.arg) and node.arg == "found")
+
+
+IDIOMS = (
+    (multiplies_a_truth_value, 'flags = ["a"] * (n > 1)'),
+    (assigns_many_at_once, "a, b, c = 1, 2, 3"),
+    (nests_comprehensions_over_lines, "x = [\n    b for a in c\n    for b in a]"),
+    (is_called_found, "found = search()"),
+)
+
+
+@pytest.mark.parametrize(("idiom", "example"), IDIOMS, ids=[idiom.__name__ for idiom, _ in IDIOMS])
+def test_no_file_has_an_idiom_that_reads_badly(idiom, example):
+    assert any(map(idiom, ast.walk(ast.parse(example))))
+    places = []
+    for name in FILES:
+        places += [f"{name}:{node.lineno}" for node in nodes(name) if idiom(node)]
+    assert not places, places
+
+
+def test_constructors_name_their_arguments():
+    open_ended = set()
+    for name in FILES:
+        for node in nodes(name):
+            if isinstance(node, ast.ClassDef):
+                own = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+                if any(part.name == "__init__" and part.args.kwarg for part in own):
+                    open_ended.add(f"{name}.{node.name}")
+    assert open_ended == PASS_ON

@@ -1,5 +1,4 @@
-"""Ablations:
+"""Ablations of an experiment.
 
-variants of one experiment, trained with several seeds on the same data, and what their differences
-prove.
+They are variants, trained with several seeds on the same data, and what their differences prove.
 """

@@ -1,6 +1,6 @@
-"""`python -m lit_mimdit ablate`:
+"""`python -m lit_mimdit ablate` trains variants x seeds, each in a process of its own.
 
-variants x seeds, each a process of its own, and one table of what their differences prove.
+One table says what their differences prove.
 """
 
 import multiprocessing
@@ -27,14 +27,20 @@ from lit_mimdit.ablation.outputs import (
 )
 from lit_mimdit.ablation.results import read_runs
 from lit_mimdit.ablation.runs import Run, all_runs, freeze, require_images
-from lit_mimdit.ablation.study import Study, read_study
+from lit_mimdit.ablation.study import Study, read_study, with_tests_of
 from lit_mimdit.evaluation.tables import markdown
 
 LOG, START = "log.txt", "# started"
 
 
 def ablate(
-    *, config: Path, output: Path, jobs: int = 1, threads: int = 1, only: list[str] | None = None
+    *,
+    config: Path,
+    output: Path,
+    jobs: int = 1,
+    threads: int = 1,
+    only: list[str] | None = None,
+    test_root: Path | None = None,
 ) -> int:
     """Train and test all variants of a study with all its seeds, and write one table of paired
     differences to the full model.
@@ -52,6 +58,8 @@ def ablate(
         jobs: Runs at the same time, each a process.
         threads: CPU threads of each process.
         only: These variants, and the full model, now; the tables show what is there.
+        test_root: Test on the tree in this folder instead of the study's, such as one that
+            `sample-data --photos` has written from your own photographs. Its test.txt counts.
 
     Returns:
         0, or 1 if any run failed.
@@ -60,6 +68,8 @@ def ablate(
         if value < 1:
             raise ValueError(f"{key} is {value}: it must be at least 1")
     study = read_study(config)
+    if test_root is not None:
+        study = with_tests_of(study, test_root)
     if wrong := [name for name in only or [] if name not in study.variants]:
         raise ValueError(
             f"only: {config} has no variant {wrong[0]!r}; it has {', '.join(study.variants)}"
@@ -145,7 +155,9 @@ def run_logged(folder: Path) -> None:
 
 
 def reason(run: Run, status: int) -> str:
-    """Why a run failed: its last error line, or the signal that ended it, and where its log is."""
+    """Returns why a run failed: its last error line, or the signal that ended it, and where its log
+    is.
+    """
     log = run.folder / LOG
     if status < 0:
         return f"ended by signal {-status} ({log})"
@@ -158,9 +170,9 @@ def reason(run: Run, status: int) -> str:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """For processes that are started meanwhile:
+    """Set variables for the processes that are started meanwhile.
 
-    the server reads how many threads it may use when it loads torch.
+    The server reads how many threads it may use when it loads torch.
     """
     before = {name: os.environ.get(name) for name in values}
     os.environ |= values

@@ -1,7 +1,7 @@
-"""What a system costs:
+"""What a system costs.
 
-trained parameters, floating-point operations as PyTorch's FlopCounterMode counts them, and seconds
-of restoring. What does not apply to a system is None.
+These are trained parameters, floating-point operations as PyTorch's FlopCounterMode counts them,
+and seconds of restoring. What does not apply to a system is None.
 """
 
 import time
@@ -21,7 +21,7 @@ REPEATS, PATIENCE = 5, 10.0  # restorations that are timed; none begins after so
 
 @torch.no_grad()
 def cost(system: RestorationSystem, crop: int) -> dict[str, Any]:
-    """Cost of a system, and of one image of `crop` x `crop` pixels.
+    """Returns the cost of a system, and of one image of `crop` x `crop` pixels.
 
     A multiplication and an addition are two FLOPs; element-wise work is not counted.
 
@@ -71,7 +71,7 @@ def _of_training(restorer: ImageRestorer, crop: int) -> tuple[int | None, int | 
 
 
 def counted(work: Callable[[], object], module: nn.Module) -> int:
-    """FLOPs of a piece of work that `module` does."""
+    """Returns FLOPs of a piece of work that `module` does."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     # the counter's hooks cannot take a parameter that is an output, such as a gate
     module.requires_grad_(False)
@@ -88,7 +88,7 @@ def counted(work: Callable[[], object], module: nn.Module) -> int:
 def seconds_per_megapixel(
     restorer: ImageRestorer, image: Tensor, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Seconds that restoring takes, over the image's megapixels (of 10^6 pixels).
+    """Returns seconds that restoring takes, over the image's megapixels (of 10^6 pixels).
 
     Args:
         restorer: what restores; it returns images on the CPU, so nothing is pending then.

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 def losses(run: Run) -> dict[int, float]:
-    """Training loss by step, as far as it was logged."""
+    """Returns the training loss by step, as far as it was logged."""
     folder = run.folder / "log"
     if not folder.is_dir():
         return {}
@@ -34,7 +34,7 @@ def losses(run: Run) -> dict[int, float]:
 
 
 def curves(runs: list[Run]) -> list[Row]:
-    """A row a run and logged step."""
+    """Returns a row a run and logged step."""
     rows = []
     for run in runs:
         about = {"variant": run.variant, "seed": run.seed}
@@ -44,7 +44,7 @@ def curves(runs: list[Run]) -> list[Row]:
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Means of `width` neighbours, (n,) -> (n - width + 1,)."""
+    """Returns means of `width` neighbours, (n,) -> (n - width + 1,)."""
     return np.convolve(values, np.full(width, 1 / width), mode="valid")
 
 
@@ -52,7 +52,7 @@ Curve = dict[int, float]  # loss by step
 
 
 def curves_by_seed(rows: list[Row], variant: str) -> dict[int, Curve]:
-    """The curve of each run of a variant."""
+    """Returns the curve of each run of a variant."""
     by_seed: dict[int, Curve] = {}
     for row in rows:
         if row["variant"] == variant:
@@ -61,12 +61,12 @@ def curves_by_seed(rows: list[Row], variant: str) -> dict[int, Curve]:
 
 
 def ratio(curve: Curve, full: Curve) -> Curve:
-    """A curve divided by the full model's, where both have a loss."""
+    """Returns a curve divided by the full model's, where both have a loss."""
     return {step: loss / full[step] for step, loss in curve.items() if step in full}
 
 
 def common_steps(curves_of_seeds: list[Curve]) -> list[int]:
-    """Steps at which each run either logged a loss or had ended.
+    """Returns steps at which each run either logged a loss or had ended.
 
     A step that a run passed without logging it is left out: a run that goes on after a kill may log
     one of its own, and the mean would jump there.
@@ -82,8 +82,8 @@ def common_steps(curves_of_seeds: list[Curve]) -> list[int]:
 def mean_curve(
     rows: list[Row], variant: str, full: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and loss of a variant, both (n,), means over its seeds; with `full` divided by that
-    one's loss of the same seed and step.
+    """Returns steps and loss of a variant, both (n,), means over its seeds; with `full` divided by
+    that one's loss of the same seed and step.
     """
     by_seed = curves_by_seed(rows, variant)
     if full is not None:

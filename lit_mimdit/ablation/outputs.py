@@ -1,6 +1,6 @@
-"""The files of a study's results:
+"""The files of a study's results.
 
-results.csv, results.md, results.tex, a plot, and how the runs learned.
+They are results.csv, results.md, results.tex, a plot, and how the runs learned.
 """
 
 import math
@@ -51,7 +51,7 @@ COST_HEAD = [
 
 
 def overview(study: Study, rows: list[Row]) -> Table:
-    """Costs and mean differences over all images: a line a variant, a column a metric."""
+    """Returns costs and mean differences over all images: a line a variant, a column a metric."""
     head = ["variant", "seeds", *COST_HEAD]
     head += [f"{METRICS[key].label} {METRICS[key].arrow}" for key in study.metrics]
     body = []
@@ -83,12 +83,12 @@ def cost_cells(row: Row) -> list[str]:
 
 
 def number(value: float | None, scale: float, decimals: int) -> str:
-    """A number times `scale`, or NONE."""
+    """Returns a number times `scale`, or NONE."""
     return NONE if value is None else f"{value * scale:.{decimals}f}"
 
 
 def score_cell(row: Row | None, key: str, is_full: bool) -> str:
-    """The full model's value, or a variant's difference with its finding."""
+    """Returns the full model's value, or a variant's difference with its finding."""
     if row is None:
         return NONE
     if is_full:
@@ -97,8 +97,8 @@ def score_cell(row: Row | None, key: str, is_full: bool) -> str:
 
 
 def beside_paper(study: Study, rows: list[Row]) -> Table | None:
-    """The published differences and one's own, with the verdict; None if no variant has a row in
-    the paper.
+    """Returns the published differences and one's own, with the verdict; None if no variant has a
+    row in the paper.
     """
     head = [
         "table",
@@ -144,9 +144,9 @@ def beside_paper(study: Study, rows: list[Row]) -> Table | None:
 
 
 def by_degradation(study: Study, rows: list[Row], key: str) -> Table:
-    """Variant - full of one metric:
+    """Returns variant - full of one metric: a line a variant, a column a degradation.
 
-    a line a variant, a column a degradation; the full model's own values first.
+    The full model's own values come first.
     """
     own = [row for row in rows if row["metric"] == key]
     counts = {row["degradation"]: row["images"] for row in own}
@@ -169,7 +169,7 @@ def by_degradation(study: Study, rows: list[Row], key: str) -> Table:
 
 
 def notes(study: Study, rows: list[Row], tested: list[Tested], about: dict[str, Any]) -> list[str]:
-    """What a reader of the tables must know."""
+    """Returns what a reader of the tables must know."""
     one = tested[0]
     images = one.count(ALL)
     for row in rows:

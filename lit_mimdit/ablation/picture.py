@@ -20,9 +20,9 @@ COLOURS = {
 
 @mpl.rc_context(STYLE)
 def forest(study: Study, rows: list[Row]) -> Figure:
-    """A panel a metric, a line a variant:
+    """Draws a panel a metric with a line a variant.
 
-    its mean difference to the full model over all images, with its interval.
+    A line is the variant's mean difference to the full model over all images, with its interval.
     """
     keys = [key for key in study.metrics if any(row["metric"] == key for row in rows)]
     names = study.others

@@ -33,11 +33,11 @@ class Tested:
     cost: dict[str, Any]
 
     def count(self, degradation: str) -> int:
-        """Images of one degradation or all."""
+        """Returns how many images there are of one degradation or of all."""
         return sum(degradation in (ALL, row["degradation"]) for row in self.scores.scores)
 
     def by_image(self, key: str, degradation: str) -> dict[str, float]:
-        """Scores of the restored images by id, of one degradation or all."""
+        """Returns scores of the restored images by id, of one degradation or all."""
         rows = [
             row
             for row in self.scores.scores
@@ -46,7 +46,7 @@ class Tested:
         return {row["dataset"] + row["id"]: float(row[f"restored_{key}"]) for row in rows}
 
     def of_set(self, key: str, degradation: str) -> float:
-        """A score of all images together (FID); NaN if there is none."""
+        """Returns a score of all images together (FID); NaN if there is none."""
         for group in self.scores.summary["groups"]:
             value = group["versions"]["restored"].get(key)
             if (
@@ -59,7 +59,7 @@ class Tested:
 
 
 def read_runs(runs: list[Run]) -> list[Tested]:
-    """Those that are finished."""
+    """Reads the runs that are finished."""
     return [
         Tested(
             run,
@@ -72,7 +72,7 @@ def read_runs(runs: list[Run]) -> list[Tested]:
 
 
 def finding(low: float, high: float, higher: bool) -> Finding:
-    """What an interval of variant - full says; NaN ends are none (one seed)."""
+    """Returns what an interval of variant - full says; NaN ends are none (one seed)."""
     if not (low > 0 or high < 0):
         return NO_INTERVAL if math.isnan(low) else UNDECIDED
     return "variant better" if (low > 0) == higher else "variant worse"
@@ -102,8 +102,8 @@ def published_difference(study: Study, variant: str, key: str) -> tuple[float, f
 def differences(
     own: list[Tested], full: list[Tested], key: str, degradation: str
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Scores of a variant and of the full model, paired by seed (rows) and image (columns; one
-    column for a score of the set).
+    """Returns scores of a variant and of the full model, paired by seed (rows) and image (columns;
+    one column for a score of the set).
     """
     pairs: Pairs = []
     for one in own:
@@ -139,8 +139,8 @@ def _matrix(scores: list[dict[str, float]], images: list[str]) -> np.ndarray:
 
 
 def table(study: Study, tested: list[Tested]) -> list[Row]:
-    """Rows of all variants, metrics and degradations that have a number; those of the full model
-    have no difference.
+    """Returns rows of all variants, metrics and degradations that have a number; those of the full
+    model have no difference.
     """
     full = [one for one in tested if one.run.variant == study.full]
     kinds = [*degradations(full), ALL]
@@ -159,7 +159,7 @@ def table(study: Study, tested: list[Tested]) -> list[Row]:
 
 
 def degradations(tested: list[Tested]) -> list[str]:
-    """Names of the degradations that the test images have, sorted."""
+    """Returns names of the degradations that the test images have, sorted."""
     names = set()
     for one in tested:
         names |= {row["degradation"] for row in one.scores.scores}
@@ -233,7 +233,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def commits(tested: list[Tested]) -> list[str]:
-    """Of the code that restored."""
+    """Returns the commits of the code that restored, sorted."""
     return sorted(
         {str((one.scores.summary.get("restoration") or {}).get("commit")) for one in tested}
     )

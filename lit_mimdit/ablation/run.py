@@ -64,12 +64,14 @@ def _command(args: list[str]) -> int:
 
 
 def effective(folder: Path) -> Values:
-    """The configuration that a command ran with, every default in it, from its log folder."""
+    """Returns the configuration that a command ran with, every default in it, from its log
+    folder.
+    """
     return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
 
 
 def progress(checkpoint: Path | None) -> dict[str, Any]:
-    """Optimizer steps and seconds of training that a run's newest checkpoint holds."""
+    """Returns optimizer steps and seconds of training that a run's newest checkpoint holds."""
     if checkpoint is None:
         return {"steps": 0, "seconds": 0.0}
     values = read_checkpoint(checkpoint)
@@ -77,8 +79,8 @@ def progress(checkpoint: Path | None) -> dict[str, Any]:
 
 
 def unfinished(done: dict[str, Any], settings: Values) -> str | None:
-    """What a run lacks of its budget, in words, or None: of time if it has a budget of time, else
-    of steps.
+    """Returns what a run lacks of its budget, in words, or None: of time if it has a budget of
+    time, else of steps.
     """
     minutes = budget_of(settings)
     if minutes is not None:

@@ -46,8 +46,9 @@ class Run:
         ).is_file()
 
     def arguments(self, command: str, metrics: list[str]) -> list[str]:
-        """Of `python -m lit_mimdit`, for "fit" or "test". A test lays the study's `test` over the
-        variant.
+        """Returns the arguments of `python -m lit_mimdit` for "fit" or "test".
+
+        A test lays the study's `test` over the variant.
         """
         args = [command, "-c", str(frozen(self.study, f"{WHOLE}_{self.variant}"))]
         if command == "test":
@@ -80,7 +81,7 @@ class Run:
 
 
 def frozen(study: Path, name: str) -> Path:
-    """A file that the runs of a study rest on."""
+    """Returns a file that the runs of a study rest on."""
     return study / FROZEN / f"{name}.yaml"
 
 

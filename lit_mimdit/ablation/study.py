@@ -1,16 +1,17 @@
-"""A study file:
+"""A study file, and what it may say.
 
-one full model, its variants, the seeds, the budget, and which row of the paper's tables each
-variant repeats.
+It names one full model, its variants, the seeds, the budget, and which row of the paper's tables
+each variant repeats.
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lit_mimdit.ablation.variants import merge
 from lit_mimdit.evaluation.metrics import choose
 from lit_mimdit.evaluation.published import ABLATIONS, read_ablation
 from lit_mimdit.settings import build
@@ -47,7 +48,8 @@ class Variant:
     Args:
         file: YAML of the lines that differ, relative to the study file. It may be a whole
             experiment.
-        lines: the lines themselves, where a file would be too much.
+        lines: the lines themselves, where a file would be too much. With a file they are laid over
+            what it gives.
         take: sections of the file that count, such as [model]; all of them if not given. So an
             experiment of another system gives its model, and data and trainer stay the study's.
         paper: the paper's row, if it has one.
@@ -61,13 +63,11 @@ class Variant:
     paper: PaperRow | None = None
 
     def __post_init__(self) -> None:
-        if self.file is not None and self.lines:
-            raise ValueError(f"variants: file {self.file} and lines are both given; choose one")
         if self.take and self.file is None:
             raise ValueError(f"variants: take is {self.take}, but no file is given; name the file")
 
     def read(self, beside: Path) -> dict[str, Any]:
-        """The lines that differ; files lie relative to the folder `beside`."""
+        """Returns the lines that differ; files lie relative to the folder `beside`."""
         if self.file is None:
             return self.lines
         values = read_yaml(beside / self.file, "variant")
@@ -77,7 +77,7 @@ class Variant:
                 f"variant {beside / self.file}: has no section {missing[0]!r} to take; it has"
                 f" {', '.join(values)}"
             )
-        return {name: values[name] for name in self.take or values}
+        return merge({name: values[name] for name in self.take or values}, self.lines)
 
 
 @dataclass
@@ -139,7 +139,7 @@ class Study:
 
 
 def read_study(path: Path) -> Study:
-    """The study in a YAML file. ValueError names the file and what is wrong in it."""
+    """Returns the study in a YAML file. ValueError names the file and what is wrong in it."""
     values = read_yaml(path, "study")
     if "base" not in values and "trainer" in values:
         raise ValueError(
@@ -168,8 +168,19 @@ def read_study(path: Path) -> Study:
     return study
 
 
+def with_tests_of(study: Study, root: Path) -> Study:
+    """Returns the study with the pairs of `root`/test.txt as its test images."""
+    if not (root / "test.txt").is_file():
+        raise ValueError(
+            f"test_root is {root}: it has no test.txt, so there is nothing to test on; write such"
+            f" a tree with `python -m lit_mimdit sample-data {root} --photos PHOTOGRAPHS`"
+        )
+    here = {"data": {"init_args": {"root": str(root.resolve()), "test": "test.txt"}}}
+    return replace(study, test=merge(study.test, here))
+
+
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """A mapping from a YAML file."""
+    """Returns a mapping from a YAML file."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -18,7 +18,8 @@ WATCH = f"{TrainingTime.__module__}.{TrainingTime.__name__}"
 
 
 def merge(base: Values, over: Values) -> Values:
-    """The values of `base` with those of `over` laid on them, key by key; lists are replaced.
+    """Returns the values of `base` with those of `over` laid on them, key by key; lists are
+    replaced.
 
     Where `over` names another `class_path`, its mapping replaces the whole of the base's: arguments
     of one class mean nothing to another.
@@ -38,7 +39,7 @@ def _other_class(below: Values, over: Values) -> bool:
 
 
 def class_of(path: str, where: str) -> type:
-    """The class of a path such as lit_mimdit.systems.regression.Regression.
+    """Returns the class of a path such as lit_mimdit.systems.regression.Regression.
 
     ValueError names `where` if there is none.
     """
@@ -56,7 +57,7 @@ def class_of(path: str, where: str) -> type:
 
 
 def system_of(values: Values, where: str) -> type[RestorationSystem]:
-    """The system's class of a whole configuration; ValueError if it is none."""
+    """Returns the system's class of a whole configuration; ValueError if it is none."""
     path = (values.get("model") or {}).get("class_path")
     if path is None:
         raise ValueError(f"{where}: model.class_path is missing; name the system's class")
@@ -70,7 +71,9 @@ def system_of(values: Values, where: str) -> type[RestorationSystem]:
 
 
 def fits(callback: type, system: type[RestorationSystem]) -> bool:
-    """Whether a callback finds in a system what it shows: routers, or times of the samples."""
+    """Returns whether a callback finds in a system what it shows: routers, or times of the
+    samples.
+    """
     if issubclass(callback, RoutingCallback):
         return issubclass(system, MiMDiT)
     if issubclass(callback, LossByTime):
@@ -81,7 +84,7 @@ def fits(callback: type, system: type[RestorationSystem]) -> bool:
 def without_unfit(
     callbacks: list[Values], system: type[RestorationSystem], where: str
 ) -> tuple[list[Values], list[str]]:
-    """The callbacks of a trainer that fit a system, and the class names of the others."""
+    """Returns the callbacks of a trainer that fit a system, and the class names of the others."""
     kept, dropped = [], []
     for callback in callbacks:
         kind = class_of(callback["class_path"], f"{where}: trainer.callbacks")
@@ -95,7 +98,7 @@ def without_unfit(
 def whole(
     base: Values, settings: Values, lines: Values, minutes: float | None, where: str
 ) -> tuple[Values, list[str]]:
-    """All that a variant's runs are configured with.
+    """Returns all that a variant's runs are configured with.
 
     Args:
         base: the full model's experiment.
@@ -123,7 +126,7 @@ def whole(
 
 
 def budget_of(values: Values) -> float | None:
-    """Minutes that a run may train, from its whole configuration; None if steps end it."""
+    """Returns minutes that a run may train, from its whole configuration; None if steps end it."""
     for callback in values["trainer"]["callbacks"]:
         if callback["class_path"] == WATCH:
             return callback["init_args"]["minutes"]

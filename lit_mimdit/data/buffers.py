@@ -21,7 +21,9 @@ Stack = Callable[[str, list[Tensor]], Tensor]
 
 
 def stacked(name: str, tensors: list[Tensor]) -> Tensor:
-    """Tensors of one dtype, stacked in new memory; `name` tells where else one could put them."""
+    """Returns tensors of one dtype, stacked in new memory; `name` tells where else one could put
+    them.
+    """
     return torch.stack(tensors)
 
 

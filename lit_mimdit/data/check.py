@@ -107,8 +107,8 @@ def check(
 def check_pairs(
     listed: PairList, decode: bool, workers: int
 ) -> tuple[Findings, list[tuple[str, str]], Callable[[int], tuple[Pixels, Pixels]]]:
-    """What is found of image files, degradation and id of each pair, and a reader of a pair's
-    pixels for the contact sheet.
+    """Returns what is found of image files, degradation and id of each pair, and a reader of a
+    pair's pixels for the contact sheet.
     """
     findings = Findings(f"{listed.root}: layout {listed.layout}", len(listed))
     for problem in listed.problems:

@@ -18,7 +18,7 @@ _SAME = 257  # levels of 65535: one level of 8 bits
 
 @lru_cache(maxsize=1)
 def srgb() -> bytes:
-    """An sRGB profile, the same bytes every time."""
+    """Returns an sRGB profile, the same bytes every time."""
     made = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     made[24:36] = b"\x07\xd0\0\x01\0\x01\0\0\0\0\0\0"  # made on 2000-01-01, and not now
     made[84:100] = bytes(16)  # no checksum
@@ -27,7 +27,9 @@ def srgb() -> bytes:
 
 @lru_cache(maxsize=64)
 def profile_name(icc: bytes) -> str:
-    """What a profile calls itself, such as "Adobe RGB (1998)"; "damaged profile" if it is one."""
+    """Returns what a profile calls itself, such as "Adobe RGB (1998)"; "damaged profile" if it is
+    one.
+    """
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         return " ".join(ImageCms.getProfileDescription(profile).split()) or "unnamed profile"
@@ -37,7 +39,7 @@ def profile_name(icc: bytes) -> str:
 
 @lru_cache(maxsize=64)
 def needs_conversion(icc: bytes) -> bool:
-    """Whether numbers of this profile mean other colours than those of sRGB.
+    """Returns whether numbers of this profile mean other colours than those of sRGB.
 
     False for sRGB itself, within one level of 8 bits, and for a profile that cannot be used.
     """
@@ -55,7 +57,7 @@ def needs_conversion(icc: bytes) -> bool:
 
 @lru_cache(maxsize=64)
 def usable(icc: bytes) -> bool:
-    """Whether a profile can be converted from: whole, and of gray, RGB or CMYK."""
+    """Returns whether a profile can be converted from: whole, and of gray, RGB or CMYK."""
     space, channels = _SPACES.get(icc[16:20], (None, 0))
     if space is None or profile_name(icc) == "damaged profile":
         return False
@@ -69,13 +71,13 @@ def usable(icc: bytes) -> bool:
 
 
 def fits(icc: bytes, channels: int, cmyk: bool = False) -> bool:
-    """Whether a profile speaks of pixels with so many channels of colour."""
+    """Returns whether a profile speaks of pixels with so many channels of colour."""
     space, count = _SPACES.get(icc[16:20], (None, 0))
     return count == channels and (space == "cmyk") == cmyk
 
 
 def to_srgb(pixels: np.ndarray, icc: bytes, cmyk: bool = False) -> np.ndarray:
-    """Pixels (H, W, C) uint8 or uint16 of a profile, as sRGB of the same type.
+    """Returns pixels (H, W, C) uint8 or uint16 of a profile, as sRGB of the same type.
 
     C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha; with `cmyk` four inks, which become RGB. Alpha
     stays. Pixels come back as they are where the profile is sRGB, cannot be used, or is not of

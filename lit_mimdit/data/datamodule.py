@@ -47,7 +47,7 @@ class PhotoFiles(Dataset):
 
 
 def pairs_at_once(batch_size: int, micro_batch: int | None, processes: int, accumulate: int) -> int:
-    """Training pairs that a process takes at once, so that a step takes `batch_size`.
+    """Returns how many training pairs a process takes at once for steps of `batch_size`.
 
     ValueError if none is right.
     """
@@ -189,7 +189,7 @@ class FoundIRDataModule(L.LightningDataModule):
             write_sample_data(self.root, seed=self.seed)
 
     def pairs(self, split: Literal["train", "val", "test"]) -> list[Pair]:
-        """The pairs of a split; ValueError if a file is missing or unpaired."""
+        """Returns the pairs of a split; ValueError if a file is missing or unpaired."""
         meta = self.meta[split]
         if not isinstance(self.root, Path):
             raise ValueError(
@@ -207,7 +207,7 @@ class FoundIRDataModule(L.LightningDataModule):
         return require_complete(listed)
 
     def benchmark_pairs(self) -> list[Pair]:
-        """The pairs of all benchmarks, with their data set's name."""
+        """Returns the pairs of all benchmarks, with their data set's name."""
         named: list[Pair] = []
         for layout, place in self.benchmarks.items():
             options = {"root": place} if isinstance(place, str) else dict(place)
@@ -231,14 +231,14 @@ class FoundIRDataModule(L.LightningDataModule):
         )
 
     def per_step(self) -> int:
-        """Training pairs that this process takes at once, so that a step over all processes takes
-        `batch_size`.
+        """Returns how many training pairs this process takes at once, so that a step over all
+        processes takes `batch_size`.
         """
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
         return pairs_at_once(self.batch_size, self.micro_batch, self.cluster.world_size, accumulate)
 
     def step_options(self) -> dict[str, Any]:
-        """What the trainer says of an optimizer step, as options of EpochSampler."""
+        """Returns what the trainer says of an optimizer step, as options of EpochSampler."""
         if self.trainer is None:
             return {}
         return {
@@ -247,7 +247,7 @@ class FoundIRDataModule(L.LightningDataModule):
         }
 
     def source(self, split: Literal["train", "val", "test"]) -> Source:
-        """Where the pairs of a split come from.
+        """Returns where the pairs of a split come from.
 
         They come from shards if it names a folder of them, else from image files.
         """

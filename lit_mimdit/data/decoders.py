@@ -41,8 +41,8 @@ class ImageInfo(NamedTuple):
 
 
 def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
-    """Upright pixels in sRGB with the channels of the file: (H, W, C), C = 1 gray, 2 gray + alpha,
-    3 RGB, 4 RGB + alpha, uint8 or uint16; perhaps read-only.
+    """Returns upright pixels in sRGB with the channels of the file: (H, W, C), C = 1 gray, 2 gray +
+    alpha, 3 RGB, 4 RGB + alpha, uint8 or uint16; perhaps read-only.
 
     Of several frames or pages, the first. With `data`, the bytes of a file that lies elsewhere (in
     a shard), `path` is only what errors call it. Raises `ImageError`.
@@ -52,13 +52,14 @@ def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
 
 
 def decode_photo(path: str | Path) -> tuple[np.ndarray, Metadata]:
-    """As `decode`, with what a restored image takes over from the file. Raises `ImageError`."""
+    """Decodes a photograph, and what its restored image takes over. Raises `ImageError`."""
     with opened(path, None) as file:
         return _read(file, about=True)
 
 
 def image_info(path: str | Path, data: bytes | None = None) -> ImageInfo:
-    """Size, real format, orientation, frames and profile from the header alone, without decoding.
+    """Returns size, real format, orientation, frames and profile from the header alone, without
+    decoding.
 
     `data` as in `decode`. Raises `ImageError`.
     """

@@ -12,7 +12,7 @@ from lit_mimdit.data.image_file import PNG_MAGIC, UnsupportedError, open_image
 
 
 def deep_pixels(image: Image.Image, file: BinaryIO) -> np.ndarray | None:
-    """The pixels of an opened image that has more than 8 bits a channel, else None.
+    """Returns the pixels of an opened image that has more than 8 bits a channel, else None.
 
     (H, W, C) uint16, not turned upright; C = 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha. Depths
     below 16 bits are scaled to 16. Raises `UnsupportedError` where a decoder is missing.
@@ -46,7 +46,8 @@ def scaled(stored: np.ndarray, bits: int) -> np.ndarray:
 
 
 def png16_pixels(file: BinaryIO) -> np.ndarray:
-    """A PNG of 16 bits: (H, W, C) uint16, with alpha where one colour is declared transparent.
+    """Returns a PNG of 16 bits: (H, W, C) uint16, with alpha where one colour is declared
+    transparent.
 
     PIL reduces 16-bit colour to its high bytes. Its raw modes for the other byte order give the
     low ones, so it decodes twice. (torchvision reads 16 bits too, but its image decoders are
@@ -80,7 +81,7 @@ def _with_transparent(pixels: np.ndarray, colour: int | tuple[int, ...] | None) 
 
 
 def encode_png16(pixels: np.ndarray) -> bytes:
-    """A PNG of 16 bits a channel, which neither PIL nor torchvision writes
+    """Returns a PNG of 16 bits a channel, which neither PIL nor torchvision writes
     (https://www.w3.org/TR/png/).
     """
     height, width, channels = pixels.shape
@@ -99,7 +100,7 @@ def encode_png16(pixels: np.ndarray) -> bytes:
 
 
 def png_chunk(name: bytes, body: bytes) -> bytes:
-    """A chunk of a PNG file with its length and checksum."""
+    """Returns a chunk of a PNG file with its length and checksum."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 

@@ -93,8 +93,8 @@ def splat(x: np.ndarray, y: np.ndarray, weight: np.ndarray, radius: int) -> np.n
 
 
 def motion_psf(length: float, angle: float, turn: float) -> np.ndarray:
-    """PSF of a camera that moves along an arc at constant speed: (k, k), k odd, non-negative, sum
-    1, centred on its centre of mass.
+    """Returns the PSF of a camera that moves along an arc at constant speed: (k, k), k odd,
+    non-negative, sum 1, centred on its centre of mass.
 
     Args:
         length: arc length, pixels.
@@ -343,8 +343,8 @@ RAIN_LAYERS = (
 def rain_opacity(
     height: int, width: int, amount: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Opacity (H, W) in [0, 1) of the RAIN_LAYERS, ``amount`` times as many streaks as listed
-    there.
+    """Returns the opacity (H, W) in [0, 1) of the RAIN_LAYERS, ``amount`` times as many streaks as
+    listed there.
     """
     angle = np.pi / 2 + generator.uniform(
         -0.4, 0.4

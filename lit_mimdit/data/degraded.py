@@ -18,7 +18,7 @@ DIM_SCALE, DIM_POWER = (0.4, 1.0), (1.0, 2.2)
 
 # y = s x^g
 def dimmed(image: np.ndarray, scale: float, power: float) -> np.ndarray:
-    """A scene of less light, (H, W, 3) uint8, as at dusk, in shadow or in a dark room.
+    """Returns a scene of less light, (H, W, 3) uint8, as at dusk, in shadow or in a dark room.
 
     Black stays; white becomes `scale`, in (0, 1].
     """

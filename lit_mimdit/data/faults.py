@@ -22,8 +22,8 @@ class Fault(NamedTuple):
 
 
 def stand_in(index: int, attempt: int, entropy: tuple[int, ...], group: np.ndarray) -> int:
-    """Index of the pair that takes the place of a broken one: of the same degradation at first,
-    later any.
+    """Returns the index of the pair that takes the place of a broken one: of the same degradation
+    at first, later any.
 
     Args:
         index: the broken pair.

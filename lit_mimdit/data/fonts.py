@@ -43,7 +43,7 @@ def drawable(text: str, size: int) -> tuple[str, Font]:
 
 
 def covers(font: Font, text: str) -> bool:
-    """Whether a font has a shape of its own for every letter that is not ASCII."""
+    """Returns whether a font has a shape of its own for every letter that is not ASCII."""
     lacking = _shape(font, "\U0010fffe")  # no character: every font draws its box
     return all(c.isascii() or _shape(font, c) != lacking for c in text)
 

@@ -37,7 +37,7 @@ class UnsupportedError(NotImplementedError):
 
 
 def kind_of(head: bytes) -> str | None:
-    """The format that the first `HEAD` bytes of a file say, or None if they begin no image.
+    """Returns the format that the first `HEAD` bytes of a file say, or None if they begin no image.
 
     It is a name of `READABLE`, or "HEIF".
     """
@@ -68,7 +68,7 @@ def kind_of(head: bytes) -> str | None:
 
 
 def pixel_limit() -> float:
-    """How many megapixels an image may have.
+    """Returns how many megapixels an image may have.
 
     The environment variable `LIT_MIMDIT_MAX_MEGAPIXELS` decides, or else `MAX_MEGAPIXELS`. Raises
     ValueError if the variable holds no positive number.
@@ -198,5 +198,5 @@ def opened(path: str | Path, data: bytes | None) -> Iterator[BinaryIO]:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error in one line of at most 160 characters."""
+    """Returns the message of an error in one line of at most 160 characters."""
     return " ".join(str(error).split())[:160] or type(error).__name__

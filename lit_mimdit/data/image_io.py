@@ -69,8 +69,8 @@ class Photo(NamedTuple):
 
 
 def read_rgb(path: str | Path, data: bytes | None = None) -> np.ndarray:
-    """Pixels of an image file, upright and in sRGB: (H, W, 3) uint8, or uint16 where the file
-    stores more bits; perhaps read-only.
+    """Returns pixels of an image file, upright and in sRGB: (H, W, 3) uint8, or uint16 where the
+    file stores more bits; perhaps read-only.
 
     Grayscale gives three equal channels, alpha is dropped (colours of transparent pixels stay as
     stored), CMYK is converted. With `data`, the bytes of a file that lies elsewhere (in a shard),
@@ -82,7 +82,8 @@ def read_rgb(path: str | Path, data: bytes | None = None) -> np.ndarray:
 
 
 def read_photo(path: str | Path) -> Photo:
-    """An image file as float tensors, with its alpha channel, grayness, bit depth and metadata.
+    """Returns an image file as float tensors, with its alpha channel, grayness, bit depth and
+    metadata.
 
     Raises `ImageError`.
     """
@@ -95,7 +96,7 @@ def read_photo(path: str | Path) -> Photo:
 
 
 def held(path: str | Path, photo: Photo) -> Photo:
-    """The photograph without what the format of `path` cannot hold; `losses` names that."""
+    """Returns the photograph without what the format of `path` cannot hold; `losses` names that."""
     kind = output_format(path)
     return photo._replace(
         alpha=None if kind == "JPEG" else photo.alpha,

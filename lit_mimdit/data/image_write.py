@@ -36,7 +36,7 @@ _IHDR_END = len(PNG_MAGIC) + 25
 
 
 def output_format(path: str | Path) -> str:
-    """The format that `write_photo` takes for this name: "PNG", "JPEG", "TIFF" or "WebP".
+    """Returns the format that `write_photo` takes for this name: "PNG", "JPEG", "TIFF" or "WebP".
 
     Raises ValueError for any other extension: call it before a long computation, not after.
     """
@@ -61,7 +61,7 @@ def require_writable(path: str | Path, height: int, width: int) -> None:
 
 
 def losses(path: str | Path, alpha: bool, bits: int, metadata: Metadata) -> list[str]:
-    """What the format of this name does not hold of an image, a phrase each."""
+    """Returns what the format of this name does not hold of an image, a phrase each."""
     kind = output_format(path)
     lost = []
     if kind == "JPEG" and alpha:
@@ -107,7 +107,7 @@ def encode_photo(
     bits: int = 8,
     metadata: Metadata | None = None,
 ) -> bytes:
-    """The bytes of an image file; the extension of `path` decides the format.
+    """Returns the bytes of an image file; the extension of `path` decides the format.
 
     JPEG has quality 95 without chroma subsampling; PNG, TIFF and WebP are lossless. JPEG has no
     alpha, and JPEG and WebP have 8 bits only: what a format cannot hold is left out with a warning,

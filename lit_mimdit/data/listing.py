@@ -60,7 +60,8 @@ def _with_numbers(name: str) -> list[str | int]:
 
 
 def find_images(folder: str | Path) -> Listing:
-    """All image files below a folder in natural order, and what is left out, each with its reason.
+    """Returns all image files below a folder in natural order, and what is left out, each with its
+    reason.
 
     A known extension makes an image, broken or not; the content of any other file decides. Hidden
     names are counted only. Every file and folder is taken once, under its own name rather than that
@@ -107,7 +108,7 @@ def find_images(folder: str | Path) -> Listing:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The images that `find_images` finds, without what it leaves out."""
+    """Returns the images that `find_images` finds, without what it leaves out."""
     return find_images(folder).images
 
 
@@ -149,7 +150,7 @@ def _no_image(path: Path) -> str | None:
 
 
 def result_names(names: list[Path]) -> list[Path]:
-    """The names of restored images, PNG, each different: photo.jpg becomes photo.png.
+    """Returns the names of restored images, PNG, each different: photo.jpg becomes photo.png.
 
     Files that differ only in their extension keep it, IMG_1.jpg.png beside IMG_1.webp.png. Files
     of one whole name, from several folders, are numbered.

@@ -53,7 +53,7 @@ class Metadata(NamedTuple):
 def read_metadata(
     image: Image.Image | None, file: BinaryIO, size: tuple[int, int], xmp: bytes | None = None
 ) -> Metadata:
-    """The metadata of an image file, cleaned for its restored image.
+    """Returns the metadata of an image file, cleaned for its restored image.
 
     Args:
         image: opened by PIL; None for a TIFF that PIL does not know.
@@ -96,7 +96,8 @@ def _tiff_directory(file: BinaryIO) -> Image.Exif:
 
 
 def clean_exif(exif: Image.Exif, size: tuple[int, int]) -> bytes | None:
-    """An EXIF block for upright pixels of `size` (height, width) in sRGB, without a thumbnail.
+    """Returns an EXIF block for upright pixels of `size` (height, width) in sRGB, without a
+    thumbnail.
 
     None if there is nothing to tell. Raises whatever a damaged block makes Pillow raise.
     """

@@ -38,7 +38,7 @@ class Table:
 def shuffled(
     members: np.ndarray, shard: np.ndarray | None, window: int | None, draw: np.random.Generator
 ) -> np.ndarray:
-    """A permutation of `members` (m,).
+    """Returns a permutation of `members` (m,).
 
     With a window, shards come in drawn order and `window` of them at a time are mixed pair by pair:
     a reader then needs no more than that many shards at once. Without (None), all pairs are mixed.
@@ -55,7 +55,7 @@ def shuffled(
 
 
 def natural(table: Table, window: int | None, seed: int) -> Order:
-    """Every pair once an epoch."""
+    """Returns every pair once an epoch."""
 
     def order(epoch: int) -> np.ndarray:
         return shuffled(np.arange(len(table)), table.shard, window, _draw(seed, epoch))
@@ -64,7 +64,7 @@ def natural(table: Table, window: int | None, seed: int) -> Order:
 
 
 def balanced(table: Table, window: int | None, seed: int) -> Order:
-    """Every degradation equally often, and in every stretch of as many samples as there are
+    """Returns every degradation equally often, and in every stretch of as many samples as there are
     degradations, each once.
 
     With n pairs of k degradations an epoch has ceil(n / k) samples of each. The pairs of a
@@ -77,7 +77,7 @@ def balanced(table: Table, window: int | None, seed: int) -> Order:
     share = -(-len(table) // len(names))
 
     def stream(kind: int, epoch: int) -> np.ndarray:
-        """The `share` places of a degradation in an epoch."""
+        """Returns the `share` places of a degradation in an epoch."""
         own, place = members[kind], epoch * share
         passes = range(place // len(own), (place + share - 1) // len(own) + 1)
         drawn = [
@@ -109,5 +109,5 @@ def _visits(indices: np.ndarray) -> np.ndarray:
 
 
 def training_order(table: Table, mixing: Mixing, window: int | None, seed: int) -> Order:
-    """The order of a data set by its configuration."""
+    """Returns the order of a data set by its configuration."""
     return {"natural": natural, "balanced": balanced}[mixing](table, window, seed)

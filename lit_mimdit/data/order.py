@@ -42,8 +42,8 @@ def epoch_order(samples: int, epoch: int, seed: int, shuffle: bool) -> np.ndarra
 def batch_indices(
     order: np.ndarray, batch: int, batch_size: int, cluster: Cluster, start: int = 0
 ) -> np.ndarray:
-    """What one rank gets of global batch number `batch`: the next world_size * batch_size samples,
-    dealt out in turn.
+    """Returns what one rank gets of global batch number `batch`: the next world_size * batch_size
+    samples, dealt out in turn.
 
     All ranks together see the samples that a single process with the same global batch would see,
     in one batch. `start`: samples of the order that are left out, because they were seen before the

@@ -56,12 +56,12 @@ def draw_symmetry(draw: np.random.Generator, augment: Augment) -> tuple[bool, in
 
 
 def variant(flip: bool, turns: int, augment: Augment) -> int:
-    """Number of a symmetry among those of `augment`."""
+    """Returns the number of a symmetry among those of `augment`."""
     return 4 * flip + turns if augment == "dihedral" else int(flip)
 
 
 def to_planes(image: np.ndarray) -> Tensor:
-    """Pixels (H, W, 3) as a tensor of the contract, (3, H, W).
+    """Returns pixels (H, W, 3) as a tensor of the contract, (3, H, W).
 
     uint8 stays uint8, uint16 becomes float32 in [0, 1].
     """
@@ -84,7 +84,7 @@ def to_floats(images: Tensor) -> Tensor:
 
 
 def with_floats(batch: dict[str, Any]) -> dict[str, Any]:
-    """A batch whose images are floats."""
+    """Returns a batch whose images are floats."""
     return batch | {name: to_floats(batch[name]) for name in ("lq", "gt") if name in batch}
 
 
@@ -166,8 +166,8 @@ class PairDataset(Dataset):
 
 
 def collate(samples: list[dict[str, Any]], stack: Stack = stacked) -> dict[str, Any]:
-    """A batch of the contract from its samples, tensors stacked by `stack`; images of one batch
-    must have one size.
+    """Returns a batch of the contract from its samples, tensors stacked by `stack`; images of one
+    batch must have one size.
     """
     kinds = [name for name in ("lq", "gt", "z_lq", "z_gt") if name in samples[0]]
     sizes = {tuple(sample[kinds[0]].shape) for sample in samples}

@@ -112,7 +112,7 @@ MOTORCYCLE_PRINCIPAL_POINT_OFFSET = 31.086
 
 
 def find(name: str) -> Photograph:
-    """The table's row of a name; ValueError for a name that is not in it."""
+    """Returns the table's row of a name; ValueError for a name that is not in it."""
     for photograph in PHOTOGRAPHS:
         if photograph.name == name:
             return photograph
@@ -123,7 +123,7 @@ def find(name: str) -> Photograph:
 
 
 def of_split(split: Split) -> tuple[Photograph, ...]:
-    """The photographs of a split, in the table's order."""
+    """Returns the photographs of a split, in the table's order."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose from {', '.join(SPLITS)}")
     return tuple(photograph for photograph in PHOTOGRAPHS if photograph.split == split)

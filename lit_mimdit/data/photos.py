@@ -12,8 +12,8 @@ from lit_mimdit.data.image_io import list_images, read_rgb
 
 
 def pyramid(image: np.ndarray, longest: int, shortest: int) -> list[np.ndarray]:
-    """The photograph (H, W, 3) uint8 at `longest` pixels (longer side) and at halves of it, down to
-    `shortest` (shorter side).
+    """Returns the photograph (H, W, 3) uint8 at `longest` pixels (longer side) and at halves of it,
+    down to `shortest` (shorter side).
     """
     levels, side = [], min(longest, max(image.shape[:2]))
     while True:
@@ -49,7 +49,7 @@ def read_levels(folder: str, longest: int, shortest: int, key: str) -> list[np.n
 
 
 def level_weights(levels: list[np.ndarray]) -> np.ndarray:
-    """How often each level is drawn, summing to 1.
+    """Returns how often each level is drawn, summing to 1.
 
     It lies between "every photograph alike" and "every pixel alike".
     """

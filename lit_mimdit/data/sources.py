@@ -35,14 +35,14 @@ class Source(Protocol):
     def read(
         self, index: int, crop: int | None, draw: np.random.Generator | None
     ) -> tuple[Any, Any]:
-        """LQ and GT (H, W, 3), uint8 or uint16: a square of side `crop`, drawn, or the middle one
-        if `draw` is None; whole if `crop` is.
+        """Returns LQ and GT (H, W, 3), uint8 or uint16: a square of side `crop`, drawn, or the
+        middle one if `draw` is None; whole if `crop` is.
 
         Raises `ImageError`.
         """
 
     def take_notes(self) -> list[Fault]:
-        """What went wrong without costing a sample, since this was last asked."""
+        """Returns what went wrong without costing a sample, since this was last asked."""
 
 
 def crop_box(
@@ -58,7 +58,7 @@ def crop_box(
 def place_crop(
     height: int, width: int, size: int, draw: np.random.Generator | None, name: str
 ) -> tuple[int, int]:
-    """As `crop_box`; `ImageError` if the image called `name` is smaller than the crop."""
+    """Calls `crop_box`; `ImageError` if the image called `name` is smaller than the crop."""
     if min(height, width) < size:
         raise ImageError(f"{name} is {width} x {height} pixels, smaller than the crop of {size}")
     return crop_box(height, width, size, draw)

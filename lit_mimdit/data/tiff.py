@@ -49,7 +49,9 @@ class TiffHeader(NamedTuple):
 
 
 def tiff_header(file: BinaryIO) -> TiffHeader:
-    """Size, orientation, profile and number of pages. `UnsupportedError` for camera raw files."""
+    """Returns size, orientation, profile and number of pages. `UnsupportedError` for camera raw
+    files.
+    """
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         _require_no_raw(tiff)
@@ -65,7 +67,7 @@ def tiff_header(file: BinaryIO) -> TiffHeader:
 
 
 def read_tiff(file: BinaryIO, pil_cannot: bool = False) -> TiffPixels | None:
-    """The first page of a TIFF file, or None where PIL reads it without loss.
+    """Returns the first page of a TIFF file, or None where PIL reads it without loss.
 
     Args:
         file: opened at its beginning.

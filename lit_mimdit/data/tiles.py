@@ -13,7 +13,7 @@ class Box(NamedTuple):
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles of `tile` pixels start along a side of `length`.
+    """Returns where tiles of `tile` pixels start along a side of `length`.
 
     They are as few as cover it, spread evenly, with neighbours sharing `overlap` or more.
     """
@@ -24,7 +24,7 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def boxes(height: int, width: int, tile: int | None, overlap: int = 0) -> list[Box]:
-    """Tiles that cover an image, row by row; one box of the whole image if `tile` is None.
+    """Returns tiles that cover an image, row by row; one box of the whole image if `tile` is None.
 
     A shorter side is its tile's side.
     """
@@ -39,7 +39,7 @@ def boxes(height: int, width: int, tile: int | None, overlap: int = 0) -> list[B
 
 
 def shared(one: Box, other: Box) -> Box | None:
-    """What two boxes share, None if nothing."""
+    """Returns what two boxes share, None if nothing."""
     top, left = max(one.top, other.top), max(one.left, other.left)
     bottom, right = (
         min(one.top + one.height, other.top + other.height),

@@ -71,17 +71,17 @@ class _Layout:
 
     @property
     def height(self) -> int:
-        """Of the picture, with the axis and the legend."""
+        """Height of the picture in pixels, with the axis and the legend."""
         return self.bottom + 24 + ROW * len(self.series)
 
     def x(self, value: float) -> float:
-        """Where a value lies."""
+        """Returns where a value lies."""
         first, last = self.axis[0], self.axis[-1]
         return LEFT + (value - first) / (last - first) * (self.width - LEFT - RIGHT)
 
 
 def interval_plot(key: str, series: Series, width: int = 760) -> str:
-    """Means with intervals as an SVG text, a row a group with a line for each series.
+    """Returns means with intervals as an SVG text, a row a group with a line for each series.
 
     The pooled groups, called "all", are the last rows.
     """
@@ -191,7 +191,7 @@ def _mark(
 
 
 def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) -> str:
-    """Inter-MoE weights of an image as an SVG text.
+    """Returns Inter-MoE weights of an image as an SVG text.
 
     Each block has a stacked bar, block 0 first, with the groups' names above.
     """
@@ -229,8 +229,8 @@ def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) 
 
 
 def strip(paths: list[Path], side: int) -> Image.Image:
-    """Images of one size side by side, each at most `side` pixels in height and width, never
-    enlarged.
+    """Returns images of one size side by side, each at most `side` pixels in height and width,
+    never enlarged.
     """
     pictures = []
     for path in paths:

@@ -108,8 +108,7 @@ def evaluate(
     if layout is not None:
         _require_plain(suffixes)
     run = read_records(restored)
-    options = {"meta": meta, "split": split, "frames": frames}
-    pairing = pair(restored, reference, degraded, layout, suffixes, **options)
+    pairing = pair(restored, reference, degraded, layout, suffixes, meta, split, frames)
     require_whole(pairing, intersection)
     if pairing.problems:
         print(
@@ -160,7 +159,7 @@ def _scored(
 
 
 def about(scorer: Scorer, pairing: Pairing) -> dict[str, Any]:
-    """Versions, device and pairing, which a summary carries along."""
+    """Returns versions, device and pairing, which a summary carries along."""
     return {
         "lit_mimdit": table.__version__,
         "commit": commit(),
@@ -189,7 +188,9 @@ def _report_on_screen(summary: dict[str, Any], output: Path) -> None:
 
 
 def settings(scorer: Scorer, pairing: Pairing) -> dict[str, Any]:
-    """Everything the scores of an image depend on: a record made with others is not continued."""
+    """Returns everything the scores of an image depend on: a record made with others is not
+    continued.
+    """
     digest = hashlib.sha256()
     for item in pairing.items:
         for which, path in item.files.items():
@@ -234,7 +235,7 @@ def score_all(scorer: Scorer, pairing: Pairing, record: Record, batch_size: int)
 
 
 def versions(item: Item, scorer: Scorer) -> list[str]:
-    """The versions of an item that make rows; references do for their features alone."""
+    """Returns the versions of an item that make rows; references do for their features alone."""
     return [version for version in item.files if version != "reference" or scorer.wants_features]
 
 
@@ -281,7 +282,7 @@ def _row(item: Item, version: str, dataset: str, **values: Any) -> Row:
 
 
 def provenance(run: dict[str, Any] | None, folder: Path, pairing: Pairing) -> dict[str, Any] | None:
-    """How the restored images were made, without the entries of single images.
+    """Returns how the restored images were made, without the entries of single images.
 
     It says how many of the evaluated images the record names.
     """
@@ -300,7 +301,7 @@ def provenance(run: dict[str, Any] | None, folder: Path, pairing: Pairing) -> di
 def routing_of(
     run: dict[str, Any] | None, folder: Path, pairing: Pairing
 ) -> dict[str, list[list[float]]]:
-    """Inter-MoE weights by block of the images whose record has them, by id."""
+    """Returns Inter-MoE weights by block of the images whose record has them, by id."""
     if run is None:
         return {}
     names = {

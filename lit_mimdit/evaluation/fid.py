@@ -29,7 +29,7 @@ def clean_resize(image: Tensor) -> Tensor:
 
 
 def features(network: nn.Module, images: Tensor, device: torch.device) -> np.ndarray:
-    """Inception's pooled features of images (B, 3, H, W) in [0, 1]: (B, 2048) float32."""
+    """Returns Inception's pooled features of images (B, 3, H, W) in [0, 1]: (B, 2048) float32."""
     batch = torch.stack([clean_resize(image) for image in images])
     with torch.no_grad():
         pooled = network(((batch - 128.0) / 128.0).to(device), False, False)[0]
@@ -38,8 +38,8 @@ def features(network: nn.Module, images: Tensor, device: torch.device) -> np.nda
 
 # d^2 = |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2)
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
-    """Fréchet distance of the Gaussians fitted to two sets of features (N1, D) and (N2, D); NaN for
-    fewer than 2 in a set.
+    """Returns the Fréchet distance of the Gaussians fitted to two sets of features (N1, D) and (N2,
+    D); NaN for fewer than 2 in a set.
 
     With C = A^T A (A: centred features over sqrt(N - 1)), tr (C1 C2)^(1/2) is the sum of the
     singular values of A1 A2^T: exact for rank-deficient covariances too, where a matrix square root
@@ -67,8 +67,8 @@ class _Given(nn.Module):
 
 
 def frechet_torchmetrics(first: np.ndarray, second: np.ndarray) -> float:
-    """The same distance by torchmetrics' FrechetInceptionDistance; NaN for fewer than 2 images in a
-    set.
+    """Returns the same distance by torchmetrics' FrechetInceptionDistance; NaN for fewer than 2
+    images in a set.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 

@@ -22,7 +22,7 @@ def metrics(*, only: str = ",".join(METRICS), weights: Path | None = None) -> No
 
 
 def describe(metric: Metric, folder: Path | None) -> list[str]:
-    """The lines of one metric."""
+    """Returns the lines of one metric."""
     present, missing = weights.find_all(metric, folder)
     names = f"pyiqa: {metric.pyiqa}" if metric.pyiqa else "own"
     lines = [

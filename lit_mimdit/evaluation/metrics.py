@@ -207,7 +207,7 @@ _NAMES = {name: metric for metric in _TABLE for name in (metric.key, *metric.ali
 
 
 def choose(names: str | list[str] | tuple[str, ...], where: str = "metrics") -> list[Metric]:
-    """Metrics by key or alias, in the order given, each once; a text is split at commas.
+    """Returns metrics by key or alias, in the order given, each once; a text is split at commas.
 
     Raises ValueError.
     """

@@ -31,7 +31,7 @@ def titled_tables(summary: dict[str, Any]) -> list[tuple[str, list[str], list[li
 
 
 def as_markdown(summary: dict[str, Any]) -> str:
-    """All tables, notes, failures, and the published numbers beside one's own."""
+    """Returns all tables, notes, failures, and the published numbers beside one's own."""
     parts = [
         f"## {escaping.markdown(title)}\n\n{markdown(head, body)}"
         for title, head, body in titled_tables(summary)
@@ -50,7 +50,7 @@ def as_markdown(summary: dict[str, Any]) -> str:
 
 
 def as_latex(summary: dict[str, Any]) -> str:
-    """The same tables for a paper (needs booktabs)."""
+    """Returns the same tables for a paper (needs booktabs)."""
     parts = [
         latex(head, body, f"{title}. {footnotes(summary)[0]}")
         for title, head, body in titled_tables(summary)

@@ -1,32 +1,14 @@
 """Which restored image belongs to which reference: by name, never by position; images are never
-resized to fit.
-
-The name of an image is its path below the folder, without extension and without folders that name a
-side (GT, LQ, sharp, ...), in any case of letters: `01Blur/LQ/0001.png` and `01Blur/GT/0001.JPG` are
-the same image. A flat folder of restored images pairs by file name with references in subfolders as
-long as no file name occurs twice there.
+resized to fit. What the name of an image is, says image_names.py.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lit_mimdit.data.image_io import ImageError, image_size, list_images, natural_key
-from lit_mimdit.data.layouts import DATASETS, LAYOUTS, read_layout, require_complete
+from lit_mimdit.data.image_io import ImageError, image_size, natural_key
+from lit_mimdit.data.layouts import DATASETS, LAYOUTS, Pair, read_layout, require_complete
+from lit_mimdit.evaluation.image_names import Source, flatten, folder_source, id_of, suffix_hint
 
-SIDES = {
-    "gt",
-    "lq",
-    "hq",
-    "sharp",
-    "blurry",
-    "input",
-    "target",
-    "output",
-    "restored",
-    "reference",
-    "degraded",
-    "clean",
-}
 SHOWN = 10  # problems named in an error
 
 
@@ -56,52 +38,15 @@ class Pairing:
     hint: str = ""
 
 
-@dataclass
-class Source:
-    """Images of one version by name (an id in lower case).
-
-    `twice` are names that several files have, `ids` the names as written.
-    """
-
-    files: dict[str, Path]
-    twice: dict[str, list[Path]] = field(default_factory=dict)
-    ids: dict[str, str] = field(default_factory=dict)
-
-
-def id_of(path: Path) -> str:
-    """`01Blur/LQ/0001.PNG` -> `01Blur/0001`; two of these are the same image if they differ in case
-    only.
-    """
-    parts = [part for part in path.parts[:-1] if part.casefold() not in SIDES]
-    return "/".join([*parts, path.stem])
-
-
-def folder_source(folder: Path, suffix: str = "") -> Source:
-    """The images below a folder by name; `suffix` at the end of a name is no part of it.
-
-    ValueError if there are none.
-    """
-    paths_of: dict[str, list[Path]] = {}
-    ids: dict[str, str] = {}
-    for path in list_images(folder):
-        id = id_of(path.relative_to(folder))
-        if suffix and len(path.stem) > len(suffix) and id.endswith(suffix):
-            id = id.removesuffix(suffix)
-        paths_of.setdefault(id.casefold(), []).append(path)
-        ids[id.casefold()] = id
-    if not paths_of:
-        raise ValueError(f"{folder}: no images in this folder")
-    once = {name: paths[0] for name, paths in paths_of.items() if len(paths) == 1}
-    return Source(once, {name: paths for name, paths in paths_of.items() if len(paths) > 1}, ids)
-
-
 def pair(
     restored: Path,
     reference: Path | None,
     degraded: Path | None,
     layout: str | None = None,
     suffixes: dict[str, str] | None = None,
-    **options: str | Path | None,
+    meta: str | Path | None = None,
+    split: str | None = None,
+    frames: str | Path | None = None,
 ) -> Pairing:
     """Find what belongs together.
 
@@ -114,152 +59,110 @@ def pair(
         layout: of data/layouts; None for plain folders.
         suffixes: by version ("restored", ...), what its file names have at their end besides the
             name of the image; of a data set with `layout` the restored images' only.
-        options: of the layout (meta, split, frames).
+        meta, split, frames: options of the layout, see `read_layout`.
+
+    Raises:
+        ValueError: a folder without images, a layout without its root, or an option without its
+            layout.
     """
     ends = suffixes or {}
+    options = {"meta": meta, "split": split, "frames": frames}
     sources = {"restored": folder_source(restored, ends.get("restored", ""))}
-    dataset = ""
-    degradations = {}
-    ids = {}
+    dataset, pairs = "", {}
     if layout is not None:
-        if reference is None:
-            raise ValueError(
-                "layout is given without --reference: set --reference to the root of the data set"
-            )
-        if degraded is not None and degraded.resolve() != reference.resolve():
-            raise ValueError(
-                f"degraded is {degraded}: with --layout give the root {reference}, which holds the"
-                " degraded images too"
-            )
-        listed = read_layout(layout, reference, **options)
-        pairs = require_complete(listed)
-        dataset = DATASETS[listed.layout]
-        names = {id_of(Path(f"{pair.id}.png")).casefold(): pair for pair in pairs}
-        assert len(names) == len(pairs), "ids that differ in case only"
-        sources["reference"] = Source({name: pair.gt for name, pair in names.items()})
+        dataset, pairs = _data_set(layout, reference, degraded, options)
+        sources["reference"] = Source({name: pair.gt for name, pair in pairs.items()})
         if degraded is not None:
-            sources["degraded"] = Source({name: pair.lq for name, pair in names.items()})
-        degradations, ids = (
-            {n: pair.degradation for n, pair in names.items()},
-            {n: pair.id for n, pair in names.items()},
-        )
-    elif any(value is not None for value in options.values()):
-        given = next(name for name, value in options.items() if value is not None)
-        raise ValueError(
-            f"{given} is given without --layout: choose the data set's layout among"
-            f" {', '.join(LAYOUTS)}"
-        )
+            sources["degraded"] = Source({name: pair.lq for name, pair in pairs.items()})
     else:
-        sources |= {
-            version: folder_source(folder, ends.get(version, ""))
-            for version, folder in (("reference", reference), ("degraded", degraded))
-            if folder
-        }
-    by = _flatten(sources)
-    ids = {name: id for source in sources.values() for name, id in source.ids.items()} | ids
-    pairing = _match(sources, dataset, by, degradations, ids)
+        _refuse_options(options)
+        for version, folder in (("reference", reference), ("degraded", degraded)):
+            if folder:
+                sources[version] = folder_source(folder, ends.get(version, ""))
+    by = flatten(sources)
+    pairing = _match(sources, pairs, Pairing([], dataset, by))
     if not pairing.items or pairing.problems:
-        pairing.hint = suffix_hint(
-            {version: {*source.files} for version, source in sources.items()}
-        )
+        names = {version: {*source.files} for version, source in sources.items()}
+        pairing.hint = suffix_hint(names)
     return pairing
 
 
-def suffix_hint(names: dict[str, set[str]]) -> str:
-    """Returns the option that pairs what is left, if the names of one version are all those of
-    another with one suffix; else nothing.
+def _data_set(
+    layout: str, root: Path | None, degraded: Path | None, options: dict[str, str | Path | None]
+) -> tuple[str, dict[str, Pair]]:
+    """What a data set is called in tables, and its pairs by name.
 
-    Args:
-        names: of each version, in lower case.
+    ValueError without its root, or for degraded images elsewhere.
     """
-    own = names["restored"]
-    for version in [version for version in names if version != "restored"]:
-        rest, other = own - names[version], names[version] - own
-        for longer, shorter, option in (
-            (rest, other, "--suffix"),
-            (other, rest, f"--{version}_suffix"),
-        ):
-            suffix = _common_suffix(longer, shorter)
-            if suffix:
-                return f"the names differ by {suffix!r} only: give {option}={suffix}"
-    return ""
+    if root is None:
+        raise ValueError(
+            "layout is given without --reference: set --reference to the root of the data set"
+        )
+    if degraded is not None and degraded.resolve() != root.resolve():
+        raise ValueError(
+            f"degraded is {degraded}: with --layout give the root {root}, which holds the"
+            " degraded images too"
+        )
+    listed = read_layout(layout, root, **options)
+    pairs = require_complete(listed)
+    by_name = {id_of(Path(f"{pair.id}.png")).casefold(): pair for pair in pairs}
+    assert len(by_name) == len(pairs), "ids that differ in case only"
+    return DATASETS[listed.layout], by_name
 
 
-def _common_suffix(longer: set[str], shorter: set[str]) -> str:
-    """What all of `longer` have after a name of `shorter`; "" if there is no such thing."""
-    if not longer or not shorter:
-        return ""
-    first = min(longer, key=len)
-    for cut in range(len(first) - 1, 0, -1):
-        suffix = first[cut:]
-        if first[:cut] in shorter and all(
-            name.endswith(suffix) and name.removesuffix(suffix) in shorter for name in longer
-        ):
-            return suffix
-    return ""
+def _refuse_options(options: dict[str, str | Path | None]) -> None:
+    """ValueError if an option of layouts is given for plain folders."""
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is given without --layout: choose the data set's layout among"
+                f" {', '.join(LAYOUTS)}"
+            )
 
 
-def _flatten(sources: dict[str, Source]) -> str:
-    """Rename files of subfolders to their bare file names where some source is flat and no name
-    would occur twice.
+def _match(sources: dict[str, Source], pairs: dict[str, Pair], pairing: Pairing) -> Pairing:
+    """Fill a pairing with the items and problems of all names.
+
+    `pairs` are those of the data set by name; they know ids and degradations better than names do.
     """
-    flat = {
-        version: all("/" not in name for name in (*source.files, *source.twice))
-        for version, source in sources.items()
-    }
-    deep = [sources[version] for version, is_flat in flat.items() if not is_flat]
-    if not deep or not any(flat.values()):
-        return "path below the folder"
-    for source in deep:
-        names = [name.rsplit("/", 1)[-1] for name in (*source.files, *source.twice)]
-        if len(set(names)) < len(names):
-            return "path below the folder"
-    for version, is_flat in flat.items():
-        if is_flat:  # the flat ones take the longer names, which know the degradation
-            full = {name.rsplit("/", 1)[-1]: name for name in deep[0].files}
-            source = sources[version]
-            files, twice = (
-                {full.get(name, name): value for name, value in some.items()}
-                for some in (source.files, source.twice)
-            )
-            sources[version] = Source(
-                files, twice, {name: id for name, id in source.ids.items() if name not in full}
-            )
-    return "file name"
-
-
-def _match(
-    sources: dict[str, Source],
-    dataset: str,
-    by: str,
-    degradations: dict[str, str],
-    ids: dict[str, str],
-) -> Pairing:
-    pairing = Pairing([], dataset, by)
-    every = sorted(
-        {name for source in sources.values() for name in (*source.files, *source.twice)},
-        key=natural_key,
-    )
-    for name in every:
+    ids: dict[str, str] = {}
+    every: set[str] = set()
+    for source in sources.values():
+        ids |= source.ids
+        every |= {*source.files, *source.twice}
+    ids |= {name: pair.id for name, pair in pairs.items()}
+    for name in sorted(every, key=natural_key):
         problem = _problem(name, sources)
         if problem is not None:
             pairing.problems.append(problem)
             continue
         files = {version: source.files[name] for version, source in sources.items()}
         try:
-            sizes = {version: image_size(path) for version, path in files.items()}
+            size = _common_size(files)
         except ImageError as error:
-            pairing.problems.append(f"unreadable: {error}")
+            pairing.problems.append(str(error))
             continue
-        if len(set(sizes.values())) > 1:
-            shown = ", ".join(
-                f"{files[version]} {width} x {height}" for version, (height, width) in sizes.items()
-            )
-            pairing.problems.append(f"size mismatch: {shown}")
-            continue
-        degradation = degradations.get(name) or (ids[name].split("/")[0] if "/" in name else "")
-        pairing.items.append(Item(ids[name], degradation, sizes["restored"], files))
+        degradation = pairs[name].degradation if name in pairs else ""
+        if not degradation and "/" in name:
+            degradation = ids[name].split("/")[0]
+        pairing.items.append(Item(ids[name], degradation, size, files))
     return pairing
+
+
+def _common_size(files: dict[str, Path]) -> tuple[int, int]:
+    """Height and width of all versions of an image; ImageError if they differ or cannot be read."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for version, path in files.items():
+        try:
+            sizes[version] = image_size(path)
+        except ImageError as error:
+            raise ImageError(f"unreadable: {error}") from error
+    if len(set(sizes.values())) > 1:
+        each = [
+            f"{files[version]} {width} x {height}" for version, (height, width) in sizes.items()
+        ]
+        raise ImageError(f"size mismatch: {', '.join(each)}")
+    return sizes["restored"]
 
 
 def _problem(name: str, sources: dict[str, Source]) -> str | None:

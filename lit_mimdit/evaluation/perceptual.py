@@ -72,7 +72,7 @@ def quiet():
 
 
 def scoring(metric: Metric, net: nn.Module, max_pixels: int, device: torch.device) -> Score:
-    """The metric as a function.
+    """Returns the metric as a function.
 
     It takes images (B, 3, H, W) and references of the same shape or None, and gives (B,) float64 on
     the CPU.
@@ -129,8 +129,8 @@ def _cuts(length: int, count: int) -> list[tuple[int, int]]:
 
 
 def liqe_windows(images: Tensor, count: int, step: int = 32) -> Tensor:
-    """The windows that LIQE looks at, side by side: (B, 3, H, W) -> (B, 3, 224, 224 n), n <=
-    `count`.
+    """Returns the windows that LIQE looks at, side by side: (B, 3, H, W) -> (B, 3, 224, 224 n), n
+    <= `count`.
 
     Every (total // count)-th window of the grid of stride `step`, row by row. With a stride of 224
     LIQE then sees these and no others.

@@ -13,7 +13,7 @@ WINDOW = 11  # pixels, sigma 1.5 (Wang et al., 2004)
 
 
 def eight_bit(image: Tensor) -> Tensor:
-    """What a viewer of the written 8-bit file sees, float32 in [0, 1]."""
+    """Returns what a viewer of the written 8-bit file sees, float32 in [0, 1]."""
     return (image.float().clamp(0, 1) * 255.0).round() / 255.0
 
 
@@ -25,7 +25,7 @@ def luma(image: Tensor) -> Tensor:
 
 # PSNR = 10 log10(1 / mean((x - y)^2))
 def psnr(image: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, (B,) float64."""
+    """Returns the peak signal-to-noise ratio in dB, (B,) float64."""
     error = (image.double() - reference.double()).square().mean((1, 2, 3))
     return -10.0 * error.clamp_min(PSNR_FLOOR).log10()
 
@@ -33,8 +33,8 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
 # SSIM = mean over windows of (2 mx my + c1)(2 cov + c2) / ((mx^2 + my^2 + c1)(vx + vy + c2)), c1 =
 # 0.01^2, c2 = 0.03^2
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity (Wang et al., 2004), (B,) float64: Gaussian window of 11 pixels, whole
-    windows only, mean of channels.
+    """Returns the structural similarity (Wang et al., 2004), (B,) float64: Gaussian window of 11
+    pixels, whole windows only, mean of channels.
 
     As in scikit-image with gaussian_weights; pyiqa's `ssim` and `ssimc` also set negative structure
     to 0, which adds up to 0.001 on noisy images. One plane at a time, so the memory is that of one
@@ -68,10 +68,10 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
 
 
 def psnr_y(image: Tensor, reference: Tensor) -> Tensor:
-    """PSNR of Y in dB, (B,)."""
+    """Returns the PSNR of Y in dB, (B,)."""
     return psnr(luma(image), luma(reference))
 
 
 def ssim_y(image: Tensor, reference: Tensor) -> Tensor:
-    """SSIM of Y rounded to 8 bits, (B,)."""
+    """Returns the SSIM of Y rounded to 8 bits, (B,)."""
     return ssim(eight_bit(luma(image)), eight_bit(luma(reference)))

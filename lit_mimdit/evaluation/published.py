@@ -52,7 +52,7 @@ class Entry:
 
 
 def published_column(metric: str) -> Metric:
-    """The metric whose key stands for a column of the paper's tables."""
+    """Returns the metric whose key stands for a column of the paper's tables."""
     return next(m for m in METRICS.values() if m.published == metric)
 
 
@@ -71,7 +71,7 @@ def read_published(table: Literal[1, 2]) -> dict[tuple[str, str], list[Entry]]:
 
 
 def read_ablation(table: int) -> dict[str, dict[str, float]]:
-    """Rows of the paper's table 3, 4 or 5: variant -> column (LPIPS, FID, ...) -> value."""
+    """Returns rows of the paper's table 3, 4 or 5: variant -> column (LPIPS, FID, ...) -> value."""
     text = (files("lit_mimdit.evaluation") / "paper" / ABLATIONS[table][0]).read_text(
         encoding="utf-8"
     )
@@ -83,7 +83,7 @@ def read_ablation(table: int) -> dict[str, dict[str, float]]:
 
 
 def marks(entries: list[Entry], higher: bool, decimals: int = 4) -> dict[str, Mark]:
-    """Best and second best by printed value; equal values share their mark."""
+    """Returns the best and second best by printed value; equal values share their mark."""
     printed = {entry.method: round(entry.value, decimals) for entry in entries if entry.ranked}
     places = sorted(set(printed.values()), reverse=higher)[:2]
     ranks: tuple[Mark, Mark] = ("best", "second")
@@ -113,7 +113,9 @@ def own_entry(
 
 
 def comparison(summary: dict[str, Any], name: str, style: Literal["markdown", "latex"]) -> str:
-    """Tables 1 and 2 with one's own row in each group that was evaluated; empty if none was."""
+    """Returns tables 1 and 2 with one's own row in each group that was evaluated; empty if none
+    was.
+    """
     parts = []
     for table, groups in ((1, list(FOUNDIR)), (2, list(BENCHMARKS))):
         cells = read_published(table)
@@ -172,7 +174,7 @@ def _one(
             value = next((entry.value for entry in entries[column] if entry.method == method), None)
             mark = marks(entries[column], metric.higher).get(method, "")
             absent = reasons[column] if method in own_names else NONE
-            row.append(absent if value is None else _marked(f"{value:.4f}", mark, style))
+            row.append(absent if value is None else marked(f"{value:.4f}", mark, style))
         shown = f"{method} (this run)" if method in own_names else method
         row[0] = escape(shown)
         body.append(row)
@@ -183,7 +185,7 @@ def _one(
     return f"{said}\n\n{markdown(head, body, escaped=True)}"
 
 
-def _marked(text: str, mark: Mark, style: Literal["markdown", "latex"]) -> str:
+def marked(text: str, mark: Mark, style: Literal["markdown", "latex"]) -> str:
     forms = {
         "markdown": {"best": "**{}**", "second": "<u>{}</u>"},
         "latex": {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"},

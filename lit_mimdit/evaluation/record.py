@@ -104,7 +104,9 @@ class Record:
         self._file.flush()
 
     def done(self, id: str, version: str) -> bool:
-        """Whether an image's version is there and without errors: what failed is tried again."""
+        """Returns whether an image's version is there and without errors: what failed is tried
+        again.
+        """
         row = self.rows.get((id, version))
         return row is not None and not row.errors
 
@@ -119,7 +121,7 @@ class Record:
         self._remember(row)
 
     def features(self) -> np.ndarray:
-        """All features, (rows, 2048) float32."""
+        """Returns all features, (rows, 2048) float32."""
         self._features.flush()
         return np.fromfile(self.features_path, dtype="<f4").reshape(-1, FEATURES)
 

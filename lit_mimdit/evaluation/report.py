@@ -12,6 +12,7 @@ from typing import Any
 from lit_mimdit import csv_file
 from lit_mimdit.data.image_io import ImageError
 from lit_mimdit.evaluation.drawing import interval_plot, routing_plot, strip
+from lit_mimdit.evaluation.league import label_of, leagues, markdown_of
 from lit_mimdit.evaluation.metrics import METRICS, choose
 from lit_mimdit.evaluation.outputs import ROUTING, SCORES, SUMMARY, titled_tables
 from lit_mimdit.evaluation.page import Page
@@ -46,7 +47,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """An `evaluate` folder, or the log folder of a `test` or `validate`.
+    """Returns an `evaluate` folder, or the log folder of a `test` or `validate`.
 
     ValueError if it is none.
     """
@@ -104,6 +105,7 @@ def report(
     output.mkdir(parents=True, exist_ok=True)
     page = Page("Evaluation: " + ", ".join(names), output)
     add_plots(page, evaluated)
+    add_leagues(page, evaluated)
     for run in evaluated:
         add_run(page, run, by, cases, side)
     page.write()
@@ -134,6 +136,18 @@ def add_plots(page: Page, runs: list[Run]) -> None:
             page.svg(interval_plot(key, lines), f"plot_{key.replace('+', 'plus')}")
 
 
+def add_leagues(page: Page, runs: list[Run]) -> None:
+    """The methods of the paper's tables 1 and 2 in its order, with one's own numbers beside."""
+    labels = [label_of(run.summary) for run in runs]
+    own = {
+        run.name if labels.count(label) > 1 or label == "restored" else label: run.summary
+        for run, label in zip(runs, labels)
+    }
+    for league in leagues(own):
+        page.heading(league.title, 2)
+        page.markdown_tables(markdown_of(league))
+
+
 def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None:
     """Tables, notes, provenance, published numbers and cases of one run."""
     page.heading(run.name, 2)
@@ -160,7 +174,7 @@ def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None
 
 
 def provenance(summary: dict[str, Any]) -> dict[str, str]:
-    """What the numbers come from, as text."""
+    """Returns what the numbers come from, as text."""
     made = summary.get("restoration") or {}
     checkpoint, sampling, fidelity = (
         made.get(key) or {} for key in ("checkpoint", "sampling", "fidelity")
@@ -198,7 +212,7 @@ def provenance(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def ranking(run: Run, by: str | None) -> tuple[str, list[dict[str, str]]] | None:
-    """The metric and its images from best to worst, or None if no image has a score."""
+    """Returns the metric and its images from best to worst, or None if no image has a score."""
     keys = (
         [metric.key for metric in choose(by, "by")]
         if by

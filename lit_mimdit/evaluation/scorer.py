@@ -97,7 +97,7 @@ class Scorer:
         return self._inception is not None
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """What every result must say of its metrics, by key."""
+        """Returns what every result must say of its metrics, by key."""
         return {metric.key: self._description(metric) for metric in self.metrics}
 
     def _description(self, metric: Metric) -> dict[str, Any]:
@@ -114,12 +114,12 @@ class Scorer:
         }
 
     def features(self, images: Tensor) -> list[np.ndarray]:
-        """Inception features of images (B, 3, H, W) in [0, 1], one (2048,) an image."""
+        """Returns Inception features of images (B, 3, H, W) in [0, 1], one (2048,) an image."""
         return list(fid.features(self._inception, eight_bit(images), self.device))
 
     def score(self, images: Tensor, references: Tensor | None) -> list[Scores]:
-        """Scores of images (B, 3, H, W) in [0, 1] as 8-bit files would have them; references of the
-        same shape, or None.
+        """Returns scores of images (B, 3, H, W) in [0, 1] as 8-bit files would have them;
+        references of the same shape, or None.
         """
         images = eight_bit(images)
         references = None if references is None else eight_bit(references)

@@ -21,8 +21,8 @@ from lit_mimdit.evaluation.summary import ALL, summarise
 
 
 def score(image: Tensor, reference: Tensor) -> dict[str, float]:
-    """PSNR (dB) and SSIM, of RGB and Y, of one image (3, H, W) against its reference, both RGB in
-    [0, 1].
+    """Returns the PSNR (dB) and SSIM, of RGB and Y, of one image (3, H, W) against its reference,
+    both RGB in [0, 1].
     """
     image, reference = eight_bit(image)[None], eight_bit(reference)[None]
     return {key: function(image, reference).item() for key, function in PIXEL.items()}
@@ -92,7 +92,7 @@ class ScoreTable:
         self.rows.sort(key=lambda row: (row.dataset, row.degradation, row.id, row.version))
 
     def summary(self, **about: Any) -> dict[str, Any]:
-        """The summary of all scores, see evaluation/summary.py.
+        """Returns the summary of all scores, see evaluation/summary.py.
 
         `about` is carried along: name, image_rule and whatever a result must say.
         """
@@ -123,7 +123,7 @@ def means(summary: dict[str, Any]) -> dict[str, float]:
 
 
 def render(summary: dict[str, Any], title: str, versions: tuple[str, ...]) -> str:
-    """All versions side by side as text of 120 columns.
+    """Returns all versions side by side as text of 120 columns.
 
     A table has three metrics, and one column a version.
     """

@@ -23,8 +23,8 @@ RESAMPLES, LEVEL = 2000, 0.95
 
 
 def bootstrap(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Percentile interval (95%) of the mean of (N,) values over images drawn with replacement
-    (Efron, 1979); NaN for N = 1.
+    """Returns the percentile interval (95%) of the mean of (N,) values over images drawn with
+    replacement (Efron, 1979); NaN for N = 1.
 
     Depends on the values, their order and the seed alone.
     """
@@ -41,7 +41,7 @@ def bootstrap(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> tupl
 
 
 def mean_of(values: list[float], seed: int, resamples: int = RESAMPLES) -> dict[str, Any]:
-    """The mean of values as {"mean", "low", "high", "n"}; None where there is no number."""
+    """Returns the mean of values as {"mean", "low", "high", "n"}; None where there is no number."""
     array = np.asarray(values, dtype=np.float64)
     if not len(array):
         return {"mean": None, "low": None, "high": None, "n": 0}
@@ -55,7 +55,9 @@ def mean_of(values: list[float], seed: int, resamples: int = RESAMPLES) -> dict[
 
 
 def groups_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """Sorted (dataset, degradation) of all rows; each data set ends with "all", the pool."""
+    """Returns sorted (dataset, degradation) of all rows; each data set ends with "all", the
+    pool.
+    """
     pairs = {(row.dataset, row.degradation) for row in rows}
     groups: list[tuple[str, str]] = []
     for dataset in sorted({dataset for dataset, _ in pairs}):
@@ -66,7 +68,7 @@ def groups_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
 
 
 def group_rows(rows: Iterable[Row], group: tuple[str, str]) -> list[Row]:
-    """The rows of a group."""
+    """Returns the rows of a group."""
     return [row for row in rows if row.dataset == group[0] and group[1] in (ALL, row.degradation)]
 
 
@@ -77,7 +79,7 @@ def set_score(
     features: np.ndarray,
     pooled: bool,
 ) -> dict[str, Any] | None:
-    """FID of rows against the references of the same images.
+    """Returns the FID of rows against the references of the same images.
 
     The slow one of torchmetrics is computed for pooled images only; None for a part of them.
     """
@@ -103,7 +105,7 @@ def set_score(
 def gain_of(
     key: str, better: list[Row], worse: dict[str, Row], seed: int, resamples: int
 ) -> dict[str, Any]:
-    """Mean of better - worse over images that have both, with its interval.
+    """Returns the mean of better - worse over images that have both, with its interval.
 
     Counted are the images that improved, got worse, or tied.
     """
@@ -128,7 +130,7 @@ def summarise(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Groups, failures and intervals of rows in any order.
+    """Returns groups, failures and intervals of rows in any order.
 
     The same rows in another order, or from several processes, give the same summary.
 
@@ -181,7 +183,9 @@ class _Scores:
     resamples: int
 
     def group(self, dataset: str, degradation: str) -> dict[str, Any]:
-        """The entry of a group: its images, the values of each version, and what was gained."""
+        """Returns the entry of a group: its images, the values of each version, and what was
+        gained.
+        """
         members = group_rows(self.rows, (dataset, degradation))
         by_version = {version: _of_version(members, version) for version in self.versions}
         return {

@@ -26,7 +26,7 @@ def number(key: str, value: dict[str, Any] | None, interval: bool = True) -> str
 
 
 def rows_of(summary: dict[str, Any], version: str) -> tuple[list[Cell], list[list[Cell]]]:
-    """Head and rows of the table of one version.
+    """Returns head and rows of the table of one version.
 
     A row is a degradation, a column N or a metric. Metrics that were not computed say so.
     """
@@ -62,8 +62,8 @@ def _group_cells(several: bool, group: dict[str, Any]) -> list[Cell]:
 
 
 def gain_rows(summary: dict[str, Any]) -> tuple[list[Cell], list[list[Cell]]] | None:
-    """Head and rows of restored - degraded, with images better / worse / tied; None without both
-    versions.
+    """Returns head and rows of restored - degraded, with images better / worse / tied; None without
+    both versions.
     """
     groups = [group for group in summary["groups"] if group["gain"]]
     if not groups:
@@ -116,7 +116,7 @@ def latex(head: list[Cell], body: list[list[Cell]], caption: str, escaped: bool 
 
 
 def footnotes(summary: dict[str, Any]) -> list[str]:
-    """What a reader of the tables must know, a line each."""
+    """Returns what a reader of the tables must know, a line each."""
     drawn = summary["bootstrap"]
     notes = [
         (
@@ -161,7 +161,7 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
 
 
 def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None) -> str:
-    """Scores as CSV, a line an image.
+    """Returns scores as CSV, a line an image.
 
     A line has the image's scores in every version, the paths in `files` by (id, version), and
     what failed. Text that a spreadsheet would compute has an apostrophe before it

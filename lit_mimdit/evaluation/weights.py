@@ -26,7 +26,7 @@ VARIABLE = "LIT_MIMDIT_WEIGHTS"
 
 
 def own_folders(extra: Path | None = None) -> list[Path]:
-    """The folders of the user's own, best first; `--download` writes into the first."""
+    """Returns the folders of the user's own, best first; `--download` writes into the first."""
     given = [extra] if extra is not None else []
     return [
         *given,
@@ -36,7 +36,7 @@ def own_folders(extra: Path | None = None) -> list[Path]:
 
 
 def places(file: WeightFile, extra: Path | None = None) -> list[Path]:
-    """Every path at which this file is looked for, in order."""
+    """Returns every path at which this file is looked for, in order."""
     own: list[Path] = []
     for folder in own_folders(extra):
         own += [folder, folder / file.folder, folder / "hub" / file.folder]
@@ -81,7 +81,7 @@ def _digest(file) -> str:  # Python 3.10
 
 
 def find(file: WeightFile, extra: Path | None = None) -> Found | None:
-    """The first of its places where the file is, or None."""
+    """Returns the first of its places where the file is, or None."""
     for path in places(file, extra):
         if path.is_file():
             status = path.stat()
@@ -90,7 +90,7 @@ def find(file: WeightFile, extra: Path | None = None) -> Found | None:
 
 
 def find_all(metric: Metric, extra: Path | None = None) -> tuple[list[Found], list[WeightFile]]:
-    """A metric's files: those found and those missing."""
+    """Returns a metric's files: those found and those missing."""
     hits = {file: find(file, extra) for file in metric.files}
     return [hit for hit in hits.values() if hit], [
         file for file, hit in hits.items() if hit is None

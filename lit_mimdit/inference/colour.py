@@ -30,8 +30,8 @@ def adain(restored: Tensor, degraded: Tensor) -> Tensor:
 # low_0 = x;  low_{i+1} = low_i * b_i, b_i = [1 2 1]^T [1 2 1] / 16 with 2^i - 1 zeros between its
 # taps       (a trous, B1 spline)
 def low_frequencies(image: Tensor, levels: int = LEVELS) -> Tensor:
-    """What is left of images after `levels` blurs, each twice as wide as the one before; edges are
-    repeated.
+    """Returns what is left of images after `levels` blurs, each twice as wide as the one before;
+    edges are repeated.
     """
     taps = torch.tensor([0.25, 0.5, 0.25], dtype=image.dtype, device=image.device)
     channels = image.shape[1]
@@ -52,7 +52,7 @@ def wavelet(restored: Tensor, degraded: Tensor) -> Tensor:
 
 
 def correct(kind: Colour, restored: Tensor, degraded: Tensor) -> Tensor:
-    """Restored images by one of these, in [0, 1]."""
+    """Returns restored images by one of these, in [0, 1]."""
     if kind == "none":
         return restored
     return {"adain": adain, "wavelet": wavelet}[kind](restored, degraded).clamp(0.0, 1.0)

@@ -40,7 +40,7 @@ class Corrector:
         self.about = about or {}
 
     def record(self) -> dict[str, Any]:
-        """What a result must say of it."""
+        """Returns what a result must say of it."""
         return self.about | {"weight": self.weight}
 
     @torch.no_grad()
@@ -101,7 +101,7 @@ def save_fidelity(path: Path, network: Fidelity) -> None:
 
 
 def choose_fidelity(fidelity: str, own_branch: bool) -> str | None:
-    """What `load_corrector` takes, for a command's value.
+    """Returns what `load_corrector` takes, for a command's value.
 
     auto means the package's network behind the package's own branch, and none behind others.
     """
@@ -109,7 +109,9 @@ def choose_fidelity(fidelity: str, own_branch: bool) -> str | None:
 
 
 def load_corrector(fidelity: str | None, weight: float = 1.0) -> Corrector | None:
-    """The corrector of a file, of "package", or None for none. ValueError if it is no such file."""
+    """Returns the corrector of a file, of "package", or None for none. ValueError if it is no such
+    file.
+    """
     if fidelity is None:
         return None
     path = nano_folder() / "fidelity.safetensors" if fidelity == PACKAGE else Path(fidelity)

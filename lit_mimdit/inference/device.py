@@ -4,7 +4,7 @@ import torch
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; auto takes a GPU if there is one.
+    """Returns the device of this name; auto takes a GPU if there is one.
 
     ValueError if it cannot be used.
     """

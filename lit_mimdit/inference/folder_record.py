@@ -36,12 +36,12 @@ class FolderRecord:
         self._begun = False
 
     def is_ours(self, target: Path) -> bool:
-        """Whether a file of the folder is as a call wrote it."""
+        """Returns whether a file of the folder is as a call wrote it."""
         entry = self.entries.get(self._name(target))
         return entry is not None and target.is_file() and _unchanged(target, entry)
 
     def is_finished(self, source: Path, target: Path) -> bool:
-        """Whether this file, with these settings, has been restored already."""
+        """Returns whether this file, with these settings, has been restored already."""
         if not self.is_ours(target):
             return False
         entry = self.entries[self._name(target)]
@@ -99,7 +99,7 @@ class FolderRecord:
 
 
 def own_images(folder: Path, with_itself: bool) -> set[Path]:
-    """The images below a folder that calls of restore wrote, and nobody changed since.
+    """Returns the images below a folder that calls of restore wrote, and nobody changed since.
 
     Args:
         folder: whose subfolders may have records.

@@ -28,7 +28,7 @@ class Conditioned(NamedTuple):
 
 # v = v_empty + g (v_prompt - v_empty)  (arXiv 2207.12598, eq. 6, with g = 1 + w)
 def guide(told: Tensor, empty: Tensor, guidance: float) -> Tensor:
-    """Guided velocity; guidance 1 is that of the prompt, 0 that of the empty prompt."""
+    """Returns the guided velocity; guidance 1 is that of the prompt, 0 that of the empty prompt."""
     return empty + guidance * (told - empty)
 
 

@@ -31,7 +31,7 @@ def small_size(height: int, width: int, longest: int, multiple: int) -> tuple[in
 
 
 def shrink(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """The small copy (B, 3, h, w) of images (B, 3, H, W): means over areas."""
+    """Returns the small copy (B, 3, h, w) of images (B, 3, H, W): means over areas."""
     return F.interpolate(image, size=size, mode="area")
 
 
@@ -43,8 +43,8 @@ def coarse(image: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tenso
 
 
 def anchor(tiled: Tensor, small: Tensor) -> Tensor:
-    """The tiles' result (B, 3, H, W) with the coarse part of the small copy's result (B, 3, h, w);
-    in [0, 1].
+    """Returns the tiles' result (B, 3, H, W) with the coarse part of the small copy's result (B, 3,
+    h, w); in [0, 1].
     """
     height, width = tiled.shape[-2:]
     rows, columns = (max(1, side // COARSE) for side in small.shape[-2:])

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def pad_to_multiple(image: Tensor, multiple: int, least: int = 1) -> Tensor:
-    """Images (B, 3, H, W) extended at the bottom and right to multiples of `multiple`.
+    """Returns images (B, 3, H, W) extended at the bottom and right to multiples of `multiple`.
 
     The border is mirrored where the image is large enough; else its edge is repeated. No side is
     shorter than `least` pixels, a multiple, afterwards.

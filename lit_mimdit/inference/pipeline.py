@@ -73,7 +73,7 @@ class BranchModel(ModelMixin, ConfigMixin):
 
     @classmethod
     def of(cls, branch: Branch, empty: Prompt, told: Prompt) -> "BranchModel":
-        """A component that holds `branch` itself, and copies of the embeddings."""
+        """Returns a component that holds `branch` itself, and copies of the embeddings."""
         mim = branch.mims[0]
         heads = 1 if branch.gates is None else branch.gates.shape[1]
         sizes = dict(
@@ -115,7 +115,7 @@ class FidelityModel(ModelMixin, ConfigMixin):
 
     @classmethod
     def of(cls, network: Fidelity) -> "FidelityModel":
-        """A component that holds `network` itself."""
+        """Returns a component that holds `network` itself."""
         model = cls(list(network.widths), network.blocks, network.gain)
         model.inner = network
         return model
@@ -123,9 +123,9 @@ class FidelityModel(ModelMixin, ConfigMixin):
 
 @dataclass
 class FixedPrompt:
-    """One prompt for all images, in the place of Prompts:
+    """Gives all images one prompt, in the place of Prompts.
 
-    its embeddings are in the folder, so no text encoder is.
+    Its embeddings are in the folder, so no text encoder is.
     """
 
     config: PromptConfig
@@ -205,7 +205,7 @@ class MiMDiTPipeline(DiffusionPipeline):
 
     @classmethod
     def of(cls, restorer: Restorer) -> "MiMDiTPipeline":
-        """The pipeline that restores as `restorer` does.
+        """Returns the pipeline that restores as `restorer` does.
 
         ValueError if its branch is no MiM, or it has a caption an image.
         """
@@ -244,7 +244,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         )
 
     def restorer(self, fidelity_weight: float | None = None, **sampling: Any) -> Restorer:
-        """What restores, on the pipeline's device; what is given overrides the defaults.
+        """Returns what restores, on the pipeline's device; what is given overrides the defaults.
 
         ValueError for impossible values.
         """
@@ -406,7 +406,9 @@ class MiMDiTPipeline(DiffusionPipeline):
         return config
 
     def to_json_string(self) -> str:
-        """The index as JSON; it names `pipeline.py`, where DiffusionPipeline finds the class."""
+        """Returns the index as JSON; it names `pipeline.py`, where DiffusionPipeline finds the
+        class.
+        """
         config = json.loads(super().to_json_string())
         config["_class_name"] = CLASS
         return json.dumps(config, indent=2, sort_keys=True) + "\n"
@@ -418,7 +420,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         write_bytes(Path(save_directory) / CODE, CODE_TEXT.encode())
 
     def card(self) -> str:
-        """The model card: see pipeline_card."""
+        """Returns the model card: see pipeline_card."""
         branch = self.branch.inner
         weight = self.config.fidelity_weight
         return card(

@@ -22,7 +22,7 @@ def tiled(
     tile: int = TILE,
     overlap: int = OVERLAP,
 ) -> Tensor:
-    """What `function` makes of planes (B, C, H, W), tile by tile where they are large.
+    """Returns what `function` makes of planes (B, C, H, W), tile by tile where they are large.
 
     H and W are multiples of `multiple`. Overlapping borders are blended. `progress` is called with
     the number of tiles after each.
@@ -87,7 +87,7 @@ class PixelRestorer:
         return self.tile or max(height, width)
 
     def evaluations(self, height: int, width: int) -> int:
-        """Tiles of one image of this size: what `progress` will count."""
+        """Returns how many tiles an image of this size has: what `progress` will count."""
         padded = self._padded(height, width)
         side = self._side(*padded)
         return len(tiling.boxes(*padded, side, min(self.overlap, side - 1), self.multiple))
@@ -134,7 +134,7 @@ class PixelRestorer:
         return restored.float().clamp(0, 1).cpu(), [()] * len(lq)
 
     def record(self) -> dict[str, Any]:
-        """Everything that decides what a restored image looks like."""
+        """Returns everything that decides what a restored image looks like."""
         tiles = {"tile": self.tile, "overlap": self.overlap}
         return {
             "config_hash": config_hash([self.about, tiles]),

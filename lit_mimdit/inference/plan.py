@@ -52,7 +52,7 @@ class Plan:
 
 
 def plan(inputs: list[Path], output: Path) -> Plan:
-    """The plan for photographs and folders of them.
+    """Returns the plan for photographs and folders of them.
 
     One file may go to a file; anything else goes into the folder `output`, as PNG below the names
     of the inputs. Images that an earlier call restored are no inputs, unless their folder is given

@@ -207,8 +207,26 @@ def restore(
             **options,
         )
         run = describe_run(restorer, system_path(checkpoint), seed)
-        run |= {"strip_metadata": True} if strip_metadata else {}
-        failed = restore_all(restorer, made, run, overwrite, strip_metadata)
+        return carry_out(restorer, made, run, overwrite, strip_metadata)
+
+
+def carry_out(
+    restorer: Any, made: Plan, run: dict[str, Any], overwrite: bool, strip_metadata: bool
+) -> int:
+    """Restore what is planned, and name on stderr what could not be restored.
+
+    Args:
+        restorer: see systems/base.py: ImageRestorer.
+        made: photographs and where they go.
+        run: what `describe_run` tells of the restorer.
+        overwrite: replace files that exist, whoever made them.
+        strip_metadata: leave out EXIF, XMP, texts and resolution.
+
+    Returns:
+        0, or 1 if any file was left out or could not be restored.
+    """
+    run = run | ({"strip_metadata": True} if strip_metadata else {})
+    failed = restore_all(restorer, made, run, overwrite, strip_metadata)
     for message in failed:
         print(f"error: {message}", file=sys.stderr)
     return 1 if failed or made.left_out else 0

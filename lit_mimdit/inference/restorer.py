@@ -14,6 +14,7 @@ from lit_mimdit.inference.guidance import Conditioned, conditioned
 from lit_mimdit.inference.padding import pad_to_multiple
 from lit_mimdit.inference.run_record import config_hash
 from lit_mimdit.inference.sampler import OnStep, SamplingConfig, evaluations, sample
+from lit_mimdit.inference.spots import without_spots
 from lit_mimdit.inference.tile_conditions import TileConditions
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.flow import sample_noise
@@ -50,8 +51,8 @@ class Restorer:
         config: see SamplingConfig.
         identity: of the backbone, for records.
         prompts: what the backbone is told about the images; None: the network's own empty prompt.
-        corrector: what corrects the decoded images by the degraded ones; None: nothing, as in the
-            paper.
+        corrector: what corrects the decoded images by the degraded ones; spots that these rule out
+            are then taken away (inference/spots.py). None: nothing, as in the paper.
     """
 
     def __init__(
@@ -208,6 +209,8 @@ class Restorer:
             restored = overview.anchor(restored, sum(copies) / len(copies))
         if self.corrector is not None:
             restored = self.corrector(restored, padded)
+            if self.corrector.weight > 0:
+                restored = without_spots(restored, padded.to(restored))
         restored = restored[..., : lq.shape[-2], : lq.shape[-1]].cpu()
         return correct(self.config.colour, restored, lq.cpu()), routing
 

@@ -22,8 +22,8 @@ FORMAT = "lit_mimdit.restoration.1"
 
 
 def commit() -> str | None:
-    """The commit of this source tree, with "-dirty" if files differ from it; None for an installed
-    package.
+    """Returns the commit of this source tree, with "-dirty" if files differ from it; None for an
+    installed package.
     """
     package = Path(lit_mimdit.__file__).parent
     git = ["git", "-C", str(package)]
@@ -41,7 +41,7 @@ def commit() -> str | None:
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file."""
+    """Returns the sha256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -50,12 +50,12 @@ def file_hash(path: Path) -> str:
 
 
 def config_hash(values: Any) -> str:
-    """The first 16 digits of the sha256 of plain values as sorted JSON."""
+    """Returns the first 16 digits of the sha256 of plain values as sorted JSON."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dict[str, Any]:
-    """Everything that decides what a restored image looks like.
+    """Returns everything that decides what a restored image looks like.
 
     Args:
         restorer: what restores; its `record` tells its own part.
@@ -80,7 +80,9 @@ def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dic
 
 
 def inter_weights(decisions: "Decisions") -> list[list[float]]:
-    """Inter-MoE weights by block, (blocks, groups), of one image: the mean over its tiles."""
+    """Returns Inter-MoE weights by block, (blocks, groups), of one image: the mean over its
+    tiles.
+    """
     means = [mim.inter.weights.float().mean(0).tolist() for mim in decisions]
     return [[round(value, 4) for value in row] for row in means]
 
@@ -94,8 +96,8 @@ def write_record(folder: Path, run: dict[str, Any], images: dict[str, list[list[
 
 
 def read_records(folder: Path) -> dict[str, Any] | None:
-    """The records of a folder and all below it as one, images named below the folder; None without
-    any.
+    """Returns the records of a folder and all below it as one, images named below the folder; None
+    without any.
 
     Folders made with other settings give {"mixed": [each of them]} with the images.
     """
@@ -115,13 +117,13 @@ def read_records(folder: Path) -> dict[str, Any] | None:
 
 
 def runs_of(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a record tells of each call that restored into its folder."""
+    """Returns what a record tells of each call that restored into its folder."""
     alone = {key: value for key, value in record.items() if key not in ("images", "files")}
     return alone.get("mixed", [alone])
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a folder, or None. ValueError for a file of another kind."""
+    """Returns the record of a folder, or None. ValueError for a file of another kind."""
     path = folder / NAME
     if not path.is_file():
         return None

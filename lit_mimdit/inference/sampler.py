@@ -135,12 +135,12 @@ def heun(velocity: Velocity, x: Tensor, t: list[float]) -> Tensor:
 
 
 def evaluations(config: SamplingConfig) -> int:
-    """Network evaluations of one sample."""
+    """Returns how often the network is evaluated for one sample."""
     return config.steps if config.solver == "euler" else 2 * config.steps - 1
 
 
 def start_latent(z_lq: Tensor, noise: Tensor, config: SamplingConfig) -> Tensor:
-    """Where the solver starts: noise, or (1 - strength) z_lq + strength noise."""
+    """Returns where the solver starts: noise, or (1 - strength) z_lq + strength noise."""
     if config.start == "noise":
         return noise
     return interpolate(z_lq, noise, torch.full((len(z_lq),), config.strength, device=z_lq.device))
@@ -154,7 +154,7 @@ def sample(
     config: SamplingConfig,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Restored latent (B, C, H, W) for degraded latents of the same shape.
+    """Returns the restored latent (B, C, H, W) for degraded latents of the same shape.
 
     `on_step` sees the latent after each step, and may replace it or stop.
     """

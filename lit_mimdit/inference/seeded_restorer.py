@@ -64,7 +64,7 @@ class SeededRestorer:
         return next(self.network.parameters()).device
 
     def evaluations(self, height: int, width: int) -> int:
-        """Steps of one image of this size: what `progress` will count."""
+        """Returns how many steps an image of this size takes: what `progress` will count."""
         return self.count(height, width)
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class SeededRestorer:
         return torch.cat(results).float().clamp(0, 1).cpu(), [()] * len(lq)
 
     def record(self) -> dict[str, Any]:
-        """Everything that decides what a restored image looks like."""
+        """Returns everything that decides what a restored image looks like."""
         return {
             "config_hash": config_hash([self.about, self.sampling]),
             "system": self.about,

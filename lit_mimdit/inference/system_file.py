@@ -24,6 +24,7 @@ from lit_mimdit.settings import build
 FORMAT = "lit_mimdit.system.1"
 KEY = "lit_mimdit"  # metadata key of an exported file, and entry of a Lightning checkpoint
 HOME = "lit_mimdit.systems."  # classes below it are built from a file without --trust
+FOREIGN = ".pth"  # released by others; spandrel knows what it is
 PACKAGE = "package"  # names the weights that come with the package
 CONTRACT = ("losses", "restorer", "trained")  # what a system's class says (systems/base.py)
 
@@ -53,7 +54,7 @@ class SystemFile:
     prompt: str = ""
 
     def description(self) -> dict[str, Any]:
-        """Everything but the tensors, as plain values."""
+        """Returns everything but the tensors, as plain values."""
         return {
             "format": FORMAT,
             "class_path": self.class_path,
@@ -85,7 +86,7 @@ def _of_system(values: dict[str, Any], tensors: dict[str, Tensor]) -> SystemFile
 
 
 def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -> SystemFile:
-    """The system that a description and its tensors stand for.
+    """Returns the system that a description and its tensors stand for.
 
     ValueError names `where` and the remedy if the format is unknown, newer or damaged.
     """
@@ -119,10 +120,14 @@ def save_system(path: Path, file: SystemFile, dtype: torch.dtype = torch.float32
 
 
 def load_system(path: str | Path) -> SystemFile:
-    """Read an exported system (.safetensors) or the system in a Lightning checkpoint (.ckpt)."""
+    """Read an exported system (.safetensors), the system in a Lightning checkpoint (.ckpt), or a
+    released network of another project (.pth).
+    """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"checkpoint {path}: no such file")
+    if path.suffix == FOREIGN:
+        return import_module(f"{HOME}spandrel").read_file(path)
     if path.suffix != ".safetensors":
         return system_of_checkpoint(read_checkpoint(path), f"checkpoint {path}")
     try:
@@ -135,7 +140,7 @@ def load_system(path: str | Path) -> SystemFile:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A Lightning checkpoint, read with weights_only: code in it is refused."""
+    """Returns a Lightning checkpoint, read with weights_only: code in it is refused."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -151,7 +156,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def system_of_checkpoint(checkpoint: dict[str, Any], where: str) -> SystemFile:
-    """The system of a Lightning checkpoint, averaged if the run had an EMA."""
+    """Returns the system of a Lightning checkpoint, averaged if the run had an EMA."""
     if KEY not in checkpoint:
         raise ValueError(f"{where}: not a checkpoint of a restoration system")
     tensors = dict(checkpoint["state_dict"])
@@ -164,7 +169,9 @@ def system_of_checkpoint(checkpoint: dict[str, Any], where: str) -> SystemFile:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers of a module by name; a shared parameter stands once."""
+    """Returns parameters and persistent buffers of a module by name; a shared parameter stands
+    once.
+    """
     once = dict(module.named_parameters())
     every = dict(module.named_parameters(remove_duplicate=False))
     state = module.state_dict(keep_vars=True)
@@ -195,12 +202,12 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None
 
 
 def class_path_of(kind: type) -> str:
-    """Class path of a system; one in NAME/system.py is named by its folder, NAME."""
+    """Returns the class path of a system; one in NAME/system.py is named by its folder, NAME."""
     return f"{kind.__module__.removesuffix('.system')}.{kind.__qualname__}"
 
 
 def system_class(class_path: str, where: str, trust: bool = False) -> type:
-    """The class of a system.
+    """Returns the class of a system.
 
     ValueError if it lies outside lit_mimdit.systems and is not trusted, cannot be imported, or
     lacks one of `losses`, `restorer` and `trained`.
@@ -228,7 +235,7 @@ def system_class(class_path: str, where: str, trust: bool = False) -> type:
 
 
 def build_system(file: SystemFile, where: str, trust: bool = False, **overrides: Any) -> nn.Module:
-    """The system of a file, with its weights, in evaluation mode on the CPU.
+    """Returns the system of a file, with its weights, in evaluation mode on the CPU.
 
     Args:
         file: what was kept.
@@ -263,7 +270,7 @@ def build_system(file: SystemFile, where: str, trust: bool = False, **overrides:
 
 
 def system_path(checkpoint: str | Path | None) -> Path:
-    """The file of a system; None and "package" are the one that comes with the package."""
+    """Returns the file of a system; None and "package" are the one that comes with the package."""
     if checkpoint is None or str(checkpoint) == PACKAGE:
         return nano_folder() / "branch.safetensors"
     return Path(checkpoint)

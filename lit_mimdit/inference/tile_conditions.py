@@ -24,7 +24,7 @@ class TileConditions:
         self.decisions: dict[int, Decisions] = {}
 
     def of(self, group: int) -> Conditioned:
-        """The condition of a group, kept or looked at now."""
+        """Returns the condition of a group, kept or looked at now."""
         if group in self.kept:
             return self.kept[group]
         condition = self.look(group)
@@ -34,5 +34,7 @@ class TileConditions:
         return condition
 
     def routing(self) -> Decisions:
-        """The routers' decisions about all tiles, a row a tile, in the order of the groups."""
+        """Returns the routers' decisions about all tiles, a row a tile, in the order of the
+        groups.
+        """
         return join_rows([self.decisions[group] for group in sorted(self.decisions)])

@@ -13,7 +13,7 @@ Box = tuple[int, int, int, int]
 
 
 def starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
-    """First positions of tiles that cover `length`.
+    """Returns the first positions of tiles that cover `length`.
 
     They are spread evenly, lie at multiples of `multiple`, and share about `overlap`.
     """
@@ -29,26 +29,26 @@ def starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
 
 
 def boxes(height: int, width: int, tile: int, overlap: int, multiple: int) -> list[Box]:
-    """Tiles that cover height x width; all have the same size, the tile's or, on a short side, the
-    whole side.
+    """Returns tiles that cover height x width; all have the same size, the tile's or, on a short
+    side, the whole side.
     """
     rows, cols = starts(height, tile, overlap, multiple), starts(width, tile, overlap, multiple)
     return [(top, left, min(tile, height), min(tile, width)) for top in rows for left in cols]
 
 
 def crop(plane: Tensor, box: Box) -> Tensor:
-    """The part `box` of (..., H, W)."""
+    """Returns the part `box` of (..., H, W)."""
     top, left, height, width = box
     return plane[..., top : top + height, left : left + width]
 
 
 def crops(plane: Tensor, group: list[Box]) -> Tensor:
-    """The parts of a plane (1, C, H, W) at boxes of one size, (boxes, C, h, w)."""
+    """Returns the parts of a plane (1, C, H, W) at boxes of one size, (boxes, C, h, w)."""
     return torch.cat([crop(plane, box) for box in group])
 
 
 def ramp(length: int, overlap: int) -> Tensor:
-    """Weights of a tile along one axis, (length,).
+    """Returns weights of a tile along one axis, (length,).
 
     They rise over `overlap` positions, stay at 1 and fall again; none is 0.
     """
@@ -65,7 +65,7 @@ def blend(
     batch: int,
     compute: Callable[[Tensor, int], Tensor],
 ) -> Tensor:
-    """Weighted mean of what `compute` makes of the tiles of one plane (1, C, H, W).
+    """Returns the weighted mean of what `compute` makes of the tiles of one plane (1, C, H, W).
 
     Args:
         plane: cut at the boxes `source`, which all have one size.

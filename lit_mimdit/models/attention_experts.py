@@ -134,8 +134,8 @@ class ChannelAttention(nn.Module):
 
 
 def relative_position_index(window: int) -> Tensor:
-    """Index into the bias table for every pair of positions of a window, (window^2, window^2), as
-    in Swin.
+    """Returns the index into the bias table for every pair of positions of a window, (window^2,
+    window^2), as in Swin.
     """
     rows, cols = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     rows, cols = rows.flatten(), cols.flatten()
@@ -151,7 +151,7 @@ def relative_position_index(window: int) -> Tensor:
 def window_mask(
     grid: Grid, padded: Grid, window: int, shift: Grid, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Which tokens of a window may see each other, (windows, window^2, window^2) bool.
+    """Returns which tokens of a window may see each other, (windows, window^2, window^2) bool.
 
     After a cyclic shift a window can hold pieces that are not neighbours; tokens see their own
     piece only, and nobody sees the padding (a padded token sees itself, so that its softmax, which

@@ -72,7 +72,9 @@ def _hash(data: bytes) -> str:
 
 
 def identify(name: str, transformer: "SD3Transformer2DModel") -> Identity:
-    """Identity of a loaded transformer; its hashes do not depend on the dtype of loading."""
+    """Returns the identity of a loaded transformer; its hashes do not depend on the dtype of
+    loading.
+    """
     config = {k: v for k, v in sorted(transformer.config.items()) if not k.startswith("_")}
     weight = transformer.proj_out.weight.detach().cpu().bfloat16()
     hashes = (
@@ -133,14 +135,14 @@ def _read(
 
 
 def load_vae(source: str, dtype: torch.dtype = torch.float32) -> "AutoencoderKL":
-    """The frozen VAE of a backbone, without the rest."""
+    """Returns the frozen VAE of a backbone, without the rest."""
     from diffusers import AutoencoderKL
 
     return _read(source, locate(source), dtype, AutoencoderKL, "vae")
 
 
 def load_backbone(source: str, dtype: torch.dtype = torch.float32) -> Backbone:
-    """The backbone named by `source`: "nano", a local folder, or a hub id such as
+    """Returns the backbone named by `source`: "nano", a local folder, or a hub id such as
     stabilityai/stable-diffusion-3.5-medium.
 
     Weights are read from safetensors only, frozen, in `dtype`. ValueError with the remedy if it

@@ -34,8 +34,8 @@ NULL_PROMPT = (  # of a backbone folder: its empty prompt, for backbones without
 
 
 def encoder_identity(where: str) -> str:
-    """Hash of what decides an embedding: of a hub id its commit, of a folder its tokenizers,
-    configurations and text encoders.
+    """Returns the hash of what decides an embedding: of a hub id its commit, of a folder its
+    tokenizers, configurations and text encoders.
 
     Files up to 4 MiB count whole, larger ones by size and 64 blocks spread over them evenly:
     reading 11 GB at each start would take longer than embedding the prompt.
@@ -61,7 +61,9 @@ def encoder_identity(where: str) -> str:
 
 
 def read_embedding(path: Path, transformer: "SD3Transformer2DModel") -> Prompt | None:
-    """A kept embedding; None if the file is missing, damaged, or for another transformer."""
+    """Returns a kept embedding; None if the file is missing, damaged, or for another
+    transformer.
+    """
     try:
         tensors = load(path.read_bytes())  # not mapped: the file may be replaced
     except (OSError, SafetensorError):
@@ -80,7 +82,8 @@ def read_embedding(path: Path, transformer: "SD3Transformer2DModel") -> Prompt |
 def embed(
     source: str, where: str, texts: list[str], transformer: "SD3Transformer2DModel", cache: Path
 ) -> dict[str, Path]:
-    """The file with the embedding of each text, written first where it is missing or damaged.
+    """Returns the file with the embedding of each text, written first where it is missing or
+    damaged.
 
     One process of a machine embeds, the others wait for it. ValueError if the backbone has no text
     encoders.

@@ -30,7 +30,7 @@ GRAIN = 50.0  # 1 / 50 of the range, 5 steps of 8 bits, becomes tanh(1)
 
 
 def light(image: Tensor) -> Tensor:
-    """Means of CELL x CELL pixels of (B, C, H, W), bilinear between the cells' centres.
+    """Returns means of CELL x CELL pixels of (B, C, H, W), bilinear between the cells' centres.
 
     H and W are multiples of CELL.
     """
@@ -79,7 +79,9 @@ class Fidelity(nn.Module):
         return seen.to(self.correction.enter.weight.dtype)
 
     def statistics(self, restored: Tensor, lq: Tensor) -> Tensor:
-        """What `forward` takes for tiles of a large scene, (B, 2 C): its mean over the tiles."""
+        """Returns what `forward` takes for tiles of a large scene, (B, 2 C): its mean over the
+        tiles.
+        """
         return self.correction.statistics(self._seen(restored, lq))
 
     def forward(

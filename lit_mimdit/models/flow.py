@@ -42,43 +42,43 @@ def _like(t: Tensor, x: Tensor) -> Tensor:
 
 # x_t = (1 - t) x0 + t eps  (Liu et al., arXiv 2209.03003; Esser et al., arXiv 2403.03206, eq. 13)
 def interpolate(x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """Noisy latent at time t."""
+    """Returns the noisy latent at time t."""
     return (1.0 - _like(t, x0)) * x0 + _like(t, x0) * eps
 
 
 # v = dx_t / dt = eps - x0
 def velocity(x0: Tensor, eps: Tensor) -> Tensor:
-    """Target of the regression."""
+    """Returns the target of the regression."""
     return eps - x0
 
 
 # x0 = x_t - t v
 def clean(x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
-    """The clean latent that a velocity at (x_t, t) points back to."""
+    """Returns the clean latent that a velocity at (x_t, t) points back to."""
     return x_t - _like(t, x_t) * v
 
 
 # t = sigmoid(m + s n), n ~ N(0, 1)                         (arXiv 2403.03206, eq. 19)
 def logit_normal(n: Tensor, mean: float, std: float) -> Tensor:
-    """Times from standard normal numbers `n`."""
+    """Returns times from standard normal numbers `n`."""
     return torch.sigmoid(mean + std * n)
 
 
 # t' = a t / (1 + (a - 1) t)  (arXiv 2403.03206, eq. 23, with a = sqrt(m / n))
 def shift(t: Tensor, a: float) -> Tensor:
-    """Times moved towards noise (a > 1)."""
+    """Returns times moved towards noise (a > 1)."""
     return a * t / (1.0 + (a - 1.0) * t)
 
 
 def sample_times(n: Tensor, config: FlowConfig) -> Tensor:
-    """Training times (B,) from standard normal numbers (B,)."""
+    """Returns the training times (B,) from standard normal numbers (B,)."""
     return shift(logit_normal(n, config.time_mean, config.time_std), config.time_shift)
 
 
 # L = w(t) mean |v_hat - v|^2; w = 1, or t^2: since x0_hat - x0 = -t (v_hat - v), the error of the
 # clean latent
 def loss_per_sample(predicted: Tensor, target: Tensor, t: Tensor, weighting: str) -> Tensor:
-    """Mean squared error of each sample, (B,) float32."""
+    """Returns the mean squared error of each sample, (B,) float32."""
     error = (predicted.float() - target.float()).square().flatten(1).mean(1)
     return error * t.float().square() if weighting == "clean" else error
 
@@ -101,7 +101,7 @@ def sample_noise(seeds: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]
 # E |v - v_hat|^2 of the best linear-Gaussian guess for x0 ~ N(0, 1): v_hat = E[v | x_t] = (2t - 1)
 # / ((1-t)^2 + t^2) x_t
 def gaussian_baseline(t: Tensor) -> Tensor:
-    """Velocity error of the optimal predictor of white unit-variance data.
+    """Returns the velocity error of the optimal predictor of white unit-variance data.
 
     It is what a prior has to beat at each t.
     """

@@ -14,12 +14,12 @@ PARTS = (
 
 
 def nano_folder() -> Path:
-    """Where the installed package keeps the nano backbone and its branch."""
+    """Returns where the installed package keeps the nano backbone and its branch."""
     return Path(str(files("lit_mimdit") / "weights" / NANO))
 
 
 def locate(source: str) -> str:
-    """What diffusers' `from_pretrained` takes for `source`: a folder, or the hub id itself.
+    """Returns what diffusers' `from_pretrained` takes for `source`: a folder, or the hub id itself.
     ValueError if it can be neither.
 
     With HF_HUB_OFFLINE=1 a hub id is the folder of the hub's own cache.
@@ -56,8 +56,8 @@ def locate(source: str) -> str:
 
 
 def download(source: str) -> str:
-    """The command that fetches a backbone from the hub, without the files of other frameworks and
-    single-file formats.
+    """Returns the command that fetches a backbone from the hub, without the files of other
+    frameworks and single-file formats.
     """
     return (
         f"`hf download {source} --exclude '*.bin' '*fp16*' 'sd3*' --local-dir"
@@ -66,7 +66,7 @@ def download(source: str) -> str:
 
 
 def unavailable(source: str, error: Exception) -> ValueError:
-    """What to do when `source` could not be loaded.
+    """Returns what to do when `source` could not be loaded.
 
     The text says how to get it from the hub, or what is wrong with the local folder.
     """

@@ -40,7 +40,8 @@ class Geometry:
 
 
 def read_geometry(source: str) -> Geometry:
-    """Geometry of a backbone, shipped or from the configuration files of a folder or the hub.
+    """Returns the geometry of a backbone, shipped or from the configuration files of a folder or
+    the hub.
 
     ValueError if it cannot be had.
     """
@@ -67,7 +68,7 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def meta_backbone(source: str, geometry: Geometry, dtype: torch.dtype) -> Backbone:
-    """A backbone of these sizes on the meta device: it has shapes and no values."""
+    """Returns a backbone of these sizes on the meta device: it has shapes and no values."""
     with torch.device("meta"):
         transformer, vae = (
             SD3Transformer2DModel(**geometry.transformer),

@@ -44,8 +44,8 @@ def split_heads(attn: "Attention", x: Tensor) -> Tensor:
 def project_condition(
     attn: "Attention", c_BND: Tensor, gate: Tensor | None = None
 ) -> BlockCondition:
-    """Keys and values of condition tokens by the block's own frozen projections, (B, N, D) ->
-    BlockCondition.
+    """Returns keys and values of condition tokens by the block's own frozen projections, (B, N, D)
+    -> BlockCondition.
     """
     key, value = split_heads(attn, attn.to_k(c_BND)), split_heads(attn, attn.to_v(c_BND))
     return BlockCondition(attn.norm_k(key) if attn.norm_k is not None else key, value, gate)
@@ -162,7 +162,7 @@ def hidden_states(
     embeds: Tensor,
     pooled: Tensor,
 ) -> list[Tensor]:
-    """The normalised latent tokens (B, N, D) that each block's joint attention receives for
+    """Returns the normalised latent tokens (B, N, D) that each block's joint attention receives for
     `latent` (B, C, H, W).
     """
     captured: list[Tensor] = []

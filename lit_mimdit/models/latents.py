@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 
 def downsampling(vae: "AutoencoderKL") -> int:
-    """Pixels a latent element covers along one axis (f): 8 for SD3.5."""
+    """Returns how many pixels a latent element covers along one axis (f): 8 for SD3.5."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 @torch.no_grad()
 def encode(vae: "AutoencoderKL", image: Tensor) -> Tensor:
-    """Latent of the posterior's mode, not a sample: one image has one latent. float32."""
+    """Returns the latent of the posterior's mode, not a sample: one image has one latent.
+    float32.
+    """
     assert image.is_floating_point(), (
         "bytes of a batch become floats before they come here: data.pairs.with_floats"
     )
@@ -29,6 +31,6 @@ def encode(vae: "AutoencoderKL", image: Tensor) -> Tensor:
 
 @torch.no_grad()
 def decode(vae: "AutoencoderKL", latent: Tensor) -> Tensor:
-    """Image in [0, 1] (clamped), float32."""
+    """Returns the image in [0, 1] (clamped), float32."""
     raw = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     return (vae.decode(raw.to(vae.dtype)).sample.float() * 0.5 + 0.5).clamp(0.0, 1.0)

@@ -150,8 +150,8 @@ Decisions = tuple[MiMRouting, ...]  # of all MiMs, a row an image or tile
 
 
 def rows_of(decisions: Decisions, batch: int) -> list[Decisions]:
-    """The decisions about each image of a batch, batches of 1; empty ones of a network without
-    routers.
+    """Returns the decisions about each image of a batch, batches of 1; empty ones of a network
+    without routers.
     """
     leaves, spec = tree_flatten(decisions)
     columns = [leaf.split(1) for leaf in leaves]
@@ -159,7 +159,7 @@ def rows_of(decisions: Decisions, batch: int) -> list[Decisions]:
 
 
 def join_rows(parts: list[Decisions]) -> Decisions:
-    """The decisions of several batches as those of one."""
+    """Returns the decisions of several batches as those of one."""
     return tree_map(lambda *tensors: torch.cat(tensors), *parts)
 
 
@@ -182,7 +182,7 @@ Rows = list[Tensor | None]
 
 @_disable_dynamo  # the lengths are known at run time only
 def rows_of_experts(chosen_GEB: Tensor) -> list[Rows]:
-    """Which images each sub-expert of each group works on, from a mask.
+    """Returns which images each sub-expert of each group works on, from a mask.
 
     The only place where the host waits for the device.
     """
@@ -196,7 +196,7 @@ def rows_of_experts(chosen_GEB: Tensor) -> list[Rows]:
 
 
 def choosing(routing: Routing) -> Tensor:
-    """Whether an image chose a sub-expert, (E, B) bool."""
+    """Returns whether an image chose a sub-expert, (E, B) bool."""
     return torch.zeros_like(routing.weights, dtype=torch.bool).scatter(1, routing.selected, True).T
 
 
@@ -244,7 +244,7 @@ class IntraMoE(nn.Module):
         return y_BNd
 
     def at_once(self, x_BNd: Tensor, grid: Grid, routing: Routing) -> Tensor:
-        """What `forward` gives, in one computation of B K images with weights of their own.
+        """Returns what `forward` gives, in one computation of B K images with weights of their own.
 
         The host need not know which image chose what, so it does not wait for the device, and
         shapes do not depend on the choice. It moves more memory. See `Selected`.

@@ -81,8 +81,10 @@ class Branch(nn.Module):
         self.gradient_checkpointing = False
 
     def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], Decisions]:
-        """LQ tokens (B, N, D) -> what each block's condition tokens add to their base, (B, N, D),
-        and the decisions.
+        """Turns LQ tokens (B, N, D) into what each block's condition tokens add to their base.
+
+        Returns:
+            a list of (B, N, D), one a block, and the routers' decisions.
         """
         tokens = []
         decisions = []
@@ -258,7 +260,7 @@ class MiMDiTNetwork(ConditionedBackbone):
             return self.branch(x_BND.to(own), grid)
 
     def decide(self, z_lq: Tensor) -> Decisions:
-        """What the routers decide about the LQ latents (B, C, H, W).
+        """Returns what the routers decide about the LQ latents (B, C, H, W).
 
         The decisions are those of `condition`, without its keys and values.
         """
@@ -289,8 +291,8 @@ class MiMDiTNetwork(ConditionedBackbone):
     def forward(
         self, x_t: Tensor, t: Tensor, condition: Condition | None, prompt: Prompt | None = None
     ) -> Tensor:
-        """Velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to 1 (noise);
-        condition None: the bare backbone.
+        """Returns the velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to
+        1 (noise); condition None: the bare backbone.
         """
         return self._velocity(
             x_t,

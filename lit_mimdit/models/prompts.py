@@ -59,14 +59,14 @@ class PromptConfig:
 
 
 def cache_folder() -> Path:
-    """Where prompt embeddings are kept: $LIT_MIMDIT_CACHE or ~/.cache/lit_mimdit."""
+    """Returns where prompt embeddings are kept: $LIT_MIMDIT_CACHE or ~/.cache/lit_mimdit."""
     return Path(
         os.environ.get("LIT_MIMDIT_CACHE", Path.home() / ".cache" / "lit_mimdit")
     ).expanduser()
 
 
 def empty_prompt(source: str, where: str, transformer: "SD3Transformer2DModel") -> Prompt:
-    """Embeddings of the empty prompt.
+    """Returns embeddings of the empty prompt.
 
     They come from the folder if it holds them (nano does), else from the encoders.
     """
@@ -126,7 +126,7 @@ class Prompts:
         return _kept(self._files[text], self._transformer) if text else self.empty
 
     def of(self, ids: Sequence[str] | None = None) -> Prompt:
-        """Prompts of samples, a batch of len(ids), or of 1 where all have the same.
+        """Returns prompts of samples, a batch of len(ids), or of 1 where all have the same.
 
         None: of images that no caption names.
         """
@@ -136,7 +136,7 @@ class Prompts:
         return Prompt(*(torch.cat(tensors) for tensors in zip(*each, strict=True)))
 
     def of_training(self, ids: Sequence[str], seeds: Tensor) -> Prompt:
-        """Prompts of samples with prompt dropout.
+        """Returns prompts of samples with prompt dropout.
 
         By its own seed a sample gets the empty prompt with probability `dropout`.
         """

@@ -80,7 +80,7 @@ class SceneUNet(nn.Module):
         return features
 
     def statistics(self, images: Tensor) -> Tensor:
-        """Mean and deviation of the coarsest features, (B, 2 C).
+        """Returns the mean and deviation of the coarsest features, (B, 2 C).
 
         Those of a large image are the mean over its tiles.
         """

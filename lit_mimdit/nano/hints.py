@@ -20,7 +20,7 @@ WIDTH = 64
 
 
 def positions(grid: tuple[int, int]) -> Tensor:
-    """Sines and cosines of each token's place, counted from the image's middle, (N, 32).
+    """Returns sines and cosines of each token's place, counted from the image's middle, (N, 32).
 
     Wavelengths go from 4 to 512 tokens.
     """
@@ -32,8 +32,8 @@ def positions(grid: tuple[int, int]) -> Tensor:
 
 
 def hints(images: Tensor, token: int, share: float, generator: torch.Generator) -> Tensor:
-    """Embeddings (B, T, 64) of hints about a random `share` of the tokens of images (B, 3, H, W) in
-    [-1, 1].
+    """Returns embeddings (B, T, 64) of hints about a random `share` of the tokens of images (B, 3,
+    H, W) in [-1, 1].
 
     Args:
         images: photographs; both sides multiples of `token`.

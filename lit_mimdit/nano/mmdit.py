@@ -130,7 +130,7 @@ class NanoMMDiT(L.LightningModule):
         return self
 
     def empty_prompt(self, batch: int) -> Tensor:
-        """Embeddings (B, text_tokens, 64) of the empty prompt: zeros."""
+        """Returns embeddings (B, text_tokens, 64) of the empty prompt: zeros."""
         return torch.zeros(batch, self.text_tokens, WIDTH, device=self.device)
 
     def predict_velocity(
@@ -152,8 +152,8 @@ class NanoMMDiT(L.LightningModule):
         )[0]
 
     def reference(self, images: Tensor, draw: torch.Generator) -> tuple[BlockCondition, ...]:
-        """Keys and values of a reference for images (B, 3, S, S) in [0, 1], as the branch's `base:
-        reference` makes them.
+        """Returns keys and values of a reference for images (B, 3, S, S) in [0, 1], as the branch's
+        `base: reference` makes them.
 
         Its hidden states have no gradient, its keys and values do.
         """
@@ -173,8 +173,8 @@ class NanoMMDiT(L.LightningModule):
     def losses(
         self, images: Tensor, seed: int, context: str | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Loss (B,) and time (B,) of images (B, 3, S, S) in [-1, 1]; `context` is one of CONTEXTS,
-        None draws one.
+        """Returns the loss (B,) and time (B,) of images (B, 3, S, S) in [-1, 1]; `context` is one
+        of CONTEXTS, None draws one.
         """
         draw = torch.Generator().manual_seed(seed)
         drawn = CONTEXTS[int(torch.multinomial(torch.tensor(self.context), 1, generator=draw))]

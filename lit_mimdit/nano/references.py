@@ -23,14 +23,16 @@ KEPT = 0.3  # smallest share of the tokens
 
 
 def thumbnail(images: Tensor, factor: int) -> Tensor:
-    """Images (B, 3, H, W) reduced `factor` times by averaging and enlarged again (bilinear)."""
+    """Returns images (B, 3, H, W) reduced `factor` times by averaging and enlarged again
+    (bilinear).
+    """
     return F.interpolate(
         F.avg_pool2d(images, factor), scale_factor=factor, mode="bilinear", align_corners=False
     )
 
 
 def reference_latents(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Latents (B, C, h, w) of references for images (B, 3, H, W) in [0, 1].
+    """Returns latents (B, C, h, w) of references for images (B, 3, H, W) in [0, 1].
 
     Half of the images are thumbnails (one of THUMBNAILS each), half of the latents have additive
     noise of a standard deviation uniform in [0, NOISE]; so a quarter is the image itself.
@@ -50,7 +52,7 @@ def reference_latents(vae: AutoencoderKL, images: Tensor, generator: torch.Gener
 
 
 def kept_tokens(tokens: int, generator: torch.Generator) -> Tensor:
-    """Ids of the reference tokens a batch sees.
+    """Returns ids of the reference tokens a batch sees.
 
     It sees all of them; half of the batches see a random share of at least KEPT.
     """

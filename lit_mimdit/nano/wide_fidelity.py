@@ -77,7 +77,7 @@ class WideFidelity(L.LightningModule):
 
     # e = mean (sqrt(d^2 + s^2) - s) + w (the same of the differences of neighbouring d)
     def error(self, image: Tensor, reference: Tensor) -> Tensor:
-        """Error of each of (B, 3, H, W), (B,)."""
+        """Returns the error of each of (B, 3, H, W), (B,)."""
         if self.smooth == 0:
             return error_per_image(image, reference, self.gradient_weight)
         apart = image - reference

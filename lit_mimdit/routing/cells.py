@@ -31,7 +31,7 @@ def preferences_of(of: Study) -> Preferences | None:
 
 
 def table6_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Head and body of table 6, a line a degradation.
+    """Returns head and body of table 6, a line a degradation.
 
     Each group has its weights with intervals, beside the published ones where the paper has them.
     """
@@ -53,7 +53,9 @@ def table6_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def verdict_cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Head and body of the verdicts on published preferences, a line a degradation and group."""
+    """Returns head and body of the verdicts on published preferences, a line a degradation and
+    group.
+    """
     head = [
         "degradation",
         "group",
@@ -88,7 +90,7 @@ def _interval(row: Row, mean: str, low: str, high: str) -> str:
 
 
 def caption(of: Study) -> str:
-    """A sentence on what the intervals of table 6 are."""
+    """Returns a sentence on what the intervals of table 6 are."""
     count = len(of.checkpoints)
     if count > 1:
         return (

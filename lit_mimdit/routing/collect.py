@@ -16,7 +16,7 @@ BATCH = 16  # images of one size asked about at once
 
 
 def limited(pairs: list[Pair], limit: int | None) -> list[Pair]:
-    """The first `limit` pairs of each degradation."""
+    """Returns the first `limit` pairs of each degradation."""
     seen: dict[str, int] = {}
     kept = []
     for pair in pairs:
@@ -42,8 +42,8 @@ def batches(pairs: list[Pair], crop: int | None) -> Iterator[tuple[list[Pair], n
 
 
 def collect(restorer: Restorer, pairs: list[Pair], crop: int | None, name: str) -> Records:
-    """The decisions about the LQ image of each pair, in their order; `name` stands before the
-    progress bar.
+    """Returns the decisions about the LQ image of each pair, in their order; `name` stands before
+    the progress bar.
     """
     parts = []
     with tqdm(total=len(pairs), desc=name, unit="image") as bar:

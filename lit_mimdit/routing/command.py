@@ -20,7 +20,7 @@ from lit_mimdit.routing.table6 import TYPES
 
 
 def names_of(paths: list[Path]) -> list[str]:
-    """A short name of each checkpoint.
+    """Returns a short name of each checkpoint.
 
     It is as much of the end of its path as tells them apart. ValueError for the same file twice.
     """
@@ -42,7 +42,7 @@ def names_of(paths: list[Path]) -> list[str]:
 def severities_of(
     pairs: list[Pair], source: str, root: Path, table: Path | None, crop: int | None
 ) -> tuple[list[str], str]:
-    """The severity of each pair, and a text on where it is from."""
+    """Returns the severity of each pair, and a text on where it is from."""
     if source == "none":
         return [""] * len(pairs), "not asked for"
     file = find_table(root, table) if source in ("auto", "table") else None
@@ -63,7 +63,9 @@ def severities_of(
 
 
 def branch_with_routers(restorer: Any, path: Path) -> Any:
-    """The MiM branch of what restores; ValueError names the file's system if it has no routers."""
+    """Returns the MiM branch of what restores; ValueError names the file's system if it has no
+    routers.
+    """
     branch = getattr(getattr(restorer, "network", None), "branch", None)
     if not isinstance(getattr(branch, "config", None), BranchConfig):
         kind = load_system(path).class_path.rpartition(".")[2]

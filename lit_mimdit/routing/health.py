@@ -14,8 +14,8 @@ SHOWN = 6  # places that a sentence names
 # N = exp(H(p)), the perplexity: as many equally used experts would have this entropy
 # (Hill, Ecology 54, 1973, order 1)
 def effective_number(p: np.ndarray) -> np.ndarray:
-    """Effective number of experts of shares `p` (..., E), which need not sum to 1; from 1 to E, and
-    0 where nothing was chosen.
+    """Returns the effective number of experts of shares `p` (..., E), which need not sum to 1; from
+    1 to E, and 0 where nothing was chosen.
     """
     whole = p.sum(-1, keepdims=True)
     used = np.exp(entropy(p / np.where(whole > 0, whole, 1.0)))
@@ -39,7 +39,7 @@ class Health:
     collapsed: list[tuple[int, int | None]]
 
     def sentences(self, groups: list[str]) -> list[str]:
-        """What a user should know, a line each; none if all is well."""
+        """Returns what a user should know, a line each; none if all is well."""
         dead = [f"block {block} {groups[group]} {expert}" for block, group, expert in self.dead]
         collapsed = [
             f"block {block} {'Inter' if group is None else groups[group]}"
@@ -57,7 +57,7 @@ class Health:
 
 
 def enough(tally: Tally, dead_below: float) -> bool:
-    """Whether a share of `dead_below` is at least one image.
+    """Returns whether a share of `dead_below` is at least one image.
 
     Of fewer images nothing can be said.
     """

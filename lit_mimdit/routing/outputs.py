@@ -24,7 +24,9 @@ TABLES = ("table6", "degradations", "blocks", "sub_experts", "routers", "severit
 
 
 def as_csv(rows: list[Row]) -> str:
-    """Rows of the same columns as CSV; numbers have 6 significant digits, and NaN is left empty."""
+    """Returns rows of the same columns as CSV; numbers have 6 significant digits, and NaN is left
+    empty.
+    """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]) if rows else ["nothing"], lineterminator="\n")
     writer.writeheader()
@@ -39,7 +41,7 @@ def _cell(value: Any) -> Any:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """A table of a study's folder; numbers as numbers, NaN where there is none."""
+    """Returns a table of a study's folder; numbers as numbers, NaN where there is none."""
     text = {
         "checkpoint",
         "id",
@@ -100,7 +102,9 @@ def _write_table6(folder: Path, rows: list[Row], text: str) -> None:
 
 
 def summary_of(of: Study, six: Preferences | None) -> dict[str, Any]:
-    """What routing.json holds: the study, its health, and how it compares with the paper."""
+    """Returns what routing.json holds: the study, its health, and how it compares with the
+    paper.
+    """
     summary: dict[str, Any] = {
         "format": FORMAT,
         "checkpoints": of.checkpoints,

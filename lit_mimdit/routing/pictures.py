@@ -46,7 +46,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def svg(figure: Figure) -> str:
-    """As SVG text, to stand in a page."""
+    """Returns a figure as SVG text, to stand in a page."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -55,7 +55,7 @@ def svg(figure: Figure) -> str:
 
 
 def png(figure: Figure, dpi: int = 150) -> bytes:
-    """As a PNG file's bytes."""
+    """Returns the bytes of a figure's PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
@@ -112,7 +112,7 @@ def _height(rows: int, pitch: float = 0.22) -> float:
 
 @mpl.rc_context(STYLE)
 def heat_map(weights: np.ndarray, groups: list[str], title: str) -> Figure:
-    """Mean Inter weights (L, G) of one degradation, block by group."""
+    """Returns the mean Inter weights (L, G) of one degradation, block by group."""
     blocks = len(weights)
     inner = (
         0.65 * len(groups),
@@ -146,7 +146,7 @@ def heat_map(weights: np.ndarray, groups: list[str], title: str) -> Figure:
 def heat_maps(
     weights: dict[str, np.ndarray], groups: list[str], title: str, columns: int = 5
 ) -> Figure:
-    """Those of all degradations side by side, in one scale."""
+    """Draws the heat maps of all degradations side by side, in one scale."""
     count, blocks = len(weights), max(len(some) for some in weights.values())
     across = min(columns, count)
     down = -(-count // across)
@@ -183,8 +183,8 @@ def heat_maps(
 def table_picture(
     tables: dict[str, np.ndarray], degradations: list[str], groups: list[str], title: str
 ) -> Figure:
-    """Tables of mean Inter weights (D, G) side by side, such as the published one and one's own;
-    NaN where there is none.
+    """Returns tables of mean Inter weights (D, G) side by side, such as the published one and one's
+    own; NaN where there is none.
     """
     size = (0.9 + 2.9 * len(tables), 1.0 + _height(len(degradations), 0.34))
     figure = Figure(figsize=size, dpi=110, layout="constrained")
@@ -207,8 +207,8 @@ def interval_bars(
     title: str,
     zero: float,
 ) -> Figure:
-    """Own means (D, G) as bars with their intervals, the published values as diamonds; the dashed
-    line is `zero`.
+    """Returns own means (D, G) as bars with their intervals, the published values as diamonds; the
+    dashed line is `zero`.
     """
     figure = Figure(figsize=(1.2 + 1.75 * len(degradations), 3.0), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(degradations), squeeze=False, sharey=True)[0]
@@ -248,7 +248,7 @@ def interval_bars(
 def depth(
     weights: dict[str, np.ndarray], groups: list[str], title: str, columns: int = 5
 ) -> Figure:
-    """Inter weights (checkpoints, L, G) along the blocks, a panel a degradation.
+    """Returns Inter weights (checkpoints, L, G) along the blocks, a panel a degradation.
 
     A thin line is a checkpoint, the bold one their mean.
     """
@@ -277,8 +277,8 @@ def depth(
 
 @mpl.rc_context(STYLE)
 def share_map(shares: np.ndarray, groups: list[str], title: str, dead_below: float) -> Figure:
-    """Share of the images that each sub-expert worked on, (L, G, E), block by sub-expert; dead ones
-    are crossed out.
+    """Returns the share of the images that each sub-expert worked on, (L, G, E), block by
+    sub-expert; dead ones are crossed out.
     """
     blocks, count, experts = shares.shape
     flat = shares.reshape(blocks, -1)
@@ -320,8 +320,8 @@ def severity_map(
     title: str,
     columns: int = 5,
 ) -> Figure:
-    """Bits that severity and choice share beyond chance, (L, G) of each degradation; a star where q
-    < 0.05.
+    """Returns bits that severity and choice share beyond chance, (L, G) of each degradation; a star
+    where q < 0.05.
     """
     across = min(columns, len(excess))
     down, blocks = -(-len(excess) // across), len(next(iter(excess.values())))
@@ -361,8 +361,8 @@ def severity_map(
 
 @mpl.rc_context(STYLE)
 def severity_bars(cases: dict[str, dict[str, np.ndarray]], title: str) -> Figure:
-    """Share of the images of each severity that chose each sub-expert (E,), a panel a case (router
-    and degradation).
+    """Returns the share of the images of each severity that chose each sub-expert (E,), a panel a
+    case (router and degradation).
     """
     figure = Figure(figsize=(1.6 + 2.3 * len(cases), 2.8), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(cases), squeeze=False, sharey=True)[0]

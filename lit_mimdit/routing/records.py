@@ -29,12 +29,12 @@ class Choices(NamedTuple):
     chosen: Tensor
 
     def mean(self) -> "Choices":
-        """Of all rows, as one row: an image from its tiles."""
+        """Returns the mean of all rows as one row: an image from its tiles."""
         return Choices(*(part.mean(0, keepdim=True) for part in self))
 
 
 def choices_of(decisions: Decisions) -> Choices:
-    """The three arrays of a batch of decisions, a row an image or tile.
+    """Returns the three arrays of a batch of decisions, a row an image or tile.
 
     A sub-expert of a group that a top-1 Inter router left out did not work on the image, whatever
     its own router says.
@@ -77,7 +77,7 @@ class Records:
         return len(self.key)
 
     def rows(self, which: list[int]) -> "Records":
-        """Some of the images."""
+        """Returns some of the images."""
         return Records(
             [self.key[i] for i in which],
             [self.degradation[i] for i in which],
@@ -87,11 +87,11 @@ class Records:
         )
 
     def of(self, degradation: str) -> "Records":
-        """The images of one degradation."""
+        """Returns the images of one degradation."""
         return self.rows([i for i, name in enumerate(self.degradation) if name == degradation])
 
     def without(self, seen: set[tuple[str, int]]) -> "Records":
-        """Each key once, and none of those in `seen`."""
+        """Returns each key once, and none of those in `seen`."""
         taken, kept = set(seen), []
         for row, key in enumerate(self.key):
             if key not in taken:
@@ -101,7 +101,7 @@ class Records:
 
 
 def records_of(batches: list[tuple[list[tuple[str, int]], list[str], Choices]]) -> Records:
-    """Records of (keys, degradations, choices) of several batches, at least one."""
+    """Returns records of (keys, degradations, choices) of several batches, at least one."""
     keys, names, choices = zip(*batches, strict=True)
     parts = [torch.cat(part).cpu().numpy() for part in zip(*choices, strict=True)]
     return Records(

@@ -17,7 +17,7 @@ from lit_mimdit.evaluation.pixel import eight_bit, psnr
 
 
 def find_table(root: Path, given: Path | None) -> Path | None:
-    """The CSV with columns lq and severity.
+    """Returns the CSV with columns lq and severity.
 
     It is the one given, else samples.csv in the root or its parent, if there is one.
     """
@@ -34,8 +34,8 @@ def find_table(root: Path, given: Path | None) -> Path | None:
 
 
 def read_table(path: Path, pairs: list[Pair]) -> list[str]:
-    """Severity of each pair; "" where the table has none. LQ paths are relative to the table's
-    folder. ValueError for another table.
+    """Returns the severity of each pair; "" where the table has none. LQ paths are relative to the
+    table's folder. ValueError for another table.
     """
     text = csv_file.decode(path.read_bytes())
     rows, columns = csv_file.parse(text), csv_file.head(text) or ["none"]
@@ -56,7 +56,9 @@ def read_table(path: Path, pairs: list[Pair]) -> list[str]:
 
 
 def middle(path: Path, crop: int | None) -> np.ndarray:
-    """The image (H, W, 3), or its middle crop of `crop` pixels; all of a side that is shorter."""
+    """Returns the image (H, W, 3), or its middle crop of `crop` pixels; all of a side that is
+    shorter.
+    """
     image = read_rgb(path)
     if crop is None:
         return image
@@ -67,7 +69,7 @@ def middle(path: Path, crop: int | None) -> np.ndarray:
 
 
 def psnr_of(pair: Pair, crop: int | None) -> float:
-    """PSNR (dB) of the LQ image against its GT, in the crop that the routers see."""
+    """Returns the PSNR (dB) of the LQ image against its GT, in the crop that the routers see."""
     lq, gt = middle(pair.lq, crop), middle(pair.gt, crop)
     if lq.shape != gt.shape:
         raise ValueError(
@@ -78,7 +80,7 @@ def psnr_of(pair: Pair, crop: int | None) -> float:
 
 
 def by_thirds(values: list[float], degradations: list[str]) -> list[str]:
-    """Severities from PSNR.
+    """Returns severities from PSNR.
 
     Within each degradation the third of the lowest values is heavy, that of the highest light.
     """

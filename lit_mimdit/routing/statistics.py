@@ -10,7 +10,9 @@ LEVEL = 0.95
 def t_interval(
     values: np.ndarray, level: float = LEVEL
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over the first axis (n, ...), and the ends of its interval; NaN ends for n = 1."""
+    """Returns the mean over the first axis (n, ...), and the ends of its interval; NaN ends for n =
+    1.
+    """
     mean, error = values.mean(0), standard_error(values)
     reach = error * (stats.t.ppf((1 + level) / 2, len(values) - 1) if len(values) > 1 else np.nan)
     return mean, mean - reach, mean + reach
@@ -18,7 +20,7 @@ def t_interval(
 
 # s / sqrt(n)
 def standard_error(values: np.ndarray) -> np.ndarray:
-    """Of the mean over the first axis (n, ...); NaN for n = 1."""
+    """Returns the standard error of the mean over the first axis (n, ...); NaN for n = 1."""
     return (
         values.std(0, ddof=1) / np.sqrt(len(values))
         if len(values) > 1
@@ -28,8 +30,8 @@ def standard_error(values: np.ndarray) -> np.ndarray:
 
 # I(S; C) = sum_{s,c} p(s, c) log2( p(s, c) / (p(s) p(c)) )  (Shannon, 1948)
 def mutual_information(counts: np.ndarray) -> np.ndarray:
-    """Bits between the two last axes of tables of counts (..., S, C), which may be fractions; 0 for
-    an empty table.
+    """Returns bits between the two last axes of tables of counts (..., S, C), which may be
+    fractions; 0 for an empty table.
     """
     whole = counts.sum((-2, -1), keepdims=True)
     joint = counts / np.where(whole > 0, whole, 1.0)
@@ -39,8 +41,8 @@ def mutual_information(counts: np.ndarray) -> np.ndarray:
 
 
 def tables(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Contingency tables (..., S, E) of labels (n,) in 0..S-1 and choices (n, ..., E), which count
-    as often as they were chosen.
+    """Returns contingency tables (..., S, E) of labels (n,) in 0..S-1 and choices (n, ..., E),
+    which count as often as they were chosen.
     """
     one_hot = np.eye(labels.max() + 1)[labels]
     return np.moveaxis(np.tensordot(one_hot, chosen, axes=(0, 0)), 0, -2)

@@ -61,7 +61,7 @@ class Study:
         return self.groups if len(set(self.groups)) == len(self.groups) else self.labels
 
     def rows(self, degradation: str, severity: str = ALL) -> list[int]:
-        """Which images have a degradation (or "all") and a severity (or "all")."""
+        """Returns which images have a degradation (or "all") and a severity (or "all")."""
         return [
             row
             for row, (name, level) in enumerate(
@@ -72,7 +72,8 @@ class Study:
 
 
 def degradation_table(study: Study, names: dict[str, str]) -> tuple[list[Row], Interval, Interval]:
-    """Mean Inter weights by degradation, over images and blocks: rows, weights and contrasts.
+    """Returns the mean Inter weights by degradation, over images and blocks: rows, weights and
+    contrasts.
 
     With several checkpoints the intervals are over them, with one over images.
 
@@ -110,7 +111,7 @@ def degradation_table(study: Study, names: dict[str, str]) -> tuple[list[Row], I
 
 
 def block_table(study: Study) -> list[Row]:
-    """Inter weights of every block and group, by checkpoint and degradation."""
+    """Returns Inter weights of every block and group, by checkpoint and degradation."""
     lines = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
         for name in [ALL, *study.degradations]:
@@ -136,8 +137,8 @@ def block_table(study: Study) -> list[Row]:
 
 
 def sub_expert_table(study: Study) -> list[Row]:
-    """Share of the images that each sub-expert worked on and its mean gate, by checkpoint,
-    degradation and severity.
+    """Returns the share of the images that each sub-expert worked on and its mean gate, by
+    checkpoint, degradation and severity.
     """
     lines = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
@@ -163,7 +164,7 @@ def sub_expert_table(study: Study) -> list[Row]:
 
 
 def router_table(study: Study, permutations: int, seed: int) -> list[Row]:
-    """Every router: effective number of experts, entropy, and what its choice tells of the
+    """Returns every router: effective number of experts, entropy, and what its choice tells of the
     degradation (mutual information).
 
     Of an Inter router, which weighs all groups, the weights take the place of choices.
@@ -244,7 +245,7 @@ def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
 
 
 def health(study: Study) -> list[Health | None]:
-    """Of each checkpoint; None where there are too few images to tell."""
+    """Returns the health of each checkpoint; None where there are too few images to tell."""
     tallies = [tally_of(records) for records in study.records]
     return [
         (
@@ -257,7 +258,7 @@ def health(study: Study) -> list[Health | None]:
 
 
 def record_table(study: Study) -> list[Row]:
-    """A row an image and checkpoint, with everything known of it.
+    """Returns a row an image and checkpoint, with everything known of it.
 
     Each Inter weight, gate and choice has a column.
     """

@@ -24,7 +24,7 @@ Verdict = Literal["appears", "opposite", "undecided"]
 
 
 def read_table6() -> np.ndarray:
-    """The published weights, (degradations, groups), in the order of TYPES and GROUPS."""
+    """Returns the published weights, (degradations, groups), in the order of TYPES and GROUPS."""
     text = (files("lit_mimdit.evaluation") / "paper" / "table6_routing_weights.csv").read_text(
         encoding="utf-8"
     )
@@ -33,8 +33,8 @@ def read_table6() -> np.ndarray:
 
 
 def published_for(names: list[str], groups: list[str]) -> np.ndarray | None:
-    """The published rows of these degradations, (len(names), groups); None if the paper has not all
-    of them, or other groups.
+    """Returns the published rows of these degradations, (len(names), groups); None if the paper has
+    not all of them, or other groups.
     """
     known = list(TYPES)
     if not names or groups != GROUPS or not set(names) <= set(known):
@@ -51,7 +51,7 @@ class Interval(NamedTuple):
 
 
 def over_checkpoints(means: np.ndarray) -> tuple[Interval, Interval]:
-    """Intervals over several trainings, from means (checkpoints, degradations, groups).
+    """Returns intervals over several trainings, from means (checkpoints, degradations, groups).
 
     They are of the weights, and of their contrasts to the mean degradation.
     """
@@ -60,8 +60,9 @@ def over_checkpoints(means: np.ndarray) -> tuple[Interval, Interval]:
 
 # c_d = m_d - mean_d' m_d';  var c_d = (1 - 2 / D) v_d + sum_d' v_d' / D^2 for independent m_d
 def over_images(values: list[np.ndarray]) -> tuple[Interval, Interval]:
-    """The same of one training, whose intervals are over images: values of each degradation (n_d,
-    groups).
+    """Returns what `over_checkpoints` does, for one training: its intervals are over images.
+
+    `values` are (n_d, groups) of each degradation.
 
     They say how well this training's weights are known, and nothing of another training.
     """
@@ -133,7 +134,7 @@ def rows_of(
 
 
 def agreement(means: np.ndarray, published: np.ndarray) -> dict[str, float]:
-    """How alike two tables (degradations, groups) are.
+    """Returns how alike two tables (degradations, groups) are.
 
     Given are rank correlations of weights and contrasts, and shared heaviest groups.
     """

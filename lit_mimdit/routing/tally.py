@@ -57,7 +57,7 @@ class Tally(NamedTuple):
 
 # H(p) = -sum_e p_e ln p_e, with 0 ln 0 = 0
 def entropy(p: np.ndarray) -> np.ndarray:
-    """Entropy over the last axis, nats; from 0 (one takes all) to ln E (all alike)."""
+    """Returns the entropy over the last axis, nats; from 0 (one takes all) to ln E (all alike)."""
     return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)
 
 
@@ -73,7 +73,7 @@ def histogram(values: np.ndarray) -> np.ndarray:
 
 
 def tally_of(records: Records) -> Tally:
-    """The sums of some images."""
+    """Returns the sums of some images."""
     inter, gates, chosen = (
         part.astype(np.float64) for part in (records.inter, records.gates, records.chosen)
     )
@@ -92,18 +92,20 @@ def tally_of(records: Records) -> Tally:
 
 
 def tallies_of(records: Records) -> dict[str, Tally]:
-    """The sums by degradation, in alphabetical order; FoundIR's names begin with their number."""
+    """Returns the sums by degradation, in alphabetical order; FoundIR's names begin with their
+    number.
+    """
     return {name: tally_of(records.of(name)) for name in sorted(set(records.degradation))}
 
 
 def join(parts: list[dict[str, Tally]]) -> dict[str, Tally]:
-    """Tallies by degradation of several places as those of one."""
+    """Returns tallies by degradation of several places as those of one."""
     names = sorted({name for part in parts for name in part})
     return {name: total([part[name] for part in parts if name in part]) for name in names}
 
 
 def total(parts: list[Tally]) -> Tally:
-    """The sum, of at least one."""
+    """Returns the sum, of at least one."""
     first, *others = parts
     for other in others:
         first = first + other
@@ -111,8 +113,8 @@ def total(parts: list[Tally]) -> Tally:
 
 
 def gather(records: Records | None) -> dict[str, Tally]:
-    """Tallies by degradation of all processes, the same on each of them; every process must call
-    it.
+    """Returns tallies by degradation of all processes, the same on each of them; every process must
+    call it.
 
     A sample that several processes saw, or one twice (samplers repeat samples to fill the last
     batch), counts once.

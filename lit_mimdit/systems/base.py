@@ -58,10 +58,10 @@ class ImageRestorer(Protocol):
         """Degraded (B, 3, H, W) in [0, 1] and seeds (B,) -> restored images on the CPU, routing."""
 
     def evaluations(self, height: int, width: int) -> int:
-        """How often `progress` counts while one image of this size is restored."""
+        """Returns how often `progress` counts while one image of this size is restored."""
 
     def record(self) -> dict[str, Any]:
-        """Everything that decides what a restored image looks like, as plain values."""
+        """Returns everything that decides what a restored image looks like, as plain values."""
 
 
 @dataclass
@@ -84,7 +84,8 @@ class Losses:
 
 
 def plain(value: Any) -> Any:
-    """Constructor arguments as values that JSON holds: dataclasses become dicts, tuples lists.
+    """Returns constructor arguments as values that JSON holds: dataclasses become dicts, tuples
+    lists.
 
     AssertionError for anything else: a system's arguments must be readable from a file.
     """
@@ -158,11 +159,13 @@ class RestorationSystem(L.LightningModule):
     # -- what a system says
 
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Losses of a batch: gt, lq (B, 3, H, W) in [0, 1], seed (B,), id, degradation, dataset."""
+        """Returns losses of a batch: gt, lq (B, 3, H, W) in [0, 1], seed (B,), id, degradation,
+        dataset.
+        """
         raise NotImplementedError
 
     def restorer(self) -> ImageRestorer:
-        """What restores with the present weights."""
+        """Returns what restores with the present weights."""
         raise NotImplementedError
 
     @property
@@ -173,7 +176,8 @@ class RestorationSystem(L.LightningModule):
     # -- what a system may say
 
     def published_rate(self, epoch: int) -> float:
-        """Learning rate that the publication has in an epoch, counted from 0, at the highest of 1.
+        """Returns the learning rate that the publication has in an epoch, counted from 0, at the
+        highest of 1.
 
         It is used with optimizer.schedule: published. ValueError where nothing is published.
         """
@@ -183,7 +187,9 @@ class RestorationSystem(L.LightningModule):
         )
 
     def references(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Further versions of the batch's images (B, 3, H, W) that the table scores, by name."""
+        """Returns further versions of the batch's images (B, 3, H, W) that the table scores, by
+        name.
+        """
         return {}
 
     @property
@@ -193,7 +199,7 @@ class RestorationSystem(L.LightningModule):
 
     @classmethod
     def estimated(cls, arguments: dict[str, Any], gpu: bool, stage: int) -> dict[str, Any]:
-        """Arguments of the system whose step stands for this one's in a dry run's estimate.
+        """Returns arguments of the system whose step stands for this one's in a dry run's estimate.
 
         A system whose work depends on values says here what it computes without them.
 
@@ -238,7 +244,7 @@ class RestorationSystem(L.LightningModule):
         return f"{name}." if name else ""
 
     def system_file(self) -> SystemFile:
-        """Everything that is kept of the system, with its present weights."""
+        """Returns everything that is kept of the system, with its present weights."""
         kept = {
             name: plain(value)
             for name, value in self.arguments.items()
@@ -259,7 +265,7 @@ class RestorationSystem(L.LightningModule):
     # -- training
 
     def training_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
-        """Loss of a batch.
+        """Returns the loss of a batch.
 
         Callbacks find `per_sample` (B,), `t`, `routing` and `degradation` in the outputs, without
         gradients.
@@ -376,7 +382,7 @@ class RestorationSystem(L.LightningModule):
         self.broken: list[str] = []
 
     def predict_step(self, batch: Any, index: int) -> Tensor | None:
-        """Restored image (3, H, W) of a photograph; the WriteRestored callback writes it.
+        """Returns the restored image (3, H, W) of a photograph, for the WriteRestored callback.
 
         A broken file does not cost the others: the run ends with an error that names it.
         """
@@ -395,7 +401,7 @@ class RestorationSystem(L.LightningModule):
     # -- checkpoints: what is trained, alone
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Trained tensors only; a frozen backbone is named, not stored."""
+        """Returns trained tensors only; a frozen backbone is named, not stored."""
         return {f"{self.prefix}{name}": tensor for name, tensor in state_of(self.trained).items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

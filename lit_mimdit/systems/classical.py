@@ -4,6 +4,7 @@ Images are (H, W, 3) float32 in [0, 1].
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -12,11 +13,12 @@ import torch
 from scipy.ndimage import convolve, median_filter, minimum_filter, uniform_filter
 from skimage import exposure, restoration
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from lit_mimdit.data.image_io import read_photo, write_photo
+from lit_mimdit.data.image_file import allowed_megapixels
 from lit_mimdit.inference.pixel_restorer import PixelRestorer
-from lit_mimdit.inference.plan import plan
+from lit_mimdit.inference.plan import plan, require_free
+from lit_mimdit.inference.restore import carry_out
+from lit_mimdit.inference.run_record import describe_run
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem
 
 Method = Literal["wiener", "nlm", "dark-channel", "median", "clahe", "gamma"]
@@ -39,7 +41,7 @@ def wiener(image: np.ndarray, sigma: float = 1.5, balance: float = 0.02) -> np.n
 
 # sigma = sqrt(pi / 2) / 6 * mean |I * N|,  N the difference of two Laplacians  (Immerkaer 1996)
 def noise_level(image: np.ndarray) -> float:
-    """Standard deviation of white noise, the mean of the channels'."""
+    """Returns the standard deviation of white noise, the mean of the channels'."""
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)[..., None]
     response = convolve(image, kernel, mode="reflect")
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(response).mean())
@@ -106,7 +108,7 @@ def clahe(image: np.ndarray) -> np.ndarray:
 
 # V' = V ** (log target / log mean V)
 def gamma(image: np.ndarray, target: float = 0.45) -> np.ndarray:
-    """The power that brings the mean brightness to `target`."""
+    """Returns the power that brings the mean brightness to `target`."""
     mean = float(np.clip(image.mean(), 1e-3, 0.999))
     return np.clip(image, 0, 1) ** (np.log(target) / np.log(mean))
 
@@ -122,7 +124,9 @@ METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def restore_by(method: Method, images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] restored one by one with a classical tool, in [0, 1]."""
+    """Returns images (B, 3, H, W) in [0, 1] restored one by one with a classical tool, in [0,
+    1].
+    """
     restored = []
     for image in images.detach().cpu():
         result = METHODS[method](image.permute(1, 2, 0).numpy().astype(np.float32))
@@ -164,21 +168,38 @@ class Classical(RestorationSystem):
         return PixelRestorer(*parts, about=about, tile=0)
 
 
-def classical(inputs: list[Path], *, output: Path, method: Method) -> None:
-    """Restore photographs with a classical tool, to compare with: the same files as `restore`
-    writes, for `evaluate`.
+def classical(
+    inputs: list[Path],
+    *,
+    output: Path,
+    method: Method,
+    overwrite: bool = False,
+    strip_metadata: bool = False,
+    max_megapixels: float | None = None,
+) -> int:
+    """Restore photographs with a classical tool, to compare with: the same files and the same
+    record as `restore` writes, for `evaluate`.
+
+    Whatever is left out of a folder is named on stderr. A second call skips finished photographs.
 
     Args:
         inputs: Photographs, or folders of them.
-        output: File to write (one photograph), or folder (PNG files of the same names).
+        output: File to write (one photograph), or folder (PNG files of the same names, and
+            restoration.json, which says how they were made).
         method: wiener (blur), nlm (noise: non-local means), dark-channel (haze), median (rain),
             clahe or gamma (low light).
+        overwrite: Replace files that exist, even if no call made them.
+        strip_metadata: Leave out EXIF (date, camera, place), XMP, texts and resolution.
+        max_megapixels: Photographs of more are refused; 250 unless given.
+
+    Returns:
+        0, or 1 if any file was left out or could not be restored.
     """
     assert set(METHODS) == set(get_args(Method))
-    made = plan(inputs, output)
-    made.report()
-    for source, target in tqdm(made.jobs, desc=method, unit="photo"):
-        photo = read_photo(source)
-        (rgb,) = restore_by(method, photo.rgb[None])
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_photo(target, rgb, photo.alpha, photo.gray, photo.bits, photo.metadata)
+    with nullcontext() if max_megapixels is None else allowed_megapixels(max_megapixels):
+        made = plan(inputs, output)
+        if made.to_file:
+            require_free(made, set(), overwrite)
+        restorer = Classical(method).restorer()
+        run = describe_run(restorer, checkpoint=None, seed=0)
+        return carry_out(restorer, made, run, overwrite, strip_metadata)

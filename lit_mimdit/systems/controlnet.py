@@ -47,9 +47,9 @@ class ControlNetConfig:
 
 
 class ControlCondition(NamedTuple):
-    """All that a ControlNet can know of the LQ images in advance:
+    """Holds what a ControlNet can know of the LQ images in advance: their latents (B, C, H, W).
 
-    their latents (B, C, H, W). It has no routers.
+    It has no routers.
     """
 
     z_lq: Tensor
@@ -97,7 +97,9 @@ class ControlBranch(nn.Module):
         self.net = net
 
     def forward(self, x_t: Tensor, t: Tensor, z_lq: Tensor, prompt: Prompt) -> list[Tensor]:
-        """Residuals (B, N, D), one a layer, for latents x_t at times t (B,) and the LQ latents."""
+        """Returns residuals (B, N, D), one a layer, for latents x_t at times t (B,) and the LQ
+        latents.
+        """
         dtype = self.net.dtype
         return self.net(
             hidden_states=x_t.to(dtype),
@@ -129,13 +131,13 @@ class ControlNetDiT(ConditionedBackbone):
         self.branch.net.enable_gradient_checkpointing()
 
     def decide(self, z_lq: Tensor) -> Decisions:
-        """No routers, no decisions."""
+        """Returns no decisions, as there are no routers."""
         return ()
 
     def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> ControlCondition:
-        """LQ latents (B, C, H, W):
+        """Keeps the LQ latents (B, C, H, W), which a ControlNet looks at together with x_t.
 
-        kept, since a ControlNet looks at them together with x_t. ValueError if they do not fit.
+        ValueError if they do not fit.
         """
         self.grid(z_lq)
         return ControlCondition(z_lq)
@@ -147,8 +149,8 @@ class ControlNetDiT(ConditionedBackbone):
         condition: ControlCondition | None,
         prompt: Prompt | None = None,
     ) -> Tensor:
-        """Velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to 1 (noise);
-        condition None: the bare backbone.
+        """Returns the velocity (B, C, H, W), float32, of latents `x_t` at times `t` (B,) from 0 to
+        1 (noise); condition None: the bare backbone.
         """
         if condition is None:
             return self._velocity(x_t, t, prompt)

@@ -114,7 +114,7 @@ class FidelitySystem(RestorationSystem):
             self.behind = load_restorer(self.branch, device=self.device)
 
     def restorer(self) -> Restorer:
-        """The branch with the network behind it."""
+        """Returns the branch with the network behind it."""
         return self.behind.to(self.device).corrected_by(Corrector(self.network))
 
     def prepare_estimate(
@@ -123,7 +123,7 @@ class FidelitySystem(RestorationSystem):
         self.kept.append(batch | {"restored": batch["lq"]})
 
     def restored(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with what the branch makes of it, in float32 under any precision."""
+        """Returns the batch with what the branch makes of it, in float32 under any precision."""
         with torch.autocast(self.device.type, enabled=False):
             branch = self.behind.to(self.device)
             restored, _ = branch(batch["lq"], batch["seed"].cpu(), ids=batch["id"])
@@ -134,7 +134,7 @@ class FidelitySystem(RestorationSystem):
         self.kept.append({name: batch[name] for name in IMAGES})
 
     def drawn(self) -> dict[str, Tensor]:
-        """As many images as a batch has, of all that are kept.
+        """Draws as many images as a batch has, of all that are kept.
 
         Where each batch is used once, it is the batch as it is.
         """
@@ -150,7 +150,7 @@ class FidelitySystem(RestorationSystem):
 
     # L = mean log(e + EPSILON)
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Logarithm of the error of images drawn from the last batches."""
+        """Returns the logarithm of the error of images drawn from the last batches."""
         images = self.drawn() if self.kept else self.restored(batch)
         corrected = self.network(images["restored"], images["lq"])
         error = error_per_image(corrected, images["gt"], self.gradient_weight)

@@ -15,17 +15,20 @@ from lit_mimdit.systems.official import read
 
 
 def importable() -> list[str]:
-    """Names of the systems that read official files."""
+    """Returns names of the systems that read official files, and spandrel, which reads many."""
     root = lit_mimdit.systems
-    return sorted(
+    names = [
         info.name
         for info in iter_modules(root.__path__)
         if info.ispkg and find_spec(f"{root.__name__}.{info.name}.official") is not None
-    )
+    ]
+    return sorted([*names, "spandrel"])
 
 
 def official_class(name: str) -> Any:
-    """The class of a system that reads official files; ValueError lists the names there are."""
+    """Returns the class of a system that reads official files; ValueError lists the names there
+    are.
+    """
     names = importable()
     if name not in names:
         raise ValueError(f"system is {name!r}: choose among {', '.join(names)}")
@@ -50,8 +53,8 @@ def import_weights(
     read are refused.
 
     Args:
-        system: airnet, autodir, daclip, dgunet, diffir, diffuir, dit4sr, foundir, promptir or
-            transweather.
+        system: airnet, autodir, daclip, dgunet, diffir, diffuir, dit4sr, ffdnet, foundir, promptir
+            or transweather; spandrel for a network of any architecture that this library knows.
         files: The released file (.pth, .pt, .ckpt or .safetensors), or several where the system has
             several; docs/systems/NAME.md says which.
         output: File to write, ending in .safetensors.

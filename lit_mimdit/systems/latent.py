@@ -94,7 +94,7 @@ class LatentSystem(RestorationSystem):
     def build_network(
         self, transformer: SD3Transformer2DModel, prompt: Prompt
     ) -> ConditionedBackbone:
-        """The frozen transformer with this system's branch."""
+        """Returns the frozen transformer with this system's branch."""
         raise NotImplementedError
 
     @property
@@ -148,7 +148,7 @@ class LatentSystem(RestorationSystem):
 
     # L = w(t) mean |v_hat(x_t, t, z_lq) - v|^2 (MiM-DiT, arXiv 2603.02710, section 3)
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Rectified-flow loss of a batch of images, or of latents z_gt and z_lq."""
+        """Returns the rectified-flow loss of a batch of images, or of latents z_gt and z_lq."""
         with sdpa_kernel(self.kernels):
             z_gt, z_lq = self._latents(batch)
             noise, normal = sample_noise(batch["seed"].cpu(), tuple(z_gt.shape[1:]))
@@ -161,7 +161,7 @@ class LatentSystem(RestorationSystem):
         return Losses(per_sample.mean(), per_sample, terms, condition.routing, t)
 
     def times(self, normal: Tensor) -> Tensor:
-        """Training times (B,) in [0, 1] from standard normal numbers (B,)."""
+        """Returns the training times (B,) in [0, 1] from standard normal numbers (B,)."""
         return sample_times(normal, self.flow)
 
     def _latents(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -171,7 +171,9 @@ class LatentSystem(RestorationSystem):
         return encode(self.vae, batch["gt"]), encode(self.vae, batch["lq"])
 
     def references(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The best that any latent could give: the clean images through the VAE and back."""
+        """Returns the best that any latent could give: the clean images through the VAE and
+        back.
+        """
         if "vae_round_trip" not in self.versions:
             return {}
         return {"vae_round_trip": self._restorer.round_trip(batch["gt"])}

@@ -38,7 +38,9 @@ class BalanceConfig:
 
 
 def balance_losses(routing: Decisions) -> tuple[Tensor, Tensor]:
-    """Means over all routers: load balance of the Intra routers, z-loss of Inter and Intra."""
+    """Returns means over all routers: load balance of the Intra routers, z-loss of Inter and
+    Intra.
+    """
     intra = [router for mim in routing for router in mim.intra]
     every = intra + [mim.inter for mim in routing]
     load = torch.stack([load_balance_loss(router) for router in intra]).mean()
@@ -46,12 +48,14 @@ def balance_losses(routing: Decisions) -> tuple[Tensor, Tensor]:
 
 
 def collects(config: BranchConfig, gpu: bool, stage: int) -> bool:
-    """Whether each image's sub-experts' weights are collected and all images computed at once."""
+    """Returns whether each image's sub-experts' weights are collected and all images computed at
+    once.
+    """
     return gpu and stage < 3 and config.inter.router == "dense" and config.intra.experts > 1
 
 
 def as_computed(config: BranchConfig) -> BranchConfig:
-    """The branch with as many sub-experts as an image chooses, all of them computed.
+    """Returns the branch with as many sub-experts as an image chooses, all of them computed.
 
     Which sub-experts are chosen is not known without values. Nor is which group an Inter router of
     one group takes: all groups are computed, and the step is an upper bound. Where weights are
@@ -132,7 +136,9 @@ class MiMDiT(LatentSystem):
         return MiMDiTNetwork(transformer, self.branch_config, prompt)
 
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Rectified-flow loss, with the routers' auxiliary losses where they have a weight."""
+        """Returns the rectified-flow loss, with the routers' auxiliary losses where they have a
+        weight.
+        """
         losses = super().losses(batch)
         if self.balance.load or self.balance.z:
             load, z = balance_losses(losses.routing)

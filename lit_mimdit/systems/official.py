@@ -34,6 +34,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "DA-CLIP's controller": ("visual_control.",),
     "DA-CLIP's U-Net": ("init_conv.", "time_mlp.", "final_conv."),
     "DiT4SR": ("transformer_blocks.0.attn.to_q_control.",),
+    "FFDNet": ("model.0.", "model.2.", "model.4."),
     "Stable Diffusion 3": ("transformer_blocks.0.attn.", "pos_embed.proj."),
 }
 # Layers around a state dict, and prefixes of its names, in the files of all ten systems.

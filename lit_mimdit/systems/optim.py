@@ -79,7 +79,7 @@ def lr_factor(
     total_steps: float,
     share_of_time: float | None = None,
 ) -> float:
-    """Multiplier of the learning rate at an optimizer step (counted from 0).
+    """Returns the multiplier of the learning rate at an optimizer step (counted from 0).
 
     Linear warm-up (step + 1) / warmup_steps, then 1 or (1 + cos(pi u)) / 2. u is the share of the
     steps after the warm-up, or `share_of_time` in [0, 1] in a run whose end is a time.
@@ -181,7 +181,7 @@ def configure(
     steps_per_epoch: int | None = None,
     share_of_time: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
-    """What LightningModule.configure_optimizers returns: an optimizer and a schedule.
+    """Returns what LightningModule.configure_optimizers returns: an optimizer and a schedule.
 
     The schedule advances every step. When a run is resumed, both keep the values of `config`; the
     moments and the number of steps come from the checkpoint.

@@ -12,7 +12,7 @@ from lit_mimdit.systems.optim import OptimizerConfig
 
 # e = mean |x - y| + w (mean |dx (x - y)| + mean |dy (x - y)|)
 def error_per_image(image: Tensor, reference: Tensor, gradient_weight: float = 0.0) -> Tensor:
-    """Error of each of (B, 3, H, W), (B,).
+    """Returns the error of each of (B, 3, H, W), (B,).
 
     It is the L1 of pixels, and of their horizontal and vertical differences.
     """
@@ -67,7 +67,7 @@ class PixelSystem(RestorationSystem):
         return self.network(lq)
 
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Mean absolute error."""
+        """Returns the mean absolute error."""
         per_sample = error_per_image(self.restore(batch["lq"]), batch["gt"])
         return Losses(per_sample.mean(), per_sample, {"l1": per_sample})
 

@@ -60,7 +60,7 @@ class Regression(PixelSystem):
         return lq + self.network(lq - 0.5)
 
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Mean of the error above."""
+        """Returns the mean of the error above."""
         restored = self.restore(batch["lq"])
         error = error_per_image(restored, batch["gt"], self.gradient_weight)
         return Losses(error.mean(), error, {"error": error})

@@ -80,7 +80,7 @@ class ResidualSystem(RestorationSystem):
 
     # L = mean |U([x_t, x_in], 1000 a_t) - (x_in - x_0)|, t uniform (DiffUIR, arXiv 2403.11157)
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Mean absolute error of the residual, at a time step of each image's seed."""
+        """Returns the mean absolute error of the residual, at a time step of each image's seed."""
         lq = batch["lq"]
         gt = batch["gt"]
         table = self.process.table
@@ -90,7 +90,7 @@ class ResidualSystem(RestorationSystem):
         return Losses(error.mean(), error, {"l1": error}, t=t_B / (table.timesteps - 1))
 
     def published_rate(self, epoch: int) -> float:
-        """The published rate is constant."""
+        """Returns 1, as the published rate is constant."""
         return 1.0
 
     def sample(self, part: Tensor, noise: Tensor, draw: Draw, progress: Progress) -> Tensor:
@@ -130,11 +130,11 @@ class ResidualSystem(RestorationSystem):
         return tiled(image, 1, restored, None, tile, overlap)
 
     def tiles(self, height: int, width: int) -> int:
-        """How many tiles an image of this size is cut into."""
+        """Returns how many tiles an image of this size is cut into."""
         return len(boxes(height, width, *self.tiling(height, width), 1))
 
     def tiling(self, height: int, width: int) -> tuple[int, int]:
-        """Side of the tiles and their overlap for an image of this size."""
+        """Returns the side of the tiles and their overlap for an image of this size."""
         return (self.tile, self.overlap) if self.tile else (max(height, width), 0)
 
     def restorer(self) -> SeededRestorer:

@@ -84,8 +84,8 @@ class TrainerCommand(LightningCLI):
             for keeper in self.trainer.checkpoint_callbacks
             if isinstance(keeper, ModelCheckpoint)
         ]
-        found = [path for keeper in keepers for path in keeper._find_last_checkpoints(self.trainer)]
-        if self.config_init[self.subcommand].ckpt_path == "last" and not found:
+        last = [path for keeper in keepers for path in keeper._find_last_checkpoints(self.trainer)]
+        if self.config_init[self.subcommand].ckpt_path == "last" and not last:
             folders = ", ".join(str(keeper.dirpath) for keeper in keepers) or "no folder"
             raise ValueError(
                 f"--ckpt_path is last, and there is no last.ckpt in {folders}: train first, or"
@@ -132,7 +132,9 @@ class TrainerCommand(LightningCLI):
 
 
 def prepared(args: list[str]) -> list[str]:
-    """The arguments as LightningCLI takes them: --dry-run as --dry_run, bare flags as true."""
+    """Returns the arguments as LightningCLI takes them: --dry-run as --dry_run, bare flags as
+    true.
+    """
     args = ["--dry_run" if argument == "--dry-run" else argument for argument in args]
     following = [*args[1:], "-"]
     return [

@@ -35,7 +35,9 @@ ROWS = {
 
 
 def processes(devices: Any, nodes: int) -> int:
-    """Processes of a run; "auto" and -1 count the GPUs of this machine, or are 1 without."""
+    """Returns how many processes a run has; "auto" and -1 count the GPUs of this machine, or are 1
+    without.
+    """
     if isinstance(devices, str) and "," in devices:
         devices = [part for part in devices.split(",") if part]
     if isinstance(devices, list):
@@ -67,7 +69,7 @@ def stage_of(strategy: Any) -> tuple[str, int, bool]:
 
 
 def on_gpu(accelerator: str, strategy: Any) -> bool:
-    """Whether a run is meant for GPUs.
+    """Returns whether a run is meant for GPUs.
 
     "auto" is, also on a machine without: a dry run is for planning.
     """
@@ -75,7 +77,7 @@ def on_gpu(accelerator: str, strategy: Any) -> bool:
     return accelerator in ("auto", "gpu", "cuda") and not own.endswith(("_cpu", "OnCPU"))
 
 
-def _typed(config: dict[str, Any]) -> tuple[type[RestorationSystem], dict[str, Any]]:
+def typed(config: dict[str, Any]) -> tuple[type[RestorationSystem], dict[str, Any]]:
     """Class of the configured system, and the arguments of its constructor, typed.
 
     ValueError if it is no restoration system.
@@ -136,7 +138,7 @@ class Plan:
         return "GPU" if self.gpu else "CPU"
 
     def step(self, checkpointing: bool, stage: int) -> Step:
-        """A training step with or without gradient checkpointing."""
+        """Returns a training step with or without gradient checkpointing."""
         own = self.arguments
         if self.can_checkpoint:
             own = own | {"gradient_checkpointing": checkpointing}
@@ -154,7 +156,7 @@ class Plan:
         return self.known[key]
 
     def kept(self, sizes: Sizes, stage: int, offload: bool) -> Static:
-        """What the strategy of this stage keeps for as long as training lasts."""
+        """Returns what the strategy of this stage keeps for as long as training lasts."""
         return static(
             sizes,
             stage=stage,
@@ -166,8 +168,8 @@ class Plan:
 
 
 def plan_of(config: dict[str, Any]) -> Plan:
-    """The plan of a configuration of `fit`; ValueError for what cannot be estimated."""
-    kind, arguments = _typed(config["model"])
+    """Returns the plan of a configuration of `fit`; ValueError for what cannot be estimated."""
+    kind, arguments = typed(config["model"])
     trainer, data = config["trainer"], config["data"]["init_args"]
     missing = {"batch_size", "crop"} - data.keys()
     if missing:
@@ -240,7 +242,7 @@ def _strategies(plan: Plan, sizes: Sizes) -> list[str]:
 
 
 def table(kept: Static, steps: dict[bool, Step], configured: bool) -> list[str]:
-    """Lines of the estimate: a column with gradient checkpointing, one without."""
+    """Returns lines of the estimate: a column with gradient checkpointing, one without."""
     lines = [f"  {'gradient checkpointing':28}{'on':>8}{'off':>8}"]
     for part in fields(Static):
         if part.name in ROWS:

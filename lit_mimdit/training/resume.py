@@ -11,7 +11,7 @@ from lit_mimdit.inference.system_file import KEY, read_checkpoint
 
 
 def problem_of(path: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from, or None.
+    """Returns why a checkpoint cannot be resumed from, or None.
 
     Every byte is checked against its checksum, and the checkpoint must be of a run.
     """
@@ -32,8 +32,8 @@ def problem_of(path: Path) -> str | None:
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
-    """The youngest checkpoint of a folder that is whole, and what is wrong with those that are
-    younger, and with unfinished files.
+    """Returns the youngest checkpoint of a folder that is whole, and what is wrong with those that
+    are younger, and with unfinished files.
     """
     problems = [
         f"{part}: {part.stat().st_size / 2**20:.1f} MiB of a checkpoint that was never finished;"
@@ -51,8 +51,8 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def checkpoint_to_resume(resume: str, folders: list[str | Path | None]) -> Path | None:
-    """What the option `resume` means: "auto" looks through `folders` and names what is broken
-    there; else a path.
+    """Returns what the option `resume` means: "auto" looks through `folders` and names what is
+    broken there; else a path.
 
     ValueError if the path is none, or if "auto" has no folder to look into.
     """

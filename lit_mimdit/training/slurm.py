@@ -13,14 +13,16 @@ GOES_ON = (
 
 
 def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The id of the job that this process belongs to, as scontrol takes it; None outside Slurm."""
+    """Returns the id of the job that this process belongs to, as scontrol takes it; None outside
+    Slurm.
+    """
     if "SLURM_ARRAY_JOB_ID" in environ:
         return f"{environ['SLURM_ARRAY_JOB_ID']}_{environ['SLURM_ARRAY_TASK_ID']}"
     return environ.get("SLURM_JOB_ID")
 
 
 def state_of(description: str) -> str:
-    """The state in what `scontrol show job` says; UNKNOWN if it says none."""
+    """Returns the state in what `scontrol show job` says; UNKNOWN if it says none."""
     match = re.search(r"JobState=(\w+)", description)
     return match[1] if match else "UNKNOWN"
 

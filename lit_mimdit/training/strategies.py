@@ -214,8 +214,8 @@ class ZeRO(DeepSpeedStrategy):
         )
 
     def full(self, parameter: nn.Parameter, key: str | None = MASTER) -> Tensor:
-        """A state of a parameter put together from all processes, float32 of the parameter's shape;
-        all of them must ask.
+        """Returns a state of a parameter put together from all processes, float32 of the
+        parameter's shape; all of them must ask.
         """
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
@@ -249,7 +249,7 @@ class ZeRO(DeepSpeedStrategy):
             set_state(parameter, value, key)
 
     def gradient_norm(self) -> Tensor:
-        """L2 norm of the gradient over all processes, before clipping."""
+        """Returns the L2 norm of the gradient over all processes, before clipping."""
         sharded, flats = self.engine.optimizer, self._flats()
         if "offload_optimizer" in self.config["zero_optimization"]:
             parts: Iterable[Tensor] = [flat.grad for flat in flats]
@@ -264,7 +264,9 @@ class ZeRO(DeepSpeedStrategy):
         return total.sqrt() / sharded.loss_scale
 
     def first_bad_gradient(self, named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
-        """Name of the first parameter whose gradient is not finite; all processes must ask."""
+        """Returns the name of the first parameter whose gradient is not finite; all processes must
+        ask.
+        """
         from deepspeed.utils import safe_get_full_grad
 
         return next(
@@ -313,7 +315,7 @@ class ZeRO(DeepSpeedStrategy):
     # -- checkpoints: one file, as if one process had written it
 
     def lightning_module_state_dict(self) -> dict[str, Tensor]:
-        """The trained parameters in 32 bits, on the first process; {} on the others."""
+        """Returns the trained parameters in 32 bits, on the first process; {} on the others."""
         module = self.lightning_module
         named = {name: p for name, p in module.named_parameters() if p.requires_grad}
         kept = self.collect(named, MASTER)
@@ -336,7 +338,7 @@ class ZeRO(DeepSpeedStrategy):
         return states
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """Adam's state in PyTorch's own format, on the first process; {} on the others."""
+        """Returns Adam's state in PyTorch's own format, on the first process; {} on the others."""
         adam = self.engine.optimizer.optimizer
         named = dict(enumerate(self.trained))
         moments = {key: self.collect(named, key) for key in ("exp_avg", "exp_avg_sq")}

@@ -11,9 +11,11 @@ import yaml
 
 from lit_mimdit import cli
 from lit_mimdit.ablation.runs import FROZEN, Run, all_runs, freeze
-from lit_mimdit.ablation.study import read_study
+from lit_mimdit.ablation.study import Variant, read_study, with_tests_of
 from lit_mimdit.ablation.variants import budget_of
+from lit_mimdit.estimate import meta_system
 from lit_mimdit.evaluation.published import ABLATIONS, read_ablation
+from lit_mimdit.training.dry_run import typed
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "ablations"
@@ -111,6 +113,11 @@ def test_the_league_gives_every_system_the_same_data_and_time(tmp_path, capsys):
             cli.main(["fit", *args, "--print_config"])
         values = yaml.safe_load(capsys.readouterr().out)
         models.add(values["model"]["class_path"])
+        if variant == "airnet":  # it cuts its two crops out of one
+            assert (
+                values["data"]["init_args"].pop("crop") == 2 * values["model"]["init_args"]["patch"]
+            )
+            values["data"]["init_args"]["crop"] = 64
         shared.append((values["data"], values["trainer"]["max_steps"], budget_of(values)))
     assert len(models) == len(study.variants) and len(study.seeds) == 2
     assert all(one == (shared[0][0], -1, study.minutes) for one in shared)
@@ -150,6 +157,36 @@ def test_the_three_tables_are_all_there():
     )
 
 
+def test_the_leagues_systems_are_about_the_branchs_size(tmp_path):
+    """2 to 3.3 M trained parameters; DiT4SR's stream is as wide as the nano backbone."""
+    study = read_study(LEAGUE)
+    freeze(study, LEAGUE, tmp_path)
+    sizes = {}
+    for variant in study.variants:
+        values = yaml.safe_load((tmp_path / "study" / f"whole_{variant}.yaml").read_text())
+        system = meta_system(*typed(values["model"]))
+        sizes[variant] = sum(p.numel() for p in system.trained.parameters()) / 1e6
+    assert 1.3 < sizes.pop("dit4sr") < 1.5
+    assert all(2.0 < size < 3.3 for size in sizes.values()), sizes
+
+
+def test_lines_of_a_variant_are_laid_over_its_file(tmp_path):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"model": {"a": 1, "b": 2}, "data": {"c": 3}}))
+    variant = Variant(file="a.yaml", take=["model"], lines={"model": {"b": 4}, "data": {"d": 5}})
+    assert variant.read(tmp_path) == {"model": {"a": 1, "b": 4}, "data": {"d": 5}}
+
+
+def test_a_study_is_tested_on_another_tree(tmp_path):
+    """Its other lines for the test stay; a folder without test.txt is named."""
+    study = read_study(LEAGUE)
+    with pytest.raises(ValueError, match="it has no test.txt"):
+        with_tests_of(study, tmp_path)
+    (tmp_path / "test.txt").touch()
+    data = with_tests_of(study, tmp_path).test["data"]["init_args"]
+    before = study.test["data"]["init_args"]
+    assert data == before | {"root": str(tmp_path), "test": "test.txt"} and data != before
+
+
 BROKEN = {
     "full": ("fool", "full is 'fool': it must be a variant without file and lines"),
     "seeds": ([1, 1], "seeds are [1, 1]: give at least one, each once"),
@@ -181,7 +218,7 @@ def test_a_broken_study_names_what_is_wrong(key, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
-        ({"file": "a.yaml", "lines": {"model": {}}}, "both given"),
+        ({"take": ["model"], "lines": {"model": {}}}, "no file is given"),
         ({"paper": {"table": 6, "row": "x"}}, "paper.table is 6: choose among 3, 4, 5"),
         ({"paper": {"table": 4, "row": "(a) Spatial"}}, "table 4 has '(a) Spatial-only'"),
     ],

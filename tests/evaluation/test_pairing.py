@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_mimdit.evaluation.pairing import id_of, pair, require_whole
+from lit_mimdit.evaluation.image_names import id_of
+from lit_mimdit.evaluation.pairing import pair, require_whole
 
 from .conftest import picture, save
 

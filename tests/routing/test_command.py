@@ -333,6 +333,7 @@ def test_other_types_than_the_five_are_reported_too(data, branches, tmp_path, ca
 def test_checkpoints_have_short_names_that_differ():
     assert names_of([Path("runs/a/last.ckpt")]) == ["last"]
     assert names_of([Path("runs/a/last.ckpt"), Path("runs/b/last.ckpt")]) == ["a/last", "b/last"]
+    assert names_of([Path("a/x.ckpt"), Path("a/x.pt")]) == ["x.ckpt", "x.pt"]
     with pytest.raises(ValueError, match="a.ckpt is given twice"):
         names_of([Path("a.ckpt"), Path("a.ckpt")])
 

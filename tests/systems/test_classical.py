@@ -3,6 +3,8 @@
 Each undoes its degradation where its model of it is right, and its formulas hold.
 """
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,3 +90,30 @@ def test_every_method_writes_a_folder_of_the_same_names_and_sizes(method, tmp_pa
         == 0
     )
     assert Image.open(tmp_path / "out" / "a.png").size == (52, 41)
+
+
+def test_outputs_are_treated_as_those_of_restore(tmp_path, photo, capsys):
+    given, out = tmp_path / "in", tmp_path / "out"
+    given.mkdir(), out.mkdir()
+    exif = Image.Exif()
+    exif[271] = "Camera"
+    pixels = np.uint8(photo[:41, :52] * 255)
+    for name in ("a.jpg", "b.jpg"):
+        Image.fromarray(pixels).save(given / name, exif=exif)
+    (given / "c.jpg").write_bytes(b"")
+    (out / "b.png").write_bytes(b"of somebody else")
+    command = ["classical", str(given), "-o", str(out), "--method", "median"]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "b.png exists and was not made by restore" in said and "c.jpg: the file is empty" in said
+    assert (out / "b.png").read_bytes() == b"of somebody else"
+    assert Image.open(out / "a.png").getexif()[271] == "Camera"
+    first = (out / "a.png").stat().st_mtime_ns
+    assert main([*command, "--overwrite"]) == 1
+    assert "1 photograph(s) are finished already" in capsys.readouterr().err
+    assert (out / "a.png").stat().st_mtime_ns == first
+    assert Image.open(out / "b.png").size == (52, 41)
+    record = json.loads((out / "restoration.json").read_text("utf-8"))
+    assert sorted(record["files"]) == ["a.png", "b.png"] and record["system"]["method"] == "median"
+    assert main(["classical", str(given / "a.jpg"), "-o", str(out / "b.png"), *command[4:]]) == 2
+    assert "b.png exists" in capsys.readouterr().err

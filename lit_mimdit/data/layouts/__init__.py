@@ -129,7 +129,7 @@ def read_layout(
 
 
 def detect_layout(root: str | Path) -> str:
-    """The layout of a data set, from its folder names.
+    """Returns the layout of a data set, from its folder names.
 
     Raises ValueError if none or more than one fits.
     """

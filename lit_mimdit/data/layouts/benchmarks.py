@@ -95,7 +95,7 @@ def read_realrain1k(listed: PairList, split: str = "test") -> None:
 
 
 def densities(root: Path) -> dict[str, Path]:
-    """The folders RealRain-1k-H and -L in root, or root itself if it is one of them."""
+    """Returns the folders RealRain-1k-H and -L in root, or root itself if it is one of them."""
     matches = [
         (re.fullmatch(r"RealRain-1k-([HL])", folder.absolute().name, re.IGNORECASE), folder)
         for folder in [root, *subfolders(root)]
@@ -138,7 +138,7 @@ def read_hazerd(listed: PairList) -> None:
 
 
 def hazerd_folder(root: Path) -> Path | None:
-    """The folder with img and simu: root, or data in it."""
+    """Returns the folder with img and simu: root, or data in it."""
     folders = [root, side_folder(root, "data")]
     return next(
         (

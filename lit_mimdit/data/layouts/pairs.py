@@ -51,7 +51,7 @@ class PairList:
 
 
 def require_complete(listed: PairList) -> list[Pair]:
-    """The pairs of a list without problems.
+    """Returns the pairs of a list without problems.
 
     Raises ValueError naming the first 10 problems, or if there are no pairs.
     """
@@ -108,8 +108,8 @@ def add_by_stem(
 
 
 def by_stem(folder: Path | None) -> dict[str, list[Path]]:
-    """The image files directly in a folder by their name without extension; hidden files are left
-    out.
+    """Returns the image files directly in a folder by their name without extension; hidden files
+    are left out.
     """
     files: dict[str, list[Path]] = {}
     for name in sorted(os.listdir(folder)) if folder else []:
@@ -120,7 +120,7 @@ def by_stem(folder: Path | None) -> dict[str, list[Path]]:
 
 
 def unique_by_stem(listed: PairList, degradation: str, folder: Path | None) -> dict[str, Path]:
-    """As `by_stem`, without the names that occur twice: those become problems."""
+    """Returns what `by_stem` does without names that occur twice, which become problems."""
     files = by_stem(folder)
     for same in files.values():
         listed.problems += _duplicates(same, degradation)
@@ -137,8 +137,8 @@ def _duplicates(files: list[Path], degradation: str) -> list[Problem]:
 
 
 def with_sides(root: Path, gt: str, lq: str) -> list[tuple[Path, str, Path | None, Path | None]]:
-    """Folders that hold folders `gt` and `lq`, one of them at least, with their names below root
-    and both sides.
+    """Returns folders that hold folders `gt` and `lq`, one of them at least, with their names below
+    root and both sides.
 
     They are root itself, or else directly below it, or else one level deeper (train/01Blur,
     test/01Blur).
@@ -166,7 +166,7 @@ def with_sides(root: Path, gt: str, lq: str) -> list[tuple[Path, str, Path | Non
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders directly in a folder, hidden ones left out."""
+    """Returns folders directly in a folder, hidden ones left out."""
     with os.scandir(folder) as entries:
         return sorted(
             Path(entry.path)
@@ -176,7 +176,9 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def side_folder(folder: Path, name: str) -> Path | None:
-    """The folder `name` directly in `folder`, in any case of letters; the exact spelling wins."""
+    """Returns the folder `name` directly in `folder`, in any case of letters; the exact spelling
+    wins.
+    """
     if (folder / name).is_dir():
         return folder / name
     return next(

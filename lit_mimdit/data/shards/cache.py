@@ -36,7 +36,7 @@ class ShardCache:
         self.folder, self.limit = Path(folder), limit
 
     def path(self, shard: Shard, store: Store) -> Path:
-        """The shard's local copy, fetched and checked if it is not there.
+        """Returns the shard's local copy, fetched and checked if it is not there.
 
         CacheError, or the store's ImageError.
         """
@@ -119,6 +119,6 @@ class ShardCache:
 
 
 def read_parts(path: Path, spans: list[tuple[int, int]]) -> list[bytes]:
-    """Parts of a file, (offset, length) of each; fewer bytes if it ends before."""
+    """Returns parts of a file, (offset, length) of each; fewer bytes if it ends before."""
     with open(path, "rb", buffering=0) as file:
         return [os.pread(file.fileno(), length, offset) for offset, length in spans]

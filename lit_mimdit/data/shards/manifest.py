@@ -21,8 +21,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 
 
 def checked_name(name: Any, where: str) -> str:
-    """The name of a file directly in the folder of shards; ValueError for anything that could lead
-    out of it.
+    """Returns the name of a file directly in the folder of shards; ValueError for anything that
+    could lead out of it.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(

@@ -132,12 +132,12 @@ class ShardSource:
         return lq[top : top + crop, left : left + crop], gt[top : top + crop, left : left + crop]
 
     def indices(self, number: int) -> range:
-        """The pairs of a shard."""
+        """Returns the pairs of a shard."""
         end = int(self.ends[number])
         return range(end - len(self.manifest.shards[number]), end)
 
     def tiles(self, index: int) -> tuple[int, int, list[tuple[Box, np.ndarray, np.ndarray]]]:
-        """Height and width of a pair and all of its tiles, decoded: box, LQ, GT."""
+        """Returns height and width of a pair and all of its tiles, decoded: box, LQ, GT."""
         number, row = self._locate(index)
         held = self._index(number)
         tiles = range(int(held.first[row]), int(held.first[row + 1]))
@@ -152,7 +152,7 @@ class ShardSource:
         )
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width of a pair, pixels."""
+        """Returns height and width of a pair, pixels."""
         number, row = self._locate(index)
         height, width = self._index(number).sizes[row]
         return int(height), int(width)

@@ -20,14 +20,14 @@ class Store(Protocol):
     def get(self, name: str) -> bytes: ...
 
     def parts(self, name: str, spans: list[tuple[int, int]]) -> list[bytes]:
-        """Parts of a file that lie side by side: (offset, length) of each."""
+        """Returns parts of a file that lie side by side: (offset, length) of each."""
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """A whole file, piece by piece."""
 
 
 def open_store(place: str, retries: int = 10) -> Store:
-    """The store of a place; `retries` are of requests to S3 that fail."""
+    """Returns the store of a place; `retries` are of requests to S3 that fail."""
     if "://" not in place:
         return FolderStore(place)
     if not place.startswith("s3://"):

@@ -33,18 +33,20 @@ def convolve(planes: np.ndarray, psf: np.ndarray) -> np.ndarray:
 
 
 def straight_path(strength: float, generator: np.random.Generator) -> np.ndarray:
-    """PSF of a straight camera movement of 1 to 40 px, at any angle."""
+    """Returns the PSF of a straight camera movement of 1 to 40 px, at any angle."""
     return motion_psf(1 + (LENGTH - 1) * strength, generator.uniform(0, np.pi), 0.0)
 
 
 def arc_path(strength: float, generator: np.random.Generator) -> np.ndarray:
-    """PSF of a camera movement along an arc of 1 to 40 px that turns by up to 90 degrees."""
+    """Returns the PSF of a camera movement along an arc of 1 to 40 px that turns by up to 90
+    degrees.
+    """
     turn = generator.uniform(-np.pi / 2, np.pi / 2)
     return motion_psf(1 + (LENGTH - 1) * strength, generator.uniform(0, np.pi), turn)
 
 
 def shaken_path(strength: float, generator: np.random.Generator) -> np.ndarray:
-    """PSF of a hand that shakes: a smoothed random walk of 1 to 40 px, at uneven speed.
+    """Returns the PSF of a hand that shakes: a smoothed random walk of 1 to 40 px, at uneven speed.
 
     Source: Boracchi and Foi, "Modeling the performance of image restoration from motion blur", IEEE
     TIP 21(8), 2012: random trajectories with inertia. Here the steps are normal numbers smoothed
@@ -62,12 +64,15 @@ def shaken_path(strength: float, generator: np.random.Generator) -> np.ndarray:
 
 
 def defocus(strength: float, generator: np.random.Generator) -> np.ndarray:
-    """PSF of a lens out of focus: a disc of 0.3 to 9 px (Pentland, IEEE PAMI 9(4), 1987)."""
+    """Returns the PSF of a lens out of focus: a disc of 0.3 to 9 px (Pentland, IEEE PAMI 9(4),
+    1987).
+    """
     return disc_psf(0.3 + (RADIUS - 0.3) * strength)
 
 
 def gaussian(strength: float, generator: np.random.Generator) -> np.ndarray:
-    """PSF of an anisotropic Gaussian: sigma 0.2 to 5 px along its longer axis, at any angle.
+    """Returns the PSF of an anisotropic Gaussian: sigma 0.2 to 5 px along its longer axis, at any
+    angle.
 
     Source: Zhang et al., "Designing a practical degradation model for deep blind image
     super-resolution", ICCV 2021. A third of them are isotropic; the shorter axis is 0.3 to 1 of the

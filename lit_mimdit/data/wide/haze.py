@@ -17,7 +17,9 @@ def flat(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def sloped(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A plane seen at an angle, in any direction, from 0.1 to 1 times the farthest depth."""
+    """Returns a plane seen at an angle, in any direction, from 0.1 to 1 times the farthest
+    depth.
+    """
     height, width = image.shape[:2]
     angle, nearest = generator.uniform(0, 2 * np.pi), generator.uniform(0.1, 1)
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
@@ -38,7 +40,7 @@ def cloudy(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def ground(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """The open scene of `draw_depth`: a ground plane up to its horizon."""
+    """Returns the open scene of `draw_depth`: a ground plane up to its horizon."""
     return draw_depth(*image.shape[:2], generator)
 
 

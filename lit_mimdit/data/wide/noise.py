@@ -44,7 +44,7 @@ def sensor(image: np.ndarray, strength: float, generator: np.random.Generator) -
 
 
 def demosaicked(noise: np.ndarray) -> np.ndarray:
-    """What bilinear demosaicking makes of white noise (H, W, 3) on a Bayer sensor (RGGB).
+    """Returns what bilinear demosaicking makes of white noise (H, W, 3) on a Bayer sensor (RGGB).
 
     Each channel keeps the values at its own sites; the others are means of their neighbours there.
     """

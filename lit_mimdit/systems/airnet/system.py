@@ -81,11 +81,13 @@ class AirNet(PixelSystem):
 
     @classmethod
     def estimated(cls, arguments: dict[str, Any], gpu: bool, stage: int) -> dict[str, Any]:
-        """The second stage, which needs more memory than the first."""
+        """Returns the second stage, which needs more memory than the first."""
         return arguments | {"encoder_epochs": 0}
 
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Cross entropy of the contrast, in the second stage a tenth of it and L1 of a crop."""
+        """Returns the cross entropy of the contrast, in the second stage a tenth of it and L1 of a
+        crop.
+        """
         contrast, seeds = self.network.contrast, batch["seed"]
         contrast.demand_even(len(seeds) * self._batches_of_a_step())
         query, key = objective.cut_pair(batch["lq"], self.patch, seeds)
@@ -115,5 +117,7 @@ class AirNet(PixelSystem):
         self.network.contrast.follow()
 
     def published_rate(self, epoch: int) -> float:
-        """The rate at 1 up to epoch 60, then a tenth, and halves of it in the second stage."""
+        """Returns the rate at 1 up to epoch 60, then a tenth, and halves of it in the second
+        stage.
+        """
         return objective.learning_rate(epoch, 1.0, self.encoder_epochs)

@@ -112,7 +112,9 @@ def official_name(name: str, network: AutoDIRNetwork) -> str:
 
 
 def dead(name: str) -> bool:
-    """Whether an official tensor is not loaded, since it is computed here or a mere counter."""
+    """Returns whether an official tensor is not loaded, since it is computed here or a mere
+    counter.
+    """
     return bool(SCHEDULE.match(name)) or name.endswith(".embeddings.position_ids")
 
 

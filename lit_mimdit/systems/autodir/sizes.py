@@ -164,7 +164,7 @@ class Sizes:
     correction: CorrectionConfig = field(default_factory=CorrectionConfig)
 
     def build(self) -> AutoDIRNetwork:
-        """The networks with random weights."""
+        """Returns the networks with random weights."""
         clip = CLIPConfig(
             text_config=asdict(self.text),
             vision_config=asdict(self.vision),

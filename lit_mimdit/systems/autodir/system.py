@@ -58,7 +58,7 @@ class AutoDIR(RestorationSystem):
 
     @classmethod
     def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "AutoDIR":
-        """The system with the weights of the authors' checkpoint.
+        """Returns the system with the weights of the authors' checkpoint.
 
         Args:
             files: content of `autodir.ckpt`, one file.

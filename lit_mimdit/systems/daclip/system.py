@@ -121,7 +121,7 @@ class DACLIP(RestorationSystem):
 
     @classmethod
     def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "DACLIP":
-        """The system with the weights of the authors' two files.
+        """Returns the system with the weights of the authors' two files.
 
         Args:
             files: content of the controller's file and of the U-Net's, in any order, or of one
@@ -140,8 +140,9 @@ class DACLIP(RestorationSystem):
 
     # loss = mean_b mean |x_{t-1}^SDE - x_{t-1}^opt|, t uniform in 1..T
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Distance of the predicted reverse step to the best one; its step and noise are drawn
-        from each sample's seed."""
+        """Returns the distance of the predicted reverse step to the best one; its step and noise
+        are drawn from each sample's seed.
+        """
         mu, clean = batch["lq"], batch["gt"]
         noise, normal = sample_noise(batch["seed"].cpu(), tuple(clean.shape[1:]))
         noise, t = noise.to(clean), objective.draw_step(normal, self.sde.steps).to(clean.device)
@@ -157,7 +158,7 @@ class DACLIP(RestorationSystem):
         return Losses(error.mean(), error, {"step": error}, t=t / self.sde.steps)
 
     def published_rate(self, epoch: int) -> float:
-        """A cosine over 700,000 iterations, from 2e-4 to 1e-6."""
+        """Returns a cosine over 700,000 iterations, from 2e-4 to 1e-6."""
         return objective.learning_rate(epoch * (self._steps_per_epoch() or 0))
 
     def restorer(self) -> SeededRestorer:

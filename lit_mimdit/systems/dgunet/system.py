@@ -83,7 +83,7 @@ class DGUNet(PixelSystem):
         return inference.restore(self.network, lq, self.ensemble)
 
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Charbonnier and edge terms of the pictures of all stages."""
+        """Returns Charbonnier and edge terms of the pictures of all stages."""
         terms = objective.terms(self.network(batch["lq"]), batch["gt"], self.recipe)
         per_sample = torch.stack(list(terms.values())).sum(0)
         return Losses(per_sample.mean(), per_sample, terms)

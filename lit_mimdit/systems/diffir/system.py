@@ -140,7 +140,7 @@ class DiffIR(RestorationSystem):
 
     @classmethod
     def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "DiffIR":
-        """The system with the weights of an author's file, of either stage.
+        """Returns the system with the weights of an author's file, of either stage.
 
         Args:
             files: content of the checkpoint, one file.
@@ -209,7 +209,8 @@ class DiffIR(RestorationSystem):
             )
 
     def published_rate(self, epoch: int) -> float:
-        """Factor of the highest rate at an iteration; here the schedule's unit is a step.
+        """Returns the factor of the highest rate at an iteration; here the schedule's unit is a
+        step.
 
         Stage 1's highest rate is 2.85e-4, stage 2's 2e-4.
         """
@@ -281,7 +282,7 @@ class DiffIR(RestorationSystem):
         return len(boxes(*padded, *self._tiling(*padded), MULTIPLE))
 
     def restorer(self) -> SeededRestorer:
-        """What restores with stage 2's weights; ValueError in stage 1."""
+        """Returns what restores with stage 2's weights; ValueError in stage 1."""
         if self.stage == 1:
             raise ValueError(
                 "this is DiffIR's stage 1, which restores only an image whose clean version is"

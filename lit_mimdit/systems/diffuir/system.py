@@ -69,7 +69,7 @@ class DiffUIR(ResidualSystem):
 
     @classmethod
     def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "DiffUIR":
-        """The system with the averaged weights of an author's file, of any size.
+        """Returns the system with the averaged weights of an author's file, of any size.
 
         Args:
             files: content of the checkpoint `model-<k>.pt`, one file.

@@ -22,7 +22,7 @@ DEAD = (
 
 
 def dead(name: str) -> bool:
-    """Whether an official tensor acts on nothing and stays unloaded."""
+    """Returns whether an official tensor acts on nothing and stays unloaded."""
     return any(part in name for part in DEAD)
 
 

@@ -107,7 +107,7 @@ class DiT4SR(LatentSystem):
 
     @classmethod
     def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "DiT4SR":
-        """The system with the branch of an author's `transformer` file.
+        """Returns the system with the branch of an author's `transformer` file.
 
         Args:
             files: content of the file, one. It holds the frozen transformer too, which must be the

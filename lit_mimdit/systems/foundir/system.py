@@ -153,7 +153,7 @@ class FoundIR(ResidualSystem):
 
     @classmethod
     def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "FoundIR":
-        """The system with the weights of the authors' files, in any order.
+        """Returns the system with the weights of the authors' files, in any order.
 
         Args:
             files: content of the generalist's checkpoint, and of none, one or both specialists'.
@@ -206,7 +206,9 @@ class FoundIR(ResidualSystem):
         return self.network.generalist
 
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """The generalist's loss; ValueError with specialists, whose recipe is not published."""
+        """Returns the generalist's loss; ValueError with specialists, whose recipe is not
+        published.
+        """
         if self.network.weather is not None or self.network.low_light is not None:
             raise ValueError(
                 "model has specialists, and how they are trained is not published; train the"
@@ -229,7 +231,7 @@ class FoundIR(ResidualSystem):
         return general
 
     def specialist_of(self, id: str | None) -> str | None:
-        """Which specialist improves the image `id`; None for none.
+        """Returns which specialist improves the image `id`; None for none.
 
         Raises:
             ValueError: the choice goes by the image's number, and `id` ends in none.

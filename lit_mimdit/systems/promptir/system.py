@@ -67,7 +67,7 @@ class PromptIR(PixelSystem):
 
     @classmethod
     def from_official(cls, *files: Mapping[str, Any], **overrides: Any) -> "PromptIR":
-        """The system with the weights of an author's file.
+        """Returns the system with the weights of an author's file.
 
         Args:
             files: content of the checkpoint, one file.
@@ -84,7 +84,7 @@ class PromptIR(PixelSystem):
         return system
 
     def losses(self, batch: dict[str, Any]) -> Losses:
-        """Mean absolute error."""
+        """Returns the mean absolute error."""
         error = error_per_image(self.restore(batch["lq"]), batch["gt"])
         return Losses(error.mean(), error, {"l1": error})
 

@@ -26,7 +26,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Value]:
 
 
 def settings_of(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Value]:
-    """Everything a comparison of runs may turn on.
+    """Returns everything a comparison of runs may turn on.
 
     These are the settings of model, data and trainer that have plain values.
     """

@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 def mean_by_bin(values: Tensor, t: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Sum of `values` (B,) and number of samples in each of `bins` equal bins of t in [0, 1], both
-    (bins,).
+    """Returns the sum of `values` (B,) and number of samples in each of `bins` equal bins of t in
+    [0, 1], both (bins,).
     """
     index = (t * bins).long().clamp(max=bins - 1)
     return (

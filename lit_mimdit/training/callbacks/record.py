@@ -23,7 +23,9 @@ NAME, DIFF = "run.json", "run.diff"
 
 
 def difference() -> str:
-    """How the source tree differs from its commit, new files by name; "" without a repository."""
+    """Returns how the source tree differs from its commit, new files by name; "" without a
+    repository.
+    """
     if commit() is None:
         return ""
     git = ["git", "-C", str(Path(lit_mimdit.__file__).parents[1])]

@@ -19,7 +19,7 @@ Layout = dict[str, dict[str, list]]
 
 
 def scalars_of(tallies: dict[str, Tally], groups: list[str], k: int) -> dict[str, float]:
-    """What the curves show, by name without the stage; see RoutingScalars."""
+    """Returns what the curves show, by name without the stage; see RoutingScalars."""
     whole = total(list(tallies.values()))
     inter, shares = whole.mean_inter, whole.shares
     blocks, count, experts = shares.shape

@@ -6,8 +6,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 def writer_of(trainer: L.Trainer) -> SummaryWriter | None:
-    """The run's TensorBoard writer on the first process, None on others or if the run has no
-    TensorBoard logger.
+    """Returns the run's TensorBoard writer on the first process, None on others or if the run has
+    no TensorBoard logger.
     """
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:

@@ -92,6 +92,8 @@ class TrainingTime(L.Callback):
 
 
 def seconds_in(checkpoint: dict[str, Any]) -> float | None:
-    """Seconds that the run of a Lightning checkpoint had trained; None if nobody measured them."""
+    """Returns seconds that the run of a Lightning checkpoint had trained; None if nobody measured
+    them.
+    """
     state = checkpoint.get("callbacks", {}).get(TrainingTime.__qualname__)
     return None if state is None else state["seconds"]

@@ -19,7 +19,7 @@ def group_names(config: BranchConfig) -> list[str]:
 
 
 def top_k(config: BranchConfig) -> int:
-    """Sub-experts that an image uses of each group."""
+    """Returns how many sub-experts of each group an image uses."""
     return config.intra.experts if config.intra.router == "dense" else config.intra.top_k
 
 

@@ -1,0 +1,85 @@
+"""Networks of other projects: what spandrel reads restores, and what does not fit is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+spandrel = pytest.importorskip("spandrel", reason="the extra `spandrel` is not installed")
+
+from lit_mimdit.inference.system_file import build_system, load_system, save_system  # noqa: E402
+from lit_mimdit.systems.import_weights import import_weights  # noqa: E402
+from lit_mimdit.systems.spandrel import Spandrel  # noqa: E402
+
+SHAPES = yaml.safe_load((Path(__file__).parent / "tiny" / "spandrel.yaml").read_text())
+SHAPES = SHAPES["init_args"]["shapes"]
+
+
+def weights(shapes: dict[str, list[int]] = SHAPES) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.randn(shape, generator=generator) / 9 for name, shape in shapes.items()}
+
+
+def test_a_released_file_restores_as_spandrel_does(tmp_path):
+    """By `--checkpoint FILE.pth` and after import-weights, on a size that no tile fits."""
+    path, image = tmp_path / "model.pth", torch.rand(1, 3, 21, 30)
+    torch.save({"params": weights()}, path)
+    expected = spandrel.ModelLoader().load_from_state_dict(weights())(image)
+    import_weights("spandrel", [path], output=tmp_path / "ours.safetensors")
+    for file in (path, tmp_path / "ours.safetensors"):
+        system = build_system(load_system(file), str(file))
+        restored, _ = system.restorer()(image, torch.tensor([0]))
+        assert torch.equal(restored, expected) and not torch.equal(restored, image)
+        assert system.architecture == "DnCNN"
+
+
+def test_tiles_are_what_the_network_demands():
+    """DRUNet halves the image three times, so it takes multiples of 8; its tile is rounded up."""
+    from spandrel.architectures.DRUNet import DRUNet
+
+    network = DRUNet(in_nc=4, out_nc=3, nc=[4, 4, 4, 4], nb=1)
+    system = Spandrel.from_official(network.state_dict(), tile=50, overlap=8)
+    assert (system.multiple, system.tile) == (8, 56)
+    image = torch.rand(1, 3, 61, 70)
+    restored, _ = system.restorer()(image, torch.tensor([0]))
+    assert restored.shape == image.shape and system.restorer().evaluations(61, 70) == 4
+
+
+def grey() -> dict[str, torch.Tensor]:
+    shapes = SHAPES | {"model.0.weight": [4, 1, 3, 3], "model.14.weight": [1, 4, 3, 3]}
+    return weights(shapes | {"model.14.bias": [1]})
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (grey(), "DnCNN turns 1 channels into 1 at scale 1; only networks from 3 to 3"),
+        ({"a.weight": torch.zeros(2)}, "knows no architecture"),
+        ({"model.0.weight": torch.zeros(4, 3, 3, 3)}, "knows no architecture"),
+    ],
+)
+def test_another_network_is_refused_in_one_line(state, message, tmp_path):
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="other.pth") as error:
+        load_system(tmp_path / "other.pth")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+class Code:
+    def __reduce__(self):
+        return (Path.touch, (Path("touched"),))
+
+
+def test_code_in_a_file_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(weights() | {"x": Code()}, "bad.pth")
+    with pytest.raises(ValueError, match="needs code"):
+        load_system("bad.pth")
+    assert not Path("touched").exists()
+
+
+def test_a_loaded_file_keeps_its_class(tmp_path):
+    system = Spandrel.from_official(weights())
+    save_system(tmp_path / "a.safetensors", system.system_file())
+    assert load_system(tmp_path / "a.safetensors").arguments["shapes"] == SHAPES
