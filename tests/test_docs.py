@@ -29,15 +29,12 @@ class Allowed(NamedTuple):
 # pages that are not rewritten yet, as measured: these numbers only ever go down
 ALLOWED = {
     "CHANGELOG.md": Allowed(14, 4, 16.2, 1.7),
-    "CONTRIBUTING.md": Allowed(per_hundred=1.8),
     "benchmarks/scaling.md": Allowed(3, 2, 17.1, 2.3),
     "docs/reference/callbacks.md": Allowed(6, 2, per_hundred=1.5),
     "docs/reference/commands.md": Allowed(4, 0, 15.1),
     "docs/reference/file_formats.md": Allowed(3, 1),
     "docs/reference/settings.md": Allowed(1),
     "docs/reference/systems.md": Allowed(1, per_hundred=2.6),
-    "docs/results/ablations.md": Allowed(1),
-    "experiments/LOG.md": Allowed(3, 5, per_hundred=1.1),
 }
 
 
