@@ -5,6 +5,7 @@ with an asterisk is the authors' own weights, as in the paper: name the run so, 
 """
 
 from dataclasses import dataclass
+from itertools import chain, product
 from typing import Any, Literal
 
 from lit_mimdit import escaping
@@ -58,9 +59,8 @@ class League:
 
 def rows_of(table: Literal[1, 2]) -> list[str]:
     """Returns the methods of a table in the paper's order, this project's last."""
-    methods = dict.fromkeys(
-        entry.method for cell in read_published(table).values() for entry in cell
-    )
+    entries = chain.from_iterable(read_published(table).values())
+    methods = dict.fromkeys(entry.method for entry in entries)
     return [OWN if method == PAPER else method for method in methods]
 
 
@@ -109,9 +109,8 @@ def leagues(own: dict[str, dict[str, Any]]) -> list[League]:
         for group in groups:
             columns = list(dict.fromkeys(column for _, column in read_published(table)))
             values = {
-                (label, column): own_entry(summary, table, group, column, label)
-                for label, summary in own.items()
-                for column in columns
+                (label, column): own_entry(own[label], table, group, column, label)
+                for label, column in product(own, columns)
             }
             counts = {value[1] for value in values.values() if value}
             if counts:
