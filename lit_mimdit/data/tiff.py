@@ -53,9 +53,9 @@ def tiff_header(file: BinaryIO) -> TiffHeader:
     files.
     """
     with tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
+        page = _photograph(tiff)
         _require_no_raw(tiff)
-        frames = sum(1 for one in tiff.pages if not one.is_reduced and not one.is_mask)
+        frames = sum(map(_is_photograph, tiff.pages))
         return TiffHeader(
             page.imagelength,
             page.imagewidth,
@@ -69,6 +69,8 @@ def tiff_header(file: BinaryIO) -> TiffHeader:
 def read_tiff(file: BinaryIO, pil_cannot: bool = False) -> TiffPixels | None:
     """Returns the first page of a TIFF file, or None where PIL reads it without loss.
 
+    Reduced copies and masks are no pages here, also where they come first; PIL takes any.
+
     Args:
         file: opened at its beginning.
         pil_cannot: read it even then, since PIL has no decoder for it.
@@ -78,10 +80,10 @@ def read_tiff(file: BinaryIO, pil_cannot: bool = False) -> TiffPixels | None:
         ValueError: pixel data are missing.
     """
     with tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
+        page = _photograph(tiff)
         _require_no_raw(tiff)
         require_allowed(page.imagewidth, page.imagelength)
-        if not pil_cannot and _pil_is_exact(page):
+        if not pil_cannot and page is tiff.pages.first and _pil_is_exact(page):
             return None
         bands, alpha, notes = _bands(page)
         _require_kind(page)
@@ -113,6 +115,15 @@ def read_tiff(file: BinaryIO, pil_cannot: bool = False) -> TiffPixels | None:
         return TiffPixels(pixels, _orientation(page), _tag(page, _ICC_TAG), cmyk, notes)
 
 
+def _is_photograph(page: tifffile.TiffPage) -> bool:
+    return not page.is_reduced and not page.is_mask
+
+
+def _photograph(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
+    """The first page that is neither a reduced copy nor a mask; the first if all are."""
+    return next(filter(_is_photograph, tiff.pages), tiff.pages.first)
+
+
 def _pil_is_exact(page: tifffile.TiffPage) -> bool:
     """Whether PIL reads all that the page holds, in the same numbers."""
     if page.bitspersample not in (1, 2, 4, 8) or page.sampleformat != 1 or page.imagedepth != 1:
@@ -124,6 +135,11 @@ def _pil_is_exact(page: tifffile.TiffPage) -> bool:
     return page.photometric in (PHOTOMETRIC.YCBCR, PHOTOMETRIC.CIELAB) or (
         page.photometric == PHOTOMETRIC.SEPARATED and page.samplesperpixel == 4
     )
+
+
+def _is_jpeg(page: tifffile.TiffPage) -> bool:
+    """Whether its decoder turns the colours of the page into RGB."""
+    return page.photometric == PHOTOMETRIC.YCBCR and page.compression == COMPRESSION.JPEG
 
 
 def _bands(page: tifffile.TiffPage) -> tuple[tuple[int, ...], int | None, tuple[str, ...]]:
@@ -144,7 +160,7 @@ def _bands(page: tifffile.TiffPage) -> tuple[tuple[int, ...], int | None, tuple[
         colours = 3 if count in (3, 4) and not any(kind in _ALPHA for kind in extra[:2]) else 1
         if page.photometric == PHOTOMETRIC.MINISWHITE:
             colours = 1
-    elif page.photometric == PHOTOMETRIC.RGB:
+    elif page.photometric == PHOTOMETRIC.RGB or _is_jpeg(page):
         colours = 3
     else:
         raise UnsupportedError(

@@ -196,7 +196,7 @@ def settings(scorer: Scorer, pairing: Pairing) -> dict[str, Any]:
         for which, path in item.files.items():
             status = path.stat()
             facts = item.id, item.degradation, which, status.st_size, status.st_mtime_ns
-            digest.update(("\0".join(map(str, facts)) + "\n").encode())
+            digest.update(("\0".join(map(str, facts)) + "\n").encode("utf-8", "surrogateescape"))
     return {
         "metrics": scorer.describe(),
         "images": digest.hexdigest(),

@@ -92,7 +92,7 @@ class Page:
         """A drawing, with a caption below."""
         below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
         self.html.append(f"<figure>{svg}{below}</figure>")
-        self._beside(f"{name}.svg", svg.encode(), caption or name)
+        self._beside(f"{name}.svg", svg.encode("utf-8", "backslashreplace"), caption or name)
 
     def picture(self, image: Image.Image, name: str, caption: str) -> None:
         """An image as PNG, with a caption below."""

@@ -84,12 +84,17 @@ def write_study(folder: Path, of: Study, permutations: int, seed: int) -> dict[s
     return summary
 
 
+def _write_text(path: Path, text: str) -> None:
+    """Write UTF-8; a file name that is none shows its bytes."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
 def _write_tables(folder: Path, tables: dict[str, list[Row]]) -> None:
     """A CSV file a table; those of an earlier study that are empty now are removed."""
     for name in TABLES:
         path = folder / f"{name}.csv"
         if tables[name]:
-            write_bytes(path, as_csv(tables[name]).encode())
+            _write_text(path, as_csv(tables[name]))
         else:
             path.unlink(missing_ok=True)
 
@@ -97,8 +102,8 @@ def _write_tables(folder: Path, tables: dict[str, list[Row]]) -> None:
 def _write_table6(folder: Path, rows: list[Row], text: str) -> None:
     """Table 6 as Markdown and LaTeX."""
     head, body = table6_cells(rows)
-    write_bytes(folder / "table6.md", f"{text}.\n\n{markdown(head, body)}\n".encode())
-    write_bytes(folder / "table6.tex", (latex(head, body, text) + "\n").encode())
+    _write_text(folder / "table6.md", f"{text}.\n\n{markdown(head, body)}\n")
+    _write_text(folder / "table6.tex", latex(head, body, text) + "\n")
 
 
 def summary_of(of: Study, six: Preferences | None) -> dict[str, Any]:

@@ -301,3 +301,19 @@ def test_frames_and_pages_are_counted(tmp_path):
         assert read_photo(tmp_path / name).metadata.frames == 3
     tifffile.imwrite(tmp_path / "a.tif", noise(2, 8, 9, 3, dtype=np.uint16), photometric="rgb")
     assert read_photo(tmp_path / "a.tif").metadata.frames == 2
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "jpeg"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_thumbnail_in_front_of_the_photograph_is_not_taken_for_it(tmp_path, dtype, compression):
+    if compression == "jpeg" and dtype == np.uint16:
+        pytest.skip("JPEG has 8 bits")
+    ramp = np.linspace(0, np.iinfo(dtype).max, 64 * 48).reshape(48, 64, 1).astype(dtype)
+    photo = np.repeat(ramp, 3, axis=2)
+    with tifffile.TiffWriter(tmp_path / "t.tif") as file:
+        file.write(photo[::4, ::4], photometric="rgb", subfiletype=1)
+        file.write(photo, photometric="rgb", compression=compression)
+    about = image_info(tmp_path / "t.tif")
+    read = read_rgb(tmp_path / "t.tif")
+    assert (about.height, about.width) == (48, 64) and read.shape == (48, 64, 3)
+    np.testing.assert_allclose(read, photo, atol=3 if compression == "jpeg" else 0)

@@ -354,3 +354,13 @@ def test_pictures_of_16_bits_are_scored_as_8(folders):
     assert value == pytest.approx(
         -10 * torch.log10((clean - reference).square().mean()).item(), abs=1e-4
     )
+
+
+def test_a_name_that_is_no_utf8_is_scored_and_shows_its_bytes(folders):
+    for folder, seed in (("odd/restored", 3), ("odd/reference", 0)):
+        image = noisy(picture(seed), seed) if seed else picture(0)
+        save(Path(folder, os.fsdecode(b"caf\xe9.png")), image)
+    args = ["evaluate", "--restored", "odd/restored", "--reference", "odd/reference"]
+    assert cli.main([*args, "-o", "out", "--metrics", "psnr", "--device", "cpu"]) == 0
+    assert r"caf\udce9" in Path("out/scores.csv").read_text(encoding="utf-8")
+    assert cli.main([*args, "-o", "out", "--metrics", "psnr", "--device", "cpu"]) == 0
