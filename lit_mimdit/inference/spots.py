@@ -28,9 +28,8 @@ SAMPLES = 1 << 20  # values that quantiles are taken of
 def box(planes: Tensor, side: int) -> Tensor:
     """Means over side x side pixels of planes (B, C, H, W); at the border, of those there are."""
     half = side // 2
-    options = {"stride": 1, "count_include_pad": False}
-    rows = F.avg_pool2d(planes, (1, side), padding=(0, half), **options)
-    return F.avg_pool2d(rows, (side, 1), padding=(half, 0), **options)
+    rows = F.avg_pool2d(planes, (1, side), 1, (0, half), count_include_pad=False)
+    return F.avg_pool2d(rows, (side, 1), 1, (half, 0), count_include_pad=False)
 
 
 def largest(planes: Tensor, side: int) -> Tensor:

@@ -19,6 +19,7 @@ class FFDNetNetwork(nn.Module):
 
     def __init__(self, width: int = 96, depth: int = 12, channels: int = 3) -> None:
         super().__init__()
+        self.width = width
         packed = channels * STEP**2
         widths = [packed + 1, *[width] * (depth - 1), packed]
         self.layers = nn.ModuleList(

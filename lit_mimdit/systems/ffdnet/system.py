@@ -68,8 +68,7 @@ class FFDNet(PixelSystem):
         if wrong := sorted(overrides.keys() - {"sigma"}):
             raise ValueError(f"FFDNet: no argument {wrong[0]}; it has sigma")
         network = official.from_official(files[0])
-        first, layers = network.layers[0], network.layers
-        system = cls(width=first.out_channels, depth=len(layers), **overrides)
+        system = cls(width=network.width, depth=len(network.layers), **overrides)
         system.network = network
         return system
 
