@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch.cli  # noqa: F401  what the commands load when they are called, so that a server of processes has it once
+# what the commands load when they are called, so that a server of processes has it once
+import lightning.pytorch.cli  # noqa: F401
 import pyiqa  # noqa: F401
 import yaml
 from filelock import FileLock

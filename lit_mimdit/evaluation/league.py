@@ -104,7 +104,7 @@ def leagues(own: dict[str, dict[str, Any]]) -> list[League]:
         tables with two columns a metric, the paper's value and one's own. Best and second best are
         marked within each column. Own values are ranked if all of them have as many images.
     """
-    leagues = []
+    tables = []
     for table, groups in ((1, list(FOUNDIR)), (2, list(BENCHMARKS))):
         for group in groups:
             columns = list(dict.fromkeys(column for _, column in read_published(table)))
@@ -114,8 +114,8 @@ def leagues(own: dict[str, dict[str, Any]]) -> list[League]:
             }
             counts = {value[1] for value in values.values() if value}
             if counts:
-                leagues.append(_league(table, group, columns, own, values, counts))
-    return leagues
+                tables.append(_league(table, group, columns, own, values, counts))
+    return tables
 
 
 Values = dict[tuple[str, str], tuple[Entry, int] | None]

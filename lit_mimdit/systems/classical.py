@@ -124,9 +124,7 @@ METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def restore_by(method: Method, images: Tensor) -> Tensor:
-    """Returns images (B, 3, H, W) in [0, 1] restored one by one with a classical tool, in [0,
-    1].
-    """
+    """Returns images (B, 3, H, W) that a classical tool restores one by one, all in [0, 1]."""
     restored = []
     for image in images.detach().cpu():
         result = METHODS[method](image.permute(1, 2, 0).numpy().astype(np.float32))

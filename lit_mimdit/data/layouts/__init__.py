@@ -4,19 +4,21 @@ Pairs are made by name, never by position in two sorted lists, and come in natur
 cannot be paired is not dropped in silence: it is listed in `PairList.problems`, and
 `require_complete` refuses a list that has any.
 
-| layout     | tree below the root                                                    | degradation
-   | id                |
-   |------------|------------------------------------------------------------------------|-----------------|-------------------|
-| foundir    | 01Blur/{GT,LQ}/0001.png, or a meta file of `GT-path, LQ-path` lines    | 01Blur
-   | 01Blur/0001       |
-| 4krd       | VID_001/{sharp,blurry}/00001.jpg                                       | Blur
-   | VID_001/00001     |
-| realrain1k | RealRain-1k-{H,L}/{train,validation or val,test}/{input,target}/1.png  | Rain-H,
-Rain-L  | Rain-H/test/1     |
-| hazerd     | data/{img,simu}: simu/IMG_8583_50.png made from img/IMG_8583_RGB.jpg   | Haze
-   | IMG_8583_50       |
-| uhdll      | {training_set,testing_set}/{gt,input}/1_UHD_LL.JPG                     | Lowlight
-   | test/1_UHD_LL     |
+| layout     | degradation    | id               |
+|------------|----------------|------------------|
+| foundir    | 01Blur         | 01Blur/0001      |
+| 4krd       | Blur           | VID_001/00001    |
+| realrain1k | Rain-H, Rain-L | Rain-H/test/1    |
+| hazerd     | Haze           | IMG_8583_50      |
+| uhdll      | Lowlight       | test/1_UHD_LL    |
+
+The trees below their roots:
+
+    foundir     01Blur/{GT,LQ}/0001.png, or a meta file of `GT-path, LQ-path` lines
+    4krd        VID_001/{sharp,blurry}/00001.jpg
+    realrain1k  RealRain-1k-{H,L}/{train,validation or val,test}/{input,target}/1.png
+    hazerd      data/{img,simu}: simu/IMG_8583_50.png made from img/IMG_8583_RGB.jpg
+    uhdll       {training_set,testing_set}/{gt,input}/1_UHD_LL.JPG
 
 The folders of foundir and 4krd may also lie one level deeper, which then is part of the id:
 train/01Blur/0001.
