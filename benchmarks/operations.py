@@ -7,9 +7,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.geometry import Geometry, meta_backbone
 from lit_mimdit.models.latents import downsampling, encode
-from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import MiMDiTNetwork
 
 

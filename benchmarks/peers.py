@@ -17,8 +17,8 @@ from diffusers.models.attention_processor import JointAttnProcessor2_0
 from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
+from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.injection import install, split_heads
-from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 from lit_mimdit.systems.dit4sr.network import DiT4SRNetwork

@@ -17,8 +17,8 @@ from pathlib import Path
 import yaml
 from operations import branch_parameters, step_operations
 
+from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.geometry import read_geometry
-from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.settings import build
 
 ROOT = Path(__file__).parents[1]

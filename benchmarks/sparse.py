@@ -19,7 +19,8 @@ from clock import name as name_of
 from clock import timed, unit
 from torch import nn
 
-from lit_mimdit.models.mim import GROUPS, BranchConfig, IntraConfig, MiM
+from lit_mimdit.models.branch_config import GROUPS, BranchConfig, IntraConfig
+from lit_mimdit.models.mim import MiM
 
 
 def seconds_of(mim: nn.Module, x: torch.Tensor, side: int, autocast: bool) -> float:

@@ -11,9 +11,9 @@ from PIL import Image
 
 from lit_mimdit.inference.sampler import SamplingConfig, sample
 from lit_mimdit.models.backbone import load_backbone
+from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, downsampling
-from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import MiMDiTNetwork
 
 

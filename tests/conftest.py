@@ -308,7 +308,7 @@ def branch_file(backbone_folder, tmp_path_factory) -> Path:
     from lit_mimdit.inference.sampler import SamplingConfig
     from lit_mimdit.inference.system_file import save_system
     from lit_mimdit.models.backbone import load_backbone
-    from lit_mimdit.models.mim import BranchConfig, IntraConfig
+    from lit_mimdit.models.branch_config import BranchConfig, IntraConfig
     from lit_mimdit.models.network import MiMDiTNetwork
 
     loaded = load_backbone(str(backbone_folder))

@@ -18,7 +18,8 @@ from lit_mimdit import cli
 from lit_mimdit.estimate import meta_system, simulate, sizes_of, static
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.system_file import load_system
-from lit_mimdit.models.mim import BranchConfig, InterConfig, MiM
+from lit_mimdit.models.branch_config import BranchConfig, InterConfig
+from lit_mimdit.models.mim import MiM
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 ROOT = Path(__file__).parents[1]

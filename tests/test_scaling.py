@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import operations
 import scaling
 
+from lit_mimdit.models.branch_config import BranchConfig, IntraConfig
 from lit_mimdit.models.geometry import read_geometry
-from lit_mimdit.models.mim import BranchConfig, IntraConfig
 
 MACHINE = scaling.Machine("by hand", peak=100e12, nvlink=100e9, network=10e9)
 ASSUMED = scaling.Assumed(

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_mimdit.ablation.runs import Run
 from lit_mimdit.ablation.study import Study
-from lit_mimdit.routing.pictures import STYLE
+from lit_mimdit.routing.figures import STYLE
 
 TAG = "train/loss"
 MARKERS = "osv^D*"

@@ -16,8 +16,8 @@ from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.summary import ALL
 from lit_mimdit.evaluation.tables import NONE, latex, markdown
 from lit_mimdit.files import write_bytes
+from lit_mimdit.routing.figures import png, svg
 from lit_mimdit.routing.outputs import as_csv
-from lit_mimdit.routing.pictures import png, svg
 
 CSV = "results.csv"
 MARKDOWN = "results.md"

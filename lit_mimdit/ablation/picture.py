@@ -8,7 +8,7 @@ from lit_mimdit.ablation.results import Row
 from lit_mimdit.ablation.study import Study
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.summary import ALL
-from lit_mimdit.routing.pictures import STYLE
+from lit_mimdit.routing.figures import STYLE
 
 COLOURS = {
     "variant worse": "#d62728",

@@ -7,58 +7,23 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from lit_mimdit.data.benchmarks import benchmark_pairs
 from lit_mimdit.data.buffers import PREFETCH, SharedBuffers
 from lit_mimdit.data.faults import Fault
-from lit_mimdit.data.image_io import ImageError, Photo, find_images, read_photo
 from lit_mimdit.data.layouts import DATASETS, Pair, read_layout, require_complete
-from lit_mimdit.data.listing import result_names
 from lit_mimdit.data.memory import keep_freed_memory
 from lit_mimdit.data.mixing import Mixing, training_order
-from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader
+from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader, pairs_at_once
 from lit_mimdit.data.pairs import Augment, PairDataset, collate, with_floats
+from lit_mimdit.data.photo_files import PhotoFiles, photographs_at
 from lit_mimdit.data.quarantine import Quarantine
 from lit_mimdit.data.sample_data import write_sample_data
 from lit_mimdit.data.shards.cache import ShardCache
 from lit_mimdit.data.shards.manifest import MANIFEST, PLAN, QUARANTINE, Manifest
 from lit_mimdit.data.shards.source import ShardSource
 from lit_mimdit.data.sources import FolderSource, Source
-
-
-class PhotoFiles(Dataset):
-    """Photographs to restore, without references.
-
-    An item is (name of the result, Photo, seed of the noise); for a broken file its ImageError.
-    """
-
-    def __init__(self, files: dict[Path, Path], seed: int) -> None:
-        self.files, self.seed = list(files.items()), seed
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Path, Photo | ImageError, int]:
-        name, path = self.files[index]
-        try:
-            return name, read_photo(path), self.seed
-        except ImageError as error:
-            return name, error, self.seed
-
-
-def pairs_at_once(batch_size: int, micro_batch: int | None, processes: int, accumulate: int) -> int:
-    """Returns how many training pairs a process takes at once for steps of `batch_size`.
-
-    ValueError if none is right.
-    """
-    micro = micro_batch or batch_size // (processes * accumulate)
-    if micro * processes * accumulate != batch_size:
-        raise ValueError(
-            f"data.batch_size is {batch_size}, but {processes} processes x {accumulate} accumulated"
-            f" batches x {micro} pairs make {micro * processes * accumulate}: change"
-            " data.micro_batch, trainer.accumulate_grad_batches or data.batch_size"
-        )
-    return micro
 
 
 class FoundIRDataModule(L.LightningDataModule):
@@ -206,23 +171,6 @@ class FoundIRDataModule(L.LightningDataModule):
             raise ValueError(f"data.{split}: {self.root / (meta or '')} names no pairs")
         return require_complete(listed)
 
-    def benchmark_pairs(self) -> list[Pair]:
-        """Returns the pairs of all benchmarks, with their data set's name."""
-        named: list[Pair] = []
-        for layout, place in self.benchmarks.items():
-            options = {"root": place} if isinstance(place, str) else dict(place)
-            if layout not in DATASETS or "root" not in options:
-                raise ValueError(
-                    f"data.benchmarks: {layout!r} needs a layout of {', '.join(DATASETS)} and a"
-                    f" root, got {place!r}"
-                )
-            pairs = require_complete(read_layout(layout, options.pop("root"), **options))
-            named += [
-                replace(pair, dataset=DATASETS[layout], id=f"{DATASETS[layout]}/{pair.id}")
-                for pair in pairs
-            ]
-        return named
-
     @property
     def cluster(self) -> Cluster:
         trainer = self.trainer
@@ -320,7 +268,7 @@ class FoundIRDataModule(L.LightningDataModule):
                 )
             source = FolderSource(
                 [replace(pair, dataset=DATASETS["foundir"]) for pair in source.pairs]
-                + self.benchmark_pairs()
+                + benchmark_pairs(self.benchmarks)
             )
         dataset = PairDataset(source, self.eval_crop, False, "none", self.seed)
         sampler = EpochSampler(
@@ -345,18 +293,7 @@ class FoundIRDataModule(L.LightningDataModule):
                 "data.predict names nothing to restore: set it to a photograph or a folder of"
                 " photographs"
             )
-        source = Path(self.predict_from)
-        photographs, folder = [source], source.parent
-        if not source.is_file():
-            listed = find_images(source)
-            photographs, folder = listed.images, source
-            for path, reason in listed.left_out:
-                rank_zero_warn(f"data.predict: {path} is left out: {reason}")
-        if not photographs:
-            raise ValueError(f"data.predict: no images in {str(source)!r}")
-        names = result_names([path.relative_to(folder) for path in photographs])
-        files = dict(zip(names, photographs, strict=True))
-        own = dict(list(files.items())[self.cluster.rank :: self.cluster.world_size])
+        own = photographs_at(self.predict_from, self.cluster)
         return DataLoader(PhotoFiles(own, self.seed), batch_size=None, num_workers=self.workers)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

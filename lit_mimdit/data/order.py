@@ -212,3 +212,18 @@ class _WithSetEpoch:
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+
+def pairs_at_once(batch_size: int, micro_batch: int | None, processes: int, accumulate: int) -> int:
+    """Returns how many training pairs a process takes at once for steps of `batch_size`.
+
+    ValueError if none is right.
+    """
+    micro = micro_batch or batch_size // (processes * accumulate)
+    if micro * processes * accumulate != batch_size:
+        raise ValueError(
+            f"data.batch_size is {batch_size}, but {processes} processes x {accumulate} accumulated"
+            f" batches x {micro} pairs make {micro * processes * accumulate}: change"
+            " data.micro_batch, trainer.accumulate_grad_batches or data.batch_size"
+        )
+    return micro

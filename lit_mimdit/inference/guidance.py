@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from lit_mimdit.models.mim import Decisions
+from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 
 BASES_THAT_HEAR = (

@@ -34,8 +34,9 @@ from lit_mimdit.inference.pipeline_card import CODE, CODE_TEXT, card
 from lit_mimdit.inference.pipeline_images import Picture, photos, pictures, resize
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import OnStep, SamplingConfig
+from lit_mimdit.models.branch_config import BranchConfig
+from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.fidelity import Fidelity
-from lit_mimdit.models.mim import BranchConfig, Decisions
 from lit_mimdit.models.network import Branch, Condition, MiMDiTNetwork, Prompt
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.settings import build

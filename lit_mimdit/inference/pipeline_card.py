@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lit_mimdit.models.mim import BranchConfig
+from lit_mimdit.models.branch_config import BranchConfig
 
 # beside model_index.json: diffusers looks there for a class that is not its own
 CODE = "pipeline.py"

@@ -17,9 +17,9 @@ from lit_mimdit.inference.sampler import OnStep, SamplingConfig, evaluations, sa
 from lit_mimdit.inference.spots import without_spots
 from lit_mimdit.inference.tile_conditions import TileConditions
 from lit_mimdit.models.backbone import Identity
+from lit_mimdit.models.decisions import Decisions, join_rows, rows_of
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, downsampling, encode
-from lit_mimdit.models.mim import Decisions, join_rows, rows_of
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 from lit_mimdit.models.prompts import Prompts
 

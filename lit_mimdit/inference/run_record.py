@@ -15,7 +15,7 @@ import lit_mimdit
 from lit_mimdit.files import write_bytes
 
 if TYPE_CHECKING:  # reading a record must not wait for diffusers
-    from lit_mimdit.models.mim import Decisions
+    from lit_mimdit.models.decisions import Decisions
 
 NAME = "restoration.json"
 FORMAT = "lit_mimdit.restoration.1"

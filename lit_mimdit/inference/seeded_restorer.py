@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mimdit.inference.run_record import config_hash
-from lit_mimdit.models.mim import Decisions
+from lit_mimdit.models.decisions import Decisions
 
 Draw = Callable[[Tensor], Tensor]  # a tensor -> standard normal numbers of its shape
 Progress = Callable[[int], object]

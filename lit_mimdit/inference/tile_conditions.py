@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lit_mimdit.inference.guidance import Conditioned
-from lit_mimdit.models.mim import Decisions, join_rows
+from lit_mimdit.models.decisions import Decisions, join_rows
 
 
 class TileConditions:

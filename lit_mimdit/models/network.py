@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lit_mimdit.models.branch_config import BranchConfig
+from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
-from lit_mimdit.models.mim import BranchConfig, Decisions, MiM, share_routers
+from lit_mimdit.models.mim import MiM, share_routers
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel

@@ -9,7 +9,7 @@ from lit_mimdit.evaluation.tables import markdown
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.run_record import commit, file_hash
 from lit_mimdit.inference.system_file import load_system, system_path
-from lit_mimdit.models.mim import BranchConfig
+from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.routing.cells import caption, table6_cells
 from lit_mimdit.routing.collect import collect, limited
 from lit_mimdit.routing.outputs import write_study

@@ -7,7 +7,7 @@ import numpy as np
 
 from lit_mimdit.evaluation.page import Page
 from lit_mimdit.files import write_bytes
-from lit_mimdit.routing import pictures
+from lit_mimdit.routing import choice_pictures, pictures
 from lit_mimdit.routing.cells import Preferences, caption, table6_cells, verdict_cells
 from lit_mimdit.routing.study import ALL, DEAD_BELOW, Row, Study
 from lit_mimdit.routing.table6 import published_for
@@ -96,7 +96,7 @@ def _sub_experts_part(
         title = f"{checkpoint}: {len(records)} images, top {of.top_k}"
         share = records.chosen.mean(0, dtype=np.float64)
         gallery.add(
-            pictures.share_map(share, of.groups, title, DEAD_BELOW),
+            choice_pictures.share_map(share, of.groups, title, DEAD_BELOW),
             f"sub_experts_{number}",
             "share of the images that each sub-expert worked on; dead ones are crossed out",
         )
@@ -203,7 +203,7 @@ def _severity_map(gallery: Gallery, of: Study, number: int, rows: list[Row]) -> 
         " q < 0.05"
     )
     gallery.add(
-        pictures.severity_map(excess, q, of.groups, title),
+        choice_pictures.severity_map(excess, q, of.groups, title),
         f"severity_{number}",
         "bits beyond chance, block by group; a star where q < 0.05",
     )
@@ -218,7 +218,7 @@ def _severity_bars(gallery: Gallery, of: Study, number: int, rows: list[Row]) ->
         cases[f"{row['degradation']}\n{router}"] = _by_level(of, number, row)
     title = f"{of.checkpoints[number]}: the routers that tell severities apart best"
     gallery.add(
-        pictures.severity_bars(cases, title),
+        choice_pictures.severity_bars(cases, title),
         f"severity_shares_{number}",
         "share of the images of each severity",
     )

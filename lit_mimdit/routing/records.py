@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_mimdit.models.mim import Decisions
+from lit_mimdit.models.decisions import Decisions
 
 
 class Choices(NamedTuple):

@@ -10,21 +10,15 @@ A system says three things and inherits the rest:
 
 import inspect
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, is_dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from lit_mimdit.data.image_io import ImageError
 from lit_mimdit.evaluation.metrics import choose
-from lit_mimdit.evaluation.scorer import Scorer
-from lit_mimdit.evaluation.scores import ScoreTable, means
-from lit_mimdit.inference.run_record import describe_run
+from lit_mimdit.evaluation.scores import ScoreTable
 from lit_mimdit.inference.system_file import (
     KEY,
     SystemFile,
@@ -35,70 +29,15 @@ from lit_mimdit.inference.system_file import (
     system_of_checkpoint,
 )
 from lit_mimdit.models.backbone import Identity
-from lit_mimdit.models.mim import Decisions
+from lit_mimdit.systems.answers import ImageRestorer, Losses, plain
+from lit_mimdit.systems.evaluation_steps import EvaluationSteps
 from lit_mimdit.systems.optim import OptimizerConfig, configure
 
 VERSIONS = ["degraded", "restored"]
 METRICS = ["psnr", "ssim_y", "ssim_rgb"]
-EVAL_SEED = 1  # added to the data seed, so that evaluation never reuses a training sample's noise
-SEED_RULE = "of each image: its place in the data set and data.seed"
 
 
-class ImageRestorer(Protocol):
-    """Turns degraded images into restored ones, for any height and width."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-
-    def __call__(
-        self, lq: Tensor, seeds: Tensor, progress: Any = None, ids: Any = None
-    ) -> tuple[Tensor, list[Decisions]]:
-        """Degraded (B, 3, H, W) in [0, 1] and seeds (B,) -> restored images on the CPU, routing."""
-
-    def evaluations(self, height: int, width: int) -> int:
-        """Returns how often `progress` counts while one image of this size is restored."""
-
-    def record(self) -> dict[str, Any]:
-        """Returns everything that decides what a restored image looks like, as plain values."""
-
-
-@dataclass
-class Losses:
-    """What a system computes for a training batch.
-
-    Args:
-        total: scalar that is minimised.
-        per_sample: one value for each sample, (B,).
-        terms: what `total` is made of, by name; those not finite are named when a run stops.
-        routing: the routers' decisions; empty without routers.
-        t: times of the samples in [0, 1], (B,), for systems that have them.
-    """
-
-    total: Tensor
-    per_sample: Tensor
-    terms: dict[str, Tensor] = field(default_factory=dict)
-    routing: Decisions = ()
-    t: Tensor | None = None
-
-
-def plain(value: Any) -> Any:
-    """Returns constructor arguments as values that JSON holds: dataclasses become dicts, tuples
-    lists.
-
-    AssertionError for anything else: a system's arguments must be readable from a file.
-    """
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    assert value is None or isinstance(value, (bool, int, float, str)), type(value)
-    return value
-
-
-class RestorationSystem(L.LightningModule):
+class RestorationSystem(EvaluationSteps):
     """Base class of everything that restores.
 
     Args:
@@ -321,81 +260,6 @@ class RestorationSystem(L.LightningModule):
         if not isinstance(batches, int):
             return None
         return max(1, batches // self.trainer.accumulate_grad_batches)
-
-    # -- evaluation: validation and test are the same
-
-    def _start_table(self, metrics: list[str]) -> None:
-        self.table = ScoreTable(self.versions, Scorer(metrics, self.device))
-
-    def _evaluate(self, batch: dict[str, Any]) -> dict[str, Any]:
-        restored, routing = self.restorer()(
-            batch["lq"], batch["seed"].cpu() + EVAL_SEED, ids=batch["id"]
-        )
-        gt = batch["gt"].cpu()
-        images = {"degraded": batch["lq"].cpu(), "restored": restored} | self.references(batch)
-        for row, (id, degradation) in enumerate(
-            zip(batch["id"], batch["degradation"], strict=True)
-        ):
-            shown = {version: images[version][row].cpu() for version in self.versions}
-            self.table.add(id, degradation, gt[row], shown, batch["dataset"][row])
-        return {"restored": restored, "routing": routing, "degradation": batch["degradation"]}
-
-    def _record(self) -> dict[str, Any]:
-        """How `test` restored, for its summary."""
-        path = self.trainer.ckpt_path or self.init
-        checkpoint = Path(path) if path and Path(path).is_file() else None
-        return describe_run(self.restorer(), checkpoint, SEED_RULE)
-
-    def _finish_table(self, stage: str) -> None:
-        self.table.gather()
-        crop = getattr(self.trainer.datamodule, "eval_crop", None)
-        part = "full size" if crop is None else f"middle crop of {crop} px"
-        run = self._record() if stage == "test" else None
-        rule = f"{part}, RGB, 8 bits, no resize"
-        self.summary = self.table.summary(image_rule=rule, restoration=run)
-        for name, value in means(self.summary).items():
-            self.log(
-                f"{stage}/{name}", value, prog_bar=name == "psnr_restored", rank_zero_only=True
-            )
-
-    def on_validation_epoch_start(self) -> None:
-        pixel = [metric.key for metric in choose(self.metrics) if metric.backend == "pixel"]
-        self._start_table(pixel or ["psnr"])
-
-    def validation_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
-        return self._evaluate(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        self._finish_table("val")
-
-    def on_test_epoch_start(self) -> None:
-        self._start_table(self.metrics)
-
-    def test_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
-        return self._evaluate(batch)
-
-    def on_test_epoch_end(self) -> None:
-        self._finish_table("test")
-
-    def on_predict_epoch_start(self) -> None:
-        self.broken: list[str] = []
-
-    def predict_step(self, batch: Any, index: int) -> Tensor | None:
-        """Returns the restored image (3, H, W) of a photograph, for the WriteRestored callback.
-
-        A broken file does not cost the others: the run ends with an error that names it.
-        """
-        name, photo, seed = batch
-        if isinstance(photo, ImageError):
-            self.broken.append(str(photo))
-            return None
-        ids = [name.with_suffix("").as_posix()]
-        restored, _ = self.restorer()(photo.rgb[None], torch.tensor([seed]), ids=ids)
-        return restored[0]
-
-    def on_predict_epoch_end(self) -> None:
-        if self.broken:
-            raise ImageError(f"not restored: {'; '.join(self.broken)}")
 
     # -- checkpoints: what is trained, alone
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.model_summary import ModelSummary
 
-from lit_mimdit.data.datamodule import pairs_at_once
+from lit_mimdit.data.order import pairs_at_once
 from lit_mimdit.estimate import Sizes, Static, Step, meta_system, simulate, sizes_of, static
 from lit_mimdit.settings import build
 from lit_mimdit.systems.base import RestorationSystem

@@ -12,7 +12,7 @@ under every strategy and number of processes, and everything that reads checkpoi
 """
 
 import itertools
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -26,9 +26,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_mimdit.systems.optim import moments_by_name
+from lit_mimdit.training.sharded_states import MASTER, ShardedStates
 
-MASTER = None  # key of a parameter's own 32-bit value among the states that `ZeRO` gives and takes
 DEFAULT_TIMEOUT = timedelta(minutes=10)
 
 
@@ -42,7 +41,7 @@ class FullPrecisionInputs(DeepSpeedPrecision):
         return data
 
 
-class ZeRO(DeepSpeedStrategy):
+class ZeRO(ShardedStates, DeepSpeedStrategy):
     """DeepSpeed's ZeRO on GPUs, for Adam and AdamW.
 
     Args:
@@ -86,7 +85,7 @@ class ZeRO(DeepSpeedStrategy):
             merge = isinstance(value, dict) and isinstance(self.config.get(key), dict)
             self.config[key] = self.config[key] | value if merge else value
         self._groups: list[list[nn.Parameter]] = []
-        self.engine: Any = None
+        self.engine = None
         self._whole: Any = None  # DeepSpeed's context of gathered parameters, while they are
 
     # -- setting up
@@ -172,112 +171,6 @@ class ZeRO(DeepSpeedStrategy):
         self._link(sharded)
         return engine, sharded
 
-    # -- the sharded states: every process holds a part of each, in 32 bits
-
-    def _flats(self, sharded: Any = None) -> list[Tensor]:
-        """This process's parts of the 32-bit parameters, flat; the keys of Adam's state."""
-        sharded = sharded or self.engine.optimizer
-        return list(
-            sharded.fp32_partitioned_groups_flat
-            if self.stage == 3
-            else sharded.single_partition_of_fp32_groups
-        )
-
-    def _link(self, sharded: Any) -> None:
-        """Let DeepSpeed know all entries of Adam's state; stages 1 and 2 look them up only once."""
-        if self.stage < 3:
-            sharded._hp_optimizer_states_linked = False
-            sharded._lazy_init_hp_params_optimizer_state()
-
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        """The trained parameters in the optimizer's order."""
-        return list(itertools.chain.from_iterable(self._groups))
-
-    def add_state(self, key: str) -> None:
-        """A further sharded state, which starts as a copy of the parameters."""
-        for flat in self._flats():
-            self.engine.optimizer.optimizer.state[flat][key] = flat.detach().clone()
-        self._link(self.engine.optimizer)
-
-    @torch.no_grad()
-    def lerp_state(self, key: str, weight: float) -> None:
-        """state = state + weight (parameter - state), each process its own part.
-
-        The processes do not communicate.
-        """
-        flats = self._flats()
-        torch._foreach_lerp_(
-            [self.engine.optimizer.optimizer.state[flat][key] for flat in flats],
-            [f.detach() for f in flats],
-            weight,
-        )
-
-    def full(self, parameter: nn.Parameter, key: str | None = MASTER) -> Tensor:
-        """Returns a state of a parameter put together from all processes, float32 of the
-        parameter's shape; all of them must ask.
-        """
-        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-
-        return (
-            safe_get_full_fp32_param(parameter)
-            if key is MASTER
-            else safe_get_full_optimizer_state(parameter, key)
-        )
-
-    def set_full(self, parameter: nn.Parameter, value: Tensor, key: str | None = MASTER) -> None:
-        """The inverse of `full`: each process keeps its part of `value`."""
-        from deepspeed.utils import (
-            safe_set_full_fp32_param,
-            safe_set_full_optimizer_state,
-            safe_set_local_fp32_param,
-            safe_set_local_optimizer_state,
-        )
-
-        if (
-            self.stage == 3
-        ):  # DeepSpeed's own would fail where the processes do not divide the parameter
-            size = parameter.ds_tensor.numel()
-            flat = nn.functional.pad(value.flatten(), (0, size * self.world_size - value.numel()))
-            value = flat[size * self.global_rank : size * (self.global_rank + 1)]
-            set_master, set_state = safe_set_local_fp32_param, safe_set_local_optimizer_state
-        else:
-            set_master, set_state = safe_set_full_fp32_param, safe_set_full_optimizer_state
-        if key is MASTER:
-            set_master(parameter, value)
-        else:
-            set_state(parameter, value, key)
-
-    def gradient_norm(self) -> Tensor:
-        """Returns the L2 norm of the gradient over all processes, before clipping."""
-        sharded, flats = self.engine.optimizer, self._flats()
-        if "offload_optimizer" in self.config["zero_optimization"]:
-            parts: Iterable[Tensor] = [flat.grad for flat in flats]
-        else:
-            every = itertools.chain.from_iterable(
-                gradients or [] for gradients in sharded.averaged_gradients.values()
-            )
-            parts = [gradient for gradient in every if gradient is not None]
-        squares = [part.detach().float().square().sum().to(self.root_device) for part in parts]
-        total = torch.stack(squares).sum() if squares else torch.zeros((), device=self.root_device)
-        dist.all_reduce(total)
-        return total.sqrt() / sharded.loss_scale
-
-    def first_bad_gradient(self, named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
-        """Returns the name of the first parameter whose gradient is not finite; all processes must
-        ask.
-        """
-        from deepspeed.utils import safe_get_full_grad
-
-        return next(
-            (
-                name
-                for name, p in named
-                if p.requires_grad and not torch.isfinite(safe_get_full_grad(p)).all()
-            ),
-            None,
-        )
-
     # -- evaluation between the steps: whole parameters (stage 3)
 
     def on_validation_start(self) -> None:
@@ -324,37 +217,6 @@ class ZeRO(DeepSpeedStrategy):
             kept |= {name: t.cpu().clone() for name, t in state.items() if name not in named}
         return kept
 
-    def collect(
-        self, named: Mapping[Any, nn.Parameter], key: str | None, everywhere: bool = False
-    ) -> dict[Any, Tensor]:
-        """Whole states of parameters, on the CPU of the first process or of all; all processes must
-        ask.
-        """
-        states = {}
-        for name, parameter in named.items():
-            whole = self.full(parameter, key)
-            if everywhere or self.is_global_zero:
-                states[name] = whole.detach().cpu().clone()
-        return states
-
-    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """Returns Adam's state in PyTorch's own format, on the first process; {} on the others."""
-        adam = self.engine.optimizer.optimizer
-        named = dict(enumerate(self.trained))
-        moments = {key: self.collect(named, key) for key in ("exp_avg", "exp_avg_sq")}
-        if not self.is_global_zero:
-            return {}
-        step = adam.state[self._flats()[0]]["step"]
-        state: dict[int, dict[str, Tensor]] = {}
-        for index in named:
-            state[index] = {"step": step.detach().float().cpu().clone()}
-            state[index] |= {key: values[index] for key, values in moments.items()}
-        indices, groups = iter(range(len(named))), []
-        for group, parameters in zip(adam.param_groups, self._groups, strict=True):
-            values = {key: value for key, value in group.items() if key != "params"}
-            groups.append(values | {"params": [next(indices) for _ in parameters]})
-        return {"state": state, "param_groups": groups}
-
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
     ) -> None:
@@ -371,21 +233,6 @@ class ZeRO(DeepSpeedStrategy):
     @property
     def lightning_restore_optimizer(self) -> bool:
         return True
-
-    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """The 32-bit parameters (the module was loaded before, in its own precision) and the
-        moments. The settings of the groups stay those of the configuration.
-        """
-        adam, saved = self.engine.optimizer.optimizer, checkpoint["optimizer_states"][0]
-        for name, parameter in self.lightning_module.named_parameters():
-            if parameter.requires_grad:
-                self.set_full(parameter, checkpoint["state_dict"][name].float())
-        state = moments_by_name(adam.param_groups, saved)
-        for index, parameter in enumerate(self.trained):
-            for key in ("exp_avg", "exp_avg_sq"):
-                self.set_full(parameter, state[index][key].float(), key)
-        for flat in self._flats():
-            adam.state[flat]["step"].fill_(float(state[0]["step"]))
 
 
 class ZeROOnCPU(ZeRO):

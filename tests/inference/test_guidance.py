@@ -13,7 +13,7 @@ from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.inference.system_file import load_system, save_system
 from lit_mimdit.models.backbone import load_backbone
-from lit_mimdit.models.mim import BranchConfig, IntraConfig
+from lit_mimdit.models.branch_config import BranchConfig, IntraConfig
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 
 CPU = torch.device("cpu")

@@ -18,8 +18,8 @@ from lit_mimdit.inference.corrector import save_fidelity
 from lit_mimdit.inference.pipeline import MiMDiTPipeline
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.fidelity import Fidelity
-from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import Branch, MiMDiTNetwork
 from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 

@@ -15,8 +15,8 @@ from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import inter_weights
 from lit_mimdit.inference.sampler import SamplingConfig, sample
+from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.latents import decode, encode
-from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 
 

@@ -8,18 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lit_mimdit.models.mim import (
-    GROUPS,
-    BranchConfig,
-    InterConfig,
-    IntraConfig,
-    IntraMoE,
-    MiM,
-    choosing,
-    join_rows,
-    rows_of,
-    rows_of_experts,
-)
+from lit_mimdit.models.branch_config import GROUPS, BranchConfig, InterConfig, IntraConfig
+from lit_mimdit.models.decisions import join_rows, rows_of
+from lit_mimdit.models.mim import IntraMoE, MiM, choosing, rows_of_experts
 from lit_mimdit.models.network import Branch
 from lit_mimdit.models.routers import Routing
 

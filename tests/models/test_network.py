@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lit_mimdit.models.mim import BranchConfig, InterConfig, IntraConfig
+from lit_mimdit.models.branch_config import BranchConfig, InterConfig, IntraConfig
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 
 BLOCKS, BATCH, GRID = 3, 2, (3, 5)

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.testing import assert_close
 
-from lit_mimdit.models.mim import BranchConfig, InterConfig, IntraConfig, MiM
+from lit_mimdit.models.branch_config import BranchConfig, InterConfig, IntraConfig
+from lit_mimdit.models.mim import MiM
 from lit_mimdit.models.network import Branch
 
 GRID, WIDTH, OUTER = (3, 5), 8, 12

@@ -6,8 +6,8 @@ What they are made of, and that the branch's `base: reference` is the same mecha
 import pytest
 import torch
 
+from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.latents import encode
-from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 from lit_mimdit.nano import mmdit as room
 from lit_mimdit.nano.references import KEPT, NOISE, kept_tokens, reference_latents, thumbnail

@@ -10,7 +10,8 @@ from torch import Tensor
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.inference.system_file import save_system
 from lit_mimdit.models.backbone import load_backbone
-from lit_mimdit.models.mim import BranchConfig, Decisions, IntraConfig, MiMRouting
+from lit_mimdit.models.branch_config import BranchConfig, IntraConfig
+from lit_mimdit.models.decisions import Decisions, MiMRouting
 from lit_mimdit.models.network import MiMDiTNetwork
 from lit_mimdit.models.routers import Routing
 

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from lit_mimdit.data.pairs import collate
 from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.models.branch_config import BranchConfig, IntraConfig
 from lit_mimdit.models.flow import FlowConfig
-from lit_mimdit.models.mim import BranchConfig, IntraConfig
 from lit_mimdit.systems.mimdit import BalanceConfig, MiMDiT
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.training.callbacks import FiniteGuard

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lit_mimdit.cli import main
 from lit_mimdit.data.photographs import load
-from lit_mimdit.models.mim import BranchConfig
+from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.network import Branch
 from lit_mimdit.settings import build
 from lit_mimdit.systems.regression import Regression

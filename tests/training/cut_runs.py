@@ -11,8 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lit_mimdit.data.datamodule import pairs_at_once
-from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader, sample_seed
+from lit_mimdit.data.order import Cluster, EpochSampler, ResumableLoader, pairs_at_once, sample_seed
 from lit_mimdit.systems.optim import OptimizerConfig, configure
 from lit_mimdit.training.callbacks.stop import GracefulStop
 from lit_mimdit.training.checkpoint import WholeFiles

@@ -18,7 +18,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from lit_mimdit import cli
-from lit_mimdit.models.mim import BranchConfig, IntraConfig
+from lit_mimdit.models.branch_config import BranchConfig, IntraConfig
 from lit_mimdit.routing.records import Records
 from lit_mimdit.routing.tally import BINS, Tally, tallies_of
 from lit_mimdit.training import callbacks

@@ -17,8 +17,8 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.injection import split_heads
-from lit_mimdit.models.mim import Decisions
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 
 

@@ -11,9 +11,9 @@ from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.restorer import Progress, Restorer, require_finite
 from lit_mimdit.inference.run_record import config_hash
 from lit_mimdit.inference.sampler import OnStep
+from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, encode
-from lit_mimdit.models.mim import Decisions
 from lit_mimdit.models.network import Prompt
 from lit_mimdit.systems.dit4sr import sampler
 

@@ -6,7 +6,9 @@ They are heat maps by degradation, table 6 beside the published one, and the use
 import lightning as L
 import numpy as np
 
-from lit_mimdit.routing.pictures import heat_map, pixels, share_map, table_picture
+from lit_mimdit.routing.choice_pictures import share_map
+from lit_mimdit.routing.figures import pixels
+from lit_mimdit.routing.pictures import heat_map, table_picture
 from lit_mimdit.routing.table6 import GROUPS, TYPES, read_table6
 from lit_mimdit.routing.tally import Tally, total
 from lit_mimdit.training.callbacks.loggers import show_picture

@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from lit_mimdit.models.mim import BranchConfig
+from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.routing.records import Choices, choices_of, records_of
 from lit_mimdit.routing.tally import Tally, gather
 

@@ -1,0 +1,117 @@
+"""What a branch is made of, as a configuration says it."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args, get_origin, get_type_hints
+
+GROUPS = ("spatial", "channel", "swin", "se")
+
+
+@dataclass
+class InterConfig:
+    """The router between the groups.
+
+    Args:
+        router: "dense" weighs all groups (the paper), "top1" keeps the heaviest only.
+    """
+
+    router: Literal["dense", "top1"] = "dense"
+
+
+@dataclass
+class IntraConfig:
+    """The sub-experts inside every group and their router.
+
+    Args:
+        experts: N sub-experts a group; 1 switches the Intra-MoE off.
+        top_k: how many of them an image uses ("topk" router).
+        router: "topk" (the paper) or "dense" (all of them).
+        renormalise: divide the selected gates by their sum.
+    """
+
+    experts: int = 4
+    top_k: int = 2
+    router: Literal["topk", "dense"] = "topk"
+    renormalise: bool = False
+
+
+@dataclass
+class BranchConfig:
+    """The trained branch: one MiM a backbone block.
+
+    Args:
+        width: d of the experts' tokens.
+        heads: attention heads of the experts; must divide the width.
+        window: side of a Swin window in tokens; every second block is shifted.
+        groups: kinds of the expert groups, each one of spatial, channel, swin, se; a kind may
+            appear several times.
+        inter: router between the groups.
+        intra: sub-experts and router inside a group.
+        ff_ratio: hidden width of the feed-forward layer, in widths.
+        se_reduction: squeeze factor of the SE experts.
+        routers: "block" gives every MiM an Inter router and Intra routers of its own (the paper),
+            "shared" has one set for all of them.
+        chained: MiM i also receives the tokens of MiM i - 1; false gives every MiM the LQ tokens
+            alone (the paper).
+        positions: the LQ tokens carry the backbone's positions.
+        base: what the condition tokens are before anything is learned: "zero" (the paper), "embed"
+            (the normalised LQ tokens), "position" (the backbone's own normalised hidden states of
+            an empty latent: the same for every LQ image), "reference" (those of the LQ latent at t
+                = 0: one backbone pass an image).
+        fusion: "concat" joins the condition to the latent tokens' keys and values (the paper);
+            "concat_latent" too, but the text tokens do not read it, which is cheaper; "zero_gated"
+            attends to it separately and adds the result through a gate that starts at 0
+            (LLaMA-Adapter, arXiv 2303.16199).
+        zero_std: standard deviation of the Zero Linear's first weights; 0 is the paper.
+    """
+
+    width: int
+    heads: int
+    window: int = 8
+    groups: list[str] = field(default_factory=lambda: list(GROUPS))
+    inter: InterConfig = field(default_factory=InterConfig)
+    intra: IntraConfig = field(default_factory=IntraConfig)
+    ff_ratio: float = 2.0
+    se_reduction: int = 4
+    routers: Literal["block", "shared"] = "block"
+    chained: bool = False
+    positions: bool = True
+    base: Literal["zero", "embed", "position", "reference"] = "zero"
+    fusion: Literal["concat", "concat_latent", "zero_gated"] = "concat"
+    zero_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        for prefix, part in (
+            ("branch", self),
+            ("branch.inter", self.inter),
+            ("branch.intra", self.intra),
+        ):
+            for name, hint in get_type_hints(type(part)).items():
+                choices = get_args(hint) if get_origin(hint) is Literal else ()
+                if choices and getattr(part, name) not in choices:
+                    raise ValueError(
+                        f"{prefix}.{name} is {getattr(part, name)!r}: choose among"
+                        f" {', '.join(choices)}"
+                    )
+        wrong = [g for g in self.groups if g not in GROUPS]
+        if wrong or not self.groups:
+            raise ValueError(
+                f"branch.groups holds {wrong or 'nothing'}: choose among {', '.join(GROUPS)}"
+            )
+        if self.width < 1 or round(self.width * self.ff_ratio) < 1:
+            raise ValueError(
+                f"branch.width is {self.width} and branch.ff_ratio {self.ff_ratio}: both must give"
+                " at least 1 channel"
+            )
+        if self.intra.experts < 1:
+            raise ValueError(
+                f"branch.intra.experts is {self.intra.experts}: a group needs at least 1 (1"
+                " switches the Intra-MoE off)"
+            )
+        if self.intra.router == "topk" and not 1 <= self.intra.top_k <= self.intra.experts:
+            limit = self.intra.experts
+            raise ValueError(
+                f"branch.intra.top_k is {self.intra.top_k} with branch.intra.experts {limit}:"
+                f" choose 1 to {limit}"
+            )
+        if self.zero_std < 0:
+            raise ValueError(f"branch.zero_std is {self.zero_std}: it must be 0 or more")
