@@ -63,6 +63,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "ablation": {
         "files",
+        "renamed",
         "settings",
         "escaping",
         "inference",

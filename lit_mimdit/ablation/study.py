@@ -14,6 +14,7 @@ import yaml
 from lit_mimdit.ablation.variants import merge
 from lit_mimdit.evaluation.metrics import choose
 from lit_mimdit.evaluation.published import ABLATIONS, read_ablation
+from lit_mimdit.renamed import with_new_names
 from lit_mimdit.settings import build
 
 
@@ -180,9 +181,9 @@ def with_tests_of(study: Study, root: Path) -> Study:
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """Returns a mapping from a YAML file."""
+    """Returns a mapping from a YAML file; classes of earlier versions have their present names."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(with_new_names(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise ValueError(f"{what} {path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:

@@ -24,6 +24,7 @@ from lit_mimdit.data.image_file import (
     opened,
 )
 from lit_mimdit.data.metadata import ORIENTATION, Metadata, read_metadata
+from lit_mimdit.data.stated_colour import StatedColour, adobe_by_exif, stated_colour
 from lit_mimdit.data.tiff import TiffPixels, read_tiff, tiff_header
 
 __all__ = ["ImageError", "ImageInfo", "decode", "decode_photo", "image_info"]
@@ -37,7 +38,7 @@ class ImageInfo(NamedTuple):
     format: str  # PIL's name of what the file really is: "PNG", "JPEG", ...
     orientation: int  # EXIF orientation, 1 (upright) to 8
     frames: int = 1  # pictures of an animation or pages of a TIFF
-    profile: str = ""  # name of an embedded colour profile that is not sRGB
+    profile: str = ""  # name of a colour profile that is not sRGB, or what else states colours
 
 
 def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
@@ -72,17 +73,18 @@ def image_info(path: str | Path, data: bytes | None = None) -> ImageInfo:
             width = header.width
             orientation = header.orientation
             frames = header.frames
-            name, icc = "TIFF", header.icc
+            name, colour = "TIFF", _tiff_colour(file, header.icc)
         else:
             with open_image(file) as image:
                 (width, height) = image.size
                 name = image.format
                 orientation = _orientation(image, file)
-                frames, icc = getattr(image, "n_frames", 1), image.info.get("icc_profile")
+                frames, colour = getattr(image, "n_frames", 1), stated_colour(image, file)
     if orientation >= 5:
         height, width = width, height
-    converted = icc is not None and colour_profile.needs_conversion(icc)
-    profile = colour_profile.profile_name(icc) if converted else ""
+    profile = ""
+    if colour is not None and colour_profile.needs_conversion(colour.icc):
+        profile = colour.name or colour_profile.profile_name(colour.icc)
     kind = "JPEG" if name == "MPO" else name
     return ImageInfo(height, width, kind, orientation, frames, profile)
 
@@ -115,8 +117,9 @@ def _tiff_after_pil(file: BinaryIO, error: OSError) -> TiffPixels:
 
 
 def _finish_tiff(tiff: TiffPixels, file: BinaryIO, about: bool) -> tuple[np.ndarray, Metadata]:
-    pixels = _inks_to_rgb(tiff.pixels, tiff.icc) if tiff.cmyk else tiff.pixels
-    pixels = _in_srgb(pixels, None if tiff.cmyk else tiff.icc)
+    colour = _tiff_colour(file, tiff.icc, tiff.pixels.shape[2] <= 2)
+    icc = None if colour is None else colour.icc
+    pixels = _inks_to_rgb(tiff.pixels, tiff.icc) if tiff.cmyk else _in_srgb(tiff.pixels, icc)
     pixels = _upright(pixels, tiff.orientation)
     if not about:
         return pixels, Metadata()
@@ -124,14 +127,29 @@ def _finish_tiff(tiff: TiffPixels, file: BinaryIO, about: bool) -> tuple[np.ndar
     header = tiff_header(file)
     metadata = read_metadata(None, file, pixels.shape[:2], header.xmp)
     metadata = metadata._replace(frames=header.frames, notes=metadata.notes + tiff.notes)
-    return pixels, _with_profile(metadata, tiff.icc, pixels)
+    return pixels, _with_profile(metadata, icc, pixels)
+
+
+def _tiff_colour(file: BinaryIO, icc: bytes | None, gray: bool = False) -> StatedColour | None:
+    """The colours of a TIFF file: those of its profile, or Adobe RGB by its EXIF directory."""
+    if icc is not None:
+        return StatedColour(icc)
+
+    def directory() -> Image.Exif:
+        file.seek(0)
+        exif = Image.Exif()
+        exif.load_from_fp(file)
+        return exif
+
+    return adobe_by_exif(directory, gray)
 
 
 def _read_by_pil(file: BinaryIO, about: bool) -> tuple[np.ndarray, Metadata]:
     file.seek(0)
     with open_image(file) as image:
         frames = getattr(image, "n_frames", 1) if about else 1
-        icc = image.info.get("icc_profile")
+        colour = stated_colour(image, file)
+        icc = None if colour is None else colour.icc
         early = _orientation(image, file)  # before load: HEIC and PNG drop or move what they had
         pixels = deep_pixels(image, file)
         if pixels is not None:

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lit_mimdit.files import write_bytes
-from lit_mimdit.inference import tiling
+from lit_mimdit.inference import spots, tiling
 from lit_mimdit.inference.system_file import PACKAGE
 from lit_mimdit.models.backbone import nano_folder
 from lit_mimdit.models.fidelity import Fidelity
@@ -40,8 +40,9 @@ class Corrector:
         self.about = about or {}
 
     def record(self) -> dict[str, Any]:
-        """Returns what a result must say of it."""
-        return self.about | {"weight": self.weight}
+        """Returns what a result must say of it, and of the bound on spots that goes with it."""
+        bound = spots.record() if self.weight > 0 else None
+        return self.about | {"weight": self.weight, "spots": bound}
 
     @torch.no_grad()
     def __call__(self, restored: Tensor, lq: Tensor) -> Tensor:

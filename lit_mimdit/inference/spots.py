@@ -25,6 +25,19 @@ RAMP = 4.0  # how soon the whole excess is taken: 1 / RAMP above what is allowed
 SAMPLES = 1 << 20  # values that quantiles are taken of
 
 
+def record() -> dict[str, float]:
+    """Returns what decides the bound, for records of what was restored under it."""
+    return {
+        "coarse": COARSE,
+        "window": WINDOW,
+        "epsilon": EPSILON,
+        "object": OBJECT,
+        "gain": GAIN,
+        "loose": LOOSE,
+        "ramp": RAMP,
+    }
+
+
 def box(planes: Tensor, side: int) -> Tensor:
     """Means over side x side pixels of planes (B, C, H, W); at the border, of those there are."""
     half = side // 2

@@ -11,7 +11,7 @@ import yaml
 
 from lit_mimdit import cli
 from lit_mimdit.ablation.runs import FROZEN, Run, all_runs, freeze
-from lit_mimdit.ablation.study import Variant, read_study, with_tests_of
+from lit_mimdit.ablation.study import Variant, read_study, read_yaml, with_tests_of
 from lit_mimdit.ablation.variants import budget_of
 from lit_mimdit.estimate import meta_system
 from lit_mimdit.evaluation.published import ABLATIONS, read_ablation
@@ -247,3 +247,13 @@ def test_another_study_does_not_mix_with_finished_runs(tmp_path):
     study.settings["trainer"]["max_steps"] += 1
     with pytest.raises(ValueError, match="made with another settings"):
         freeze(study, source, tmp_path)
+
+
+def test_a_study_reads_classes_of_earlier_versions_as_their_present_names(tmp_path):
+    """Study, base and variant: as `fit` reads them, also with a byte order mark in front."""
+    old = "lit_mimdit.baselines.regression.Regression"
+    path = tmp_path / "any.yaml"
+    path.write_text(f"model: {{class_path: {old}}}\n", encoding="utf-8-sig")
+    assert read_yaml(path, "base") == {
+        "model": {"class_path": "lit_mimdit.systems.regression.Regression"}
+    }

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from lit_mimdit.inference import spots
+from lit_mimdit.inference.folder_record import FolderRecord
 from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.inference.run_record import describe_run
 from lit_mimdit.inference.spots import box, without_spots
 
 
@@ -66,6 +69,22 @@ def test_a_restorer_takes_spots_away_behind_a_fidelity_network_only(monkeypatch)
         restorer = restorer_of(weight)
         restorer(lq, torch.tensor([0]))
         assert len(seen) == count
+
+
+def test_a_record_tells_the_bound_so_that_results_without_it_are_not_finished(tmp_path):
+    """A folder restored before there was a bound, or under another one, is restored again."""
+    source, target = tmp_path / "in.png", tmp_path / "out" / "in.png"
+    target.parent.mkdir()
+    source.write_bytes(b"degraded")
+    now = describe_run(restorer_of(1.0), None, 0)
+    assert now["fidelity"]["spots"]["loose"] == spots.LOOSE
+    assert describe_run(restorer_of(0.0), None, 0)["fidelity"]["spots"] is None
+    before = now | {"fidelity": {k: v for k, v in now["fidelity"].items() if k != "spots"}}
+    for run, finished in ((before, False), (now, True)):
+        record = FolderRecord(target.parent, run)
+        record.write(source, target, b"restored", [])
+        record.close()
+        assert FolderRecord(target.parent, now).is_finished(source, target) == finished
 
 
 def restorer_of(weight: float | None) -> Restorer:
