@@ -5,6 +5,7 @@ what is alive is added up; parameters, gradients and optimizer states follow fro
 arithmetic.
 """
 
+import inspect
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -109,6 +110,12 @@ class Step:
     flops: int
 
 
+def fresh(kind: type[RestorationSystem], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns arguments of a system that starts from no file; its constructor may know none."""
+    knows_init = "init" in inspect.signature(kind).parameters
+    return arguments | ({"init": None} if knows_init else {})
+
+
 def meta_system(kind: type[RestorationSystem], arguments: dict[str, Any]) -> RestorationSystem:
     """Returns a system on the meta device: shapes without values, and the empty prompt.
 
@@ -116,7 +123,7 @@ def meta_system(kind: type[RestorationSystem], arguments: dict[str, Any]) -> Res
         kind: class of the system.
         arguments: of its constructor, typed.
     """
-    own = arguments | {"init": None}
+    own = fresh(kind, arguments)
     if "prompt" in own:
         own["prompt"] = None
     if "sampling" in own:  # guidance needs a prompt

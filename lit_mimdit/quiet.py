@@ -64,6 +64,11 @@ REMARKS = (
     ),
     Remark(
         "",
+        r"The `local_dir_use_symlinks` argument is deprecated",
+        "diffusers' own call of the hub's library",
+    ),
+    Remark(
+        "",
         r"Found \d+ module\(s\) in eval mode",
         "the backbone is frozen and stays in evaluation mode, as it must",
     ),

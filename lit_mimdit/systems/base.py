@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 from lit_mimdit.evaluation.metrics import choose
 from lit_mimdit.evaluation.scores import ScoreTable
 from lit_mimdit.inference.system_file import (
+    CONTRACT,
     KEY,
     SystemFile,
     class_path_of,
@@ -65,7 +66,18 @@ class RestorationSystem(EvaluationSteps):
     identity: Identity | None = None  # of the frozen backbone, of systems that have one
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "RestorationSystem":
-        """Note the constructor's arguments, so that no system has to repeat them for its file."""
+        """Note the constructor's arguments, so that no system has to repeat them for its file.
+
+        ValueError for a class that lacks one of the three things a system says.
+        """
+        lacks = [
+            part for part in CONTRACT if getattr(cls, part) is getattr(RestorationSystem, part)
+        ]
+        if lacks:
+            raise ValueError(
+                f"{class_path_of(cls)} has no {lacks[0]}: a system says {', '.join(CONTRACT)}"
+                " (lit_mimdit/systems/base.py); add it to the class"
+            )
         system = super().__new__(cls)
         given = inspect.signature(cls.__init__).bind_partial(system, *args, **kwargs)
         given.apply_defaults()

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities.model_summary import ModelSummary
 
 from lit_mimdit.data.order import pairs_at_once
-from lit_mimdit.estimate import Sizes, Static, Step, meta_system, simulate, sizes_of, static
+from lit_mimdit.estimate import Sizes, Static, Step, fresh, meta_system, simulate, sizes_of, static
 from lit_mimdit.settings import build
 from lit_mimdit.systems.base import RestorationSystem
 
@@ -90,7 +90,7 @@ def typed(config: dict[str, Any]) -> tuple[type[RestorationSystem], dict[str, An
             " estimated (lit_mimdit/systems)"
         )
     with torch.device("meta"):
-        return kind, build(kind, config["init_args"] | {"init": None}).arguments
+        return kind, build(kind, fresh(kind, config.get("init_args") or {})).arguments
 
 
 @dataclass(frozen=True)

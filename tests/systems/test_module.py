@@ -12,9 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from lit_mimdit.data.pairs import collate
+from lit_mimdit.estimate import meta_system, sizes_of
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.branch_config import BranchConfig, IntraConfig
 from lit_mimdit.models.flow import FlowConfig
+from lit_mimdit.systems.base import RestorationSystem
 from lit_mimdit.systems.mimdit import BalanceConfig, MiMDiT
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.training.callbacks import FiniteGuard
@@ -239,3 +241,34 @@ def test_validation_restores_with_other_noise_than_training(backbone_folder):
         for i in range(2)
         for version in ("degraded", "restored", "vae_round_trip")
     }
+
+
+def system_with(**parts: Any) -> type[RestorationSystem]:
+    """A system of a user, whose constructor knows nothing but the optimizer."""
+
+    def init(self, optimizer: OptimizerConfig | None = None) -> None:
+        RestorationSystem.__init__(self, optimizer)
+        self.network = torch.nn.Conv2d(3, 3, 1)
+
+    return type("Own", (RestorationSystem,), {"__init__": init} | parts)
+
+
+SAYS = {
+    "losses": lambda self, batch: None,
+    "restorer": lambda self: None,
+    "trained": property(lambda self: self.network),
+}
+
+
+@pytest.mark.parametrize("part", SAYS)
+def test_a_class_that_lacks_one_of_the_three_is_named(part):
+    kind = system_with(**{name: value for name, value in SAYS.items() if name != part})
+    with pytest.raises(ValueError, match=rf"Own has no {part}: .*; add it to the class") as caught:
+        kind()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_dry_run_needs_no_argument_that_a_constructor_does_not_know():
+    kind = system_with(**SAYS)
+    system = meta_system(kind, {"optimizer": None})
+    assert sizes_of(system).trained == 12 and system.init is None
