@@ -4,7 +4,7 @@ The forms are those of diffusers' own pipelines: PIL images, arrays and tensors,
 or as a batch. Every value is known to mean what it is taken for, or refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -28,9 +28,8 @@ def photos(image: Picture | Sequence[Picture]) -> list[Tensor]:
     Raises:
         ValueError: for no photograph, another shape, another type, or values of unknown meaning.
     """
-    single = isinstance(image, Image.Image) or (
-        isinstance(image, (np.ndarray, Tensor)) and image.ndim < 4
-    )
+    array = isinstance(image, (np.ndarray, Tensor))
+    single = image.ndim < 4 if array else isinstance(image, str) or not isinstance(image, Iterable)
     photographs = [photo(picture) for picture in ([image] if single else image)]
     if not photographs:
         raise ValueError("image is empty: give at least one photograph")

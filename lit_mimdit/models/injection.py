@@ -14,6 +14,7 @@ read c: less attention, and no longer the paper's.
 B = batch, N = condition tokens, D = backbone width, H = backbone heads.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -55,7 +56,7 @@ class ConditionedJointAttention:
     """diffusers' joint attention of SD3 with additional keys and values.
 
     The transformer's `joint_attention_kwargs` carry `condition`, a BlockCondition for every block
-    (or None), and `capture`, a list that receives this block's normalised latent tokens (B, N, D).
+    (or None), and `capture`, which is called with this block's normalised latent tokens (B, N, D).
 
     Args:
         block: number of this block.
@@ -72,10 +73,10 @@ class ConditionedJointAttention:
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         condition: tuple[BlockCondition, ...] | None = None,
-        capture: list[Tensor] | None = None,
+        capture: Callable[[Tensor], None] | None = None,
     ) -> tuple[Tensor, Tensor]:
         if capture is not None:
-            capture.append(hidden_states)
+            capture(hidden_states)
         tokens = hidden_states.shape[1]
         query, key, value = (
             split_heads(attn, layer(hidden_states)) for layer in (attn.to_q, attn.to_k, attn.to_v)
@@ -171,6 +172,7 @@ def hidden_states(
         encoder_hidden_states=embeds,
         pooled_projections=pooled,
         timestep=timestep,
-        joint_attention_kwargs={"capture": captured},
+        # a function, since hooks that offload the transformer copy the lists among its arguments
+        joint_attention_kwargs={"capture": captured.append},
     )
     return captured

@@ -305,3 +305,9 @@ def test_what_a_diffusers_user_tries_and_has_no_meaning_is_named(pipeline):
     for option in ("prompt", "negative_prompt", "latents", "guidance_scale", "callback"):
         with pytest.raises(ValueError, match=f"{option} is no option: choose among"):
             pipeline(PIXELS, **{option: None})
+
+
+@pytest.mark.parametrize("image", [None, "photo.jpg", Path("photo.jpg"), 3])
+def test_what_is_no_picture_is_refused_in_one_line(image):
+    with pytest.raises(ValueError, match=f"image is a {type(image).__name__}: give a PIL image"):
+        photos(image)

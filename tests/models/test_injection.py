@@ -303,3 +303,21 @@ def test_hidden_states_are_what_each_attention_receives(make_transformer):
     assert all(
         torch.equal(a, b) and not a.requires_grad for a, b in zip(captured, received, strict=True)
     )
+
+
+def test_hidden_states_come_out_of_an_offloaded_transformer(make_transformer):
+    """Its hook copies the lists among the arguments: a list to be filled would stay empty."""
+    from accelerate import cpu_offload_with_hook
+
+    ours = make_transformer()
+    install(ours)
+    inputs = (
+        torch.randn(BATCH, 16, 4, 6),
+        torch.rand(BATCH) * 1000,
+        torch.randn(BATCH, TEXT, 12),
+        torch.randn(BATCH, 10),
+    )
+    expected = hidden_states(ours, *inputs)
+    cpu_offload_with_hook(ours, "cpu")
+    assert len(expected) == len(ours.transformer_blocks)
+    torch.testing.assert_close(hidden_states(ours, *inputs), expected)
