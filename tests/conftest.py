@@ -122,6 +122,12 @@ def _vae() -> AutoencoderKL:
     return _randomise(model, seed=1)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Every test draws the same numbers, alone or after others."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def make_transformer() -> Callable[..., SD3Transformer2DModel]:
     """Builds an SD3.5-like transformer.

@@ -148,6 +148,7 @@ def run_logged(folder: Path) -> None:
         log.write(f"{START}\n".encode())
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
+            stream.reconfigure(encoding="utf-8")  # a file holds every name, whatever the console
     # here, so that only the server loads what training needs
     from lit_mimdit.ablation.run import run
 

@@ -10,11 +10,13 @@ from typing import Any
 from lit_mimdit.systems.base import RestorationSystem
 from lit_mimdit.systems.latent import LatentSystem
 from lit_mimdit.systems.mimdit import MiMDiT
-from lit_mimdit.training.callbacks import LossByTime, TrainingTime
+from lit_mimdit.training.callbacks import LossByTime, ResultTable, TrainingTime
 from lit_mimdit.training.callbacks.window import RoutingCallback
 
 Values = dict[str, Any]
 WATCH = f"{TrainingTime.__module__}.{TrainingTime.__name__}"
+TABLE = f"{ResultTable.__module__}.{ResultTable.__name__}"
+LOGGER = "lightning.pytorch.loggers.CSVLogger"
 
 
 def merge(base: Values, over: Values) -> Values:
@@ -120,6 +122,12 @@ def whole(
         callbacks, dropped = without_unfit(callbacks, system, where)
     watch = {"class_path": WATCH, "init_args": {"minutes": minutes}}
     trainer["callbacks"] = [watch, *callbacks]
+    # a study reads the scores and the settings that its runs write, so every run writes them
+    kinds = [class_of(one["class_path"], f"{where}: trainer.callbacks") for one in callbacks]
+    if ResultTable not in kinds:
+        trainer["callbacks"].append({"class_path": TABLE})
+    if not isinstance(trainer.get("logger"), dict):
+        trainer["logger"] = {"class_path": LOGGER}
     if minutes is not None:
         trainer |= {"max_steps": -1, "max_epochs": -1, "max_time": None}
     return values | {"trainer": trainer}, dropped

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Box(NamedTuple):
+class Region(NamedTuple):
     """A rectangle of an image, pixels."""
 
     top: int
@@ -23,26 +23,28 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
     return [round(i * (length - tile) / (count - 1)) for i in range(count)]
 
 
-def boxes(height: int, width: int, tile: int | None, overlap: int = 0) -> list[Box]:
+def boxes(height: int, width: int, tile: int | None, overlap: int = 0) -> list[Region]:
     """Returns tiles that cover an image, row by row; one box of the whole image if `tile` is None.
 
     A shorter side is its tile's side.
     """
     if tile is None:
-        return [Box(0, 0, height, width)]
+        return [Region(0, 0, height, width)]
     if not 0 <= overlap < tile:
         raise ValueError(
             f"overlap is {overlap}: it must be 0 or more and smaller than the tile of {tile} pixels"
         )
     rows, columns = starts(height, tile, overlap), starts(width, tile, overlap)
-    return [Box(top, left, min(tile, height), min(tile, width)) for top in rows for left in columns]
+    return [
+        Region(top, left, min(tile, height), min(tile, width)) for top in rows for left in columns
+    ]
 
 
-def shared(one: Box, other: Box) -> Box | None:
+def shared(one: Region, other: Region) -> Region | None:
     """Returns what two boxes share, None if nothing."""
     top, left = max(one.top, other.top), max(one.left, other.left)
     bottom, right = (
         min(one.top + one.height, other.top + other.height),
         min(one.left + one.width, other.left + other.width),
     )
-    return Box(top, left, bottom - top, right - left) if bottom > top and right > left else None
+    return Region(top, left, bottom - top, right - left) if bottom > top and right > left else None

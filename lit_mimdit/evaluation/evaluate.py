@@ -7,7 +7,6 @@ goes on after a kill.
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lit_mimdit.data.alike import alike
 from lit_mimdit.data.image_io import ImageError, read_rgb, to_tensor
 from lit_mimdit.evaluation import metrics as table
 from lit_mimdit.evaluation.outputs import (
@@ -205,18 +205,6 @@ def settings(scorer: Scorer, pairing: Pairing) -> dict[str, Any]:
     }
 
 
-def batches(items: list[Item], batch_size: int) -> Iterator[list[Item]]:
-    """Neighbours of one size, at most `batch_size`."""
-    batch: list[Item] = []
-    for item in items:
-        if batch and (len(batch) == batch_size or item.size != batch[0].size):
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
-
-
 def score_all(scorer: Scorer, pairing: Pairing, record: Record, batch_size: int) -> None:
     """Score what the record does not have yet."""
     todo = []
@@ -229,7 +217,7 @@ def score_all(scorer: Scorer, pairing: Pairing, record: Record, batch_size: int)
     with tqdm(
         total=len(pairing.items), initial=done, desc="images", unit="image", disable=not todo
     ) as bar:
-        for batch in batches(todo, batch_size):
+        for batch in alike(todo, batch_size, lambda item: item.size):
             score_batch(scorer, batch, pairing.dataset, record)
             bar.update(len(batch))
 

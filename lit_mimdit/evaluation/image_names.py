@@ -28,7 +28,7 @@ SIDES = {
 
 
 @dataclass
-class Source:
+class NamedFiles:
     """Images of one version by name (an id in lower case).
 
     `twice` are names that several files have, `ids` the names as written.
@@ -47,7 +47,7 @@ def id_of(path: Path) -> str:
     return "/".join([*parts, path.stem])
 
 
-def folder_source(folder: Path, suffix: str = "") -> Source:
+def folder_source(folder: Path, suffix: str = "") -> NamedFiles:
     """Returns the images below a folder by name; `suffix` at the end of a name is no part of it.
 
     ValueError if there are none.
@@ -63,10 +63,12 @@ def folder_source(folder: Path, suffix: str = "") -> Source:
     if not paths_of:
         raise ValueError(f"{folder}: no images in this folder")
     once = {name: paths[0] for name, paths in paths_of.items() if len(paths) == 1}
-    return Source(once, {name: paths for name, paths in paths_of.items() if len(paths) > 1}, ids)
+    return NamedFiles(
+        once, {name: paths for name, paths in paths_of.items() if len(paths) > 1}, ids
+    )
 
 
-def flatten(sources: dict[str, Source]) -> str:
+def flatten(sources: dict[str, NamedFiles]) -> str:
     """Bring names to one depth, and say how they are compared from here on.
 
     Where some source is flat, its bare file names become the longer names of a deep one, which know
@@ -86,11 +88,11 @@ def flatten(sources: dict[str, Source]) -> str:
         files = {full.get(name, name): path for name, path in source.files.items()}
         twice = {full.get(name, name): paths for name, paths in source.twice.items()}
         ids = {name: id for name, id in source.ids.items() if name not in full}
-        sources[version] = Source(files, twice, ids)
+        sources[version] = NamedFiles(files, twice, ids)
     return "file name"
 
 
-def _is_flat(source: Source) -> bool:
+def _is_flat(source: NamedFiles) -> bool:
     return all("/" not in name for name in (*source.files, *source.twice))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lit_mimdit.data.image_io import ImageError, image_size, natural_key
 from lit_mimdit.data.layouts import DATASETS, LAYOUTS, Pair, read_layout, require_complete
-from lit_mimdit.evaluation.image_names import Source, flatten, folder_source, id_of, suffix_hint
+from lit_mimdit.evaluation.image_names import NamedFiles, flatten, folder_source, id_of, suffix_hint
 
 SHOWN = 10  # problems named in an error
 
@@ -71,9 +71,9 @@ def pair(
     dataset, pairs = "", {}
     if layout is not None:
         dataset, pairs = _data_set(layout, reference, degraded, options)
-        sources["reference"] = Source({name: pair.gt for name, pair in pairs.items()})
+        sources["reference"] = NamedFiles({name: pair.gt for name, pair in pairs.items()})
         if degraded is not None:
-            sources["degraded"] = Source({name: pair.lq for name, pair in pairs.items()})
+            sources["degraded"] = NamedFiles({name: pair.lq for name, pair in pairs.items()})
     else:
         _refuse_options(options)
         for version, folder in (("reference", reference), ("degraded", degraded)):
@@ -120,7 +120,7 @@ def _refuse_options(options: dict[str, str | Path | None]) -> None:
             )
 
 
-def _match(sources: dict[str, Source], pairs: dict[str, Pair], pairing: Pairing) -> Pairing:
+def _match(sources: dict[str, NamedFiles], pairs: dict[str, Pair], pairing: Pairing) -> Pairing:
     """Fill a pairing with the items and problems of all names.
 
     `pairs` are those of the data set by name; they know ids and degradations better than names do.
@@ -165,7 +165,7 @@ def _common_size(files: dict[str, Path]) -> tuple[int, int]:
     return sizes["restored"]
 
 
-def _problem(name: str, sources: dict[str, Source]) -> str | None:
+def _problem(name: str, sources: dict[str, NamedFiles]) -> str | None:
     """Why this name makes no item, or None."""
     for version, source in sources.items():
         if name in source.twice:

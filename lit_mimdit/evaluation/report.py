@@ -25,7 +25,7 @@ INTER = ["spatial", "channel", "swin", "se"]
 
 
 @dataclass
-class Run:
+class Evaluation:
     """A finished evaluation is a folder, a summary and the scores of each image.
 
     Inter-MoE weights by image are there where they are known.
@@ -46,7 +46,7 @@ class Run:
         return bool(self.routing) and not any(self.routing.values())
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> Evaluation:
     """Returns an `evaluate` folder, or the log folder of a `test` or `validate`.
 
     ValueError if it is none.
@@ -74,7 +74,7 @@ def read_run(folder: Path) -> Run:
             f"{path}: of another version ({summary.get('format')!r} instead of {FORMAT!r});"
             " evaluate again"
         )
-    return Run(folder, summary, scores, weights)
+    return Evaluation(folder, summary, scores, weights)
 
 
 def report(
@@ -112,7 +112,7 @@ def report(
     print(f"{output / 'report.html'}, {output / 'report.md'}")
 
 
-def add_plots(page: Page, runs: list[Run]) -> None:
+def add_plots(page: Page, runs: list[Evaluation]) -> None:
     """A plot a metric, all runs in it, by degradation."""
     page.heading("By degradation", 2)
     series: dict[str, dict[str, dict[str, Any]]] = {}
@@ -136,7 +136,7 @@ def add_plots(page: Page, runs: list[Run]) -> None:
             page.svg(interval_plot(key, lines), f"plot_{key.replace('+', 'plus')}")
 
 
-def add_leagues(page: Page, runs: list[Run]) -> None:
+def add_leagues(page: Page, runs: list[Evaluation]) -> None:
     """The methods of the paper's tables 1 and 2 in its order, with one's own numbers beside."""
     labels = [label_of(run.summary) for run in runs]
     own = {
@@ -148,7 +148,7 @@ def add_leagues(page: Page, runs: list[Run]) -> None:
         page.markdown_tables(markdown_of(league))
 
 
-def add_run(page: Page, run: Run, by: str | None, cases: int, side: int) -> None:
+def add_run(page: Page, run: Evaluation, by: str | None, cases: int, side: int) -> None:
     """Tables, notes, provenance, published numbers and cases of one run."""
     page.heading(run.name, 2)
     page.pairs(provenance(run.summary))
@@ -211,7 +211,7 @@ def provenance(summary: dict[str, Any]) -> dict[str, str]:
     return about
 
 
-def ranking(run: Run, by: str | None) -> tuple[str, list[dict[str, str]]] | None:
+def ranking(run: Evaluation, by: str | None) -> tuple[str, list[dict[str, str]]] | None:
     """Returns the metric and its images from best to worst, or None if no image has a score."""
     keys = (
         [metric.key for metric in choose(by, "by")]
@@ -233,7 +233,7 @@ def ranking(run: Run, by: str | None) -> tuple[str, list[dict[str, str]]] | None
     return None
 
 
-def add_cases(page: Page, run: Run, by: str | None, cases: int, side: int) -> None:
+def add_cases(page: Page, run: Evaluation, by: str | None, cases: int, side: int) -> None:
     """Best and worst images as before/after strips with their router weights."""
     ranked = ranking(run, by)
     if ranked is None or cases == 0:
@@ -251,7 +251,7 @@ def add_cases(page: Page, run: Run, by: str | None, cases: int, side: int) -> No
             add_case(page, run, row, side, f"{run.name}_{title.split()[0]}_{number}".lower())
 
 
-def add_case(page: Page, run: Run, row: dict[str, str], side: int, name: str) -> None:
+def add_case(page: Page, run: Evaluation, row: dict[str, str], side: int, name: str) -> None:
     """One image: its versions side by side, its scores, its router weights."""
     shown = [v for v in VERSIONS if row.get(f"{v}_file")]
     keys = [key for key in run.summary["metrics"] if row.get(f"restored_{key}")]

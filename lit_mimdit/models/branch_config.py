@@ -33,6 +33,11 @@ class IntraConfig:
     router: Literal["topk", "dense"] = "topk"
     renormalise: bool = False
 
+    @property
+    def used(self) -> int:
+        """How many sub-experts an image uses; the dense router knows no top_k."""
+        return self.experts if self.router == "dense" else self.top_k
+
 
 @dataclass
 class BranchConfig:

@@ -68,8 +68,7 @@ class IntraMoE(nn.Module):
         super().__init__()
         intra = config.intra
         self.experts = nn.ModuleList(_expert(kind, config, shifted) for _ in range(intra.experts))
-        top_k = intra.experts if intra.router == "dense" else intra.top_k
-        self.router = Router(config.width, intra.experts, top_k, intra.renormalise)
+        self.router = Router(config.width, intra.experts, intra.used, intra.renormalise)
 
     @_disable_dynamo(recursive=False)
     # compiled a sub-expert: else every combination of numbers of images is a graph of its own

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lit_mimdit.models.padding import pad_to_multiple
 
 HEADS, HEAD_WIDTH = 4, 32
-GROUPS = 8
+NORM_GROUPS = 8
 IMAGES = 2  # a diffused image and the degraded image enter together
 
 
@@ -82,7 +82,7 @@ class ConvBlock(nn.Module):
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
         self.proj = StandardisedConv(inside, outside, 3, padding=1)
-        self.norm = nn.GroupNorm(GROUPS, outside)
+        self.norm = nn.GroupNorm(NORM_GROUPS, outside)
 
     def forward(self, x_BcHW: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
         x_BcHW = self.norm(self.proj(x_BcHW))
@@ -186,10 +186,11 @@ class ResidualUNet(nn.Module):
 
     def __init__(self, dim: int, dim_mults: Sequence[int]) -> None:
         super().__init__()
-        if dim < GROUPS or dim % GROUPS or not dim_mults or min(dim_mults) < 1:
+        if dim < NORM_GROUPS or dim % NORM_GROUPS or not dim_mults or min(dim_mults) < 1:
             raise ValueError(
                 f"dim is {dim} and dim_mults {list(dim_mults)}: normalisation needs groups of"
-                f" {GROUPS}, so give a multiple of {GROUPS} and at least one multiple of 1 or more"
+                f" {NORM_GROUPS}, so give a multiple of {NORM_GROUPS} and at least one multiple of"
+                " 1 or more"
             )
         self.dim, self.dim_mults = dim, tuple(dim_mults)
         time = 4 * dim

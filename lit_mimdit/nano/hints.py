@@ -2,8 +2,8 @@
 as SD3.5 does from captions.
 
 A hint says where a token of the image is and what colours it has. Only some tokens of an image are
-told of, and half of the images come with no hints at all, so the empty prompt stays a prompt like
-any other.
+told of. `context` of NanoMMDiT says how many images come with hints (15%); 25% come with the empty
+prompt, so it stays a prompt like any other.
 
 B = batch, N = h * w tokens, T = hints an image.
 """

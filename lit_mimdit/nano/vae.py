@@ -9,9 +9,9 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
+from lit_mimdit.evaluation.pixel import psnr
 from lit_mimdit.systems.optim import OptimizerConfig, configure
 
 
@@ -77,10 +77,8 @@ class NanoVAE(L.LightningModule):
     def validation_step(self, batch: torch.Tensor, index: int) -> None:
         mean = self.vae.encode(batch).latent_dist.mode()
         output = self.vae.decode(mean).sample.clamp(-1, 1)
-        psnr = -10.0 * torch.log10(
-            F.mse_loss(output, batch, reduction="none").mean((1, 2, 3)) / 4.0
-        )  # range 2: peak^2 = 4
-        self.log("val/psnr_db", psnr.mean(), prog_bar=True, batch_size=len(batch))
+        score = psnr((output + 1) / 2, (batch + 1) / 2)
+        self.log("val/psnr_db", score.mean().float(), prog_bar=True, batch_size=len(batch))
 
     def configure_optimizers(self) -> dict[str, Any]:
         return configure(

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 from lit_mimdit.routing import study
-from lit_mimdit.routing.study import Row, Study
+from lit_mimdit.routing.study import RoutingStudy, Row
 from lit_mimdit.routing.table6 import TYPES, Interval
 
 
@@ -24,7 +24,7 @@ class Preferences(NamedTuple):
     contrasts: Interval
 
 
-def preferences_of(of: Study) -> Preferences | None:
+def preferences_of(of: RoutingStudy) -> Preferences | None:
     """Table 6 of a study; None if it has no degradation of the paper's table."""
     names = {name: kind for name, kind in TYPES.items() if kind in of.degradations}
     return Preferences(names, *study.degradation_table(of, names)) if names else None
@@ -89,7 +89,7 @@ def _interval(row: Row, mean: str, low: str, high: str) -> str:
     return f"{row[mean]:{sign}.3f}{ends}"
 
 
-def caption(of: Study) -> str:
+def caption(of: RoutingStudy) -> str:
     """Returns a sentence on what the intervals of table 6 are."""
     count = len(of.checkpoints)
     if count > 1:

@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from lit_mimdit.evaluation.drawing import GROUPS as COLOURS
+from lit_mimdit.evaluation.drawing import COLOURS
 from lit_mimdit.routing.figures import STYLE, cells, colour_bar, height_of
 
 SHARES = "viridis"

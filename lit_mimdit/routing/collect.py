@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from lit_mimdit.data.alike import alike
 from lit_mimdit.data.image_io import to_tensor
 from lit_mimdit.data.layouts import Pair
 from lit_mimdit.inference.restorer import Restorer
@@ -28,17 +29,9 @@ def limited(pairs: list[Pair], limit: int | None) -> list[Pair]:
 
 def batches(pairs: list[Pair], crop: int | None) -> Iterator[tuple[list[Pair], np.ndarray]]:
     """Neighbouring pairs with LQ images (B, H, W, 3) of one size, at most BATCH at a time."""
-    some: list[tuple[Pair, np.ndarray]] = []
-    for pair in pairs:
-        image = middle(pair.lq, crop)
-        if some and (
-            len(some) == BATCH or image.shape != some[0][1].shape or image.dtype != some[0][1].dtype
-        ):
-            yield [one for one, _ in some], np.stack([picture for _, picture in some])
-            some = []
-        some.append((pair, image))
-    if some:
-        yield [one for one, _ in some], np.stack([picture for _, picture in some])
+    read = ((pair, middle(pair.lq, crop)) for pair in pairs)
+    for some in alike(read, BATCH, lambda one: (one[1].shape, one[1].dtype)):
+        yield [pair for pair, _ in some], np.stack([image for _, image in some])
 
 
 def collect(restorer: Restorer, pairs: list[Pair], crop: int | None, name: str) -> Records:

@@ -15,7 +15,7 @@ from lit_mimdit.routing.collect import collect, limited
 from lit_mimdit.routing.outputs import write_study
 from lit_mimdit.routing.records import Records
 from lit_mimdit.routing.severity import by_thirds, find_table, psnr_of, read_table
-from lit_mimdit.routing.study import Study, degradation_table
+from lit_mimdit.routing.study import RoutingStudy, degradation_table
 from lit_mimdit.routing.table6 import TYPES
 
 
@@ -142,10 +142,8 @@ def routing(
         "seed": seed,
     }
     branch = trainings[0].branch
-    intra = branch.intra
-    top_k = intra.experts if intra.router == "dense" else intra.top_k
     records = [training.records for training in trainings]
-    study = Study(names, list(branch.groups), top_k, records, levels, about)
+    study = RoutingStudy(names, list(branch.groups), branch.intra.used, records, levels, about)
     summary = write_study(output, study, permutations, seed)
     report_on_screen(study, summary, output)
 
@@ -201,7 +199,7 @@ def study_training(
     return Training(path, config, blocks, collect(restorer, pairs, crop, name), about)
 
 
-def report_on_screen(study: Study, summary: dict[str, Any], output: Path) -> None:
+def report_on_screen(study: RoutingStudy, summary: dict[str, Any], output: Path) -> None:
     """Table 6, how it compares, and where the rest is."""
     here = {name: kind for name, kind in TYPES.items() if kind in study.degradations}
     names = here or {name: name for name in study.degradations}

@@ -16,7 +16,7 @@ from lit_mimdit.files import write_bytes
 from lit_mimdit.routing import study
 from lit_mimdit.routing.cells import Preferences, caption, preferences_of, table6_cells
 from lit_mimdit.routing.page import write_page
-from lit_mimdit.routing.study import Row, Study
+from lit_mimdit.routing.study import RoutingStudy, Row
 from lit_mimdit.routing.table6 import agreement, published_for
 
 FORMAT = "lit_mimdit.routing.1"
@@ -60,7 +60,7 @@ def read_csv(path: Path) -> list[Row]:
     return [{key: typed(key, cell) for key, cell in row.items()} for row in csv_file.read(path)]
 
 
-def write_study(folder: Path, of: Study, permutations: int, seed: int) -> dict[str, Any]:
+def write_study(folder: Path, of: RoutingStudy, permutations: int, seed: int) -> dict[str, Any]:
     """Write every file of a study, and return its summary."""
     folder.mkdir(parents=True, exist_ok=True)
     six = preferences_of(of)
@@ -106,7 +106,7 @@ def _write_table6(folder: Path, rows: list[Row], text: str) -> None:
     _write_text(folder / "table6.tex", latex(head, body, text) + "\n")
 
 
-def summary_of(of: Study, six: Preferences | None) -> dict[str, Any]:
+def summary_of(of: RoutingStudy, six: Preferences | None) -> dict[str, Any]:
     """Returns what routing.json holds: the study, its health, and how it compares with the
     paper.
     """

@@ -9,7 +9,7 @@ from lit_mimdit.evaluation.page import Page
 from lit_mimdit.files import write_bytes
 from lit_mimdit.routing import choice_pictures, figures, pictures
 from lit_mimdit.routing.cells import Preferences, caption, table6_cells, verdict_cells
-from lit_mimdit.routing.study import ALL, DEAD_BELOW, Row, Study
+from lit_mimdit.routing.study import ALL, DEAD_BELOW, RoutingStudy, Row
 from lit_mimdit.routing.table6 import published_for
 
 
@@ -26,7 +26,7 @@ class Gallery:
 
 def write_page(
     folder: Path,
-    of: Study,
+    of: RoutingStudy,
     severity: list[Row],
     summary: dict[str, Any],
     six: Preferences | None,
@@ -55,7 +55,7 @@ def write_page(
     page.write()
 
 
-def _degradations_part(page: Page, gallery: Gallery, of: Study) -> None:
+def _degradations_part(page: Page, gallery: Gallery, of: RoutingStudy) -> None:
     """Mean Inter weights by degradation: over blocks, block by block, and along the depth."""
     page.heading("By degradation", 2)
     means = _means(of)
@@ -78,7 +78,7 @@ def _degradations_part(page: Page, gallery: Gallery, of: Study) -> None:
     )
 
 
-def _means(of: Study) -> dict[str, np.ndarray]:
+def _means(of: RoutingStudy) -> dict[str, np.ndarray]:
     """Mean Inter weights (checkpoints, L, G) of each degradation, and of all images."""
     means: dict[str, np.ndarray] = {}
     for name in [*of.degradations, ALL]:
@@ -88,7 +88,7 @@ def _means(of: Study) -> dict[str, np.ndarray]:
 
 
 def _sub_experts_part(
-    page: Page, gallery: Gallery, of: Study, health: dict[str, list[str] | None]
+    page: Page, gallery: Gallery, of: RoutingStudy, health: dict[str, list[str] | None]
 ) -> None:
     """How much each sub-expert is used, a picture and its verdicts a checkpoint."""
     page.heading("Sub-experts", 2)
@@ -107,7 +107,7 @@ def _sub_experts_part(
 
 
 def _table6_part(
-    page: Page, gallery: Gallery, of: Study, six: Preferences, alike: dict[str, Any] | None
+    page: Page, gallery: Gallery, of: RoutingStudy, six: Preferences, alike: dict[str, Any] | None
 ) -> None:
     """Table 6 of this study, beside the published one where the groups are the paper's."""
     names = list(six.names)
@@ -139,7 +139,7 @@ def _table6_part(
 def _published_part(
     page: Page,
     gallery: Gallery,
-    of: Study,
+    of: RoutingStudy,
     six: Preferences,
     published: np.ndarray,
     alike: dict[str, Any] | None,
@@ -165,7 +165,7 @@ def _published_part(
     page.table(*verdict_cells(six.rows))
 
 
-def _severity_part(page: Page, gallery: Gallery, of: Study, rows: list[Row]) -> None:
+def _severity_part(page: Page, gallery: Gallery, of: RoutingStudy, rows: list[Row]) -> None:
     """Whether the choice of sub-experts depends on the severity, tests and pictures."""
     page.heading("Light and heavy variants of one degradation", 2)
     source = of.about.get("severity", "not known")
@@ -186,7 +186,7 @@ def _severity_part(page: Page, gallery: Gallery, of: Study, rows: list[Row]) -> 
         _severity_bars(gallery, of, number, own)
 
 
-def _severity_map(gallery: Gallery, of: Study, number: int, rows: list[Row]) -> None:
+def _severity_map(gallery: Gallery, of: RoutingStudy, number: int, rows: list[Row]) -> None:
     """Bits beyond chance of every router of a checkpoint, block by group."""
     shape = of.records[0].inter.shape[1:]
     names = list(dict.fromkeys(row["degradation"] for row in rows))
@@ -209,7 +209,7 @@ def _severity_map(gallery: Gallery, of: Study, number: int, rows: list[Row]) -> 
     )
 
 
-def _severity_bars(gallery: Gallery, of: Study, number: int, rows: list[Row]) -> None:
+def _severity_bars(gallery: Gallery, of: RoutingStudy, number: int, rows: list[Row]) -> None:
     """What the three routers of a checkpoint choose that tell severities apart best."""
     strongest = sorted(rows, key=lambda row: row["by_chance_bits"] - row["information_bits"])[:3]
     cases = {}
@@ -224,7 +224,7 @@ def _severity_bars(gallery: Gallery, of: Study, number: int, rows: list[Row]) ->
     )
 
 
-def _by_level(of: Study, checkpoint: int, row: Row) -> dict[str, np.ndarray]:
+def _by_level(of: RoutingStudy, checkpoint: int, row: Row) -> dict[str, np.ndarray]:
     """Shares (E,) of the sub-experts at each severity, of one router and degradation."""
     chosen = of.records[checkpoint].chosen[:, row["block"], of.labels.index(row["group"])]
     return {

@@ -27,7 +27,7 @@ DEAD_BELOW, COLLAPSE_BELOW = 0.01, 0.05
 
 
 @dataclass
-class Study:
+class RoutingStudy:
     """What the routers of each checkpoint decided about the same images.
 
     Args:
@@ -71,7 +71,9 @@ class Study:
         ]
 
 
-def degradation_table(study: Study, names: dict[str, str]) -> tuple[list[Row], Interval, Interval]:
+def degradation_table(
+    study: RoutingStudy, names: dict[str, str]
+) -> tuple[list[Row], Interval, Interval]:
     """Returns the mean Inter weights by degradation, over images and blocks: rows, weights and
     contrasts.
 
@@ -110,7 +112,7 @@ def degradation_table(study: Study, names: dict[str, str]) -> tuple[list[Row], I
     return table, weights, contrasts
 
 
-def block_table(study: Study) -> list[Row]:
+def block_table(study: RoutingStudy) -> list[Row]:
     """Returns Inter weights of every block and group, by checkpoint and degradation."""
     lines = []
     for checkpoint, records in zip(study.checkpoints, study.records, strict=True):
@@ -136,7 +138,7 @@ def block_table(study: Study) -> list[Row]:
     return lines
 
 
-def sub_expert_table(study: Study) -> list[Row]:
+def sub_expert_table(study: RoutingStudy) -> list[Row]:
     """Returns the share of the images that each sub-expert worked on and its mean gate, by
     checkpoint, degradation and severity.
     """
@@ -163,7 +165,7 @@ def sub_expert_table(study: Study) -> list[Row]:
     return lines
 
 
-def router_table(study: Study, permutations: int, seed: int) -> list[Row]:
+def router_table(study: RoutingStudy, permutations: int, seed: int) -> list[Row]:
     """Returns every router: effective number of experts, entropy, and what its choice tells of the
     degradation (mutual information).
 
@@ -207,7 +209,7 @@ def router_table(study: Study, permutations: int, seed: int) -> list[Row]:
     return lines
 
 
-def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
+def severity_table(study: RoutingStudy, permutations: int, seed: int) -> list[Row]:
     """Do light and heavy variants of one degradation choose other sub-experts? Bits between
     severity and choice, of every Intra router.
 
@@ -244,7 +246,7 @@ def severity_table(study: Study, permutations: int, seed: int) -> list[Row]:
     return lines
 
 
-def health(study: Study) -> list[Health | None]:
+def health(study: RoutingStudy) -> list[Health | None]:
     """Returns the health of each checkpoint; None where there are too few images to tell."""
     tallies = [tally_of(records) for records in study.records]
     return [
@@ -257,7 +259,7 @@ def health(study: Study) -> list[Health | None]:
     ]
 
 
-def record_table(study: Study) -> list[Row]:
+def record_table(study: RoutingStudy) -> list[Row]:
     """Returns a row an image and checkpoint, with everything known of it.
 
     Each Inter weight, gate and choice has a column.

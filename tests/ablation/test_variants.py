@@ -157,3 +157,14 @@ def test_a_system_that_is_not_trained_is_only_tested(tmp_path):
         run = Run(name, 0, tmp_path)
         run.write_plan(study.metrics)
         assert yaml.safe_load((run.folder / "plan.json").read_text()).keys() == commands
+
+
+def test_every_run_writes_what_the_study_reads():
+    """A base without the table of scores, or with `logger: false`, would be trained in vain."""
+    base = {"model": BASE["model"], "trainer": {"max_steps": 9, "logger": False}}
+    values, _ = whole(base, {}, {}, None, "x")
+    assert names(values) == ["TrainingTime", "ResultTable"]
+    assert values["trainer"]["logger"]["class_path"].endswith("CSVLogger")
+    own = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger"}
+    kept, _ = whole(BASE, {"trainer": {"logger": own}}, {}, None, "x")
+    assert kept["trainer"]["logger"] == own and names(kept).count("ResultTable") == 1

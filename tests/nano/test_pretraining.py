@@ -1,6 +1,7 @@
 """How nano is made: crops, colour hints, both trainings end to end at tiny size."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.latents import encode
 from lit_mimdit.nano.hints import COLOURS, hints, positions
 from lit_mimdit.nano.vae import latent_statistics
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments" / "nano"
 
 
 def test_pyramid_halves_down_to_the_crop():
@@ -138,8 +141,7 @@ def test_both_trainings_write_a_backbone_that_loads(photo_folders, monkeypatch):
         f"{folder}/vae",
     ]
     monkeypatch.chdir(folder)
-    root = pytest.importorskip("lit_mimdit").__path__[0] + "/../experiments/nano"
-    assert main(["fit", "-c", f"{root}/vae.yaml", *vae, *data]) == 0
+    assert main(["fit", "-c", f"{EXPERIMENTS}/vae.yaml", *vae, *data]) == 0
     mmdit = [
         "--model.init_args.vae",
         f"{folder}/vae",
@@ -157,7 +159,7 @@ def test_both_trainings_write_a_backbone_that_loads(photo_folders, monkeypatch):
         "8",
     ]
     mmdit += ["--data.init_args.sizes", "[[32,2],[64,1]]", "--data.init_args.shares", "[0.5,0.5]"]
-    assert main(["fit", "-c", f"{root}/mmdit.yaml", *mmdit, *data]) == 0
+    assert main(["fit", "-c", f"{EXPERIMENTS}/mmdit.yaml", *mmdit, *data]) == 0
     backbone = load_backbone(f"{folder}/backbone")
     assert backbone.transformer.config.dual_attention_layers == (0,) or list(
         backbone.transformer.config.dual_attention_layers
@@ -169,9 +171,16 @@ def test_both_trainings_write_a_backbone_that_loads(photo_folders, monkeypatch):
 
 def test_a_missing_vae_names_the_command_that_makes_it(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    root = pytest.importorskip("lit_mimdit").__path__[0] + "/../experiments/nano"
     assert (
-        main(["fit", "-c", f"{root}/mmdit.yaml", "--model.init_args.vae", str(tmp_path / "none")])
+        main(
+            [
+                "fit",
+                "-c",
+                f"{EXPERIMENTS}/mmdit.yaml",
+                "--model.init_args.vae",
+                str(tmp_path / "none"),
+            ]
+        )
         == 2
     )
     assert "experiments/nano/vae.yaml" in capsys.readouterr().err
@@ -225,9 +234,9 @@ def test_the_branch_trains_on_photographs_degraded_on_the_spot(
         "--data.init_args.batch_size",
         "2",
     ]
-    root = pytest.importorskip("lit_mimdit").__path__[0] + "/../experiments/nano"
     assert (
-        main(["fit", "-c", f"{root}/branch.yaml", *model, *data, "--trainer.max_steps", "2"]) == 0
+        main(["fit", "-c", f"{EXPERIMENTS}/branch.yaml", *model, *data, "--trainer.max_steps", "2"])
+        == 0
     )
     assert any((tmp_path / "runs" / "nano").rglob("events*"))
 

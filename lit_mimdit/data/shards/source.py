@@ -21,7 +21,7 @@ from lit_mimdit.data.shards.cache import CacheError, ShardCache, read_parts
 from lit_mimdit.data.shards.manifest import MANIFEST, Index, Manifest
 from lit_mimdit.data.shards.store import open_store
 from lit_mimdit.data.sources import place_crop
-from lit_mimdit.data.tiles import Box, shared
+from lit_mimdit.data.tiles import Region, shared
 
 _INDICES = (
     256  # of shards that a process keeps in memory, about 10 kB each for 64 pairs of 12 tiles
@@ -121,12 +121,12 @@ class ShardSource:
         height, width = map(int, held.sizes[row])
         first, last = int(held.first[row]), int(held.first[row + 1])
         if crop is None or draw is None:
-            region = Box(0, 0, height, width)
+            region = Region(0, 0, height, width)
             if crop is not None:
-                region = Box(*place_crop(height, width, crop, None, name), crop, crop)
+                region = Region(*place_crop(height, width, crop, None, name), crop, crop)
             return self._region(number, held, range(first, last), region)
         tile = self._draw_tile(held, row, draw, name)
-        box = Box(*map(int, held.boxes[tile]))
+        box = Region(*map(int, held.boxes[tile]))
         top, left = place_crop(box.height, box.width, crop, draw, name)
         lq, gt = self._decode(number, held, tile)
         return lq[top : top + crop, left : left + crop], gt[top : top + crop, left : left + crop]
@@ -136,7 +136,7 @@ class ShardSource:
         end = int(self.ends[number])
         return range(end - len(self.manifest.shards[number]), end)
 
-    def tiles(self, index: int) -> tuple[int, int, list[tuple[Box, np.ndarray, np.ndarray]]]:
+    def tiles(self, index: int) -> tuple[int, int, list[tuple[Region, np.ndarray, np.ndarray]]]:
         """Returns height and width of a pair and all of its tiles, decoded: box, LQ, GT."""
         number, row = self._locate(index)
         held = self._index(number)
@@ -146,7 +146,7 @@ class ShardSource:
             height,
             width,
             [
-                (Box(*map(int, held.boxes[tile])), *self._decode(number, held, tile))
+                (Region(*map(int, held.boxes[tile])), *self._decode(number, held, tile))
                 for tile in tiles
             ],
         )
@@ -235,12 +235,12 @@ class ShardSource:
         return first + (int(draw.integers(count)) if count > 1 else 0)
 
     def _region(
-        self, number: int, held: Index, tiles: range, region: Box
+        self, number: int, held: Index, tiles: range, region: Region
     ) -> tuple[np.ndarray, np.ndarray]:
         """Both images of a region, put together from the tiles that it touches."""
         out: list[np.ndarray | None] = [None, None]
         for tile in tiles:
-            box = Box(*map(int, held.boxes[tile]))
+            box = Region(*map(int, held.boxes[tile]))
             part = shared(box, region)
             if part is None:
                 continue

@@ -1,5 +1,6 @@
-"""Everything a run shows, guards and writes; each callback is one file and knows nothing of the
-others.
+"""Everything a run shows, guards and writes; each callback is one file.
+
+Those that look at routers share `window`, which collects their decisions.
 """
 
 from lit_mimdit.training.callbacks.finite import FiniteGuard

@@ -13,7 +13,7 @@ from lit_mimdit.routing.health import Health, enough, health_of
 from lit_mimdit.routing.table6 import TYPES
 from lit_mimdit.routing.tally import Tally, total
 from lit_mimdit.training.callbacks.tensorboard import writer_of
-from lit_mimdit.training.callbacks.window import RoutingCallback, group_names, top_k
+from lit_mimdit.training.callbacks.window import RoutingCallback, group_names
 
 Layout = dict[str, dict[str, list]]
 
@@ -138,10 +138,10 @@ class RoutingScalars(RoutingCallback):
     ) -> None:
         config = pl_module.branch_config
         groups, whole = group_names(config), total(list(tallies.values()))
-        values = scalars_of(tallies, groups, top_k(config))
+        values = scalars_of(tallies, groups, config.intra.used)
         sentences: list[str] = []
         if enough(whole, self.dead_below):
-            health = health_of(whole, top_k(config), self.dead_below, self.collapse_below)
+            health = health_of(whole, config.intra.used, self.dead_below, self.collapse_below)
             values |= {
                 "router_health/dead_sub_experts": len(health.dead),
                 "router_health/collapsed_routers": len(health.collapsed),

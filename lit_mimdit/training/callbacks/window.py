@@ -18,11 +18,6 @@ def group_names(config: BranchConfig) -> list[str]:
     return [f"{number}_{kind}" for number, kind in enumerate(config.groups)]
 
 
-def top_k(config: BranchConfig) -> int:
-    """Returns how many sub-experts of each group an image uses."""
-    return config.intra.experts if config.intra.router == "dense" else config.intra.top_k
-
-
 class RoutingCallback(L.Callback):
     """Collects the decisions of training since the last time, and those of a whole validation or
     test, from all processes.
