@@ -45,7 +45,7 @@ from lit_mimdit.data.shards.manifest import MANIFEST
 from lit_mimdit.data.shards.source import ShardedPair, ShardSource
 from lit_mimdit.data.shards.write import shard
 from lit_mimdit.data.shards.writer import ShardWriter
-from lit_mimdit.data.tiles import Box
+from lit_mimdit.data.tiles import Region
 
 WIDTH, HEIGHT = 1920, 1080
 
@@ -106,7 +106,7 @@ def repeat(source: ShardSource, folder: Path, pairs: int, shard_pairs: int = 64)
                     ]
                     for tile in tiles
                 )
-                boxes = [Box(*map(int, held.boxes[tile])) for tile in tiles]
+                boxes = [Region(*map(int, held.boxes[tile])) for tile in tiles]
                 writer.add(
                     ShardedPair(f"{place:06d}", "01Blur"), HEIGHT, WIDTH, zip(boxes, members)
                 )

@@ -25,7 +25,7 @@ from lit_mimdit.data.shards.jobs import finish, start
 from lit_mimdit.data.shards.manifest import Manifest
 from lit_mimdit.data.shards.source import ShardSource
 from lit_mimdit.data.shards.writer import Member, ShardWriter, read_done
-from lit_mimdit.data.tiles import Box
+from lit_mimdit.data.tiles import Region
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.models.backbone import load_vae
 from lit_mimdit.models.latents import downsampling
@@ -122,11 +122,11 @@ def write_latents(
 
 def _encoded(
     vae: AutoencoderKL,
-    tiles: list[tuple[Box, np.ndarray, np.ndarray]],
+    tiles: list[tuple[Region, np.ndarray, np.ndarray]],
     side: int,
     augment: Augment,
     dtype: torch.dtype,
-) -> Iterator[tuple[Box, list[Member]]]:
+) -> Iterator[tuple[Region, list[Member]]]:
     for box, lq, gt in tiles:
         if (box.height, box.width) != (side, side):
             continue  # of an image smaller than a tile: smaller than the crop, too

@@ -239,13 +239,14 @@ def test_missing_test_images_are_told_before_the_first_run(
 
 def test_a_log_holds_every_name_whatever_the_console(tmp_path, monkeypatch):
     """A console of code page 1252 has no Chinese letter; the log of a run is a file in UTF-8."""
-    for name in ("stdout", "stderr"):
-        stream = open(tmp_path / name, "w", encoding="cp1252")
-        monkeypatch.setattr(sys, name, stream)
     monkeypatch.setattr("lit_mimdit.ablation.run.run", lambda folder: print("日本") or 0)
-    with pytest.raises(SystemExit) as ended:
-        run_logged(tmp_path)
-    sys.stdout.close()
-    sys.stderr.close()
+    with (
+        open(tmp_path / "out", "w", encoding="cp1252") as out,
+        open(tmp_path / "err", "w", encoding="cp1252") as err,
+    ):
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        with pytest.raises(SystemExit) as ended:
+            run_logged(tmp_path)
     assert ended.value.code == 0
     assert (tmp_path / LOG).read_text(encoding="utf-8").split() == [*START.split(), "日本"]

@@ -20,6 +20,8 @@ from lit_mimdit.nano.hints import COLOURS, hints, positions
 from lit_mimdit.nano.vae import latent_statistics
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments" / "nano"
+MMDIT = str(EXPERIMENTS / "mmdit.yaml")
+BRANCH = str(EXPERIMENTS / "branch.yaml")
 
 
 def test_pyramid_halves_down_to_the_crop():
@@ -159,7 +161,7 @@ def test_both_trainings_write_a_backbone_that_loads(photo_folders, monkeypatch):
         "8",
     ]
     mmdit += ["--data.init_args.sizes", "[[32,2],[64,1]]", "--data.init_args.shares", "[0.5,0.5]"]
-    assert main(["fit", "-c", f"{EXPERIMENTS}/mmdit.yaml", *mmdit, *data]) == 0
+    assert main(["fit", "-c", MMDIT, *mmdit, *data]) == 0
     backbone = load_backbone(f"{folder}/backbone")
     assert backbone.transformer.config.dual_attention_layers == (0,) or list(
         backbone.transformer.config.dual_attention_layers
@@ -176,7 +178,7 @@ def test_a_missing_vae_names_the_command_that_makes_it(tmp_path, capsys, monkeyp
             [
                 "fit",
                 "-c",
-                f"{EXPERIMENTS}/mmdit.yaml",
+                MMDIT,
                 "--model.init_args.vae",
                 str(tmp_path / "none"),
             ]
@@ -234,10 +236,7 @@ def test_the_branch_trains_on_photographs_degraded_on_the_spot(
         "--data.init_args.batch_size",
         "2",
     ]
-    assert (
-        main(["fit", "-c", f"{EXPERIMENTS}/branch.yaml", *model, *data, "--trainer.max_steps", "2"])
-        == 0
-    )
+    assert main(["fit", "-c", BRANCH, *model, *data, "--trainer.max_steps", "2"]) == 0
     assert any((tmp_path / "runs" / "nano").rglob("events*"))
 
 

@@ -20,7 +20,7 @@ from lit_mimdit.data.shards.codec import Codec, check_codec, encode
 from lit_mimdit.data.shards.jobs import finish, run_jobs, start
 from lit_mimdit.data.shards.writer import Member, ShardWriter
 from lit_mimdit.data.sources import require_same_size
-from lit_mimdit.data.tiles import Box, boxes
+from lit_mimdit.data.tiles import Region, boxes
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def write_pairs(
             count()
 
 
-def _cut(pair: Pair, settings: Settings) -> tuple[int, int, list[tuple[Box, list[Member]]]]:
+def _cut(pair: Pair, settings: Settings) -> tuple[int, int, list[tuple[Region, list[Member]]]]:
     """Height, width and encoded tiles of a pair."""
     lq, gt = read_rgb(pair.lq), read_rgb(pair.gt)
     require_same_size(lq, gt, pair)
@@ -129,7 +129,7 @@ def _cut(pair: Pair, settings: Settings) -> tuple[int, int, list[tuple[Box, list
             (f"{side}.{image_info(path).format.lower()}", path.read_bytes())
             for side, path in (("lq", pair.lq), ("gt", pair.gt))
         ]
-        return height, width, [(Box(0, 0, height, width), members)]
+        return height, width, [(Region(0, 0, height, width), members)]
     tiles = []
     for box in boxes(height, width, settings.tile, settings.overlap):
         members = []

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lit_mimdit.data.shards.manifest import Index, Shard, sha256
-from lit_mimdit.data.tiles import Box
+from lit_mimdit.data.tiles import Region
 from lit_mimdit.files import write_bytes
 
 Member = tuple[str, bytes]  # extension and content
@@ -48,7 +48,7 @@ class ShardWriter:
         return self
 
     def add(
-        self, pair: Any, height: int, width: int, tiles: Iterable[tuple[Box, list[Member]]]
+        self, pair: Any, height: int, width: int, tiles: Iterable[tuple[Region, list[Member]]]
     ) -> None:
         """A pair with the members of each of its tiles; keys of members sort as they are given,
         their names begin with `lq`, `gt`, ...
