@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from kit import tiers
 from safetensors.torch import save_file
 from torch import nn
 
@@ -33,6 +34,7 @@ HEAVY_FIXTURES = {
     "folder",
     "make_backbone",
     "make_transformer",
+    "pictured_settings",
     "pipeline_folder",
     "shard_root",
     "tiny_settings",
@@ -59,6 +61,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             and not HEAVY_NAMES & names
         ):
             item.add_marker(pytest.mark.fast)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    tiers.guard(item)
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
@@ -224,7 +231,20 @@ def shard_root(data_root, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_settings(backbone_folder, data_root) -> dict:
+def tiny_settings(pictured_settings) -> dict:
+    """`pictured_settings` without the pictures of the routers, which take longer to draw than all
+    the rest of a run takes.
+    """
+    settings = copy.deepcopy(pictured_settings)
+    callbacks = settings["trainer"]["callbacks"]
+    settings["trainer"]["callbacks"] = [
+        one for one in callbacks if not one["class_path"].endswith(".RoutingPictures")
+    ]
+    return settings
+
+
+@pytest.fixture(scope="session")
+def pictured_settings(backbone_folder, data_root) -> dict:
     """quickstart.yaml with everything small: 6 steps of 4 crops of 32 px, 2 batches an epoch.
 
     What quickstart.yaml may choose anew without anything being wrong is pinned, so that the known

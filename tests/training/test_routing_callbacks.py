@@ -66,14 +66,14 @@ class Events:
 
 
 @pytest.fixture(scope="module")
-def run(tiny_settings, write_settings, tmp_path_factory) -> Path:
+def run(pictured_settings, write_settings, tmp_path_factory) -> Path:
     """A run of 6 steps with two validations, and a test of its checkpoint; the working directory
     was its folder.
     """
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        config = write_settings(folder / "tiny.yaml", tiny_settings)
+        config = write_settings(folder / "tiny.yaml", pictured_settings)
         assert cli.main(["fit", "-c", config]) == 0
         assert (
             cli.main(["test", "-c", config, "--ckpt_path", "runs/quickstart/checkpoints/last.ckpt"])
@@ -208,7 +208,7 @@ def without_callbacks(settings: dict, *names: str) -> dict:
 
 def test_they_are_plug_ins_that_change_nothing(run, tiny, tiny_settings):
     """Without them the run ends with the same bits."""
-    names = ("RoutingHistograms", "RoutingScalars", "RoutingPictures", "Hyperparameters")
+    names = ("RoutingHistograms", "RoutingScalars", "Hyperparameters")
     assert cli.main(["fit", "-c", tiny(**without_callbacks(tiny_settings, *names))]) == 0
     assert not [
         tag
@@ -250,7 +250,7 @@ def test_two_processes_are_one(tiny, tiny_settings, data_root, tmp_path):
     changes |= {"data.init_args.val": str(tmp_path / "odd.txt")}
     config = tiny(
         **changes,
-        **without_callbacks(tiny_settings, "ModelCheckpoint", "SamplePictures", "RoutingPictures"),
+        **without_callbacks(tiny_settings, "ModelCheckpoint", "SamplePictures"),
     )
     found = []
     for devices, strategy in ((1, "auto"), (2, "ddp_find_unused_parameters_true")):
