@@ -29,7 +29,7 @@ class Tested:
     """A finished run: its scores as `test` wrote them, and its cost."""
 
     run: Run
-    scores: report.Run
+    scores: report.Evaluation
     cost: dict[str, Any]
 
     def count(self, degradation: str) -> int:

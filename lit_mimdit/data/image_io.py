@@ -2,7 +2,8 @@
 
 What is in a file decides how it is read, never its extension (FoundIR holds JPEGs named .png). EXIF
 orientation is always applied, deeper files keep 16 bits, and a file that cannot be read raises an
-`ImageError` of one line. Numbers are sRGB: an embedded colour profile is converted.
+`ImageError` of one line. Numbers are sRGB: colours that a profile or the
+file itself states are converted.
 """
 
 from pathlib import Path

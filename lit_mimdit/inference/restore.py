@@ -121,10 +121,10 @@ def restore(
 
     Without --checkpoint the branch and backbone that come with the package are used. Content
     decides what is a photograph, not the name. Whatever is left out of a folder is named on stderr
-    with its reason. Of animations and files of several pages the first is restored. Colours of an
-    embedded profile are converted: the output is sRGB, with an sRGB profile where the input had
-    one. A second call with the same settings skips finished photographs; an interrupted one goes
-    on.
+    with its reason. Of animations and files of several pages the first is restored. Colours
+    that a profile, PNG chunks, a video code or EXIF state are converted: the output is sRGB then,
+    with an sRGB profile. A second call with the same settings skips finished photographs; an
+    interrupted one goes on.
 
     Args:
         inputs: Photographs, or folders of them.
