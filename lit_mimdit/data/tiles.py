@@ -35,9 +35,8 @@ def boxes(height: int, width: int, tile: int | None, overlap: int = 0) -> list[R
             f"overlap is {overlap}: it must be 0 or more and smaller than the tile of {tile} pixels"
         )
     rows, columns = starts(height, tile, overlap), starts(width, tile, overlap)
-    return [
-        Region(top, left, min(tile, height), min(tile, width)) for top in rows for left in columns
-    ]
+    size = min(tile, height), min(tile, width)
+    return [Region(top, left, *size) for top in rows for left in columns]
 
 
 def shared(one: Region, other: Region) -> Region | None:
