@@ -9,7 +9,7 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning  # noqa: F401  its log handler keeps the stderr of the first import, which must not be one test's
@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-from kit import tiers
+from kit import ranks, tiers
 from safetensors.torch import save_file
 from torch import nn
 
@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 # a test names
 PROCESS_PLACES = ("cluster", "test_notebooks.py", "test_tensorboard.py", "test_remote.py")
 PROCESS_NAMES = {"subprocess", "Popen", "cut_processes", "moto"}
+PROCESS_FIXTURES = {"starter"}
 # what takes seconds: whole models, data sets, runs and commands
 HEAVY_FIXTURES = {
     "backbone_folder",
@@ -52,7 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         function = getattr(item, "function", None)
         names = set() if function is None else set(function.__code__.co_names)
         placed = any(part in PROCESS_PLACES for part in item.path.parts)
-        if placed or names & PROCESS_NAMES or item.path.name.endswith("_processes.py"):
+        starts = names & PROCESS_NAMES or PROCESS_FIXTURES & set(getattr(item, "fixturenames", ()))
+        if placed or starts or item.path.name.endswith("_processes.py"):
             item.add_marker(pytest.mark.process)
         elif (
             any(part in FAST_PLACES for part in item.path.parts)
@@ -298,6 +300,13 @@ def pictured_settings(backbone_folder, data_root) -> dict:
         elif name in ("LossByTime", "RoutingHistograms", "RoutingScalars", "RoutingPictures"):
             options["every_n_steps"] = 2
     return settings
+
+
+@pytest.fixture(scope="session")
+def starter() -> Iterator[ranks.Starter]:
+    """Starts commands in processes of their own, in ranks if wanted."""
+    with ranks.starting() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning as L
 import torch
@@ -59,13 +59,11 @@ class TrainerCommand(LightningCLI):
     Model and data are given by class_path.
     """
 
-    def __init__(self, command: str, *args: Any, **kwargs: Any) -> None:
-        self.command = command
-        super().__init__(*args, **kwargs)
-
-    def subcommands(self) -> dict[str, set[str]]:
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
         """Returns the command that is called, alone: each parser takes long to build."""
-        return {self.command: LightningCLI.subcommands()[self.command]}
+        called = sys.argv[1]
+        return {called: LightningCLI.subcommands()[called]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         choices = Literal["highest", "high", "medium"]
@@ -84,8 +82,8 @@ class TrainerCommand(LightningCLI):
     def _dump_config(self) -> None:
         """Lightning's, without the check of what has just been read."""
         if not hasattr(self, "config_dump"):
-            values = self.config[self.command]
-            text = self._parser(self.command).dump(
+            values = self.config[self.subcommand]
+            text = self._parser(self.subcommand).dump(
                 values, skip_link_targets=False, skip_none=False, skip_validation=True
             )
             self.config_dump = yaml.safe_load(text)
@@ -200,7 +198,6 @@ def run_trainer(args: list[str], prog: str) -> None:
     sys.argv = [sys.argv[0], *prepared(args)]
     options = {"parser_mode": PARSER_MODE, "exit_on_error": False}
     TrainerCommand(
-        args[0],
         trainer_class=Trainer,
         subclass_mode_model=True,
         subclass_mode_data=True,

@@ -4,8 +4,6 @@ What TensorBoard holds, on one process and on two, and that they change nothing.
 """
 
 import re
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,7 +234,7 @@ def test_validation_does_not_move_what_training_counts(run, events, tiny):
         assert alone.histograms(tag) == events.histograms(tag)
 
 
-def test_two_processes_are_one(tiny, tiny_settings, data_root, tmp_path):
+def test_two_processes_are_one(starter, tiny, tiny_settings, data_root, tmp_path):
     """The same 8 training samples and 5 validation images, an odd number, dealt out to one process
     and to two.
     """
@@ -255,24 +253,9 @@ def test_two_processes_are_one(tiny, tiny_settings, data_root, tmp_path):
     found = []
     for devices, strategy in ((1, "auto"), (2, "ddp_find_unused_parameters_true")):
         folder = tmp_path / str(devices)
-        command = [
-            sys.executable,
-            "-m",
-            "lit_mimdit",
-            "fit",
-            "-c",
-            config,
-            "--trainer.devices",
-            str(devices),
-        ]
-        command += [
-            "--trainer.strategy",
-            strategy,
-            "--trainer.logger.init_args.save_dir",
-            str(folder),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-        assert done.returncode == 0, done.stderr[-3000:]
+        options = ["--trainer.devices", str(devices), "--trainer.strategy", strategy]
+        options += ["--trainer.logger.init_args.save_dir", str(folder)]
+        starter.run(tmp_path, ["fit", "-c", config, *options], devices)
         found.append(Events(folder))
     one, two = found
     tags = {tag for tag in one.tags("histograms") if "_train" in tag or "_val" in tag}
