@@ -268,7 +268,7 @@ def test_diffusers_does_not_warn_about_the_arguments(transformer):
     try:
         install(transformer)
         tokens = [torch.randn(BATCH, TOKENS, WIDTH) for _ in range(3)]
-        kwargs = {"condition": project(transformer, tokens), "capture": []}
+        kwargs = {"condition": project(transformer, tokens), "capture": [].append}
         call(transformer, torch.randn(BATCH, 16, 4, 6), joint_attention_kwargs=kwargs)
         assert not records
         call(transformer, torch.randn(BATCH, 16, 4, 6), joint_attention_kwargs={"conditions": None})
