@@ -17,7 +17,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from lit_mimdit import cli
-from lit_mimdit.ablation.command import LOG, START, run_logged
 from lit_mimdit.ablation.cost import cost
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.system_file import build_system, load_system
@@ -244,18 +243,3 @@ def test_missing_test_images_are_told_before_the_first_run(
     )
     assert cli.main([*command, "--jobs", "0"]) == 2 and cli.main([*command, "--only", "fool"]) == 2
     assert "no variant 'fool'; it has full" in capsys.readouterr().err
-
-
-def test_a_log_holds_every_name_whatever_the_console(tmp_path, monkeypatch):
-    """A console of code page 1252 has no Chinese letter; the log of a run is a file in UTF-8."""
-    monkeypatch.setattr("lit_mimdit.ablation.run.run", lambda folder: print("日本") or 0)
-    with (
-        open(tmp_path / "out", "w", encoding="cp1252") as out,
-        open(tmp_path / "err", "w", encoding="cp1252") as err,
-    ):
-        monkeypatch.setattr(sys, "stdout", out)
-        monkeypatch.setattr(sys, "stderr", err)
-        with pytest.raises(SystemExit) as ended:
-            run_logged(tmp_path)
-    assert ended.value.code == 0
-    assert (tmp_path / LOG).read_text(encoding="utf-8").split() == [*START.split(), "日本"]

@@ -1,10 +1,12 @@
 """A variant's configuration: what is merged, what another system replaces, what does not fit it."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from lit_mimdit.ablation.command import LOG, START, run_logged
 from lit_mimdit.ablation.run import unfinished
 from lit_mimdit.ablation.runs import FROZEN, Run, freeze
 from lit_mimdit.ablation.study import Study, Variant, read_study
@@ -168,3 +170,18 @@ def test_every_run_writes_what_the_study_reads():
     own = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger"}
     kept, _ = whole(BASE, {"trainer": {"logger": own}}, {}, None, "x")
     assert kept["trainer"]["logger"] == own and names(kept).count("ResultTable") == 1
+
+
+def test_a_log_holds_every_name_whatever_the_console(tmp_path, monkeypatch):
+    """A console of code page 1252 has no Chinese letter; the log of a run is a file in UTF-8."""
+    monkeypatch.setattr("lit_mimdit.ablation.run.run", lambda folder: print("日本") or 0)
+    with (
+        open(tmp_path / "out", "w", encoding="cp1252") as out,
+        open(tmp_path / "err", "w", encoding="cp1252") as err,
+    ):
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        with pytest.raises(SystemExit) as ended:
+            run_logged(tmp_path)
+    assert ended.value.code == 0
+    assert (tmp_path / LOG).read_text(encoding="utf-8").split() == [*START.split(), "日本"]
