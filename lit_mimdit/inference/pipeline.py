@@ -118,7 +118,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         if not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
             raise ValueError(
                 f"scheduler is a {type(self.scheduler).__name__}: the backbone takes the times of a"
-                " FlowMatchEulerDiscreteScheduler; choose the solver with solver='euler' or 'heun'"
+                " FlowMatchEulerDiscreteScheduler; choose the solver by `solver`, such as solver='unipc'"
             )
         network = OffloadedMiMDiT(self.transformer, self.branch.inner, self.branch.empty).eval()
         prompts = FixedPrompt(PromptConfig(self.config.prompt), self.branch.told)

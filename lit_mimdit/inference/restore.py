@@ -20,7 +20,7 @@ def restore(
     checkpoint: Path | None = None,
     backbone: str | None = None,
     steps: int | None = None,
-    solver: Literal["euler", "heun"] | None = None,
+    solver: Literal["euler", "heun", "dpmpp_2m", "unipc"] | None = None,
     start: Literal["noise", "lq"] | None = None,
     strength: float | None = None,
     tile: int | None = None,
@@ -61,7 +61,8 @@ def restore(
             one that comes with the package.
         backbone: Folder or hub id of the backbone, if it is not where it was in training.
         steps: Solver steps; more is slower and more detailed.
-        solver: euler or heun (two network evaluations a step).
+        solver: euler, the paper's; or of second order: unipc or dpmpp_2m (one network evaluation a
+            step), or heun (two).
         start: noise, or lq to start from the degraded image at time --strength.
         strength: Time in (0, 1] at which start lq begins.
         tile: Side of the tiles that large photographs are cut into, pixels.

@@ -164,13 +164,20 @@ def hidden_states(
 ) -> list[Tensor]:
     """Returns the normalised latent tokens (B, N, D) that each block's joint attention receives for
     `latent` (B, C, H, W).
+
+    These are the transformer's own steps, up to the last block's first normalisation: what follows
+    it is not asked for.
     """
     captured: list[Tensor] = []
-    transformer(
-        hidden_states=latent,
-        encoder_hidden_states=embeds,
-        pooled_projections=pooled,
-        timestep=timestep,
-        joint_attention_kwargs={"capture": captured},
-    )
-    return captured
+    x_BND = transformer.pos_embed(latent).contiguous()
+    temb = transformer.time_text_embed(timestep, pooled)
+    text = transformer.context_embedder(embeds)
+    *before, last = transformer.transformer_blocks
+    for block in before:
+        text, x_BND = block(
+            hidden_states=x_BND,
+            encoder_hidden_states=text,
+            temb=temb,
+            joint_attention_kwargs={"capture": captured},
+        )
+    return [*captured, last.norm1(x_BND, emb=temb)[0]]
