@@ -189,7 +189,7 @@ class LiteralConcat:
         query, key = attn.norm_q(query), attn.norm_k(key)
         text[0], text[1] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
         query, key, value = (
-            torch.cat([own, other], dim=2)
+            torch.cat([own, other], dim=1).transpose(1, 2)
             for own, other in zip((query, key, value), text, strict=True)
         )
         out = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)

@@ -7,6 +7,8 @@ import torch
 
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.system_file import build_system, load_system, system_path
+from lit_mimdit.models.compiling import compile_network
+from lit_mimdit.models.network import ConditionedBackbone
 
 
 def load_restorer(
@@ -20,6 +22,7 @@ def load_restorer(
     dtype: str | None = None,
     fidelity: str | None = None,
     fidelity_weight: float = 1.0,
+    compile: bool = False,
     **sampling: object,
 ) -> Any:
     """The restorer of a trained system: called with images and seeds, it returns restored images.
@@ -37,6 +40,7 @@ def load_restorer(
         dtype: precision of the frozen weights, "float32" or "bfloat16".
         fidelity: network that corrects the results: a file, "package", or None for none.
         fidelity_weight: of its correction, from 0 to 1.
+        compile: compile the blocks of backbone and branch when they are first called.
         sampling: values of SamplingConfig, or of a system's own constructor.
 
     Returns:
@@ -62,4 +66,13 @@ def load_restorer(
     given = {name: value for name, value in given.items() if value is not None}
     system = build_system(file, f"checkpoint {path}", trust, **given)
     place = device if isinstance(device, torch.device) else choose_device(device)
-    return system.to(place).restorer()
+    restorer = system.to(place).restorer()
+    if compile:
+        network = getattr(restorer, "network", None)
+        if not isinstance(network, ConditionedBackbone):
+            raise ValueError(
+                f"checkpoint {path}: --compile needs blocks of a transformer, and"
+                f" {type(system).__name__} has none; leave it out"
+            )
+        compile_network(network)
+    return restorer

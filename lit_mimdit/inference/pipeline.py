@@ -40,6 +40,7 @@ from lit_mimdit.inference.pipeline_parts import (
 from lit_mimdit.inference.pipeline_seeds import seeds_of
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import OnStep, SamplingConfig
+from lit_mimdit.models.compiling import compile_network
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.settings import build
 
@@ -118,7 +119,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         if not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
             raise ValueError(
                 f"scheduler is a {type(self.scheduler).__name__}: the backbone takes the times of a"
-                " FlowMatchEulerDiscreteScheduler; choose the solver by `solver`, such as solver='unipc'"
+                " FlowMatchEulerDiscreteScheduler; choose another solver as in solver='unipc'"
             )
         network = OffloadedMiMDiT(self.transformer, self.branch.inner, self.branch.empty).eval()
         prompts = FixedPrompt(PromptConfig(self.config.prompt), self.branch.told)
@@ -157,6 +158,13 @@ class MiMDiTPipeline(DiffusionPipeline):
             exclude_modules=sorted(kept),
             **options,
         )
+
+    def compile(self) -> None:
+        """Compiles the blocks of transformer and branch when they are first called.
+
+        Call it when the pipeline is on its device. The first photograph then takes minutes.
+        """
+        compile_network(OffloadedMiMDiT(self.transformer, self.branch.inner, self.branch.empty))
 
     @property
     def interrupt(self) -> bool:

@@ -36,6 +36,7 @@ def restore(
     dtype: Literal["float32", "bfloat16"] | None = None,
     fidelity: str = "auto",
     fidelity_weight: float = 1.0,
+    compile: bool = False,
     seed: int = 0,
     device: str = "auto",
     trust: bool = False,
@@ -82,11 +83,14 @@ def restore(
             dark or hazy.
         condition_gb: GiB that what is kept of a large photograph's tiles may take; less is slower,
             the picture is the same.
-        dtype: Precision of the backbone; that of training unless given.
+        dtype: Precision of the backbone and VAE; that of training unless given. bfloat16 is faster
+            where the processor has it (avx512_bf16 or amx_bf16 in /proc/cpuinfo).
         fidelity: Network that corrects the result by the pixels of the input: a file
             (experiments/nano/fidelity.yaml), package (behind the branch that comes with it), none
             (as in the paper), or auto: package without --checkpoint, else none.
         fidelity_weight: Of its correction, from 0 to 1.
+        compile: Compile the blocks of backbone and branch at the first photograph. That takes
+            minutes, and pays for folders on a GPU.
         seed: Of the noise; the same seed gives the same picture.
         device: auto, cpu, cuda, cuda:1, mps.
         trust: Also build a class that lies outside lit_mimdit.systems; its code then runs.
@@ -131,6 +135,7 @@ def restore(
             prompt=prompt,
             captions=captions,
             dtype=dtype,
+            compile=compile,
             **corrector,
             **options,
         )

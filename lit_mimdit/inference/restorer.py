@@ -258,8 +258,8 @@ class Restorer:
         progress: Progress | None,
         on_step: OnStep | None = None,
     ) -> tuple[list[Tensor], list[Decisions]]:
-        """Restored latents of images in one piece, once for each of `draws`, the seeds (B,) of their
-        noise; the branch looks at them once. `on_step` sees the first draw.
+        """The restored latents of images in one piece, once for each of `draws`, the seeds (B,) of
+        their noise; the branch looks at them once. `on_step` sees the first draw.
         """
         z_lq = require_finite(encode(self.vae, images), "the degraded image")
         condition = conditioned(self.network, z_lq, prompt, self.config.guidance)
