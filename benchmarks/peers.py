@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import JointAttnProcessor2_0
 from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
-from lit_mimdit.models.injection import install, split_heads
+from lit_mimdit.models.injection import ConditionedJointAttention, split_heads
 from lit_mimdit.models.mim import BranchConfig
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
@@ -245,9 +245,10 @@ def systems(size: Size, device: torch.device) -> dict[str, System]:
     for block in mim.branch.mims:
         nn.init.normal_(block.zero_linear.weight, std=0.02)
     processors = dict(transformer.attn_processors)
-    install(transformer, latent_only=True)
-    latent_only = dict(transformer.attn_processors)
-    install(transformer)
+    latent_only = {
+        k: ConditionedJointAttention(latent_only=True) if ".attn." in k else processor
+        for k, processor in processors.items()
+    }
     literal = {
         k: LiteralConcat(int(k.split(".")[1])) if ".attn." in k else Alone() for k in processors
     }

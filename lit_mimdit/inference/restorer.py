@@ -168,10 +168,12 @@ class Restorer:
         else:
             restored, routing = self._all_tiled(padded, seeds, prompt, progress)
         if size is not None:
-            samples = samples or self._copies(padded, size, seeds, prompt, progress)
-            # one decoding for all: only means over areas of it are looked at
-            small = decode(self.vae, torch.stack(samples).mean(0))
-            restored = overview.anchor(restored, small)
+            if own_copy:
+                copies = [restored, *(decode(self.vae, latent) for latent in samples[1:])]
+            else:
+                samples = self._copies(padded, size, seeds, prompt, progress)
+                copies = [decode(self.vae, latent) for latent in samples]
+            restored = overview.anchor(restored, sum(copies) / len(copies))
         if self.corrector is not None:
             restored = self.corrector(restored, padded)
             if self.corrector.weight > 0:

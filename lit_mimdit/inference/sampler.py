@@ -30,7 +30,8 @@ class SamplingConfig:
     Args:
         steps: solver steps (40 in the paper).
         solver: "euler" (first order, the paper's), "heun" (second order, two network evaluations a
-            step), "dpmpp_2m" or "unipc" (second order, one evaluation a step).
+            step), "dpmpp_2m" or "unipc" (second order, one evaluation a step). For 4 steps or more,
+            "unipc" comes nearest to the end of the path (docs/results/costs.md).
         start: "noise" starts from pure noise; "lq" from the degraded latent mixed with noise at
             time `strength`.
         strength: time in (0, 1] at which start "lq" begins; 1 is the same as "noise".
