@@ -83,7 +83,7 @@ TAUGHT = {
         "--checkpoint",
         "--steps",
         "--solver",
-        "unipc or dpmpp_2m",
+        "dpmpp_2m",
         "--strength",
         "--tile",
         "--overlap",
