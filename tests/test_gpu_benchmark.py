@@ -20,6 +20,7 @@ def test_the_plan_fits_into_ten_minutes_and_has_one_file_a_part():
         )
 
 
+@pytest.mark.process
 def test_a_part_that_fails_or_takes_too_long_is_named_and_ends_nothing(
     tmp_path, monkeypatch, capsys
 ):
