@@ -18,7 +18,7 @@ from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
 from lit_mimdit.models.branch_config import BranchConfig
-from lit_mimdit.models.injection import install, split_heads
+from lit_mimdit.models.injection import ConditionedJointAttention, split_heads
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 from lit_mimdit.systems.dit4sr.network import DiT4SRNetwork
@@ -189,7 +189,7 @@ class LiteralConcat:
         query, key = attn.norm_q(query), attn.norm_k(key)
         text[0], text[1] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
         query, key, value = (
-            torch.cat([own, other], dim=2)
+            torch.cat([own, other], dim=1).transpose(1, 2)
             for own, other in zip((query, key, value), text, strict=True)
         )
         out = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
@@ -245,9 +245,10 @@ def systems(size: Size, device: torch.device) -> dict[str, System]:
     for block in mim.branch.mims:
         nn.init.normal_(block.zero_linear.weight, std=0.02)
     processors = dict(transformer.attn_processors)
-    install(transformer, latent_only=True)
-    latent_only = dict(transformer.attn_processors)
-    install(transformer)
+    latent_only = {
+        k: ConditionedJointAttention(latent_only=True) if ".attn." in k else processor
+        for k, processor in processors.items()
+    }
     literal = {
         k: LiteralConcat(int(k.split(".")[1])) if ".attn." in k else Alone() for k in processors
     }

@@ -29,6 +29,8 @@ from peers import SIZES, cut, systems
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
 
+from lit_mimdit.models.compiling import compile_network
+
 FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
@@ -53,6 +55,9 @@ def main() -> None:
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], help="of the backbone, if not the size's own"
     )
+    parser.add_argument(
+        "--compile", action="store_true", help="blocks of backbone and branch, region by region"
+    )
     parser.add_argument("--only", nargs="+", help="systems, by the start of their names")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -62,11 +67,14 @@ def main() -> None:
     count = args.batch * size.tiles
     x, z_lq = torch.randn(2, count, 16, size.side, size.side, generator=generator).to(args.device)
     t = torch.full((count,), 0.5, device=args.device)
+    systems_of = systems(size, args.device)
     chosen = {
         name: s
-        for name, s in systems(size, args.device).items()
+        for name, s in systems_of.items()
         if not args.only or name.startswith(("bare", *args.only))
     }
+    if args.compile:  # the step of MiM-DiT is its network, whose backbone all of them share
+        compile_network(systems_of["MiM-DiT"].step)
     seconds, flops = defaultdict(list), {}
     for system in chosen.values():  # on a small latent: touches all weights and loads all kernels
         measure(system, x[:1, :, :16, :16], t[:1], z_lq[:1, :, :16, :16])

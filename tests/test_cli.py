@@ -83,7 +83,7 @@ TAUGHT = {
         "--checkpoint",
         "--steps",
         "--solver",
-        "euler or heun",
+        "dpmpp_2m",
         "--strength",
         "--tile",
         "--overlap",

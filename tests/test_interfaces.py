@@ -121,7 +121,8 @@ def test_bash_completes_commands_options_and_their_words():
     text = script("bash", cli.TRAINER_COMMANDS, cli.COMMANDS)
     assert complete(text, "lit-mimdit", "re") == ["restore", "report"]
     assert complete(text, "lit-mimdit", "restore", "--sol") == ["--solver"]
-    assert complete(text, "lit-mimdit", "restore", "--solver", "") == ["euler", "heun"]
+    solvers = ["euler", "heun", "dpmpp_2m", "unipc"]
+    assert complete(text, "lit-mimdit", "restore", "--solver", "") == solvers
     assert complete(text, "lit-mimdit", "data", "") == ["check", "shard", "latents"]
     assert "--contact_sheet" in complete(text, "lit-mimdit", "data", "check", "--")
     assert complete(text, "lit-mimdit", "fit", "--trainer.max") == [

@@ -11,150 +11,41 @@ restored by the same Restorer as everywhere. Lightning is not imported.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from diffusers import (
     AutoencoderKL,
-    ConfigMixin,
     DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
     ImagePipelineOutput,
     SD3Transformer2DModel,
 )
-from diffusers.configuration_utils import register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  diffusers looks for it here
 from torch import Tensor
 
 from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.pipeline_card import CODE, CODE_TEXT, card
 from lit_mimdit.inference.pipeline_images import Picture, photos, pictures, resize
+from lit_mimdit.inference.pipeline_parts import (
+    BranchModel,
+    FidelityModel,
+    FixedPrompt,
+    OffloadedMiMDiT,
+    parts_of,
+)
+from lit_mimdit.inference.pipeline_seeds import seeds_of
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import OnStep, SamplingConfig
-from lit_mimdit.models.branch_config import BranchConfig
-from lit_mimdit.models.decisions import Decisions
-from lit_mimdit.models.fidelity import Fidelity
-from lit_mimdit.models.network import Branch, Condition, MiMDiTNetwork, Prompt
+from lit_mimdit.models.compiling import compile_network
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.settings import build
 
 CLASS = ["pipeline", "MiMDiTPipeline"]  # of an index: file and class, as diffusers resolves them
 Callback = Callable[["MiMDiTPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
-
-
-class BranchModel(ModelMixin, ConfigMixin):
-    """The trained branch as a component of a pipeline, with the embeddings of the prompts that it
-    knows.
-
-    Args:
-        branch: BranchConfig as plain values.
-        outer_width, outer_heads, blocks: of the backbone.
-        text_tokens, text_width, pooled_width: sizes of a prompt's embeddings.
-    """
-
-    @register_to_config
-    def __init__(
-        self,
-        branch: dict[str, Any],
-        outer_width: int,
-        outer_heads: int,
-        blocks: int,
-        text_tokens: int,
-        text_width: int,
-        pooled_width: int,
-    ) -> None:
-        super().__init__()
-        self.inner = Branch(build(BranchConfig, branch), outer_width, outer_heads, blocks)
-        for name in ("empty", "told"):
-            self.register_buffer(f"{name}_embeds", torch.zeros(1, text_tokens, text_width))
-            self.register_buffer(f"{name}_pooled", torch.zeros(1, pooled_width))
-
-    @classmethod
-    def of(cls, branch: Branch, empty: Prompt, told: Prompt) -> "BranchModel":
-        """Returns a component that holds `branch` itself, and copies of the embeddings."""
-        mim = branch.mims[0]
-        heads = 1 if branch.gates is None else branch.gates.shape[1]
-        sizes = dict(
-            zip(
-                ("text_tokens", "text_width", "pooled_width"),
-                (*empty.embeds.shape[1:], empty.pooled.shape[1]),
-                strict=True,
-            )
-        )
-        model = cls(
-            asdict(branch.config), mim.zero_linear.out_features, heads, len(branch.mims), **sizes
-        )
-        model.inner = branch
-        for name, prompt in (("empty", empty), ("told", told)):
-            getattr(model, f"{name}_embeds").copy_(prompt.embeds)
-            getattr(model, f"{name}_pooled").copy_(prompt.pooled)
-        return model
-
-    @property
-    def empty(self) -> Prompt:
-        return Prompt(self.empty_embeds, self.empty_pooled)
-
-    @property
-    def told(self) -> Prompt:
-        return Prompt(self.told_embeds, self.told_pooled)
-
-
-class FidelityModel(ModelMixin, ConfigMixin):
-    """The fidelity network as a component of a pipeline.
-
-    Args:
-        widths, blocks, gain: see Fidelity.
-    """
-
-    @register_to_config
-    def __init__(self, widths: list[int], blocks: int, gain: bool = False) -> None:
-        super().__init__()
-        self.inner = Fidelity(tuple(widths), blocks, gain)
-
-    @classmethod
-    def of(cls, network: Fidelity) -> "FidelityModel":
-        """Returns a component that holds `network` itself."""
-        model = cls(list(network.widths), network.blocks, network.gain)
-        model.inner = network
-        return model
-
-
-@dataclass
-class FixedPrompt:
-    """Gives all images one prompt, in the place of Prompts.
-
-    Its embeddings are in the folder, so no text encoder is.
-    """
-
-    config: PromptConfig
-    fixed: Prompt
-    captions: dict[str, str] = field(default_factory=dict)
-
-    def of(self, ids: Sequence[str] | None = None) -> Prompt:
-        return self.fixed
-
-
-class OffloadedMiMDiT(MiMDiTNetwork):
-    """A network whose transformer may rest in main memory, where accelerate's hook keeps it.
-
-    The hook wakes it when it is called; the branch uses its layers before.
-    """
-
-    def _wake(self) -> None:
-        hook = getattr(self.backbone, "_hf_hook", None)
-        if hook is not None:
-            hook.pre_forward(self.backbone)
-
-    def decide(self, z_lq: Tensor) -> Decisions:
-        self._wake()
-        return super().decide(z_lq)
-
-    def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> Condition:
-        self._wake()
-        return super().condition(z_lq, prompt)
 
 
 class MiMDiTPipeline(DiffusionPipeline):
@@ -210,39 +101,7 @@ class MiMDiTPipeline(DiffusionPipeline):
 
         ValueError if its branch is no MiM, or it has a caption an image.
         """
-        network = restorer.network
-        if not isinstance(network, MiMDiTNetwork):
-            raise ValueError(
-                "--pipeline: only a MiM branch has a pipeline; export this one without"
-            )
-        told = restorer.prompts
-        if told is not None and told.captions:
-            raise ValueError(
-                "--pipeline: a pipeline has one prompt for all images; restore with captions by the"
-                " restore command"
-            )
-        branch = BranchModel.of(
-            network.branch, network.prompt, network.prompt if told is None else told.of()
-        )
-        identity = None if restorer.identity is None else asdict(restorer.identity)
-        if identity is not None and Path(identity["name"]).is_absolute():
-            identity["name"] = Path(identity["name"]).name  # where it lay is nobody's business
-        text, corrector = "" if told is None else told.config.text, restorer.corrector
-        behind = (
-            (None, 1.0)
-            if corrector is None
-            else (FidelityModel.of(corrector.network), corrector.weight)
-        )
-        return cls(
-            network.backbone,
-            restorer.vae,
-            restorer.scheduler,
-            branch,
-            *behind,
-            asdict(restorer.config),
-            identity,
-            text,
-        )
+        return cls(**parts_of(restorer))
 
     def restorer(self, fidelity_weight: float | None = None, **sampling: Any) -> Restorer:
         """Returns what restores, on the pipeline's device; what is given overrides the defaults.
@@ -260,7 +119,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         if not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
             raise ValueError(
                 f"scheduler is a {type(self.scheduler).__name__}: the backbone takes the times of a"
-                " FlowMatchEulerDiscreteScheduler; choose the solver with solver='euler' or 'heun'"
+                " FlowMatchEulerDiscreteScheduler; choose another solver as in solver='unipc'"
             )
         network = OffloadedMiMDiT(self.transformer, self.branch.inner, self.branch.empty).eval()
         prompts = FixedPrompt(PromptConfig(self.config.prompt), self.branch.told)
@@ -299,6 +158,13 @@ class MiMDiTPipeline(DiffusionPipeline):
             exclude_modules=sorted(kept),
             **options,
         )
+
+    def compile(self) -> None:
+        """Compiles the blocks of transformer and branch when they are first called.
+
+        Call it when the pipeline is on its device. The first photograph then takes minutes.
+        """
+        compile_network(OffloadedMiMDiT(self.transformer, self.branch.inner, self.branch.empty))
 
     @property
     def interrupt(self) -> bool:
@@ -368,7 +234,7 @@ class MiMDiTPipeline(DiffusionPipeline):
                 f" {', '.join(self._callback_tensor_inputs)}"
             )
         shown = [resize(photo, height, width) for photo in photos(image)]
-        seeds = _seeds(generator, len(shown), num_images_per_prompt)
+        seeds = seeds_of(generator, len(shown), num_images_per_prompt)
         steps = {} if num_inference_steps is None else {"steps": num_inference_steps}
         restorer = self.restorer(fidelity_weight, **steps, **sampling)
         self._interrupt, self._num_timesteps = False, restorer.config.steps
@@ -432,22 +298,3 @@ class MiMDiTPipeline(DiffusionPipeline):
             "none" if self.fidelity is None else f"weight {weight}",
             self.config.prompt,
         )
-
-
-def _seeds(
-    generator: torch.Generator | Sequence[torch.Generator] | None, count: int, times: int
-) -> Tensor:
-    """One seed a restored image, (count times,) int64."""
-    if generator is None:
-        return torch.arange(times).repeat(count)
-    one = isinstance(generator, torch.Generator)
-    each = [generator] * count if one else list(generator)
-    if len(each) not in (count, count * times):
-        raise ValueError(
-            f"generator holds {len(each)} for {count} images: give one, or one an image"
-        )
-    if len(each) == count:
-        each = [one for one in each for _ in range(times)]
-    return torch.cat(
-        [torch.randint(2**63 - 1, (1,), generator=one, device=one.device).cpu() for one in each]
-    )

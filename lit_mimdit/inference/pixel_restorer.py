@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_mimdit.inference import tiling
-from lit_mimdit.inference.padding import pad_to_multiple
 from lit_mimdit.inference.run_record import config_hash
 from lit_mimdit.models.decisions import Decisions
+from lit_mimdit.models.padding import pad_to_multiple
 
 TILE, OVERLAP = 512, 64  # pixels
 

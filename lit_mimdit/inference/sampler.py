@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
+from lit_mimdit.inference.multistep import MultistepSolver, Velocity
 from lit_mimdit.models.flow import interpolate
 
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
 Colour = Literal["none", "adain", "wavelet"]
-Velocity = Callable[[Tensor, float], Tensor]
+Solver = Literal["euler", "heun", "dpmpp_2m", "unipc"]
 # (step, its time, the latent after it) -> the latent to go on from; None: no step more
 OnStep = Callable[[int, float, Tensor], Tensor | None]
 
@@ -28,7 +29,9 @@ class SamplingConfig:
 
     Args:
         steps: solver steps (40 in the paper).
-        solver: "euler" (one network evaluation a step) or "heun" (two, second order).
+        solver: "euler" (first order, the paper's), "heun" (second order, two network evaluations a
+            step), "dpmpp_2m" or "unipc" (second order, one evaluation a step). For 4 steps or more,
+            "unipc" comes nearest to the end of the path (docs/results/costs.md).
         start: "noise" starts from pure noise; "lq" from the degraded latent mixed with noise at
             time `strength`.
         strength: time in (0, 1] at which start "lq" begins; 1 is the same as "noise".
@@ -53,7 +56,7 @@ class SamplingConfig:
     """
 
     steps: int = 40
-    solver: Literal["euler", "heun"] = "euler"
+    solver: Solver = "euler"
     start: Literal["noise", "lq"] = "noise"
     strength: float = 1.0
     tile: int = 512
@@ -68,6 +71,10 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"sampling.steps is {self.steps}: at least 1 is needed")
+        if self.solver not in get_args(Solver):
+            raise ValueError(
+                f"sampling.solver is {self.solver!r}: choose among {', '.join(get_args(Solver))}"
+            )
         if not 0 < self.strength <= 1:
             raise ValueError(f"sampling.strength is {self.strength}: it must lie in (0, 1]")
         if self.tile < 1 or not 0 <= self.overlap < self.tile:
@@ -136,7 +143,7 @@ def heun(velocity: Velocity, x: Tensor, t: list[float]) -> Tensor:
 
 def evaluations(config: SamplingConfig) -> int:
     """Returns how often the network is evaluated for one sample."""
-    return config.steps if config.solver == "euler" else 2 * config.steps - 1
+    return 2 * config.steps - 1 if config.solver == "heun" else config.steps
 
 
 def start_latent(z_lq: Tensor, noise: Tensor, config: SamplingConfig) -> Tensor:
@@ -158,9 +165,11 @@ def sample(
 
     `on_step` sees the latent after each step, and may replace it or stop.
     """
-    solver = {"euler": euler, "heun": heun}[config.solver]
+    along = times(scheduler, config)
+    solvers = {"euler": euler, "heun": heun}
+    solver = solvers.get(config.solver) or MultistepSolver(config.solver, along)
     x = start_latent(z_lq, noise, config)
-    for step, ends in enumerate(pairwise(times(scheduler, config))):
+    for step, ends in enumerate(pairwise(along)):
         x = solver(velocity, x, list(ends))
         if on_step is not None:
             changed = on_step(step, ends[0], x)

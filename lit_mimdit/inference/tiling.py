@@ -12,28 +12,29 @@ from torch import Tensor
 Box = tuple[int, int, int, int]
 
 
-def starts(length: int, tile: int, overlap: int, multiple: int) -> list[int]:
-    """Returns the first positions of tiles that cover `length`.
+def positions(length: int, tile: int, overlap: int, multiple: int) -> tuple[int, list[int]]:
+    """Returns the side of the tiles that cover `length`, and their first positions.
 
-    They are spread evenly, lie at multiples of `multiple`, and share about `overlap`.
+    There are as few tiles as a side of `tile` allows. Their side is the shortest with which so many
+    still share `overlap`: less than `tile` where the last one would hang over. They are spread
+    evenly and lie at multiples of `multiple`, of which `length` and `tile` are multiples, too.
     """
     if length <= tile:
-        return [0]
+        return length, [0]
     stride = max(multiple, (tile - overlap) // multiple * multiple)
-    last = length - tile
-    count = -(-last // stride) + 1
-    return sorted(
-        {round(index * last / (count - 1) / multiple) * multiple for index in range(count - 1)}
-        | {last}
-    )
+    shared = tile - stride
+    count = -(-(length - shared) // stride)
+    side = -(-(length + (count - 1) * shared) // (count * multiple)) * multiple
+    last = length - side
+    return side, [round(index * last / (count - 1) / multiple) * multiple for index in range(count)]
 
 
 def boxes(height: int, width: int, tile: int, overlap: int, multiple: int) -> list[Box]:
-    """Returns tiles that cover height x width; all have the same size, the tile's or, on a short
-    side, the whole side.
-    """
-    rows, cols = starts(height, tile, overlap, multiple), starts(width, tile, overlap, multiple)
-    return [(top, left, min(tile, height), min(tile, width)) for top in rows for left in cols]
+    """Returns tiles that cover height x width, all of one size; a side has at most `tile`."""
+    (tall, rows), (wide, columns) = (
+        positions(length, tile, overlap, multiple) for length in (height, width)
+    )
+    return [(top, left, tall, wide) for top in rows for left in columns]
 
 
 def crop(plane: Tensor, box: Box) -> Tensor:

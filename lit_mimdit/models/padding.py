@@ -1,4 +1,4 @@
-"""Padding by reflection, at the bottom and the right, for networks that need certain sides."""
+"""Images extended by reflection, at the bottom and the right, to the sides that networks take."""
 
 import torch
 from torch import Tensor
@@ -15,10 +15,14 @@ def reflected(length: int, target: int, device: torch.device | None = None) -> T
     return torch.where(position < length, position, period - position)
 
 
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Returns (..., H, W) with both sides raised to multiples of `multiple` pixels."""
+def pad_to_multiple(image: Tensor, multiple: int, least: int = 1) -> Tensor:
+    """Returns (..., H, W) with both sides raised to multiples of `multiple`.
+
+    No side is shorter than `least` pixels, a multiple, afterwards. Cut the result to [..., :H, :W]
+    after the network.
+    """
     height, width = image.shape[-2:]
-    below, right = -height % multiple, -width % multiple
+    below, right = (max(-side % multiple, least - side) for side in (height, width))
     if below:
         image = image.index_select(-2, reflected(height, height + below, image.device))
     if right:

@@ -12,6 +12,7 @@ from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.latent_shards import require_same_vae
 from lit_mimdit.models.backbone import Backbone, load_backbone
+from lit_mimdit.models.compiling import compile_network
 from lit_mimdit.models.flow import (
     FlowConfig,
     interpolate,
@@ -52,6 +53,7 @@ class LatentSystem(RestorationSystem):
         metrics: scores of `test` by key.
         versions: what validation and test score of each image: "restored", beside it "degraded" and
             "vae_round_trip", the best that any latent could give.
+        compile: compile the blocks of backbone and branch at the first step of training.
         attention: training's kernel: "auto" leaves the choice to PyTorch; "math" is faster on CPUs
             in bfloat16 at few tokens (benchmarks/attention.py).
     """
@@ -61,6 +63,7 @@ class LatentSystem(RestorationSystem):
         "fidelity",
         "fidelity_weight",
         "gradient_checkpointing",
+        "compile",
         "attention",
     }
     VERSIONS: ClassVar[list[str]] = VERSIONS
@@ -77,6 +80,7 @@ class LatentSystem(RestorationSystem):
         backbone_dtype: Literal["float32", "bfloat16"] = "float32",
         init: str | None = None,
         gradient_checkpointing: bool = False,
+        compile: bool = False,
         attention: Literal["auto", "math"] = "auto",
         metrics: list[str] = METRICS,
         versions: list[str] = VERSIONS,
@@ -86,7 +90,7 @@ class LatentSystem(RestorationSystem):
         self.flow, self.sampling = flow or FlowConfig(), sampling
         self.prompt = prompt or PromptConfig()
         self.corrector = load_corrector(fidelity, fidelity_weight)
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing, self.compile_blocks = gradient_checkpointing, compile
         self.kernels = [SDPBackend.MATH] if attention == "math" else EVERY_KERNEL
         self.network: ConditionedBackbone | None = None
         self._restorer: Restorer | None = None
@@ -142,6 +146,10 @@ class LatentSystem(RestorationSystem):
         if self.network is not None:
             self.vae.eval()
         return self
+
+    def on_fit_start(self) -> None:
+        if self.compile_blocks:
+            compile_network(self.network)
 
     def on_train_start(self) -> None:
         require_same_vae(self.vae, self.trainer.datamodule)

@@ -87,6 +87,7 @@ class MiMDiT(LatentSystem):
         init: exported system or checkpoint to start from instead of fresh weights.
         gradient_checkpointing: recompute the backbone's activations in the backward pass: less
             memory, one more forward pass.
+        compile: compile the blocks of backbone and branch at the first step of training.
         attention: training's kernel: "auto" leaves the choice to PyTorch; "math" is faster on CPUs
             in bfloat16 at few tokens (benchmarks/attention.py).
         metrics: scores of `test` by key (`python -m lit_mimdit metrics` lists them); validation
@@ -112,6 +113,7 @@ class MiMDiT(LatentSystem):
         backbone_dtype: Literal["float32", "bfloat16"] = "float32",
         init: str | None = None,
         gradient_checkpointing: bool = False,
+        compile: bool = False,
         attention: Literal["auto", "math"] = "auto",
         metrics: list[str] = METRICS,
         versions: list[str] = VERSIONS,
@@ -127,6 +129,7 @@ class MiMDiT(LatentSystem):
             backbone_dtype=backbone_dtype,
             init=init,
             gradient_checkpointing=gradient_checkpointing,
+            compile=compile,
             attention=attention,
             metrics=metrics,
             versions=versions,

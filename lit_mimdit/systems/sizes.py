@@ -1,9 +1,8 @@
-"""Sizes of images that a network accepts: padding and cropping to multiples, and tiles."""
+"""Sizes of images that a network accepts: what fits, cropping to multiples, and tiles."""
 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -20,23 +19,6 @@ def demand_multiple(x: Tensor, multiple: int, system: str, least: int = 1) -> No
             f"{system} takes heights and widths that are multiples of {multiple}{also}, not"
             f" {height} x {width}; pad the image first"
         )
-
-
-def pad_to_multiple(x: Tensor, multiple: int, least: int = 1) -> Tensor:
-    """Returns x, extended right and below by reflection to multiples.
-
-    x: (B, C, H, W). least: smallest side, a multiple. Cut the result to [..., :H, :W] after the
-    network.
-    ValueError if a side is too short to be reflected.
-    """
-    height, width = x.shape[-2:]
-    below, right = (max(-side % multiple, least - side) for side in (height, width))
-    if below >= height or right >= width:
-        raise ValueError(
-            f"an image of {height} x {width} is too small to be reflected to {height + below} x"
-            f" {width + right}; enlarge it first"
-        )
-    return F.pad(x, (0, right, 0, below), mode="reflect")
 
 
 def centre_crop(x: Tensor, multiple: int) -> Tensor:

@@ -14,6 +14,7 @@ from lit_mimdit import cli
 from lit_mimdit.data.image_io import find_images
 from lit_mimdit.data.listing import result_names
 from lit_mimdit.inference import restore as command
+from lit_mimdit.inference import restore_files
 from lit_mimdit.inference.folder_record import JOURNAL, FolderRecord
 from lit_mimdit.inference.plan import plan
 from lit_mimdit.inference.restorer import Restorer
@@ -166,9 +167,9 @@ def test_finished_files_are_skipped_and_records_merge(restore, monkeypatch):
     times = {path: path.stat().st_mtime_ns for path in Path("out").glob("*.png")}
     photo("in/c.jpg")
     seen = []
-    real = command.restore_file
+    real = restore_files.restore_file
     monkeypatch.setattr(
-        command, "restore_file", lambda *args: seen.append(args[1].name) or real(*args)
+        restore_files, "restore_file", lambda *args: seen.append(args[1].name) or real(*args)
     )
     assert restore("in", "-o", "out") == 0
     assert seen == ["c.jpg"]
@@ -187,7 +188,7 @@ def test_finished_files_are_skipped_and_records_merge(restore, monkeypatch):
 def test_an_interrupted_call_goes_on(restore, monkeypatch, capsys):
     for name in "abc":
         photo(f"in/{name}.jpg")
-    real = command.restore_file
+    real = restore_files.restore_file
 
     def interrupted(*args):
         if args[1].name == "b.jpg":
@@ -195,7 +196,7 @@ def test_an_interrupted_call_goes_on(restore, monkeypatch, capsys):
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "restore_file", interrupted)
+        patch.setattr(restore_files, "restore_file", interrupted)
         assert restore("in", "-o", "out") == 130
     assert sorted(read_record(Path("out"))["images"]) == ["a.png"]
     assert restore("in", "-o", "out") == 0

@@ -95,6 +95,7 @@ def test_folders_keep_their_shape_and_seeds_their_noise(restore):
     [
         ["--steps", 5],
         ["--solver", "heun"],
+        ["--solver", "unipc"],
         ["--start", "lq", "--strength", "0.3"],
         ["--tile", 16],
         ["--overlap", 0],

@@ -10,7 +10,6 @@ from skimage import data
 from torch.utils._pytree import tree_leaves
 
 from lit_mimdit.inference.guidance import conditioned
-from lit_mimdit.inference.padding import pad_to_multiple
 from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import inter_weights
@@ -18,6 +17,7 @@ from lit_mimdit.inference.sampler import SamplingConfig, sample
 from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.latents import decode, encode
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.models.padding import pad_to_multiple
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_any_size_comes_back_in_its_size(restorer, size):
     assert restorer.round_trip(lq).shape == lq.shape
 
 
-def test_padding_mirrors_or_repeats_and_keeps_what_fits():
+def test_padding_mirrors_as_often_as_it_must_and_keeps_what_fits():
     row = torch.arange(1.0, 6.0).view(1, 1, 1, 5)
     assert pad_to_multiple(row, 8).shape == (1, 1, 8, 8)
     square = torch.arange(25.0).view(1, 1, 5, 5)
@@ -307,7 +307,7 @@ def test_routing_while_sampling_is_routing_in_one_forward(restorer, size):
     finally:
         for hook in hooks:
             hook.remove()
-    tiles = len(restorer._boxes(*pad_to_multiple(lq, 8).shape[-2:], 8)) if max(size) > 32 else 1
+    tiles = len(restorer.layout.boxes(*pad_to_multiple(lq, 8).shape[-2:])) if max(size) > 32 else 1
     assert sum(asked) == 2 * tiles * len(hooks), "not once more at any step"
     for one, other in zip(sampled, restorer.route(lq), strict=True):
         assert len(one[0].inter.weights) == tiles

@@ -67,7 +67,7 @@ def test_heun_is_of_second_order():
     assert error(heun, 20) / error(heun, 40) == pytest.approx(4.0, rel=0.25)
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp_2m", "unipc"])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_evaluations_counts_the_calls(solver, steps):
     calls = []
@@ -98,6 +98,7 @@ def test_from_lq_with_the_exact_velocity_comes_back_to_lq():
 
 WRONG = [
     {"steps": 0},
+    {"solver": "rk4"},
     {"strength": 0.0},
     {"strength": 1.1},
     {"overlap": 512},

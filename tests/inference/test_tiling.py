@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from lit_mimdit.inference.tiling import blend, boxes, crop, ramp, starts
+from lit_mimdit.inference.tiling import blend, boxes, crop, positions, ramp
 
 SHAPES = [(8, 8), (16, 40), (72, 24), (64, 64), (200, 136), (8, 400)]
 TILES = [(8, 0, 8), (32, 8, 8), (64, 56, 8), (48, 13, 16), (32, 31, 8), (64, 0, 8)]
@@ -21,21 +21,29 @@ def test_boxes_cover_everything_have_one_size_and_lie_on_the_grid(
     covered = torch.zeros(height, width)
     for box in found:
         part = crop(covered, box)
-        assert part.shape == (
-            min(tile, height),
-            min(tile, width),
-        ), "all one size, none over the border"
+        assert part.shape == found[0][2:], "all one size, none over the border"
+        assert part.shape[0] <= min(tile, height) and part.shape[1] <= min(tile, width)
         part.add_(1)
     assert covered.min() >= 1 and len(set(found)) == len(found)
     assert all(n % multiple == 0 for box in found for n in box)
 
 
 @pytest.mark.parametrize("length", range(40, 400, 8))
-def test_neighbours_share_at_least_the_overlap(length):
-    for tile, overlap in ((32, 8), (40, 24)):
-        found = starts(length, tile, overlap, 8)
-        assert found[0] == 0 and found[-1] == max(0, length - tile)
-        assert all(0 < after - now <= tile - overlap for now, after in itertools.pairwise(found))
+def test_neighbours_share_at_least_the_overlap_and_tiles_are_as_short_as_they_can(length):
+    for tile, overlap in ((32, 8), (40, 24), (96, 17)):
+        side, found = positions(length, tile, overlap, 8)
+        assert found[0] == 0 and found[-1] == length - side
+        assert all(0 < after - now <= side - overlap for now, after in itertools.pairwise(found))
+        fewest = max(1, -(-(length - overlap) // (tile - overlap)))
+        assert len(found) >= fewest and (overlap % 8 or len(found) == fewest)
+        shorter = side - 8  # as many of these do not reach the end, or share too little
+        assert len(found) * shorter - (len(found) - 1) * -(-overlap // 8) * 8 < length
+
+
+def test_tiles_by_hand():
+    assert positions(480, 96, 8, 8) == (88, [0, 80, 160, 232, 312, 392])
+    assert positions(96, 96, 24, 8) == (96, [0]) and positions(40, 96, 24, 8) == (40, [0])
+    assert positions(104, 96, 24, 8) == (64, [0, 40])
 
 
 def test_the_ramp_by_hand():

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel
+from diffusers.models import attention_dispatch
 from diffusers.models.attention_processor import JointAttnProcessor2_0
 from torch import Tensor
 from torch.testing import assert_close
@@ -55,8 +56,7 @@ def test_attention_equals_concatenate_attend_split(
         random(BATCH, n, WIDTH, dtype=dtype) for n in (TOKENS, condition_tokens, TEXT)
     ]
 
-    blocks = (None,) * block + (project_condition(attn, c),)
-    ours = ConditionedJointAttention(block)(attn, x, text, condition=blocks)
+    ours = ConditionedJointAttention()(attn, x, text, condition=project_condition(attn, c))
 
     joined, context = JointAttnProcessor2_0()(attn, torch.cat([x, c], dim=1), text)
     literal = joined[:, :TOKENS], context
@@ -72,17 +72,15 @@ def test_attention_equals_concatenate_attend_split(
 def test_with_latent_only_the_text_attends_as_if_there_were_no_condition(transformer, block):
     attn = transformer.transformer_blocks[block].attn.double()
     inputs = x, c, text = [random(BATCH, n, WIDTH) for n in (TOKENS, 3, TEXT)]
-    blocks = (None,) * block + (project_condition(attn, c),)
-    ours = ConditionedJointAttention(block, latent_only=True)(attn, x, text, condition=blocks)
+    condition = project_condition(attn, c)
+    ours = ConditionedJointAttention(latent_only=True)(attn, x, text, condition=condition)
     latent = JointAttnProcessor2_0()(attn, torch.cat([x, c], dim=1), text)[0][:, :TOKENS]
     bare = JointAttnProcessor2_0()(attn, x, text)
     for a, b in zip(ours, (latent, bare[1]), strict=True):
         assert_close(a, b)
     for a, b in zip(gradients(ours, inputs), gradients((latent, bare[1]), inputs), strict=True):
         assert_close(a, b)
-    for a, b in zip(
-        ConditionedJointAttention(block, latent_only=True)(attn, x, text), bare, strict=True
-    ):
+    for a, b in zip(ConditionedJointAttention(latent_only=True)(attn, x, text), bare, strict=True):
         assert_close(a, b)
 
 
@@ -91,9 +89,7 @@ def test_gated_attention_adds_a_second_attention_behind_tanh(transformer, block)
     attn = transformer.transformer_blocks[block].attn.double()
     x, c, text = (random(BATCH, n, WIDTH) for n in (TOKENS, 3, TEXT))
     gate = random(2)
-    ours = ConditionedJointAttention(0)(
-        attn, x, text, condition=(project_condition(attn, c, gate),)
-    )
+    ours = ConditionedJointAttention()(attn, x, text, condition=project_condition(attn, c, gate))
 
     bare = JointAttnProcessor2_0()(attn, x, text)
     q_x, q_text, keys, values = (
@@ -268,7 +264,7 @@ def test_diffusers_does_not_warn_about_the_arguments(transformer):
     try:
         install(transformer)
         tokens = [torch.randn(BATCH, TOKENS, WIDTH) for _ in range(3)]
-        kwargs = {"condition": project(transformer, tokens), "capture": [].append}
+        kwargs = {"condition": project(transformer, tokens)}
         call(transformer, torch.randn(BATCH, 16, 4, 6), joint_attention_kwargs=kwargs)
         assert not records
         call(transformer, torch.randn(BATCH, 16, 4, 6), joint_attention_kwargs={"conditions": None})
@@ -305,8 +301,8 @@ def test_hidden_states_are_what_each_attention_receives(make_transformer):
     )
 
 
-def test_hidden_states_come_out_of_an_offloaded_transformer(make_transformer):
-    """Its hook copies the lists among the arguments: a list to be filled would stay empty."""
+def test_hidden_states_bring_an_offloaded_transformer_to_its_device(make_transformer):
+    """Its parts are called, not itself: its hook has to be run all the same."""
     from accelerate import cpu_offload_with_hook
 
     ours = make_transformer()
@@ -317,7 +313,49 @@ def test_hidden_states_come_out_of_an_offloaded_transformer(make_transformer):
         torch.randn(BATCH, TEXT, 12),
         torch.randn(BATCH, 10),
     )
-    expected = hidden_states(ours, *inputs)
+    expected, brought = hidden_states(ours, *inputs), []
     cpu_offload_with_hook(ours, "cpu")
-    assert len(expected) == len(ours.transformer_blocks)
+    own = ours._hf_hook.pre_forward
+    ours._hf_hook.pre_forward = lambda module, *rest: brought.append(module) or own(module, *rest)
     torch.testing.assert_close(hidden_states(ours, *inputs), expected)
+    assert brought == [ours]
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_the_chosen_attention_backend_is_called_and_computes_the_same(
+    transformer, gated, monkeypatch
+):
+    """Every attention of every block: joint, of the gated condition, and of dual blocks."""
+    install(transformer)
+    latent, tokens = (
+        torch.randn(BATCH, 16, 4, 6),
+        [torch.randn(BATCH, TOKENS, WIDTH) for _ in range(3)],
+    )
+    blocks = project(transformer, tokens)
+    if gated:
+        blocks = tuple(block._replace(gate=torch.randn(2)) for block in blocks)
+    kwargs = {"joint_attention_kwargs": {"condition": blocks}}
+    before = call(transformer, latent, **kwargs)
+    registry, calls = attention_dispatch._AttentionBackendRegistry, []
+    active = registry.get_active_backend()[0]
+    name = attention_dispatch.AttentionBackendName("_native_math")
+    own = registry._backends[name]
+    monkeypatch.setitem(
+        registry._backends, name, lambda *args, **kwargs: calls.append(1) or own(*args, **kwargs)
+    )
+    try:
+        transformer.set_attention_backend("_native_math")
+        assert_close(call(transformer, latent, **kwargs), before, rtol=1e-5, atol=1e-5)
+    finally:
+        registry.set_active_backend(active)
+    dual = sum(block.attn2 is not None for block in transformer.transformer_blocks)
+    assert dual > 0 and len(calls) == dual + 3 * (2 if gated else 1)
+
+
+def test_installing_twice_hands_out_the_condition_once(transformer):
+    install(transformer)
+    install(transformer)
+    tokens = [torch.randn(BATCH, TOKENS, WIDTH) for _ in range(3)]
+    kwargs = {"condition": project(transformer, tokens)}
+    latent = torch.randn(BATCH, 16, 4, 6)
+    assert call(transformer, latent, joint_attention_kwargs=kwargs).isfinite().all()

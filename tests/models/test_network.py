@@ -86,12 +86,11 @@ def received_by_attention(
 
 
 def keys_and_values(transformer: nn.Module, tokens: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """(B, H, N, D/H) by the untouched backbone's projections."""
+    """(B, N, H, D/H) by the untouched backbone's projections."""
     pairs = []
     for block, c in zip(transformer.transformer_blocks, tokens, strict=True):
         key, value = (
-            layer(c).unflatten(-1, (2, 8)).transpose(1, 2)
-            for layer in (block.attn.to_k, block.attn.to_v)
+            layer(c).unflatten(-1, (2, 8)) for layer in (block.attn.to_k, block.attn.to_v)
         )
         pairs.append((block.attn.norm_k(key), value))
     return pairs

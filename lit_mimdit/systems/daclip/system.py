@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_mimdit.inference.padding import pad_to_multiple
 from lit_mimdit.inference.seeded_restorer import Draw, Progress, SeededRestorer
 from lit_mimdit.inference.system_file import class_path_of
 from lit_mimdit.models.flow import sample_noise
+from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem, plain
 from lit_mimdit.systems.daclip import objective, official
 from lit_mimdit.systems.daclip.clip import DegradationCLIP, TextConfig, VisionConfig

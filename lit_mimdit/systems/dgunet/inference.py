@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lit_mimdit.inference.padding import pad_to_multiple
+from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.systems.dgunet.network import DGUNetNetwork
 
 

@@ -113,7 +113,8 @@ class TwoStreamAttention:
             text = [split_heads(attn, layer(encoder_hidden_states)) for layer in layers]
             text[0], text[1] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
             parts = [[*images, words] for images, words in zip(parts, text, strict=True)]
-        out = F.scaled_dot_product_attention(*(torch.cat(part, dim=2) for part in parts))
+        query, key, value = (torch.cat(part, dim=1).transpose(1, 2) for part in parts)
+        out = F.scaled_dot_product_attention(query, key, value)
         out = out.transpose(1, 2).flatten(2)
 
         latent = attn.to_out[1](attn.to_out[0](out[:, :count]))

@@ -13,7 +13,7 @@ from lit_mimdit.inference.run_record import config_hash
 from lit_mimdit.inference.sampler import OnStep
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.flow import sample_noise
-from lit_mimdit.models.latents import decode, encode
+from lit_mimdit.models.latents import encode
 from lit_mimdit.models.network import Prompt
 from lit_mimdit.systems.dit4sr import sampler
 
@@ -107,8 +107,7 @@ class DiT4SRRestorer(Restorer):
         z_lq, restored = encode(self.vae, images), []
         for draw, seeds in enumerate(draws):
             hook = on_step if draw == 0 else None
-            latent = self._restored(z_lq, seeds, prompt, progress, hook)
-            restored.append(decode(self.vae, latent))
+            restored.append(self._restored(z_lq, seeds, prompt, progress, hook))
         return restored, [()] * len(images)
 
     def _tiled(

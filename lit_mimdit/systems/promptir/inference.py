@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.systems.promptir.network import PromptIRNetwork
-from lit_mimdit.systems.sizes import in_tiles, pad_to_multiple
+from lit_mimdit.systems.sizes import in_tiles
 
 PUBLISHED_CROP = 16  # the authors' test crops image and ground truth to multiples of it
 TILE, OVERLAP = 128, 32  # of the authors' demo with --tile
@@ -19,7 +20,7 @@ def restore(
     image: (B, 3, H, W), RGB in [0, 1]. It is padded by reflection to multiples of 8, as in the
     authors' demo. tile: side of tiles, a multiple of 8, or None for the whole image at once; the
     demo takes TILE. overlap: of neighbouring tiles, whose mean is taken without a window.
-    ValueError if the image is too small to be reflected, or the tile is no multiple of 8.
+    ValueError if the tile is no multiple of 8.
     """
     if tile is not None and (tile % 8 or tile < 8):
         raise ValueError(f"PromptIR's tiles are multiples of 8 pixels, not {tile}")

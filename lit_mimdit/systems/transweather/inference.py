@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lit_mimdit.inference.padding import pad_to_multiple
+from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.systems.transweather.network import TransWeatherNetwork
 
 MULTIPLE = 16

@@ -3,9 +3,9 @@
 import torch
 from check_golden import F64, GRADIENTS, first_calls, float32_tolerance, gradient_norms, rates
 
+from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.systems.promptir import objective
 from lit_mimdit.systems.promptir.official import DEAD, from_official, official_name
-from lit_mimdit.systems.sizes import pad_to_multiple
 
 RESULTS = ("losses_and_gradient_norms_f64",)
 

@@ -1,0 +1,166 @@
+"""CPU seconds that `restore` takes with the shipped nano, by size of the photograph and by stage;
+beside those of an earlier commit.
+
+    python benchmarks/restore.py --sizes 480x320 1920x1080 4000x3000 --against f26072a
+    python benchmarks/restore.py --sizes 480x320 --rounds 3 --dtype bfloat16
+
+Every round starts one process for each tree and setting, in turn, so that other load on the machine
+meets both. Times are user and system seconds of the process (resource.getrusage); medians over the
+rounds. "start" is all until the first photograph. FLOPs are those of matrix products, convolutions
+and attention; no load changes them.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def seconds() -> float:
+    """User and system seconds of this process until now."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def photograph(width: int, height: int) -> Any:
+    """Returns a smooth picture with noise, (1, 3, H, W) in [0, 1], the same for the same size."""
+    import torch
+    import torch.nn.functional as F
+
+    draw = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, max(2, height // 32), max(2, width // 32), generator=draw)
+    smooth = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)
+    return (smooth + 0.04 * torch.randn(smooth.shape, generator=draw)).clamp(0, 1)
+
+
+def timed(owner: Any, name: str, label: str, spent: Counter) -> None:
+    """Replaces a function by one that adds its seconds to `spent[label]`."""
+    function: Callable[..., Any] = getattr(owner, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        start = seconds()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            spent[label] += seconds() - start
+
+    setattr(owner, name, counted)
+
+
+def child(sizes: list[str], threads: int, options: dict[str, Any], flops: bool) -> None:
+    """Restores one picture of each size, and prints what it took as one line of JSON.
+
+    It runs in the tree that PYTHONPATH names, so it asks for nothing that only this tree has.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from lit_mimdit.inference import restorer as module
+    from lit_mimdit.inference.restore import load_restorer
+
+    torch.set_num_threads(threads)
+    restorer = load_restorer(fidelity="package", device="cpu", **options)
+    found: dict[str, Any] = {"start": seconds()}
+    spent: Counter = Counter()
+    timed(module, "encode", "VAE, encoder", spent)
+    timed(module, "decode", "VAE, decoder", spent)
+    timed(module, "without_spots", "spots", spent)
+    timed(type(restorer.corrector), "__call__", "fidelity network", spent)
+    timed(restorer.network, "_base", "base of the condition", spent)
+    timed(restorer.network, "_ask", "branch", spent)
+    timed(restorer.network, "_velocity", "steps", spent)
+    seed = torch.tensor([0])
+    restorer(photograph(96, 96), seed)  # loads every kernel
+    for size in sizes:
+        picture = photograph(*(int(side) for side in size.split("x")))
+        spent.clear()
+        if flops:
+            with FlopCounterMode(display=False) as counter:
+                restorer(picture, seed)
+            found[size] = {"gflop": counter.get_total_flops() / 1e9}
+            continue
+        start = seconds()
+        restorer(picture, seed)
+        whole = seconds() - start
+        found[size] = {"whole": whole, **spent, "rest": whole - sum(spent.values())}
+    print(json.dumps(found))
+
+
+def measure(tree: Path, args: argparse.Namespace, flops: bool) -> dict[str, Any]:
+    """Runs `child` in a process on the code of `tree`."""
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(args.threads)}
+    command = [sys.executable, str(Path(__file__).resolve()), "--child", "--threads"]
+    command += [str(args.threads), "--sizes", *args.sizes, *(["--flops"] if flops else [])]
+    command += ["--dtype", args.dtype] if args.dtype and tree == ROOT else []
+    done = subprocess.run(
+        command, env=environment, cwd=tree, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", default=["480x320"], help="WIDTHxHEIGHT")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--against", help="commit to measure beside this tree")
+    parser.add_argument("--dtype", choices=["bfloat16"], help="of this tree's backbone and VAE")
+    parser.add_argument("--flops", action="store_true", help="count operations, not seconds")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args.sizes, args.threads, {"dtype": args.dtype} if args.dtype else {}, args.flops)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        trees = {"now": ROOT}
+        if args.against:
+            trees[args.against] = Path(folder) / "tree"
+            git = ["git", "-C", str(ROOT), "worktree"]
+            subprocess.run(
+                [*git, "add", "--detach", trees[args.against], args.against],
+                check=True,
+                capture_output=True,
+            )
+        try:
+            rounds = 1 if args.flops else args.rounds
+            found = [
+                {name: measure(tree, args, args.flops) for name, tree in trees.items()}
+                for _ in range(rounds)
+            ]
+        finally:
+            if args.against:
+                subprocess.run([*git, "remove", "--force", trees[args.against]], check=True)
+    show(found, list(trees), args)
+
+
+def show(found: list[dict[str, Any]], names: list[str], args: argparse.Namespace) -> None:
+    """Prints one table: a row for each size and stage, a column for each tree, and the ratio."""
+    print(f"| {'GFLOP' if args.flops else 'CPU seconds'} | {' | '.join(reversed(names))} | ratio |")
+    print("|---|" + "---:|" * (len(names) + 1))
+
+    def row(label: str, values: Callable[[dict[str, Any]], float]) -> None:
+        medians = [statistics.median(values(one[name]) for one in found) for name in names]
+        ratio = f"{medians[0] / medians[1]:.2f}" if len(names) > 1 and medians[1] else ""
+        cells = " | ".join(f"{median:.2f}" for median in reversed(medians))
+        print(f"| {label} | {cells} | {ratio} |", flush=True)
+
+    if not args.flops:
+        row("start", lambda one: one["start"])
+    for size in args.sizes:
+        for stage in found[0]["now"][size]:
+            name = size if stage in ("whole", "gflop") else f"{size}, {stage}"
+            row(name, lambda one, stage=stage, size=size: one[size].get(stage, 0.0))
+
+
+if __name__ == "__main__":
+    main()

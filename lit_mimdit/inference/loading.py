@@ -1,0 +1,78 @@
+"""The restorer of a trained system, by the name of its file."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_mimdit.inference.device import choose_device
+from lit_mimdit.inference.system_file import build_system, load_system, system_path
+from lit_mimdit.models.compiling import compile_network
+from lit_mimdit.models.network import ConditionedBackbone
+
+
+def load_restorer(
+    checkpoint: str | Path | None = None,
+    backbone: str | None = None,
+    device: str | torch.device = "auto",
+    *,
+    trust: bool = False,
+    prompt: str | None = None,
+    captions: str | Path | None = None,
+    dtype: str | None = None,
+    fidelity: str | None = None,
+    fidelity_weight: float = 1.0,
+    compile: bool = False,
+    **sampling: object,
+) -> Any:
+    """The restorer of a trained system: called with images and seeds, it returns restored images.
+
+    Values that are None are those that the system was trained or exported with.
+
+    Args:
+        checkpoint: exported file or training checkpoint; "package" or None is the one that comes
+            with the package.
+        backbone: folder or hub id of the backbone, if it is not where it was in training.
+        device: name of a device, "auto" for a GPU if there is one, or a torch.device.
+        trust: also build classes outside lit_mimdit.systems.
+        prompt: what the backbone is told about the images.
+        captions: file with a caption for each image.
+        dtype: precision of the frozen weights, "float32" or "bfloat16".
+        fidelity: network that corrects the results: a file, "package", or None for none.
+        fidelity_weight: of its correction, from 0 to 1.
+        compile: compile the blocks of backbone and branch when they are first called.
+        sampling: values of SamplingConfig, or of a system's own constructor.
+
+    Returns:
+        see systems/base.py: ImageRestorer.
+
+    Raises:
+        ValueError: the file cannot be read or does not fit, or the system has no such value.
+    """
+    path = system_path(checkpoint)
+    file = load_system(path)
+    given: dict[str, Any] = {"backbone": backbone, "backbone_dtype": dtype, "fidelity": fidelity}
+    if fidelity is not None:
+        given["fidelity_weight"] = fidelity_weight
+    told = {"text": prompt, "captions": None if captions is None else str(captions)}
+    told = {name: value for name, value in told.items() if value is not None}
+    if told:
+        given["prompt"] = told
+    values = {name: value for name, value in sampling.items() if value is not None}
+    if file.sampling is None:
+        given |= values
+    elif values:
+        given["sampling"] = values
+    given = {name: value for name, value in given.items() if value is not None}
+    system = build_system(file, f"checkpoint {path}", trust, **given)
+    place = device if isinstance(device, torch.device) else choose_device(device)
+    restorer = system.to(place).restorer()
+    if compile:
+        network = getattr(restorer, "network", None)
+        if not isinstance(network, ConditionedBackbone):
+            raise ValueError(
+                f"checkpoint {path}: --compile needs blocks of a transformer, and"
+                f" {type(system).__name__} has none; leave it out"
+            )
+        compile_network(network)
+    return restorer

@@ -1,0 +1,177 @@
+"""The parts of a pipeline that diffusers does not have: branch, fidelity network and prompt."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor
+
+from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.models.branch_config import BranchConfig
+from lit_mimdit.models.decisions import Decisions
+from lit_mimdit.models.fidelity import Fidelity
+from lit_mimdit.models.network import Branch, Condition, MiMDiTNetwork, Prompt
+from lit_mimdit.models.prompts import PromptConfig
+from lit_mimdit.settings import build
+
+# what the index of an exported folder calls the file of these classes: folders outlive files
+INDEXED = "lit_mimdit.inference.pipeline"
+
+
+class BranchModel(ModelMixin, ConfigMixin):
+    """The trained branch as a component of a pipeline, with the embeddings of the prompts that it
+    knows.
+
+    Args:
+        branch: BranchConfig as plain values.
+        outer_width, outer_heads, blocks: of the backbone.
+        text_tokens, text_width, pooled_width: sizes of a prompt's embeddings.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        branch: dict[str, Any],
+        outer_width: int,
+        outer_heads: int,
+        blocks: int,
+        text_tokens: int,
+        text_width: int,
+        pooled_width: int,
+    ) -> None:
+        super().__init__()
+        self.inner = Branch(build(BranchConfig, branch), outer_width, outer_heads, blocks)
+        for name in ("empty", "told"):
+            self.register_buffer(f"{name}_embeds", torch.zeros(1, text_tokens, text_width))
+            self.register_buffer(f"{name}_pooled", torch.zeros(1, pooled_width))
+
+    @classmethod
+    def of(cls, branch: Branch, empty: Prompt, told: Prompt) -> "BranchModel":
+        """Returns a component that holds `branch` itself, and copies of the embeddings."""
+        mim = branch.mims[0]
+        heads = 1 if branch.gates is None else branch.gates.shape[1]
+        sizes = dict(
+            zip(
+                ("text_tokens", "text_width", "pooled_width"),
+                (*empty.embeds.shape[1:], empty.pooled.shape[1]),
+                strict=True,
+            )
+        )
+        model = cls(
+            asdict(branch.config), mim.zero_linear.out_features, heads, len(branch.mims), **sizes
+        )
+        model.inner = branch
+        for name, prompt in (("empty", empty), ("told", told)):
+            getattr(model, f"{name}_embeds").copy_(prompt.embeds)
+            getattr(model, f"{name}_pooled").copy_(prompt.pooled)
+        return model
+
+    @property
+    def empty(self) -> Prompt:
+        return Prompt(self.empty_embeds, self.empty_pooled)
+
+    @property
+    def told(self) -> Prompt:
+        return Prompt(self.told_embeds, self.told_pooled)
+
+
+class FidelityModel(ModelMixin, ConfigMixin):
+    """The fidelity network as a component of a pipeline.
+
+    Args:
+        widths, blocks, gain: see Fidelity.
+    """
+
+    @register_to_config
+    def __init__(self, widths: list[int], blocks: int, gain: bool = False) -> None:
+        super().__init__()
+        self.inner = Fidelity(tuple(widths), blocks, gain)
+
+    @classmethod
+    def of(cls, network: Fidelity) -> "FidelityModel":
+        """Returns a component that holds `network` itself."""
+        model = cls(list(network.widths), network.blocks, network.gain)
+        model.inner = network
+        return model
+
+
+@dataclass
+class FixedPrompt:
+    """Gives all images one prompt, in the place of Prompts.
+
+    Its embeddings are in the folder, so no text encoder is.
+    """
+
+    config: PromptConfig
+    fixed: Prompt
+    captions: dict[str, str] = field(default_factory=dict)
+
+    def of(self, ids: Sequence[str] | None = None) -> Prompt:
+        return self.fixed
+
+
+class OffloadedMiMDiT(MiMDiTNetwork):
+    """A network whose transformer may rest in main memory, where accelerate's hook keeps it.
+
+    The hook wakes it when it is called; the branch uses its layers before.
+    """
+
+    def _wake(self) -> None:
+        hook = getattr(self.backbone, "_hf_hook", None)
+        if hook is not None:
+            hook.pre_forward(self.backbone)
+
+    def decide(self, z_lq: Tensor) -> Decisions:
+        self._wake()
+        return super().decide(z_lq)
+
+    def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> Condition:
+        self._wake()
+        return super().condition(z_lq, prompt)
+
+
+def parts_of(restorer: Restorer) -> dict[str, Any]:
+    """Returns what MiMDiTPipeline is built of, by the names of its arguments.
+
+    ValueError if the restorer's branch is no MiM, or it has a caption an image.
+    """
+    network = restorer.network
+    if not isinstance(network, MiMDiTNetwork):
+        raise ValueError("--pipeline: only a MiM branch has a pipeline; export this one without")
+    told = restorer.prompts
+    if told is not None and told.captions:
+        raise ValueError(
+            "--pipeline: a pipeline has one prompt for all images; restore with captions by the"
+            " restore command"
+        )
+    branch = BranchModel.of(
+        network.branch, network.prompt, network.prompt if told is None else told.of()
+    )
+    identity = None if restorer.identity is None else asdict(restorer.identity)
+    if identity is not None and Path(identity["name"]).is_absolute():
+        identity["name"] = Path(identity["name"]).name  # where it lay is nobody's business
+    text, corrector = "" if told is None else told.config.text, restorer.corrector
+    behind = (
+        (None, 1.0)
+        if corrector is None
+        else (FidelityModel.of(corrector.network), corrector.weight)
+    )
+    return {
+        "transformer": network.backbone,
+        "vae": restorer.vae,
+        "scheduler": restorer.scheduler,
+        "branch": branch,
+        "fidelity": behind[0],
+        "fidelity_weight": behind[1],
+        "sampling": asdict(restorer.config),
+        "backbone": identity,
+        "prompt": text,
+    }
+
+
+BranchModel.__module__ = FidelityModel.__module__ = INDEXED

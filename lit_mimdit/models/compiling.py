@@ -1,0 +1,36 @@
+"""torch.compile, region by region: one graph for all blocks of a kind, whatever the image's size.
+
+The backbone's blocks are diffusers' "repeated blocks", and the branch's MiMs are compiled alike.
+Numbers of tokens and images are variables of a graph, so that another size is no other graph.
+"""
+
+from typing import Any
+
+import torch
+
+from lit_mimdit.models.network import ConditionedBackbone
+
+REPEATED = ["JointTransformerBlock"]  # diffusers' class names
+# kinds of calls that the code of one block may meet: dual or not, with text output or not, with a
+# condition or not, one image or several
+GRAPHS = 32
+
+
+def compile_network(network: ConditionedBackbone, backend: str = "inductor") -> None:
+    """Compiles the blocks of a network's backbone, and of its branch, when they are first called.
+
+    On a GPU each region runs as a CUDA graph (PyTorch's mode reduce-overhead).
+
+    Args:
+        network: on its device already.
+        backend: of torch.compile.
+    """
+    on_gpu = next(network.backbone.parameters()).is_cuda
+    how: dict[str, Any] = {"backend": backend, "dynamic": True}
+    if on_gpu and backend == "inductor":
+        how["mode"] = "reduce-overhead"
+    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
+    network.backbone._repeated_blocks = REPEATED
+    network.backbone.compile_repeated_blocks(**how)
+    for mim in getattr(network.branch, "mims", []):
+        mim.compile(**how)
