@@ -10,7 +10,7 @@ restored by the same Restorer as everywhere. Lightning is not imported.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,6 +38,7 @@ from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.models.mim import BranchConfig, Decisions
 from lit_mimdit.models.network import Branch, Condition, MiMDiTNetwork, Prompt
 from lit_mimdit.models.prompts import PromptConfig
+from lit_mimdit.models.what_if import Choice, Weight, WhatIf
 from lit_mimdit.settings import build
 
 CLASS = ["pipeline", "MiMDiTPipeline"]  # of an index: file and class, as diffusers resolves them
@@ -147,13 +148,15 @@ class OffloadedMiMDiT(MiMDiTNetwork):
         if hook is not None:
             hook.pre_forward(self.backbone)
 
-    def decide(self, z_lq: Tensor) -> Decisions:
+    def decide(self, z_lq: Tensor, given: WhatIf | None = None) -> Decisions:
         self._wake()
-        return super().decide(z_lq)
+        return super().decide(z_lq, given)
 
-    def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> Condition:
+    def condition(
+        self, z_lq: Tensor, prompt: Prompt | None = None, given: WhatIf | None = None
+    ) -> Condition:
         self._wake()
-        return super().condition(z_lq, prompt)
+        return super().condition(z_lq, prompt, given)
 
 
 class MiMDiTPipeline(DiffusionPipeline):
@@ -323,6 +326,8 @@ class MiMDiTPipeline(DiffusionPipeline):
         num_images_per_prompt: int = 1,
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        inter: Mapping[str, Weight] | None = None,
+        intra: Mapping[str, Choice] | None = None,
         **sampling: Any,
     ) -> ImagePipelineOutput | tuple:
         """Restores one or several photographs of any sizes.
@@ -344,6 +349,9 @@ class MiMDiTPipeline(DiffusionPipeline):
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": ...}) after
                 each solver step; "latents" of what it returns, if there, replaces them.
             callback_on_step_end_tensor_inputs: what it is given: "latents" or nothing.
+            inter: weights of expert groups in the place of the Inter routers', such as
+                {"spatial": 0}; see models/what_if.py.
+            intra: sub-experts by group in the place of the Intra routers', such as {"swin": [0]}.
             sampling: solver, start, strength, tile, overlap, tile_batch, guidance: see
                 SamplingConfig.
 
@@ -369,7 +377,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         shown = [resize(photo, height, width) for photo in photos(image)]
         seeds = _seeds(generator, len(shown), num_images_per_prompt)
         steps = {} if num_inference_steps is None else {"steps": num_inference_steps}
-        restorer = self.restorer(fidelity_weight, **steps, **sampling)
+        restorer = self.restorer(fidelity_weight, **steps, **sampling).forced(inter, intra)
         self._interrupt, self._num_timesteps = False, restorer.config.steps
         if callback_on_step_end is not None:
             restorer.on_step = self._after_step(

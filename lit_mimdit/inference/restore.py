@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +27,10 @@ from lit_mimdit.inference.corrector import choose_fidelity
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.folder_record import FolderRecord
 from lit_mimdit.inference.plan import Plan, plan, require_free
+from lit_mimdit.inference.restorer import NO_ROUTERS
 from lit_mimdit.inference.run_record import describe_run, inter_weights
 from lit_mimdit.inference.system_file import PACKAGE, build_system, load_system, system_path
+from lit_mimdit.models.what_if import Choice, Weight
 
 
 def load_restorer(
@@ -41,6 +44,8 @@ def load_restorer(
     dtype: str | None = None,
     fidelity: str | None = None,
     fidelity_weight: float = 1.0,
+    inter: str | Mapping[str, Weight] | None = None,
+    intra: str | Mapping[str, Choice] | None = None,
     **sampling: object,
 ) -> Any:
     """The restorer of a trained system: called with images and seeds, it returns restored images.
@@ -58,6 +63,8 @@ def load_restorer(
         dtype: precision of the frozen weights, "float32" or "bfloat16".
         fidelity: network that corrects the results: a file, "package", or None for none.
         fidelity_weight: of its correction, from 0 to 1.
+        inter: weights of expert groups in the place of the Inter routers': see models/what_if.py.
+        intra: sub-experts by group in the place of the Intra routers'.
         sampling: values of SamplingConfig, or of a system's own constructor.
 
     Returns:
@@ -83,7 +90,12 @@ def load_restorer(
     given = {name: value for name, value in given.items() if value is not None}
     system = build_system(file, f"checkpoint {path}", trust, **given)
     place = device if isinstance(device, torch.device) else choose_device(device)
-    return system.to(place).restorer()
+    restorer = system.to(place).restorer()
+    if inter is None and intra is None:
+        return restorer
+    if not hasattr(restorer, "forced"):
+        raise ValueError(NO_ROUTERS)
+    return restorer.forced(inter, intra)
 
 
 def restore(
@@ -109,6 +121,8 @@ def restore(
     dtype: Literal["float32", "bfloat16"] | None = None,
     fidelity: str = "auto",
     fidelity_weight: float = 1.0,
+    inter: str | None = None,
+    intra: str | None = None,
     seed: int = 0,
     device: str = "auto",
     trust: bool = False,
@@ -159,6 +173,11 @@ def restore(
             (experiments/nano/fidelity.yaml), package (behind the branch that comes with it), none
             (as in the paper), or auto: package without --checkpoint, else none.
         fidelity_weight: Of its correction, from 0 to 1.
+        inter: Weights of expert groups in the place of the Inter routers', such as
+            spatial=0,channel=1. Groups that are not named keep the router's weight; others=0
+            switches them off, and spatial@2=0 speaks of block 2 alone.
+        intra: Sub-experts in the place of the Intra routers', such as swin=0+2. They keep the
+            router's gates; swin=0:0.7 sets one.
         seed: Of the noise; the same seed gives the same picture.
         device: auto, cpu, cuda, cuda:1, mps.
         trust: Also build a class that lies outside lit_mimdit.systems; its code then runs.
@@ -204,6 +223,8 @@ def restore(
             captions=captions,
             dtype=dtype,
             **corrector,
+            inter=inter,
+            intra=intra,
             **options,
         )
         run = describe_run(restorer, system_path(checkpoint), seed)

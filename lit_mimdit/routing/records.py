@@ -42,10 +42,15 @@ def choices_of(decisions: Decisions) -> Choices:
     blocks, groups = len(decisions), len(decisions[0].intra)
     inter = torch.stack([mim.inter.weights for mim in decisions], 1).float()
     logits = torch.stack([router.logits for mim in decisions for router in mim.intra], 1).float()
-    selected = torch.stack([router.selected for mim in decisions for router in mim.intra], 1)
-    chosen = (
-        torch.zeros_like(logits).scatter_(-1, selected, 1.0).view(len(logits), blocks, groups, -1)
-    )
+    # one by one: groups whose sub-experts are forced may select other numbers of them
+    chosen = torch.stack(
+        [
+            torch.zeros_like(router.logits, dtype=torch.float32).scatter_(-1, router.selected, 1.0)
+            for mim in decisions
+            for router in mim.intra
+        ],
+        1,
+    ).view(len(logits), blocks, groups, -1)
     if decisions[0].inter.selected.shape[1] < groups:
         asked = torch.zeros_like(inter).scatter_(
             -1, torch.stack([mim.inter.selected for mim in decisions], 1), 1.0
