@@ -281,7 +281,8 @@ class MiMDiTNetwork(ConditionedBackbone):
     ) -> Condition:
         """Look at the LQ latents (B, C, H, W) once.
 
-        `given` are weights in the place of the routers' own. The keys and values for every block are differentiable in the branch.
+        `given` are weights in the place of the routers' own. The keys and values for every block
+        are differentiable in the branch.
         """
         grid, prompt = self.grid(z_lq), prompt or self.prompt
         dtype = self.backbone.dtype

@@ -1,4 +1,4 @@
-"""Routers overruled while a photograph is restored: from Python, from a pipeline, from a command."""
+"""Routers overruled while a photograph is restored: in Python, by a pipeline, by a command."""
 
 import json
 
