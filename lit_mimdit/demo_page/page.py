@@ -12,7 +12,7 @@ from lit_mimdit.inference.sampler import Colour
 
 TITLE = "MiM-DiT: restore photographs, and see the routers decide"
 QUEUE = 16  # requests that wait; more are refused
-OWN = "as the system was made"
+PROGRESS = gr.Progress()
 IMAGES = ["image", ".tif", ".tiff", ".heic", ".heif", ".jp2", ".avif"]
 
 
@@ -90,8 +90,8 @@ def _cancel(session: Session, button: Any, said: Any, events: list[Any]) -> None
         running = session.cancel(str(request.session_hash))
         return lines(["cancelled" if running else "nothing is running"])
 
-    # the running function ends by itself and says so: gradio would only stop listening to it
-    button.click(cancel, None, said, queue=False, api_visibility="private")
+    # gradio only takes a waiting request out of the queue: a running one is stopped by the session
+    button.click(cancel, None, said, cancels=events, queue=False, api_visibility="private")
 
 
 def _restore_tab(session: Session, examples: dict[str, Path]) -> None:
@@ -106,7 +106,7 @@ def _restore_tab(session: Session, examples: dict[str, Path]) -> None:
                 [(str(path), caption) for caption, path in examples.items()],
                 label="or click one of ours",
                 columns=3,
-                height=230,
+                height=250,
                 allow_preview=False,
                 interactive=False,
                 elem_id="examples",
@@ -115,7 +115,7 @@ def _restore_tab(session: Session, examples: dict[str, Path]) -> None:
             with gr.Row():
                 start = gr.Button("Restore", variant="primary", elem_id="restore")
                 stop = gr.Button("Cancel", elem_id="cancel")
-            said = gr.HTML(elem_id="said")
+            said = gr.HTML(min_height=70, elem_id="said")
         with gr.Column(scale=2):
             choice = gr.Dropdown([], label="restored photographs", elem_id="choice")
             view = gr.HTML(elem_id="view")
@@ -128,7 +128,9 @@ def _restore_tab(session: Session, examples: dict[str, Path]) -> None:
 
     gallery.select(pick, None, files, api_visibility="private")
 
-    def run(given: Any, *values: Any, request: gr.Request, progress=gr.Progress()) -> tuple:  # noqa: B008
+    def run(
+        request: gr.Request, progress: gr.Progress = PROGRESS, given: Any = None, *values: Any
+    ) -> tuple:
         try:
             done, failed = session.restore(
                 str(request.session_hash),
@@ -152,7 +154,9 @@ def _restore_tab(session: Session, examples: dict[str, Path]) -> None:
         )
 
     outputs = [results, said, choice, view, download, why]
-    event = start.click(run, [files, *controls.fields], outputs, api_name="restore")
+    event = start.click(
+        run, [files, *controls.fields], outputs, api_name="restore", show_progress_on=said
+    )
     _cancel(session, stop, said, [event])
 
     def look(done: list[Result], name: str) -> tuple[str, str]:
@@ -189,14 +193,18 @@ def _what_if(session: Session, controls: Controls, files: Any) -> None:
         with gr.Row():
             start = gr.Button("Restore both ways", elem_id="restore_both")
             stop = gr.Button("Cancel")
-        said = gr.HTML(elem_id="said_if")
+        said = gr.HTML(min_height=70, elem_id="said_if")
         view = gr.HTML(elem_id="view_if")
         download = gr.File(label="download", interactive=False)
     count = len(bench.groups)
 
     def run(
-        given: Any, chosen: list[str], *values: Any, request: gr.Request, progress=gr.Progress()
-    ):  # noqa: B008
+        request: gr.Request,
+        progress: gr.Progress = PROGRESS,
+        given: Any = None,
+        chosen: Any = None,
+        *values: Any,
+    ) -> tuple:
         settings = controls.settings(list(values[2 * count :]))
         inter = {
             group: float(weight)
@@ -223,7 +231,9 @@ def _what_if(session: Session, controls: Controls, files: Any) -> None:
         return lines([]), session.shown_what_if(*both), str(both[1].after)
 
     inputs = [files, overruled, *weights, *experts, *controls.fields]
-    event = start.click(run, inputs, [said, view, download], api_name="what_if")
+    event = start.click(
+        run, inputs, [said, view, download], api_name="what_if", show_progress_on=said
+    )
     _cancel(session, stop, said, [event])
 
 
@@ -241,16 +251,16 @@ def _compare_tab(session: Session) -> None:
     with gr.Row():
         start = gr.Button("Compare", variant="primary", elem_id="compare")
         stop = gr.Button("Cancel")
-    said = gr.HTML(elem_id="said_compare")
+    said = gr.HTML(min_height=70, elem_id="said_compare")
     view = gr.HTML(elem_id="view_compare")
 
     def run(
-        given: Any,
-        clean: Any,
-        chosen: list[str],
-        number: float,
         request: gr.Request,
-        progress=gr.Progress(),  # noqa: B008
+        progress: gr.Progress = PROGRESS,
+        given: Any = None,
+        clean: Any = None,
+        chosen: Any = None,
+        number: Any = None,
     ) -> tuple:
         paths, references = paths_of(given), paths_of(clean)
         try:
@@ -268,7 +278,13 @@ def _compare_tab(session: Session) -> None:
             return lines([str(error)]), gr.update()
         return lines([]), session.shown_comparison(rows)
 
-    event = start.click(run, [photo, reference, systems, seed], [said, view], api_name="compare")
+    event = start.click(
+        run,
+        [photo, reference, systems, seed],
+        [said, view],
+        api_name="compare",
+        show_progress_on=said,
+    )
     _cancel(session, stop, said, [event])
 
 
@@ -278,11 +294,13 @@ def _folder_tab(session: Session) -> None:
     with gr.Row():
         start = gr.Button("Restore all", variant="primary", elem_id="restore_all")
         stop = gr.Button("Cancel")
-    said = gr.HTML(elem_id="said_folder")
+    said = gr.HTML(min_height=70, elem_id="said_folder")
     table = gr.Dataframe(label="scores without a reference", interactive=False, elem_id="scores")
     download = gr.File(label="ZIP", interactive=False, elem_id="zip")
 
-    def run(given: Any, *values: Any, request: gr.Request, progress=gr.Progress()) -> tuple:  # noqa: B008
+    def run(
+        request: gr.Request, progress: gr.Progress = PROGRESS, given: Any = None, *values: Any
+    ) -> tuple:
         try:
             made = session.folder(
                 str(request.session_hash),
@@ -295,5 +313,11 @@ def _folder_tab(session: Session) -> None:
         said = lines([*made.notes, f"restored: {len(made.rows)}"])
         return said, gr.update(headers=made.head, value=made.rows), str(made.zip)
 
-    event = start.click(run, [files, *controls.fields], [said, table, download], api_name="folder")
+    event = start.click(
+        run,
+        [files, *controls.fields],
+        [said, table, download],
+        api_name="folder",
+        show_progress_on=said,
+    )
     _cancel(session, stop, said, [event])

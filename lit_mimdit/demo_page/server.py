@@ -6,6 +6,7 @@ browser from loading anything from another host.
 """
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,13 @@ POLICY = (
     " connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none';"
     " form-action 'self'; base-uri 'self'; object-src 'none'"
 )
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+# addresses of other hosts; those of w3.org only name the language of a drawing
+FOREIGN = re.compile(rb"https?://(?!127\.0\.0\.1|localhost|www\.w3\.org)[^\s\"'<>\\)]*")
 NEEDS = "the demo page needs gradio, which is not here; run: pip install 'lit_mimdit[demo]'"
 
 
@@ -28,6 +36,47 @@ def offline(folder: Path) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
+
+
+class Sealed:
+    """ASGI middleware: security headers on every answer, and no foreign address in any page.
+
+    Gradio writes addresses of examples and logos into its page. A browser would not load them, by
+    the policy; they are taken out all the same.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        # a page that is compressed could not be searched for addresses
+        asked = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
+        held: list[Any] = []  # the start of a page, and its parts
+
+        async def sealed(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                given = dict(message["headers"])
+                for name, value in HEADERS.items():
+                    given[name.encode()] = value.encode()
+                message = message | {"headers": list(given.items())}
+                if given.get(b"content-type", b"").startswith(b"text/html"):
+                    held.append(message)
+                    return
+            elif held:
+                held.append(message["body"])
+                if message.get("more_body"):
+                    return
+                body = FOREIGN.sub(b"", b"".join(held[1:]))
+                headers = dict(held[0]["headers"]) | {b"content-length": str(len(body)).encode()}
+                await send(held[0] | {"headers": list(headers.items())})
+                message = {"type": "http.response.body", "body": body}
+                held.clear()
+            await send(message)
+
+        await self.app(scope | {"headers": asked}, receive, sealed)
 
 
 def application(session: Any, folder: Path, results: Path) -> Any:
@@ -53,16 +102,8 @@ def application(session: Any, folder: Path, results: Path) -> Any:
 
     page = build(session, write_examples(folder / "examples"))
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.middleware("http")
-    async def nothing_from_elsewhere(request: Any, call_next: Any) -> Any:
-        response = await call_next(request)
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
-
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost", "testserver"])
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    app.add_middleware(Sealed)
     fonts = ["system-ui", "sans-serif"]
     return gr.mount_gradio_app(
         app,

@@ -13,6 +13,7 @@ _AREA = "position:relative;overflow:auto;max-height:80vh;max-width:100%;backgrou
 _IMAGE = "display:block;width:100%;max-width:none;height:auto;margin:0"
 _BEFORE = f"{_IMAGE};position:absolute;left:0;top:0;clip-path:inset(0 calc(100% - var(--cut)) 0 0)"
 _LINE = "position:absolute;top:0;bottom:0;left:var(--cut);border-left:2px solid #fff"
+LEAST = 480  # pixels: smaller pictures are shown enlarged
 _ROW = "display:flex;gap:8px;align-items:center;font:13px sans-serif"
 
 
@@ -22,14 +23,15 @@ def slider(before: str, after: str, width: int, names: tuple[str, str], about: s
 
     Args:
         before, after: addresses of the pictures, or data URIs.
-        width: of the pictures in pixels; they are shown no wider than they are, or than the page.
+        width: of the pictures in pixels; they are shown no wider than they are (or than `LEAST`),
+            and no wider than the page.
         names: what the left and the right picture are called.
         about: what the pictures show, for readers who do not see them.
     """
     left, right = map(html.escape, names)
     alt = html.escape(about)
     return (
-        f'<div class="before-after" style="--cut:50%;--zoom:1;max-width:{width}px">'
+        f'<div class="before-after" style="--cut:50%;--zoom:1;max-width:{max(width, LEAST)}px">'
         f'<div style="{_AREA}"><div style="position:relative;width:calc(100% * var(--zoom))">'
         f'<img src="{html.escape(after)}" alt="{alt} {right}" style="{_IMAGE}">'
         f'<img src="{html.escape(before)}" alt="{alt} {left}" style="{_BEFORE}">'
