@@ -52,7 +52,9 @@ def demo(
         session = Session(bench, Systems(bench, systems or [], device))
         app = application(session, folder, results)
         print(f"http://{HOST}:{port}/    (Ctrl-C stops it)", flush=True)
-        uvicorn.run(app, host=HOST, port=port, log_level="warning")
+        # pages that are open hold a connection, and Ctrl-C must not wait for them
+        options = {"log_level": "warning", "timeout_graceful_shutdown": 1}
+        uvicorn.run(app, host=HOST, port=port, **options)
 
 
 def require_free(port: int) -> None:

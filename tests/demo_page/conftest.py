@@ -1,11 +1,18 @@
 """A workbench around the small network, and photographs for it."""
 
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from lit_mimdit.data.image_io import write_photo
+from lit_mimdit.demo_page import server
 from lit_mimdit.demo_page.compare import Systems
 from lit_mimdit.demo_page.looks import Looks
 from lit_mimdit.demo_page.session import Session
@@ -36,3 +43,37 @@ def write(path: Path, height: int, width: int, seed: int = 0) -> Path:
     generator = torch.Generator().manual_seed(seed)
     write_photo(path, torch.rand(3, height, width, generator=generator))
     return path
+
+
+@contextlib.contextmanager
+def running(app) -> Iterator[str]:
+    """The application on a free port, in a thread of this process; its address."""
+    import uvicorn
+
+    with socket.socket() as free:
+        free.bind((server.HOST, 0))
+        port = free.getsockname()[1]
+    options = {"host": server.HOST, "port": port, "log_level": "warning"}
+    config = uvicorn.Config(app, **options, timeout_graceful_shutdown=1)
+    own = uvicorn.Server(config)
+    thread = threading.Thread(target=own.run)
+    thread.start()
+    while not own.started:
+        assert thread.is_alive()
+        time.sleep(0.02)
+    try:
+        yield f"http://{server.HOST}:{port}"
+    finally:
+        own.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="package")
+def address(bench, tmp_path_factory) -> Iterator[str]:
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install -e '.[test]'")
+    folder = tmp_path_factory.mktemp("page")
+    server.offline(folder)
+    session = Session(bench, Systems(bench, [], "cpu"))
+    logging.getLogger("httpx").setLevel("WARNING")
+    with running(server.application(session, folder, bench.folder)) as where:
+        yield where
