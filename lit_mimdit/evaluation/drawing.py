@@ -228,18 +228,18 @@ def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) 
     return "".join([*parts, "</svg>"])
 
 
-def strip(paths: list[Path], side: int) -> Image.Image:
-    """Returns images of one size side by side, each at most `side` pixels in height and width,
-    never enlarged.
-    """
-    pictures = []
-    for path in paths:
-        pixels = read_rgb(path)
-        if pixels.dtype == np.uint16:
-            pixels = (pixels / 257.0).round().astype(np.uint8)
-        picture = Image.fromarray(pixels)
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-        pictures.append(picture)
+def small(path: Path, side: int) -> Image.Image:
+    """Returns an image of at most `side` pixels in height and width, never enlarged."""
+    pixels = read_rgb(path)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels / 257.0).round().astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return picture
+
+
+def strip(pictures: list[Image.Image]) -> Image.Image:
+    """Returns images of one size side by side."""
     gap = 4
     sheet = Image.new(
         "RGB",

@@ -51,8 +51,13 @@ def _range(name: str, low: int, high: int, value: int, unit: str) -> str:
     )
 
 
-def data_uri(image: Image.Image) -> str:
-    """Returns a picture as a PNG inside an address."""
+def png(image: Image.Image) -> bytes:
+    """Returns a picture as the bytes of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def data_uri(image: Image.Image) -> str:
+    """Returns a picture as a PNG inside an address."""
+    return f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"

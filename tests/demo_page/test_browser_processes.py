@@ -60,9 +60,7 @@ def wait(driver: WebDriver, selector: str, text: str = "", gone: bool = False):
 
 
 def upload(driver: WebDriver, field: str, *paths: Path) -> None:
-    driver.find_element(By.CSS_SELECTOR, f"#{field} input[type=file]").send_keys(
-        "\n".join(map(str, paths))
-    )
+    wait(driver, f"#{field} input[type=file]").send_keys("\n".join(map(str, paths)))
     wait(driver, f"#{field}", paths[0].stem)
 
 
@@ -107,12 +105,12 @@ def test_a_photograph_is_restored_looked_at_and_restored_otherwise(page, tmp_pat
     assert page.execute_script(loaded)
     why = wait(page, "#why", "looks like: ").text
     assert re.search(r"looks like: (rain|haze) 0\.\d\d", why) and "block 2" in why
-    assert "garden_restored.png" in wait(page, "#download").text
+    assert "garden_restored.png" in wait(page, "#download", "KB").text.replace("\n", "")
 
     page.execute_script("arguments[0].click()", wait(page, "#what_if button"))
     press(page, "restore_both")
     wait(page, "#said_if", "nothing is overruled")
-    page.execute_script("arguments[0].click()", wait(page, "#overruled input[value=spatial]"))
+    page.execute_script("arguments[0].click()", wait(page, "#overruled input[type=checkbox]"))
     page.execute_script(MOVE, wait(page, "#weight_spatial input[type=range]"), 0.5)
     press(page, "restore_both")
     wait(page, "#view_if .before-after", "what if")
@@ -150,9 +148,9 @@ def test_a_folder_is_restored(page, tmp_path):
         write(folder / f"day{seed}.png", 8, 8, seed)
     tab(page, "folder")
     wait(page, "#folder_files")
-    page.find_element(By.CSS_SELECTOR, "#folder_files input[type=file]").send_keys(str(folder))
+    wait(page, "#folder_files input[type=file]").send_keys(str(folder))
     wait(page, "#folder_files", "day0")
     press(page, "restore_all")
     wait(page, "#said_folder", "restored: 2")
     wait(page, "#scores", "day1.png")
-    assert "restored.zip" in wait(page, "#zip").text
+    assert "restored.zip" in wait(page, "#zip", "KB").text.replace("\n", "")
