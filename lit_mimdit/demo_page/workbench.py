@@ -21,7 +21,7 @@ from lit_mimdit.inference.system_file import PACKAGE, system_path
 from lit_mimdit.models.mim import Decisions
 from lit_mimdit.models.network import MiMDiTNetwork
 from lit_mimdit.models.prompts import PromptConfig, Prompts
-from lit_mimdit.models.what_if import titles
+from lit_mimdit.models.what_if import NO_ROUTERS, titles
 from lit_mimdit.routing.records import choices_of
 
 KEPT = 24  # results whose files stay; the oldest are removed
@@ -170,7 +170,7 @@ class Workbench:
             own = Restorer(*parts, self._prompts(settings.prompt), self._corrector(settings))
         if settings.inter or settings.intra:
             if not self.has_routers:
-                raise ValueError("inter or intra is given, but this system has no routers")
+                raise ValueError(NO_ROUTERS)
             own = own.forced(settings.inter or None, settings.intra or None)
         return own
 

@@ -27,10 +27,9 @@ from lit_mimdit.inference.corrector import choose_fidelity
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.folder_record import FolderRecord
 from lit_mimdit.inference.plan import Plan, plan, require_free
-from lit_mimdit.inference.restorer import NO_ROUTERS
 from lit_mimdit.inference.run_record import describe_run, inter_weights
 from lit_mimdit.inference.system_file import PACKAGE, build_system, load_system, system_path
-from lit_mimdit.models.what_if import Choice, Weight
+from lit_mimdit.models.what_if import NO_ROUTERS, Choice, Weight
 
 
 def load_restorer(

@@ -23,17 +23,13 @@ from lit_mimdit.models.latents import decode, downsampling, encode
 from lit_mimdit.models.mim import Decisions, join_rows, rows_of
 from lit_mimdit.models.network import ConditionedBackbone, MiMDiTNetwork, Prompt
 from lit_mimdit.models.prompts import Prompts
-from lit_mimdit.models.what_if import Choice, Weight, WhatIf, what_if
+from lit_mimdit.models.what_if import NO_ROUTERS, Choice, Weight, WhatIf, what_if
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 
 Progress = Callable[[int], object]
 VAE_TILE, VAE_OVERLAP = 512, 64  # pixels
-NO_ROUTERS = (
-    "inter or intra is given, but this system has no routers that could be overruled; leave them"
-    " out, or restore with a MiM-DiT branch"
-)
 
 
 def require_finite(latent: Tensor, of: str) -> Tensor:

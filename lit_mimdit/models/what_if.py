@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lit_mimdit.models.mim import BranchConfig
 
 OTHERS = "others"  # all groups that are not named
+NO_ROUTERS = (
+    "inter or intra is given, but this system has no routers that could be overruled; leave them"
+    " out, or restore with a MiM-DiT branch"
+)
 Gates = dict[int, float | None]  # sub-expert -> its gate; None: the router's own
 # a number for all blocks, or one for each block, None where the router decides
 Weight = float | Sequence[float | None]

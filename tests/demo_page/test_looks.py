@@ -1,11 +1,13 @@
 """What a photograph looks like to the routers, and how the microscope shows it."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lit_mimdit.data.degradations import SEVERITIES
 from lit_mimdit.demo_page import looks as module
 from lit_mimdit.demo_page.looks import KINDS, SHIPPED, Looks, crops, looks_of, read, sentence
 from lit_mimdit.demo_page.microscope import bars, microscope, tile_map
@@ -42,6 +44,22 @@ def test_the_shipped_looks_are_those_of_the_shipped_branch():
         (decisions,) = restorer.route(every[row][1][None])
         found = choices_of(decisions).inter.mean(0).numpy()
         np.testing.assert_allclose(found, known.inter[row], atol=1e-4)
+
+
+def test_the_shipped_routers_tell_what_the_page_says():
+    known = read(SHIPPED, file_hash(system_path(None)))
+    photograph = np.repeat(np.arange(7), len(KINDS) * len(SEVERITIES))
+    found = dict.fromkeys(KINDS, 0)
+    for row, name in enumerate(known.names):
+        others = np.flatnonzero(photograph != photograph[row])
+        rest = Looks(known.inter[others], [known.names[other] for other in others])
+        found[name] += next(iter(rest.like(known.inter[row]))) == name
+    page = (Path(__file__).parents[2] / "docs" / "how_to" / "demo.md").read_text()
+    shown = dict(re.findall(r"^\| ([\w ]+) \| (\d+)% \|$", page, re.MULTILINE))
+    crops_each = len(known.names) // len(KINDS)
+    assert {name: int(text) for name, text in shown.items()} == {
+        name: round(100 * count / crops_each) for name, count in found.items()
+    }
 
 
 def test_other_checkpoints_are_learned_once(branch_file, cache, monkeypatch):
