@@ -28,7 +28,7 @@ class Allowed(NamedTuple):
 
 # pages that are not rewritten yet, as measured: these numbers only ever go down
 ALLOWED = {
-    "CHANGELOG.md": Allowed(14, 4, 15.8, 1.7),
+    "CHANGELOG.md": Allowed(14, 4, 15.6, 1.6),
     "benchmarks/scaling.md": Allowed(3, 2, 17.1, 2.3),
     "docs/reference/callbacks.md": Allowed(6, 2, per_hundred=1.5),
     "docs/reference/commands.md": Allowed(4, 0, 15.1),

@@ -129,12 +129,12 @@ class Systems:
     def _scores(self, image: torch.Tensor, clean: torch.Tensor) -> dict[str, str]:
         if self._scorer is None:
             self._scorer = Scorer(SCORES, self.device if self.device != "auto" else "cpu")
-        (found,) = self._scorer.score(image[None], clean[None])
-        reasons = self._scorer.missing | found.errors
+        (computed,) = self._scorer.score(image[None], clean[None])
+        reasons = self._scorer.missing | computed.errors
         return {
             key: (
-                f"{found.scores[key]:.{METRICS[key].decimals}f}"
-                if key in found.scores
+                f"{computed.scores[key]:.{METRICS[key].decimals}f}"
+                if key in computed.scores
                 else reasons.get(key, "not computed")
             )
             for key in SCORES

@@ -100,11 +100,14 @@ def score(
     for pair in pairs:
         if stop.is_set():
             raise Cancelled("cancelled")
-        found = [scorer.score(read_photo(path).rgb[None], None)[0].scores for path in pair]
-        row = [
-            f"{scores[key]:.{METRICS[key].decimals}f}" if key in scores else ""
-            for key in keys
-            for scores in found
-        ]
-        rows.append([pair[1].name, *row])
+        both = [scorer.score(read_photo(path).rgb[None], None)[0].scores for path in pair]
+        row = [pair[1].name]
+        for key in keys:
+            row += [_text(key, scores) for scores in both]
+        rows.append(row)
     return head, rows, notes
+
+
+def _text(key: str, scores: dict[str, float]) -> str:
+    """A score as the table shows it; "" where there is none."""
+    return f"{scores[key]:.{METRICS[key].decimals}f}" if key in scores else ""

@@ -69,8 +69,8 @@ class Looks:
             nearest: how many crops are asked.
         """
         distance = np.square(self.inter - inter).sum((1, 2))
-        found = [self.names[row] for row in np.argsort(distance, kind="stable")[:nearest]]
-        shares = {name: found.count(name) / len(found) for name in KINDS if name in found}
+        votes = [self.names[row] for row in np.argsort(distance, kind="stable")[:nearest]]
+        shares = {name: votes.count(name) / len(votes) for name in KINDS if name in votes}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
@@ -84,7 +84,7 @@ def crops(side: int) -> list[tuple[str, Tensor]]:
     """Returns (degradation, image (3, side, side) in [0, 1]) of every photograph, degradation and
     severity; the same at every call.
     """
-    found = []
+    pairs = []
     for place, photograph in enumerate(photographs.PHOTOGRAPHS):
         whole = photographs.load(photograph.name)
         top, left = ((length - side) // 2 for length in whole.shape[:2])
@@ -93,8 +93,8 @@ def crops(side: int) -> list[tuple[str, Tensor]]:
             for level, severity in enumerate(SEVERITIES):
                 generator = np.random.default_rng([place, kind, level])
                 image = to_uint8(degrade(clean, degradations, severity, generator))
-                found.append((name, to_tensor(image)))
-    return found
+                pairs.append((name, to_tensor(image)))
+    return pairs
 
 
 def learn(restorer: Restorer) -> Looks:

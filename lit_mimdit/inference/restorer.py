@@ -131,8 +131,9 @@ class Restorer:
         if inter is not None or intra is not None:
             if not isinstance(self.network, MiMDiTNetwork):
                 raise ValueError(NO_ROUTERS)
-            branch = self.network.branch
-            other.given = what_if(branch.config, len(branch.mims), inter, intra)
+            config = self.network.branch.config
+            sizes = config.intra.experts, len(self.network.branch.mims)
+            other.given = what_if(config.groups, *sizes, inter, intra)
         return other
 
     def record(self) -> dict[str, Any]:

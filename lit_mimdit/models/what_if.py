@@ -11,14 +11,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from lit_mimdit.models.routers import Routing
-
-if TYPE_CHECKING:
-    from lit_mimdit.models.mim import BranchConfig
 
 OTHERS = "others"  # all groups that are not named
 NO_ROUTERS = (
@@ -94,7 +91,8 @@ def titles(groups: Sequence[str]) -> list[str]:
 
 
 def what_if(
-    config: "BranchConfig",
+    groups: Sequence[str],
+    experts: int,
     blocks: int,
     inter: str | Mapping[str, Weight] | None = None,
     intra: str | Mapping[str, Choice] | None = None,
@@ -102,7 +100,8 @@ def what_if(
     """Returns what a user wants in the place of the routers' decisions; None for nothing.
 
     Args:
-        config: of the branch.
+        groups: kinds of the branch's expert groups.
+        experts: E.
         blocks: L.
         inter: weights by group, such as {"spatial": 0, "channel": 1} or "spatial=0,channel=1".
             "others" stands for all groups not named, and "spatial@2=0" speaks of block 2 alone.
@@ -113,12 +112,12 @@ def what_if(
         ValueError: unknown groups, blocks or sub-experts, a weight that is negative or no number,
             a block whose weights are all zero.
     """
-    names = titles(config.groups)
+    names = titles(groups)
     weights = _by_block("inter", inter, names, blocks, _number, _is_number)
     gates = _by_block("intra", intra, names, blocks, _gates, _is_gates)
     for name, each in gates.items():
         for given in each:
-            _require_sub_experts(name, given, config.intra.experts)
+            _require_sub_experts(name, given, experts)
     for block in range(blocks):
         if len(weights) == len(names) and all(weights[name][block] == 0 for name in names):
             raise ValueError(
@@ -131,7 +130,7 @@ def what_if(
 def _by_block(option, given, names, blocks, read, is_one) -> dict[str, list[Any]]:
     """The values of each group that is named, one a block."""
     pairs = _pairs(option, given) if isinstance(given, str) else list((given or {}).items())
-    found: dict[str, list[Any]] = {}
+    given_to: dict[str, list[Any]] = {}
     for key, value in pairs:
         name, _, at = str(key).partition("@")
         if name != OTHERS and name not in names:
@@ -157,10 +156,10 @@ def _by_block(option, given, names, blocks, read, is_one) -> dict[str, list[Any]
             else [name]
         )
         for target in targets:
-            own = found.setdefault(target, [None] * blocks)
+            own = given_to.setdefault(target, [None] * blocks)
             for block in [int(at)] if at else range(blocks):
                 own[block] = each[block]
-    return found
+    return given_to
 
 
 def _pairs(option: str, text: str) -> list[tuple[str, str]]:

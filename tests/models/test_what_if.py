@@ -23,6 +23,10 @@ def config(**changes) -> BranchConfig:
     return BranchConfig(**(settings | changes))
 
 
+def given_for(of: BranchConfig, inter=None, intra=None):
+    return what_if(of.groups, of.intra.experts, BLOCKS, inter, intra)
+
+
 def branch_and_tokens(of: BranchConfig, batch: int = 1) -> tuple[Branch, torch.Tensor]:
     torch.manual_seed(0)
     branch = Branch(of, OUTER, 1, BLOCKS).eval()
@@ -66,7 +70,7 @@ def test_what_the_routers_decided_changes_no_bit(changes):
     inter, intra = as_given(decisions, branch.config.groups)
     kept = {name: [list(gates) for gates in each] for name, each in intra.items()}
     for given in ({"inter": inter}, {"intra": intra}, {"intra": kept}):
-        forced = what_if(branch.config, BLOCKS, **given)
+        forced = given_for(branch.config, **given)
         found, again = branch(x, GRID, forced)
         assert all(map(torch.equal, found, expected)), given
         assert all(map(torch.equal, tree_leaves(again), tree_leaves(decisions))), given
@@ -76,7 +80,7 @@ def test_what_the_routers_decided_changes_no_bit(changes):
 def test_one_group_alone_is_its_output_times_its_weight():
     branch, x = branch_and_tokens(config())
     mim: MiM = branch.mims[0]
-    given = what_if(branch.config, BLOCKS, "swin=0.3,others=0").at(0)
+    given = given_for(branch.config, "swin=0.3,others=0").at(0)
     hidden = mim(x, GRID, None, given)[1]
     u = mim.project(x)
     group, normed = mim.groups[2], mim.norm(u)
@@ -108,11 +112,11 @@ def test_a_group_that_is_not_named_keeps_its_weight():
 
 def test_groups_that_a_top1_router_left_out_work_when_forced():
     branch, x = branch_and_tokens(config(inter=InterConfig("top1")), batch=3)
-    forced = what_if(branch.config, BLOCKS, dict.fromkeys(branch.config.groups, 0.25))
+    forced = given_for(branch.config, dict.fromkeys(branch.config.groups, 0.25))
     _, decisions = branch(x, GRID, forced)
     assert decisions[0].inter.selected.shape == (3, 4)
     assert (decisions[0].inter.weights == 0.25).all()
-    alone = branch(x, GRID, what_if(branch.config, BLOCKS, "se=1,others=0"))[1]
+    alone = branch(x, GRID, given_for(branch.config, "se=1,others=0"))[1]
     assert alone[1].inter.selected.tolist() == [[3]] * 3
 
 
@@ -126,18 +130,18 @@ def test_groups_that_a_top1_router_left_out_work_when_forced():
     ],
 )
 def test_weights_as_text(text, block, expected):
-    assert what_if(config(), BLOCKS, text).at(block).inter == expected
+    assert given_for(config(), text).at(block).inter == expected
 
 
 def test_sub_experts_as_text():
-    given = what_if(config(), BLOCKS, intra="swin=0+2,se@1=3:0.5").at(1)
+    given = given_for(config(), intra="swin=0+2,se@1=3:0.5").at(1)
     assert given.intra == (None, None, {0: None, 2: None}, {3: 0.5})
     assert given.inter == (None,) * 4
-    assert what_if(config(), BLOCKS) is None
+    assert given_for(config()) is None
 
 
 def test_the_record_names_what_was_given():
-    forced = what_if(config(), BLOCKS, {"spatial": 0, "se": [0.5, None]}, {"swin": [1, 2]})
+    forced = given_for(config(), {"spatial": 0, "se": [0.5, None]}, {"swin": [1, 2]})
     assert forced.record() == {
         "inter": {"spatial": 0.0, "se": [0.5, None]},
         "intra": {"swin": {"1": None, "2": None}},
@@ -166,5 +170,5 @@ def test_the_record_names_what_was_given():
 )
 def test_what_cannot_be_is_said_in_one_line(given, message):
     with pytest.raises(ValueError) as error:
-        what_if(config(), BLOCKS, **given)
+        given_for(config(), **given)
     assert message in str(error.value) and "\n" not in str(error.value)
