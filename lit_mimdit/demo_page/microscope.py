@@ -12,8 +12,11 @@ from lit_mimdit.demo_page.looks import Looks, sentence
 from lit_mimdit.evaluation.drawing import GROUPS, routing_plot
 from lit_mimdit.inference.tiling import Box
 
-NAME, BAR, LINE = 150, 420, 20  # pixels of the bars: names, width, height of a line
-MAP = 240  # pixels of a map's longer side
+# pixels: width of the names, width of the bars, height of a line, longer side of a map
+NAME = 150
+BAR = 420
+LINE = 20
+MAP = 240
 
 
 def _svg(width: float, height: float, about: str, parts: list[str]) -> str:

@@ -211,11 +211,8 @@ def _what_if(session: Session, controls: Controls, files: Any) -> None:
             for group, weight in zip(bench.groups, values[:count], strict=True)
             if group in chosen
         }
-        intra = {
-            group: [int(number) for number in picked]
-            for group, picked in zip(bench.groups, values[count : 2 * count], strict=True)
-            if picked
-        }
+        picked = dict(zip(bench.groups, values[count : 2 * count], strict=True))
+        intra = {group: list(map(int, own)) for group, own in picked.items() if own}
         paths = paths_of(given)
         try:
             if not paths:

@@ -152,12 +152,7 @@ class Session:
         parts = []
         if rows[0].scores:
             head = "".join(f"<th>{METRICS[k].label} {METRICS[k].arrow}</th>" for k in SCORES)
-            body = "".join(
-                f"<tr><td>{html.escape(row.system)}</td>"
-                + "".join(f"<td>{html.escape(row.scores[key])}</td>" for key in SCORES)
-                + "</tr>"
-                for row in rows
-            )
+            body = "".join(map(_row, rows))
             parts.append(f'<table class="scores"><tr><th>system</th>{head}</tr>{body}</table>')
         for row in rows[1:]:
             parts.append(f"<h4>{html.escape(row.system)}</h4>{self.shown(row.result)}")
@@ -168,3 +163,9 @@ def pair_slider(before: Path, after: Path, of: Result, names: tuple[str, str]) -
     """Returns a slider between two files that the page serves."""
     addresses = (FILE + quote(str(path)) for path in (before, after))
     return slider(*addresses, of.size[1], names, of.name)
+
+
+def _row(compared: Compared) -> str:
+    """A row of the table of scores."""
+    cells = [compared.system, *(compared.scores[key] for key in SCORES)]
+    return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"

@@ -26,7 +26,9 @@ class Watched:
     """
 
     def __init__(self, inner: Any, report: Report, stop: threading.Event) -> None:
-        self.inner, self.report, self.stop = inner, report, stop
+        self.inner = inner
+        self.report = report
+        self.stop = stop
         self.decisions: list[Decisions] = []  # of the last call
 
     def __getattr__(self, name: str) -> Any:

@@ -64,22 +64,22 @@ class WhatIf:
         """Returns what a result must say of it, as plain values; one value where all blocks have
         the same.
         """
-        plain = {
-            name: [
-                None if gates is None else {str(key): gate for key, gate in gates.items()}
-                for gates in each
-            ]
-            for name, each in self.intra.items()
-        }
+        plain = {name: [_plain(gates) for gates in each] for name, each in self.intra.items()}
         both = {"inter": self.inter, "intra": plain}
         return {
-            router: {
-                name: each[0] if all(value == each[0] for value in each) else each
-                for name, each in given.items()
-            }
+            router: dict(zip(given, map(_shortest, given.values()), strict=True))
             for router, given in both.items()
             if given
         }
+
+
+def _plain(gates: Gates | None) -> dict[str, float | None] | None:
+    return None if gates is None else {str(key): gate for key, gate in gates.items()}
+
+
+def _shortest(each: list[Any]) -> Any:
+    """One value where all blocks have the same."""
+    return each[0] if all(value == each[0] for value in each) else each
 
 
 def titles(groups: Sequence[str]) -> list[str]:

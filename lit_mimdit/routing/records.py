@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_mimdit.models.mim import Decisions
+from lit_mimdit.models.mim import Decisions, choosing
 
 
 class Choices(NamedTuple):
@@ -43,14 +43,9 @@ def choices_of(decisions: Decisions) -> Choices:
     inter = torch.stack([mim.inter.weights for mim in decisions], 1).float()
     logits = torch.stack([router.logits for mim in decisions for router in mim.intra], 1).float()
     # one by one: groups whose sub-experts are forced may select other numbers of them
-    chosen = torch.stack(
-        [
-            torch.zeros_like(router.logits, dtype=torch.float32).scatter_(-1, router.selected, 1.0)
-            for mim in decisions
-            for router in mim.intra
-        ],
-        1,
-    ).view(len(logits), blocks, groups, -1)
+    routers = [router for mim in decisions for router in mim.intra]
+    chosen = torch.stack([choosing(router).T.float() for router in routers], 1)
+    chosen = chosen.view(len(logits), blocks, groups, -1)
     if decisions[0].inter.selected.shape[1] < groups:
         asked = torch.zeros_like(inter).scatter_(
             -1, torch.stack([mim.inter.selected for mim in decisions], 1), 1.0
