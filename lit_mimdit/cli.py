@@ -202,7 +202,7 @@ def _run(args: list[str]) -> int:
             from lit_mimdit.training.command import run_trainer
 
             args = ["--help" if a in ("--help_all", "--help-all") else a for a in args]
-            run_trainer(args, program(), TRAINER_COMMANDS)
+            run_trainer(args, program())
             return 0
         module, function, _ = COMMANDS[name]
         from lit_mimdit.function_command import run_function

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -29,6 +28,18 @@ LIVE = 1_000_000_000
 ATTENTION = (
     torch.ops.aten._scaled_dot_product_efficient_attention.default
 )  # as much memory as the flash kernels, and it takes a mask
+
+
+def _tensors(*values: Any) -> Iterator[Tensor]:
+    """Yields the tensors among an operation's values, in lists of them too.
+
+    PyTorch's tree_map takes a quarter of a dry run's time.
+    """
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(*value)
 
 
 class Alive(TorchDispatchMode):
@@ -48,11 +59,13 @@ class Alive(TorchDispatchMode):
         self._known = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        tree_map_only(Tensor, self._was_there, (args, kwargs))
+        for tensor in _tensors(args, *(kwargs or {}).values()):
+            self._was_there(tensor)
         result = func(*args, **(kwargs or {}))
         if (count := flop_registry.get(func._overloadpacket)) is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=result)
-        tree_map_only(Tensor, self._note, result)
+        for tensor in _tensors(result):
+            self._note(tensor)
         return result
 
     def _was_there(self, tensor: Tensor) -> None:

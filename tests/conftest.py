@@ -9,7 +9,7 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning  # noqa: F401  its log handler keeps the stderr of the first import, which must not be one test's
@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from kit import ranks, tiers
 from safetensors.torch import save_file
 from torch import nn
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 # a test names
 PROCESS_PLACES = ("cluster", "test_notebooks.py", "test_tensorboard.py", "test_remote.py")
 PROCESS_NAMES = {"subprocess", "Popen", "cut_processes", "moto"}
+PROCESS_FIXTURES = {"starter"}
 # what takes seconds: whole models, data sets, runs and commands
 HEAVY_FIXTURES = {
     "backbone_folder",
@@ -33,6 +35,7 @@ HEAVY_FIXTURES = {
     "folder",
     "make_backbone",
     "make_transformer",
+    "pictured_settings",
     "pipeline_folder",
     "shard_root",
     "tiny_settings",
@@ -50,7 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         function = getattr(item, "function", None)
         names = set() if function is None else set(function.__code__.co_names)
         placed = any(part in PROCESS_PLACES for part in item.path.parts)
-        if placed or names & PROCESS_NAMES or item.path.name.endswith("_processes.py"):
+        starts = names & PROCESS_NAMES or PROCESS_FIXTURES & set(getattr(item, "fixturenames", ()))
+        if placed or starts or item.path.name.endswith("_processes.py"):
             item.add_marker(pytest.mark.process)
         elif (
             any(part in FAST_PLACES for part in item.path.parts)
@@ -59,6 +63,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             and not HEAVY_NAMES & names
         ):
             item.add_marker(pytest.mark.fast)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    tiers.guard(item)
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
@@ -218,7 +227,20 @@ def shard_root(data_root, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_settings(backbone_folder, data_root) -> dict:
+def tiny_settings(pictured_settings) -> dict:
+    """`pictured_settings` without the pictures of the routers, which take longer to draw than all
+    the rest of a run takes.
+    """
+    settings = copy.deepcopy(pictured_settings)
+    callbacks = settings["trainer"]["callbacks"]
+    settings["trainer"]["callbacks"] = [
+        one for one in callbacks if not one["class_path"].endswith(".RoutingPictures")
+    ]
+    return settings
+
+
+@pytest.fixture(scope="session")
+def pictured_settings(backbone_folder, data_root) -> dict:
     """quickstart.yaml with everything small: 6 steps of 4 crops of 32 px, 2 batches an epoch.
 
     What quickstart.yaml may choose anew without anything being wrong is pinned, so that the known
@@ -272,6 +294,13 @@ def tiny_settings(backbone_folder, data_root) -> dict:
         elif name in ("LossByTime", "RoutingHistograms", "RoutingScalars", "RoutingPictures"):
             options["every_n_steps"] = 2
     return settings
+
+
+@pytest.fixture(scope="session")
+def starter() -> Iterator[ranks.Starter]:
+    """Starts commands in processes of their own, in ranks if wanted."""
+    with ranks.starting() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

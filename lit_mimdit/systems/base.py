@@ -239,7 +239,8 @@ class RestorationSystem(L.LightningModule):
     @property
     def prefix(self) -> str:
         """Where the names of the trained tensors begin in the whole system's names."""
-        name = next(name for name, module in self.named_modules() if module is self.trained)
+        trained = self.trained
+        name = next(name for name, module in self.named_modules() if module is trained)
         return f"{name}." if name else ""
 
     def system_file(self) -> SystemFile:
@@ -401,7 +402,8 @@ class RestorationSystem(L.LightningModule):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Returns trained tensors only; a frozen backbone is named, not stored."""
-        return {f"{self.prefix}{name}": tensor for name, tensor in state_of(self.trained).items()}
+        prefix = self.prefix
+        return {f"{prefix}{name}": tensor for name, tensor in state_of(self.trained).items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the entries `lit_mimdit` and `rng` to those of Lightning.

@@ -1,15 +1,16 @@
 """`fit`, `validate`, `test` and `predict`: LightningCLI, driven by one YAML."""
 
 import sys
-from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
+import lightning as L
 import torch
 import yaml
 from jsonargparse import set_loader, set_parsing_settings
 from jsonargparse._optionals import get_omegaconf_loader
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 
 import lit_mimdit.training.strategies  # noqa: F401  their names
@@ -33,11 +34,36 @@ PARSER_MODE = "omegaconf+"
 BARE = ("--trainer.fast_dev_run", "--dry_run")  # they mean true, as in Lightning's documentation
 
 
+class EffectiveConfig(SaveConfigCallback):
+    """Writes the configuration, every default in it, to config.yaml in the log folder.
+
+    It was checked when it was read: to check it again takes longer than to write it.
+    """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        folder = trainer.log_dir  # on every process: it is a broadcast
+        if self.already_saved or folder is None:
+            return
+        self.already_saved = True
+        if trainer.is_global_zero:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            path = str(Path(folder) / self.config_filename)
+            self.parser.save(
+                self.config, path, skip_none=False, skip_validation=True, overwrite=True
+            )
+
+
 class TrainerCommand(LightningCLI):
     """LightningCLI whose YAML and command line always beat what a checkpoint remembers.
 
     Model and data are given by class_path.
     """
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Returns the command that is called, alone: each parser takes long to build."""
+        called = sys.argv[1]
+        return {called: LightningCLI.subcommands()[called]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         choices = Literal["highest", "high", "medium"]
@@ -52,6 +78,15 @@ class TrainerCommand(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Leave the checkpoint's hyper-parameters alone: they would silently win."""
+
+    def _dump_config(self) -> None:
+        """Lightning's, without the check of what has just been read."""
+        if not hasattr(self, "config_dump"):
+            values = self.config[self.subcommand]
+            text = self._parser(self.subcommand).dump(
+                values, skip_link_targets=False, skip_none=False, skip_validation=True
+            )
+            self.config_dump = yaml.safe_load(text)
 
     def instantiate_classes(self) -> None:
         """Build nothing for a dry run: a logger would open its folder, a strategy ask for GPUs."""
@@ -143,13 +178,12 @@ def prepared(args: list[str]) -> list[str]:
     ]
 
 
-def run_trainer(args: list[str], prog: str, commands: Iterable[str]) -> None:
+def run_trainer(args: list[str], prog: str) -> None:
     """Run a command of Lightning's Trainer.
 
     Args:
         args: command and options.
         prog: how the user called the program.
-        commands: all commands of this kind.
     """
     known = ("-c", "--config", "--model", "--help", "-h")
     if not any(argument.partition("=")[0].startswith(known) for argument in args[1:]):
@@ -169,6 +203,6 @@ def run_trainer(args: list[str], prog: str, commands: Iterable[str]) -> None:
         subclass_mode_data=True,
         auto_configure_optimizers=False,  # the system's own configuration is the only one
         seed_everything_default=0,
-        parser_kwargs={"prog": prog, **options, **dict.fromkeys(commands, options)},
-        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"prog": prog, **options, args[0]: options},
+        save_config_callback=EffectiveConfig,
     )

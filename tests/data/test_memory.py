@@ -28,6 +28,7 @@ class PageFaults(Dataset):
         return 1
 
 
+@pytest.mark.process
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
 def test_freed_memory_is_kept_and_used_again():
     # fresh processes: one that is forked from this one takes over how much memory this one has

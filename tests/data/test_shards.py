@@ -70,6 +70,7 @@ def test_whole_images_and_middle_crops_are_those_of_the_folder(shard_root, folde
             assert same(source.read(index, crop, None), folder.read(other, crop, None))
 
 
+@pytest.mark.process
 def test_shards_of_whole_images_give_the_training_samples_of_the_folder(
     data_root, folder, tmp_path
 ):

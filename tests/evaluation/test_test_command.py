@@ -6,8 +6,6 @@ The same scores as `evaluate` on its own files, several data sets, and its page.
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -146,40 +144,21 @@ def test_restore_leaves_a_record_of_its_folder(tiny):
     assert read_record(Path("in")) is None
 
 
-def test_two_processes_write_what_one_writes(tiny, monkeypatch, tmp_path):
+def test_two_processes_write_what_one_writes(starter, tiny, tmp_path):
     """The whole command, with kept images.
 
     Rank 0 restores one of the two, rank 1 the other; the same files to the last digit.
     """
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
-    config = with_kept_images(
-        tiny(
-            **{
-                "data.init_args.eval_batch_size": 1,
-                "model.init_args.metrics": ["psnr", "ssim_y", "niqe"],
-            }
-        )
-    )
-    for name, devices in (("one", 1), ("two", 2)):
-        options = [
-            "--trainer.devices",
-            str(devices),
-            "--trainer.strategy",
-            "auto" if devices == 1 else "ddp",
-        ]
-        command = [
-            sys.executable,
-            "-m",
-            "lit_mimdit",
-            "test",
-            "-c",
-            config,
-            *options,
-            "--trainer.logger.init_args.name",
-            name,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
+    changes = {
+        "data.init_args.eval_batch_size": 1,
+        "model.init_args.metrics": ["psnr", "ssim_y", "niqe"],
+    }
+    config = with_kept_images(tiny(**changes))
+    for name, devices, strategy in (("one", 1, "auto"), ("two", 2, "ddp")):
+        options = ["--trainer.devices", str(devices), "--trainer.strategy", strategy]
+        options += ["--trainer.logger.init_args.name", name]
+        command = ["test", "-c", config, *options]
+        starter.run(tmp_path, command, devices, TORCH_HOME=tmp_path / "none")
     one, two = (
         next(Path("runs", name).rglob("test_summary.json")).parent for name in ("one", "two")
     )

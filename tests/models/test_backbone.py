@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
@@ -174,7 +175,8 @@ def test_what_is_wrong_with_a_folder_is_one_line(folder, cache, damage, message)
 
 
 def test_a_gated_or_missing_model_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # the variable HF_HUB_OFFLINE is read once, when the library is loaded
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError) as raised:
         load_backbone("stabilityai/stable-diffusion-3.5-medium")
     said = str(raised.value)

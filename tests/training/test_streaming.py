@@ -4,13 +4,8 @@ Every sample once an epoch, `kill -9` leaves no trace, faults are reported once.
 """
 
 import csv
-import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,24 +15,6 @@ import yaml
 from lit_mimdit.data.shards.source import ShardSource
 
 LAST = "runs/quickstart/checkpoints/last.ckpt"
-TESTS = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def starter() -> Iterator[subprocess.Popen]:
-    path = os.pathsep.join([str(TESTS), str(TESTS.parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    pipes = {
-        "stdin": subprocess.PIPE,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.DEVNULL,
-        "text": True,
-    }
-    with subprocess.Popen(
-        [sys.executable, str(TESTS / "forked_runs.py")], env=environment, **pipes
-    ) as process:
-        yield process
-        process.kill()  # nothing of it runs any more
 
 
 @pytest.fixture
@@ -76,15 +53,7 @@ def run(starter, tiny, shard_root, tmp_path):
         settings["trainer"]["callbacks"] = [{"class_path": "recorder.Recorder"}, *callbacks]
         (tmp_path / folder / "tiny.yaml").write_text(yaml.safe_dump(settings))
         args = ["fit", "-c", "tiny.yaml", "--ckpt_path", "last"]
-        asked = {
-            "folder": str(tmp_path / folder),
-            "args": args,
-            "ranks": ranks,
-            "environment": {"KILL_AT": str(kill_at)},
-        }
-        starter.stdin.write(json.dumps(asked) + "\n")
-        starter.stdin.flush()
-        statuses = json.loads(starter.stdout.readline())
+        statuses = starter.statuses(tmp_path / folder, args, ranks, KILL_AT=kill_at)
         said = (tmp_path / folder / "output.txt").read_text()
         assert statuses == [0 if kill_at < 0 else -signal.SIGKILL] * ranks, said[-3000:]
         return [

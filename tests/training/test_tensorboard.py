@@ -39,8 +39,10 @@ PAGES = {
 @pytest.mark.skipif(
     not script.installed(), reason="no browser here: apt-get install chromium chromium-driver"
 )
-def test_a_browser_finds_the_routers(tiny, tmp_path):
-    assert cli.main(["fit", "-c", tiny(), "--trainer.max_steps", "4"]) == 0
+def test_a_browser_finds_the_routers(tiny, pictured_settings, tmp_path):
+    callbacks = pictured_settings["trainer"]["callbacks"]
+    config = tiny(**{"trainer.callbacks": callbacks, "trainer.max_steps": 4})
+    assert cli.main(["fit", "-c", config]) == 0
     with script.serving(Path("runs/quickstart")) as address, script.browser() as driver:
         for page, wanted in PAGES.items():
             text = script.look(driver, address, page, wanted)

@@ -6,6 +6,7 @@ import platform
 import socket
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,13 @@ def difference() -> str:
     return parts[0] + "".join(
         f"new file, not in the repository: {name}\n" for name in parts[1].splitlines()
     )
+
+
+@cache  # nothing is installed while a process runs
+def packages() -> dict[str, str]:
+    """Returns the versions of all installed packages, by name."""
+    about = [distribution.metadata for distribution in distributions()]
+    return dict(sorted((each["Name"], each["Version"]) for each in about if each["Name"]))
 
 
 class RunRecord(L.Callback):
@@ -76,11 +84,7 @@ class RunRecord(L.Callback):
             "resumed_from": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
             "commit": commit(),
             "python": platform.python_version(),
-            "packages": dict(
-                sorted(
-                    (d.metadata["Name"], d.version) for d in distributions() if d.metadata["Name"]
-                )
-            ),
+            "packages": packages(),
         }
         folder = Path(log_dir)
         folder.mkdir(parents=True, exist_ok=True)
