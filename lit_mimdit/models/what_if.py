@@ -65,7 +65,7 @@ class WhatIf:
         the same.
         """
         plain = {name: [_plain(gates) for gates in each] for name, each in self.intra.items()}
-        both = {"inter": self.inter, "intra": plain}
+        both: dict[str, dict[str, Any]] = {"inter": self.inter, "intra": plain}
         return {
             router: dict(zip(given, map(_shortest, given.values()), strict=True))
             for router, given in both.items()
