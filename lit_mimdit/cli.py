@@ -81,6 +81,11 @@ COMMANDS = {
         "routing",
         "what each expert does for each degradation, beside the paper's table 6",
     ),
+    "demo": (
+        "lit_mimdit.demo_page.command",
+        "demo",
+        "open a local page: restore, compare, and see the routers decide",
+    ),
     "metrics": (
         "lit_mimdit.evaluation.listing",
         "metrics",

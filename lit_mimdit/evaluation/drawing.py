@@ -17,7 +17,16 @@ from lit_mimdit.data.image_io import read_rgb
 from lit_mimdit.evaluation.metrics import METRICS
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
-COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#9c755f", "#76b7b2", "#bab0ac")
+GROUP_COLOURS = (
+    "#4e79a7",
+    "#f28e2b",
+    "#59a14f",
+    "#e15759",
+    "#b07aa1",
+    "#9c755f",
+    "#76b7b2",
+    "#bab0ac",
+)
 # pixels
 ROW = 18
 LEFT = 190
@@ -209,7 +218,7 @@ def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) 
     for index, name in enumerate(names):
         parts.append(
             f'<rect x="{x}" y="2" width="10" height="10"'
-            f' fill="{COLOURS[index % len(COLOURS)]}"/><text x="{x + 14}" y="11">{name}</text>'
+            f' fill="{GROUP_COLOURS[index % len(GROUP_COLOURS)]}"/><text x="{x + 14}" y="11">{name}</text>'
         )
         x += 24 + 7 * len(name)
     for block, weights in enumerate(blocks):
@@ -217,7 +226,7 @@ def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) 
         for index, weight in enumerate(weights):
             side = tall * weight / (sum(weights) or 1.0)
             about = f"block {block}, {names[index] if index < len(names) else index}: {weight:.3f}"
-            colour = COLOURS[index % len(COLOURS)]
+            colour = GROUP_COLOURS[index % len(GROUP_COLOURS)]
             shape = f'x="{x}" y="{y:.1f}" width="{bar}" height="{side:.1f}" fill="{colour}"'
             parts.append(f"<rect {shape}><title>{about}</title></rect>")
             y += side
@@ -228,18 +237,18 @@ def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) 
     return "".join([*parts, "</svg>"])
 
 
-def strip(paths: list[Path], side: int) -> Image.Image:
-    """Returns images of one size side by side, each at most `side` pixels in height and width,
-    never enlarged.
-    """
-    pictures = []
-    for path in paths:
-        pixels = read_rgb(path)
-        if pixels.dtype == np.uint16:
-            pixels = (pixels / 257.0).round().astype(np.uint8)
-        picture = Image.fromarray(pixels)
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-        pictures.append(picture)
+def small(path: Path, side: int) -> Image.Image:
+    """Returns an image of at most `side` pixels in height and width, never enlarged."""
+    pixels = read_rgb(path)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels / 257.0).round().astype(np.uint8)
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return picture
+
+
+def strip(pictures: list[Image.Image]) -> Image.Image:
+    """Returns images of one size side by side."""
     gap = 4
     sheet = Image.new(
         "RGB",

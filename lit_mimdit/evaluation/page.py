@@ -3,9 +3,7 @@
 HTML has everything inside; Markdown has its pictures as files beside it.
 """
 
-import base64
 import html
-import io
 import re
 from pathlib import Path
 from urllib.parse import quote
@@ -13,6 +11,8 @@ from urllib.parse import quote
 from PIL import Image
 
 from lit_mimdit import escaping
+from lit_mimdit.evaluation.drawing import strip
+from lit_mimdit.evaluation.slider import data_uri, png, slider
 from lit_mimdit.evaluation.tables import markdown
 from lit_mimdit.files import write_bytes
 
@@ -94,17 +94,22 @@ class Page:
         self.html.append(f"<figure>{svg}{below}</figure>")
         self._beside(f"{name}.svg", svg.encode("utf-8", "backslashreplace"), caption or name)
 
-    def picture(self, image: Image.Image, name: str, caption: str) -> None:
-        """An image as PNG, with a caption below."""
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-        shown = html.escape(caption)
-        self.html.append(
-            f'<figure><img src="{source}" alt="{shown}"'
-            f' width="{image.width}"><figcaption>{shown}</figcaption></figure>'
-        )
-        self._beside(f"{name}.png", buffer.getvalue(), caption)
+    def compared(self, images: dict[str, Image.Image], name: str) -> None:
+        """Images of one size by what they are: a slider between the first two, the others below.
+
+        Markdown has all of them side by side.
+        """
+        (first, *_), titles = images.values(), list(images)
+        if len(images) > 1:
+            before, after = (data_uri(images[title]) for title in titles[:2])
+            self.html.append(slider(before, after, first.width, (titles[0], titles[1]), name))
+        for title in titles[2:] if len(images) > 1 else titles:
+            self.html.append(
+                f'<figure><img src="{data_uri(images[title])}" alt="{html.escape(title)}"'
+                f' width="{images[title].width}">'
+                f"<figcaption>{html.escape(title)}</figcaption></figure>"
+            )
+        self._beside(f"{name}.png", png(strip(list(images.values()))), " | ".join(titles))
 
     def _beside(self, name: str, data: bytes, caption: str) -> None:
         folder = self.folder / "pictures"

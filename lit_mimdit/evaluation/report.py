@@ -11,7 +11,7 @@ from typing import Any
 
 from lit_mimdit import csv_file
 from lit_mimdit.data.image_io import ImageError
-from lit_mimdit.evaluation.drawing import interval_plot, routing_plot, strip
+from lit_mimdit.evaluation.drawing import interval_plot, routing_plot, small
 from lit_mimdit.evaluation.league import label_of, leagues, markdown_of
 from lit_mimdit.evaluation.metrics import METRICS, choose
 from lit_mimdit.evaluation.outputs import ROUTING, SCORES, SUMMARY, titled_tables
@@ -265,11 +265,11 @@ def add_case(page: Page, run: Evaluation, row: dict[str, str], side: int, name: 
         )
     else:
         try:
-            page.picture(
-                strip([run.folder / row[f"{v}_file"] for v in shown], side), name, " | ".join(shown)
-            )
+            pictures = {v: small(run.folder / row[f"{v}_file"], side) for v in shown}
         except ImageError as error:
             page.text(f"no pictures: {error}")
+        else:
+            page.compared(pictures, name)
     blocks = run.routing.get(row["id"])
     if blocks:
         groups = (

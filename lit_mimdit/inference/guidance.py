@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
+from lit_mimdit.models.what_if import WhatIf
 
 BASES_THAT_HEAR = (
     "position",
@@ -33,13 +34,21 @@ def guide(told: Tensor, empty: Tensor, guidance: float) -> Tensor:
 
 
 def conditioned(
-    network: ConditionedBackbone, z_lq: Tensor, prompt: Prompt, guidance: float
+    network: ConditionedBackbone,
+    z_lq: Tensor,
+    prompt: Prompt,
+    guidance: float,
+    given: WhatIf | None = None,
 ) -> Conditioned:
-    """Looks at the LQ latents, once for all steps."""
-    condition = network.condition(z_lq, prompt)
+    """Looks at the LQ latents, once for all steps.
+
+    `given` are weights in the place of the routers' own.
+    """
+    forced = {} if given is None else {"given": given}  # a ControlNet has no routers
+    condition = network.condition(z_lq, prompt, **forced)
     # a ControlNet has no base: it hears the prompt at every step
     hears = guidance != 1.0 and getattr(network.branch.config, "base", None) in BASES_THAT_HEAR
-    unprompted = network.condition(z_lq) if hears else condition
+    unprompted = network.condition(z_lq, **forced) if hears else condition
 
     def velocity(x: Tensor, t: float) -> Tensor:
         times = torch.full((len(x),), t, device=x.device)

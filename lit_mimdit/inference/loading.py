@@ -1,5 +1,6 @@
 """The restorer of a trained system, by the name of its file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.system_file import build_system, load_system, system_path
 from lit_mimdit.models.compiling import compile_network
 from lit_mimdit.models.network import ConditionedBackbone
+from lit_mimdit.models.what_if import NO_ROUTERS, Choice, Weight
 
 
 def load_restorer(
@@ -23,6 +25,8 @@ def load_restorer(
     fidelity: str | None = None,
     fidelity_weight: float = 1.0,
     compile: bool = False,
+    inter: str | Mapping[str, Weight] | None = None,
+    intra: str | Mapping[str, Choice] | None = None,
     **sampling: object,
 ) -> Any:
     """The restorer of a trained system: called with images and seeds, it returns restored images.
@@ -41,6 +45,8 @@ def load_restorer(
         fidelity: network that corrects the results: a file, "package", or None for none.
         fidelity_weight: of its correction, from 0 to 1.
         compile: compile the blocks of backbone and branch when they are first called.
+        inter: weights of expert groups in the place of the Inter routers': see models/what_if.py.
+        intra: sub-experts by group in the place of the Intra routers'.
         sampling: values of SamplingConfig, or of a system's own constructor.
 
     Returns:
@@ -75,4 +81,8 @@ def load_restorer(
                 f" {type(system).__name__} has none; leave it out"
             )
         compile_network(network)
-    return restorer
+    if inter is None and intra is None:
+        return restorer
+    if not hasattr(restorer, "forced"):
+        raise ValueError(NO_ROUTERS)
+    return restorer.forced(inter, intra)

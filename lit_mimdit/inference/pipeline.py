@@ -10,7 +10,7 @@ restored by the same Restorer as everywhere. Lightning is not imported.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,6 +42,7 @@ from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import OnStep, SamplingConfig
 from lit_mimdit.models.compiling import compile_network
 from lit_mimdit.models.prompts import PromptConfig
+from lit_mimdit.models.what_if import Choice, Weight
 from lit_mimdit.settings import build
 
 CLASS = ["pipeline", "MiMDiTPipeline"]  # of an index: file and class, as diffusers resolves them
@@ -190,6 +191,8 @@ class MiMDiTPipeline(DiffusionPipeline):
         num_images_per_prompt: int = 1,
         callback_on_step_end: Callback | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        inter: Mapping[str, Weight] | None = None,
+        intra: Mapping[str, Choice] | None = None,
         **sampling: Any,
     ) -> ImagePipelineOutput | tuple:
         """Restores one or several photographs of any sizes.
@@ -211,6 +214,9 @@ class MiMDiTPipeline(DiffusionPipeline):
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": ...}) after
                 each solver step; "latents" of what it returns, if there, replaces them.
             callback_on_step_end_tensor_inputs: what it is given: "latents" or nothing.
+            inter: weights of expert groups in the place of the Inter routers', such as
+                {"spatial": 0}; see models/what_if.py.
+            intra: sub-experts by group in the place of the Intra routers', such as {"swin": [0]}.
             sampling: solver, start, strength, tile, overlap, tile_batch, guidance: see
                 SamplingConfig.
 
@@ -236,7 +242,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         shown = [resize(photo, height, width) for photo in photos(image)]
         seeds = seeds_of(generator, len(shown), num_images_per_prompt)
         steps = {} if num_inference_steps is None else {"steps": num_inference_steps}
-        restorer = self.restorer(fidelity_weight, **steps, **sampling)
+        restorer = self.restorer(fidelity_weight, **steps, **sampling).forced(inter, intra)
         self._interrupt, self._num_timesteps = False, restorer.config.steps
         if callback_on_step_end is not None:
             restorer.on_step = self._after_step(

@@ -17,6 +17,7 @@ from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.models.network import Branch, Condition, MiMDiTNetwork, Prompt
 from lit_mimdit.models.prompts import PromptConfig
+from lit_mimdit.models.what_if import WhatIf
 from lit_mimdit.settings import build
 
 # what the index of an exported folder calls the file of these classes: folders outlive files
@@ -126,13 +127,15 @@ class OffloadedMiMDiT(MiMDiTNetwork):
         if hook is not None:
             hook.pre_forward(self.backbone)
 
-    def decide(self, z_lq: Tensor) -> Decisions:
+    def decide(self, z_lq: Tensor, given: WhatIf | None = None) -> Decisions:
         self._wake()
-        return super().decide(z_lq)
+        return super().decide(z_lq, given)
 
-    def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> Condition:
+    def condition(
+        self, z_lq: Tensor, prompt: Prompt | None = None, given: WhatIf | None = None
+    ) -> Condition:
         self._wake()
-        return super().condition(z_lq, prompt)
+        return super().condition(z_lq, prompt, given)
 
 
 def parts_of(restorer: Restorer) -> dict[str, Any]:

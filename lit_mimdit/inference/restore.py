@@ -37,6 +37,8 @@ def restore(
     fidelity: str = "auto",
     fidelity_weight: float = 1.0,
     compile: bool = False,
+    inter: str | None = None,
+    intra: str | None = None,
     seed: int = 0,
     device: str = "auto",
     trust: bool = False,
@@ -91,6 +93,11 @@ def restore(
         fidelity_weight: Of its correction, from 0 to 1.
         compile: Compile the blocks of backbone and branch at the first photograph. That takes
             minutes, and pays for folders on a GPU.
+        inter: Weights of expert groups in the place of the Inter routers', such as
+            spatial=0,channel=1. Groups that are not named keep the router's weight; others=0
+            switches them off, and spatial@2=0 speaks of block 2 alone.
+        intra: Sub-experts in the place of the Intra routers', such as swin=0+2. They keep the
+            router's gates; swin=0:0.7 sets one.
         seed: Of the noise; the same seed gives the same picture.
         device: auto, cpu, cuda, cuda:1, mps.
         trust: Also build a class that lies outside lit_mimdit.systems; its code then runs.
@@ -137,6 +144,8 @@ def restore(
             dtype=dtype,
             compile=compile,
             **corrector,
+            inter=inter,
+            intra=intra,
             **options,
         )
         run = describe_run(restorer, system_path(checkpoint), seed)

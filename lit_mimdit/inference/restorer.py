@@ -1,6 +1,7 @@
 """From degraded to restored images with a frozen transformer and a trained branch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.decisions import Decisions, join_rows, rows_of
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, downsampling, encode
-from lit_mimdit.models.network import ConditionedBackbone, Prompt
+from lit_mimdit.models.network import ConditionedBackbone, MiMDiTNetwork, Prompt
 from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.models.prompts import Prompts
+from lit_mimdit.models.what_if import NO_ROUTERS, Choice, Weight, WhatIf, what_if
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
@@ -74,6 +76,7 @@ class Restorer:
         self.corrector = corrector
         # called after each solver step of an image, and not of the small copies of it
         self.on_step: OnStep | None = None
+        self.given: WhatIf | None = None  # weights in the place of the routers' own
         if config.guidance != 1.0 and (
             prompts is None or not (prompts.config.text or prompts.captions)
         ):
@@ -111,14 +114,37 @@ class Restorer:
     def corrected_by(self, corrector: Corrector | None) -> "Restorer":
         """A restorer of the same parts with another fidelity network, or with none."""
         parts = self.network, self.vae, self.scheduler, self.config, self.identity, self.prompts
-        return Restorer(*parts, corrector)
+        other = Restorer(*parts, corrector)
+        other.given = self.given
+        return other
+
+    def forced(
+        self,
+        inter: str | Mapping[str, Weight] | None = None,
+        intra: str | Mapping[str, Choice] | None = None,
+    ) -> "Restorer":
+        """A restorer of the same parts whose routers are overruled: see models/what_if.py.
+
+        ValueError if they are not what this branch has, or it has no routers.
+        """
+        other = copy(self)
+        other.given = None
+        if inter is not None or intra is not None:
+            if not isinstance(self.network, MiMDiTNetwork):
+                raise ValueError(NO_ROUTERS)
+            config = self.network.branch.config
+            sizes = config.intra.experts, len(self.network.branch.mims)
+            other.given = what_if(config.groups, *sizes, inter, intra)
+        return other
 
     def record(self) -> dict[str, Any]:
         """Everything that decides what a restored image looks like."""
         sampling, branch = asdict(self.config), asdict(self.network.branch.config)
         fidelity = None if self.corrector is None else self.corrector.record()
         backbone = None if self.identity is None else asdict(self.identity)
+        forced = {} if self.given is None else {"what_if": self.given.record()}
         decisive = [branch, sampling, backbone] + ([] if fidelity is None else [fidelity])
+        decisive += [forced] if forced else []
         told = None if self.prompts is None else self.prompts.config
         return {
             "config_hash": config_hash(decisive),
@@ -127,6 +153,7 @@ class Restorer:
             "prompt": {} if told is None else {"text": told.text, "captions": told.captions},
             "fidelity": fidelity,
             "colour_fix": self.config.colour,
+            **forced,
         }
 
     def evaluations(self, height: int, width: int) -> int:
@@ -215,13 +242,17 @@ class Restorer:
         """
         padded = pad_to_multiple(lq, self.multiple)
         if max(padded.shape[-2:]) <= self.config.tile:
-            return rows_of(self.network.decide(encode(self.vae, padded.to(self.device))), len(lq))
+            return rows_of(self._decide(encode(self.vae, padded.to(self.device))), len(lq))
         routing = []
         for image in padded:
             z_lq, groups = self._cut(image[None].to(self.device))
-            decisions = [self.network.decide(tiling.crops(z_lq, group)) for group in groups]
+            decisions = [self._decide(tiling.crops(z_lq, group)) for group in groups]
             routing.append(join_rows(decisions))
         return routing
+
+    def _decide(self, z_lq: Tensor) -> Decisions:
+        forced = {} if self.given is None else {"given": self.given}  # a ControlNet has no routers
+        return self.network.decide(z_lq, **forced)
 
     @torch.no_grad()
     def round_trip(self, image: Tensor) -> Tensor:
@@ -264,7 +295,7 @@ class Restorer:
         their noise; the branch looks at them once. `on_step` sees the first draw.
         """
         z_lq = require_finite(encode(self.vae, images), "the degraded image")
-        condition = conditioned(self.network, z_lq, prompt, self.config.guidance)
+        condition = conditioned(self.network, z_lq, prompt, self.config.guidance, self.given)
         velocity = _counted(condition.velocity, progress)
         restored = []
         for draw, seeds in enumerate(draws):
@@ -307,7 +338,7 @@ class Restorer:
 
         def look(group: int) -> Conditioned:
             own = tiling.crops(z_lq, groups[group])
-            return conditioned(self.network, own, prompt, self.config.guidance)
+            return conditioned(self.network, own, prompt, self.config.guidance, self.given)
 
         conditions = TileConditions(look, self.config.condition_gb * 2**30)
 

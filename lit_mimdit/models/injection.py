@@ -194,15 +194,6 @@ def install(transformer: "SD3Transformer2DModel", latent_only: bool = False) -> 
         block.register_forward_pre_hook(OwnCondition(index), with_kwargs=True)
 
 
-def onto_its_device(module: nn.Module) -> None:
-    """Run the hook of accelerate that brings an offloaded module to where it computes, which a call
-    of the module's parts does not.
-    """
-    before = getattr(getattr(module, "_hf_hook", None), "pre_forward", None)
-    if before is not None:
-        before(module)
-
-
 @torch.no_grad()
 def hidden_states(
     transformer: "SD3Transformer2DModel",
@@ -217,7 +208,6 @@ def hidden_states(
     These are the transformer's own steps, up to the last block's first normalisation: what follows
     it is not asked for.
     """
-    onto_its_device(transformer)
     x_BND = transformer.pos_embed(latent).contiguous()
     temb = transformer.time_text_embed(timestep, pooled)
     text = transformer.context_embedder(embeds)

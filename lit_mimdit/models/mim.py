@@ -22,6 +22,7 @@ from lit_mimdit.models.attention_experts import (
 from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.decisions import MiMRouting
 from lit_mimdit.models.routers import Router, Routing
+from lit_mimdit.models.what_if import BlockWhatIf, forced_inter, forced_intra
 
 
 def _expert(kind: str, config: BranchConfig, shifted: bool) -> nn.Module:
@@ -162,9 +163,19 @@ class MiM(nn.Module):
         nn.init.zeros_(self.zero_linear.bias)
 
     def forward(
-        self, x_BND: Tensor, grid: Grid, previous_BNd: Tensor | None = None
+        self,
+        x_BND: Tensor,
+        grid: Grid,
+        previous_BNd: Tensor | None = None,
+        given: BlockWhatIf | None = None,
     ) -> tuple[Tensor, Tensor, MiMRouting]:
         """Turn the LQ tokens (B, N, D) into condition tokens of the block.
+
+        Args:
+            x_BND: LQ tokens.
+            grid: (h, w) with h w = N.
+            previous_BNd: hidden tokens of the MiM before; None: not chained.
+            given: weights in the place of the routers' own.
 
         Returns:
             condition tokens (B, N, D), hidden tokens (B, N, d) and the routers' decisions.
@@ -175,6 +186,12 @@ class MiM(nn.Module):
         normed_BNd = self.norm(u_BNd)
         inter = self.router(normed_BNd)
         intra = tuple(group.router(normed_BNd) for group in self.groups)
+        if given is not None:
+            inter = forced_inter(inter, given.inter)
+            intra = tuple(
+                forced_intra(routing, gates, group.router.renormalise)
+                for group, routing, gates in zip(self.groups, intra, given.intra, strict=True)
+            )
         if self._at_once(normed_BNd, inter):
             outputs = [
                 group.at_once(normed_BNd, grid, routing)

@@ -20,6 +20,7 @@ from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
 from lit_mimdit.models.mim import MiM, share_routers
+from lit_mimdit.models.what_if import WhatIf
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel
@@ -82,8 +83,12 @@ class Branch(nn.Module):
         )
         self.gradient_checkpointing = False
 
-    def forward(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], Decisions]:
+    def forward(
+        self, x_BND: Tensor, grid: tuple[int, int], given: WhatIf | None = None
+    ) -> tuple[list[Tensor], Decisions]:
         """Turns LQ tokens (B, N, D) into what each block's condition tokens add to their base.
+
+        `given` are weights in the place of the routers' own.
 
         Returns:
             a list of (B, N, D), one a block, and the routers' decisions.
@@ -91,13 +96,14 @@ class Branch(nn.Module):
         tokens = []
         decisions = []
         previous = None
-        for mim in self.mims:
+        for block, mim in enumerate(self.mims):
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 c_BND, hidden_BNd, routing = checkpoint(
                     mim, x_BND, grid, previous, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                c_BND, hidden_BNd, routing = mim(x_BND, grid, previous)
+                own = None if given is None else given.at(block)
+                c_BND, hidden_BNd, routing = mim(x_BND, grid, previous, own)
             previous = hidden_BNd if self.config.chained else None
             tokens.append(c_BND)
             decisions.append(routing)
@@ -252,27 +258,33 @@ class MiMDiTNetwork(ConditionedBackbone):
             else embed.proj(z_lq).flatten(2).transpose(1, 2)
         )
 
-    def _ask(self, x_BND: Tensor, grid: tuple[int, int]) -> tuple[list[Tensor], Decisions]:
+    def _ask(
+        self, x_BND: Tensor, grid: tuple[int, int], given: WhatIf | None
+    ) -> tuple[list[Tensor], Decisions]:
         """The branch on LQ tokens; when it is not trained, in the backbone's precision, which its
         tokens will have anyway.
         """
         own, dtype = self.branch.mims[0].project.weight.dtype, self.backbone.dtype
         low = not self.training and dtype in (torch.bfloat16, torch.float16)
         with torch.autocast(x_BND.device.type, dtype) if low else nullcontext():
-            return self.branch(x_BND.to(own), grid)
+            return self.branch(x_BND.to(own), grid, given)
 
-    def decide(self, z_lq: Tensor) -> Decisions:
+    def decide(self, z_lq: Tensor, given: WhatIf | None = None) -> Decisions:
         """Returns what the routers decide about the LQ latents (B, C, H, W).
 
-        The decisions are those of `condition`, without its keys and values.
+        The decisions are those of `condition`, without its keys and values. `given` are weights in
+        the place of the routers' own.
         """
         grid = self.grid(z_lq)
-        return self._ask(self._embed(z_lq.to(self.backbone.dtype)), grid)[1]
+        return self._ask(self._embed(z_lq.to(self.backbone.dtype)), grid, given)[1]
 
-    def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> Condition:
+    def condition(
+        self, z_lq: Tensor, prompt: Prompt | None = None, given: WhatIf | None = None
+    ) -> Condition:
         """Look at the LQ latents (B, C, H, W) once.
 
-        The keys and values for every block are differentiable in the branch.
+        `given` are weights in the place of the routers' own. The keys and values for every block
+        are differentiable in the branch.
         """
         grid, prompt = self.grid(z_lq), prompt or self.prompt
         dtype = self.backbone.dtype
@@ -280,7 +292,7 @@ class MiMDiTNetwork(ConditionedBackbone):
         x_BND = self._embed(z_lq)
         with torch.no_grad():
             bases = self._base(z_lq, x_BND, prompt)
-        tokens, decisions = self._ask(x_BND, grid)
+        tokens, decisions = self._ask(x_BND, grid, given)
         gates = self.branch.gates if self.branch.gates is not None else [None] * len(tokens)
         blocks = tuple(
             project_condition(block.attn, (c_BND if base is None else base + c_BND).to(dtype), gate)

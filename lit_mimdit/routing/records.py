@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lit_mimdit.models.decisions import Decisions
+from lit_mimdit.models.mim import choosing
 
 
 class Choices(NamedTuple):
@@ -42,10 +43,10 @@ def choices_of(decisions: Decisions) -> Choices:
     blocks, groups = len(decisions), len(decisions[0].intra)
     inter = torch.stack([mim.inter.weights for mim in decisions], 1).float()
     logits = torch.stack([router.logits for mim in decisions for router in mim.intra], 1).float()
-    selected = torch.stack([router.selected for mim in decisions for router in mim.intra], 1)
-    chosen = (
-        torch.zeros_like(logits).scatter_(-1, selected, 1.0).view(len(logits), blocks, groups, -1)
-    )
+    # one by one: groups whose sub-experts are forced may select other numbers of them
+    routers = [router for mim in decisions for router in mim.intra]
+    chosen = torch.stack([choosing(router).T.float() for router in routers], 1)
+    chosen = chosen.view(len(logits), blocks, groups, -1)
     if decisions[0].inter.selected.shape[1] < groups:
         asked = torch.zeros_like(inter).scatter_(
             -1, torch.stack([mim.inter.selected for mim in decisions], 1), 1.0

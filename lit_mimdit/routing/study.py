@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lit_mimdit.data.degradations import SEVERITIES
+from lit_mimdit.models.what_if import titles
 from lit_mimdit.routing.health import Health, effective_number, enough, health_of
 from lit_mimdit.routing.records import Records
 from lit_mimdit.routing.statistics import false_discovery, permutation_test, standard_error
@@ -58,7 +59,7 @@ class RoutingStudy:
     @property
     def titles(self) -> list[str]:
         """Group names for tables of few columns: the kinds, unless one appears twice."""
-        return self.groups if len(set(self.groups)) == len(self.groups) else self.labels
+        return titles(self.groups)
 
     def rows(self, degradation: str, severity: str = ALL) -> list[int]:
         """Returns which images have a degradation (or "all") and a severity (or "all")."""

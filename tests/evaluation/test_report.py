@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lit_mimdit import cli
-from lit_mimdit.evaluation.drawing import interval_plot, routing_plot, strip, ticks
+from lit_mimdit.evaluation.drawing import interval_plot, routing_plot, small, strip, ticks
 from lit_mimdit.evaluation.weights import VARIABLE
 from lit_mimdit.inference.run_record import write_record
 
@@ -74,9 +74,11 @@ def test_the_page_is_whole_in_itself(runs, capsys):
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", markdown)
     assert pictures and all(Path("page", name).is_file() for name in pictures)
     assert sum("routing" in name for name in pictures) == 2, "only this image's weights are known"
-    assert (
-        html.count("data:image/png;base64,") == sum(name.endswith(".png") for name in pictures) == 4
-    )
+    # two cases of each run: degraded, restored and reference, or without degraded
+    assert sum(name.endswith(".png") for name in pictures) == 4
+    assert html.count("data:image/png;base64,") == 2 * 3 + 2 * 2
+    assert html.count('<input type="range" class="cut"') == 4
+    assert "<span>degraded</span>" in html and "<span>reference</span>" in html
     for svg in re.findall(r"<svg.*?</svg>", html):
         ElementTree.fromstring(svg)
 
@@ -84,8 +86,8 @@ def test_the_page_is_whole_in_itself(runs, capsys):
 def test_before_and_after_are_the_files(tmp_path):
     clean = picture(0, 40, 60)
     paths = [save(tmp_path / "a.png", noisy(clean, 20)), save(tmp_path / "b.png", clean)]
-    whole, small = strip(paths, 100), strip(paths, 30)
-    assert whole.size == (60 + 4 + 60, 40) and small.size == (30 + 4 + 30, 20)
+    whole, less = (strip([small(path, side) for path in paths]) for side in (100, 30))
+    assert whole.size == (60 + 4 + 60, 40) and less.size == (30 + 4 + 30, 20)
     assert whole.crop((64, 0, 124, 40)).tobytes() == Image.open(paths[1]).tobytes()
 
 

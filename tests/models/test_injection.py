@@ -301,26 +301,6 @@ def test_hidden_states_are_what_each_attention_receives(make_transformer):
     )
 
 
-def test_hidden_states_bring_an_offloaded_transformer_to_its_device(make_transformer):
-    """Its parts are called, not itself: its hook has to be run all the same."""
-    from accelerate import cpu_offload_with_hook
-
-    ours = make_transformer()
-    install(ours)
-    inputs = (
-        torch.randn(BATCH, 16, 4, 6),
-        torch.rand(BATCH) * 1000,
-        torch.randn(BATCH, TEXT, 12),
-        torch.randn(BATCH, 10),
-    )
-    expected, brought = hidden_states(ours, *inputs), []
-    cpu_offload_with_hook(ours, "cpu")
-    own = ours._hf_hook.pre_forward
-    ours._hf_hook.pre_forward = lambda module, *rest: brought.append(module) or own(module, *rest)
-    torch.testing.assert_close(hidden_states(ours, *inputs), expected)
-    assert brought == [ours]
-
-
 @pytest.mark.parametrize("gated", [False, True])
 def test_the_chosen_attention_backend_is_called_and_computes_the_same(
     transformer, gated, monkeypatch
