@@ -28,7 +28,7 @@ class Allowed(NamedTuple):
 
 # pages that are not rewritten yet, as measured: these numbers only ever go down
 ALLOWED = {
-    "CHANGELOG.md": Allowed(14, 4, 15.5, 1.6),
+    "CHANGELOG.md": Allowed(14, 4, 15.0, 1.5),
     "benchmarks/scaling.md": Allowed(3, 2, 17.1, 2.3),
     "docs/reference/callbacks.md": Allowed(6, 2, per_hundred=1.5),
     "docs/reference/commands.md": Allowed(4, 0, 15.1),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lit_mimdit.demo_page.looks import Looks, sentence
-from lit_mimdit.evaluation.drawing import GROUP_COLOURS, routing_plot
+from lit_mimdit.evaluation.drawing import PALETTE, routing_plot
 from lit_mimdit.inference.tiling import Box
 
 # pixels: width of the names, width of the bars, height of a line, longer side of a map
@@ -32,7 +32,7 @@ def bars(rows: dict[str, np.ndarray], groups: Sequence[str]) -> str:
     """Returns mean Inter weights (G,) by name as stacked bars, a line a name; the first in bold."""
     parts, x = [], float(NAME)
     for index, group in enumerate(groups):
-        colour = GROUP_COLOURS[index % len(GROUP_COLOURS)]
+        colour = PALETTE[index % len(PALETTE)]
         parts.append(f'<rect x="{x}" y="3" width="10" height="10" fill="{colour}"/>')
         parts.append(f'<text x="{x + 14}" y="12">{html.escape(group)}</text>')
         x += 30 + 7 * len(group)
@@ -48,7 +48,8 @@ def bars(rows: dict[str, np.ndarray], groups: Sequence[str]) -> str:
             about = f"{name}, {groups[index]}: {float(value):.3f}"
             parts.append(
                 f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{LINE - 4}"'
-                f' fill="{GROUP_COLOURS[index % len(GROUP_COLOURS)]}"><title>{html.escape(about)}</title></rect>'
+                f' fill="{PALETTE[index % len(PALETTE)]}">'
+                f"<title>{html.escape(about)}</title></rect>"
             )
             if width > 34:
                 parts.append(

@@ -17,7 +17,7 @@ from lit_mimdit.data.image_io import read_rgb
 from lit_mimdit.evaluation.metrics import METRICS
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#7f7f7f")
-GROUP_COLOURS = (
+PALETTE = (
     "#4e79a7",
     "#f28e2b",
     "#59a14f",
@@ -218,7 +218,7 @@ def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) 
     for index, name in enumerate(names):
         parts.append(
             f'<rect x="{x}" y="2" width="10" height="10"'
-            f' fill="{GROUP_COLOURS[index % len(GROUP_COLOURS)]}"/><text x="{x + 14}" y="11">{name}</text>'
+            f' fill="{PALETTE[index % len(PALETTE)]}"/><text x="{x + 14}" y="11">{name}</text>'
         )
         x += 24 + 7 * len(name)
     for block, weights in enumerate(blocks):
@@ -226,7 +226,7 @@ def routing_plot(blocks: list[list[float]], names: list[str], width: int = 760) 
         for index, weight in enumerate(weights):
             side = tall * weight / (sum(weights) or 1.0)
             about = f"block {block}, {names[index] if index < len(names) else index}: {weight:.3f}"
-            colour = GROUP_COLOURS[index % len(GROUP_COLOURS)]
+            colour = PALETTE[index % len(PALETTE)]
             shape = f'x="{x}" y="{y:.1f}" width="{bar}" height="{side:.1f}" fill="{colour}"'
             parts.append(f"<rect {shape}><title>{about}</title></rect>")
             y += side

@@ -95,7 +95,6 @@ def test_folders_keep_their_shape_and_seeds_their_noise(restore):
     [
         ["--steps", 5],
         ["--solver", "heun"],
-        ["--solver", "unipc"],
         ["--start", "lq", "--strength", "0.3"],
         ["--tile", 16],
         ["--overlap", 0],
@@ -112,6 +111,14 @@ def test_every_option_reaches_the_picture(restore, backbone_folder, options):
     assert same == (options[0] == "--backbone"), (
         "all but the place of the backbone change the picture"
     )
+
+
+def test_a_solver_of_several_steps_reaches_the_picture(restore):
+    """Of two steps its first and its last are Euler's."""
+    photo("in.png", 40, 33)
+    for solver in ("euler", "unipc", "dpmpp_2m"):
+        assert restore("in.png", "-o", f"{solver}.png", "--solver", solver, "--steps", 4) == 0
+    assert len({Path(f"{name}.png").read_bytes() for name in ("euler", "unipc", "dpmpp_2m")}) == 3
 
 
 def test_tiles_at_once_change_the_time_only(restore):
