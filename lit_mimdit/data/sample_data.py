@@ -43,7 +43,7 @@ def write_sample_data(
     *,
     size: int = 256,
     train_crops: int = 12,
-    val_crops: int = 1,
+    val_crops: int = 3,
     test_crops: int = 3,
     types: list[str] | None = None,
     severities: tuple[str, ...] = SEVERITIES,
@@ -66,8 +66,8 @@ def write_sample_data(
         size: Height and width of every image, pixels. At most 300, the height of the smallest
             photograph.
         train_crops: Training pairs for each type.
-        val_crops: Validation pairs for each type.
-        test_crops: Test pairs for each type. With 3, each type has each severity once.
+        val_crops: Validation pairs for each type. With 3, each type has each severity once.
+        test_crops: Test pairs for each type, likewise.
         types: FoundIR type folders to write, e.g. ["01Blur", "12NightRain"]; null writes all 20.
         severities: Severities to take in turn, out of light, medium and heavy.
         seed: Seed of every random choice.

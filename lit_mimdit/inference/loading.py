@@ -70,7 +70,7 @@ def load_restorer(
     elif values:
         given["sampling"] = values
     given = {name: value for name, value in given.items() if value is not None}
-    system = build_system(file, f"checkpoint {path}", trust, **given)
+    system: Any = build_system(file, f"checkpoint {path}", trust, **given)
     place = device if isinstance(device, torch.device) else choose_device(device)
     restorer = system.to(place).restorer()
     if compile:

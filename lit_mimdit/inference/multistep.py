@@ -8,7 +8,7 @@ velocity foretells, x - t v. The last step, to t = 0, is of first order.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,9 @@ class MultistepSolver:
     def __init__(self, name: Multistep, t: list[float]) -> None:
         from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-        kind = {"dpmpp_2m": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}[name]
+        kind: Any = {"dpmpp_2m": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}[
+            name
+        ]
         self.scheduler = kind(
             solver_order=2, prediction_type="flow_prediction", use_flow_sigmas=True
         )

@@ -22,8 +22,7 @@ def seeds_of(
     """
     if generator is None:
         return torch.arange(times).repeat(count)
-    one = isinstance(generator, torch.Generator)
-    each = [generator] * count if one else list(generator)
+    each = [generator] * count if isinstance(generator, torch.Generator) else list(generator)
     if len(each) not in (count, count * times):
         raise ValueError(
             f"generator holds {len(each)} for {count} images: give one, or one an image"
