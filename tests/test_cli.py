@@ -40,6 +40,7 @@ def test_the_list_of_commands_is_known():
         "data check",
         "data latents",
         "data shard",
+        "demo",
         "evaluate",
         "export",
         "import-weights",
@@ -112,6 +113,7 @@ TAUGHT = {
     "evaluate": ["--output", "--restored", "--reference", "--metrics", "--layout"],
     "metrics": ["--only", "--weights"],
     "report": ["--output", "--by", "--cases", "--side"],
+    "demo": ["--checkpoint", "--systems", "--fidelity", "--device", "--port", "--max_megapixels"],
     "routing": [
         "--output",
         "--data",
@@ -337,6 +339,7 @@ def test_ctrl_c_outside_of_training_is_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+@pytest.mark.process
 def test_the_program_from_outside():
     """The real process: help is quick, errors go to stderr with status 2."""
     found = run("--help")

@@ -90,8 +90,8 @@ def adobe_by_exif(read: Callable[[], Image.Exif], gray: bool) -> StatedColour | 
     index, space = "", None
     with suppress(Exception):  # a broken block raises errors of every type, and states nothing
         exif = read()
-        index = exif.get_ifd(_INTEROP_IFD).get(1, "")
         space = exif.get_ifd(_EXIF_IFD).get(_COLOUR_SPACE)
+        index = exif.get_ifd(_INTEROP_IFD).get(1, "")  # last: without one, Pillow 12 raises
     marked = index in ("R03", b"R03", b"R03\0") and space != 1
     if not marked and space != 2:
         return None

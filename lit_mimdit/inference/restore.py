@@ -91,8 +91,8 @@ def restore(
             (experiments/nano/fidelity.yaml), package (behind the branch that comes with it), none
             (as in the paper), or auto: package without --checkpoint, else none.
         fidelity_weight: Of its correction, from 0 to 1.
-        compile: Compile the blocks of backbone and branch at the first photograph. That takes
-            minutes, and pays for folders on a GPU.
+        compile: Compile the blocks of backbone and branch. The first photograph waits for it,
+            so it is for folders.
         inter: Weights of expert groups in the place of the Inter routers', such as
             spatial=0,channel=1. Groups that are not named keep the router's weight; others=0
             switches them off, and spatial@2=0 speaks of block 2 alone.
