@@ -29,8 +29,8 @@ from lit_mimdit.data.degradations.sensor import (
     poissonian_gaussian,
     sensor_noise,
 )
-from lit_mimdit.data.degradations.severity import SEVERITIES, Severity, check, check_severity
 from lit_mimdit.data.degradations.water import RAIN_LAYERS, rain, rain_opacity, raindrop
+from lit_mimdit.data.severity import SEVERITIES, Severity, check, check_severity
 
 __all__ = [
     "RAIN_LAYERS",

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from lit_mimdit.data.degradations.light import to_uint8
-from lit_mimdit.data.degradations.severity import Severity, check, check_severity
+from lit_mimdit.data.severity import Severity, check, check_severity
 
 
 def jpeg_quality(severity: Severity, generator: np.random.Generator) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.signal import fftconvolve
 
 from lit_mimdit.data.degradations.light import linear_to_srgb, srgb_to_linear
-from lit_mimdit.data.degradations.severity import Severity, check, draw
+from lit_mimdit.data.severity import Severity, check, draw
 
 
 def convolve(light: np.ndarray, psf: np.ndarray) -> np.ndarray:

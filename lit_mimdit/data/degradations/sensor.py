@@ -3,7 +3,7 @@
 import numpy as np
 
 from lit_mimdit.data.degradations.light import linear_to_srgb, srgb_to_linear
-from lit_mimdit.data.degradations.severity import Severity, check, draw
+from lit_mimdit.data.severity import Severity, check, draw
 
 
 def poissonian_gaussian(

@@ -6,7 +6,7 @@ from scipy.signal import fftconvolve
 
 from lit_mimdit.data.degradations.light import linear_to_srgb, srgb_to_linear
 from lit_mimdit.data.degradations.optics import splat
-from lit_mimdit.data.degradations.severity import Severity, check, draw
+from lit_mimdit.data.severity import Severity, check, draw
 
 # One row a layer, far to near: streak length (px), half width (px, sigma), streaks on 100 x 100 px,
 # opacity at the streak's centre.
