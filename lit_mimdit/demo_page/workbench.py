@@ -266,9 +266,7 @@ def add_routing(result: Result, decisions: Decisions, restorer: Any) -> None:
     choices = choices_of(decisions)
     result.inter = choices.inter.cpu().numpy()
     result.chosen = choices.chosen.mean(0).cpu().numpy()
-    multiple = restorer.multiple
-    padded = [-(-side // multiple) * multiple for side in result.size]
-    boxes = tiling.boxes(*padded, restorer.config.tile, restorer.config.overlap, multiple)
+    boxes = restorer.layout.boxes(*restorer.layout.padded(*result.size))
     result.boxes = boxes if len(boxes) == len(result.inter) else None
 
 

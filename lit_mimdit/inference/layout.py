@@ -22,9 +22,13 @@ class Layout:
     factor: int
     multiple: int
 
+    def padded(self, height: int, width: int) -> list[int]:
+        """Returns the sides of an image (height, width) raised to multiples."""
+        return [-(-side // self.multiple) * self.multiple for side in (height, width)]
+
     def evaluations(self, height: int, width: int) -> int:
         """Returns the network evaluations of tiles for one image (height, width), not padded."""
-        padded = [-(-side // self.multiple) * self.multiple for side in (height, width)]
+        padded = self.padded(height, width)
         size = self.overview_size(*padded)
         copies = 0
         if size is not None:

@@ -73,7 +73,6 @@ class Restorer:
         self.config = config
         self.identity = identity
         self.prompts = prompts
-        self.corrector = corrector
         # called after each solver step of an image, and not of the small copies of it
         self.on_step: OnStep | None = None
         self.given: WhatIf | None = None  # weights in the place of the routers' own
@@ -88,11 +87,7 @@ class Restorer:
         self.factor = downsampling(vae)
         self.multiple = self.factor * self.patch
         self.layout = Layout(config, self.factor, self.multiple)
-        if corrector is not None and self.multiple % corrector.network.multiple:
-            raise ValueError(
-                f"the fidelity network takes multiples of {corrector.network.multiple} px, this"
-                f" backbone of {self.multiple} px: use one with fewer levels"
-            )
+        self.corrector = self._fitting(corrector)
         limit = network.backbone.config.pos_embed_max_size * self.multiple
         for key, side in (("tile", config.tile), ("overview", config.overview)):
             if side % self.multiple or side > limit:
@@ -113,10 +108,18 @@ class Restorer:
 
     def corrected_by(self, corrector: Corrector | None) -> "Restorer":
         """A restorer of the same parts with another fidelity network, or with none."""
-        parts = self.network, self.vae, self.scheduler, self.config, self.identity, self.prompts
-        other = Restorer(*parts, corrector)
-        other.given = self.given
+        other = copy(self)
+        other.corrector = self._fitting(corrector)
         return other
+
+    def _fitting(self, corrector: Corrector | None) -> Corrector | None:
+        """ValueError for a fidelity network that does not take this backbone's multiples."""
+        if corrector is not None and self.multiple % corrector.network.multiple:
+            raise ValueError(
+                f"the fidelity network takes multiples of {corrector.network.multiple} px, this"
+                f" backbone of {self.multiple} px: use one with fewer levels"
+            )
+        return corrector
 
     def forced(
         self,

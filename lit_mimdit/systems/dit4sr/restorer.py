@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.restorer import Progress, Restorer, require_finite
 from lit_mimdit.inference.run_record import config_hash
 from lit_mimdit.inference.sampler import OnStep
@@ -47,10 +46,6 @@ class DiT4SRRestorer(Restorer):
                 f" difference must be a multiple of {self.multiple} px"
             )
 
-    def corrected_by(self, corrector: Corrector | None) -> "DiT4SRRestorer":
-        parts = self.network, self.vae, self.scheduler, self.config, self.identity, self.prompts
-        return DiT4SRRestorer(*parts, corrector, negative=self.negative)
-
     def record(self) -> dict[str, Any]:
         record = super().record()
         if self.negative is not None:
@@ -59,7 +54,7 @@ class DiT4SRRestorer(Restorer):
         return record
 
     def evaluations(self, height: int, width: int) -> int:
-        padded = (-(-n // self.multiple) * self.multiple // self.factor for n in (height, width))
+        padded = (side // self.factor for side in self.layout.padded(height, width))
         cut = sampler.tiling(*padded, self.tile, self.overlap, self.longest)
         tiles = 1 if cut is None else len(cut[1]) * len(cut[2])
         return self.config.steps * tiles * (1 if self.config.guidance == 1.0 else 2)
