@@ -50,7 +50,10 @@ class Session:
 
     @contextmanager
     def _computing(self, visitor: str, paths: list[Path]) -> Iterator[threading.Event]:
-        """One computation at a time; errors of users become `Refused`."""
+        """One computation at a time, and a visitor's last alone; errors of users become
+        `Refused`.
+        """
+        self.cancel(visitor)
         stop = threading.Event()
         self._stops[visitor] = stop
         try:

@@ -5,6 +5,7 @@ import struct
 import threading
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -146,6 +147,25 @@ def test_cancelling_stops_the_computation(session, bench, photo):
     assert len(list(bench.folder.rglob("*_restored.png"))) == before
     assert not session.cancel(ME)
     assert session.restore(ME, [photo], Settings(), silent)[0]  # the next request is not stopped
+
+
+def test_a_new_request_of_a_visitor_stops_the_one_before(session, photo):
+    begun, came = threading.Event(), threading.Event()
+
+    def wait(share: float, said: str) -> None:
+        begun.set()
+        assert came.wait(60)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(session.restore, ME, [photo], Settings(steps=50), wait)
+        assert begun.wait(60)
+        stop = session._stops[ME]
+        second = pool.submit(session.restore, ME, [photo], Settings(), silent)
+        stopped = stop.wait(10)
+        came.set()
+        assert stopped and second.result()[0]
+        with pytest.raises(Refused, match="cancelled"):
+            first.result()
 
 
 def test_what_if_shows_both_ways(session, bench, photo):
