@@ -41,8 +41,9 @@ class EffectiveConfig(SaveConfigCallback):
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        folder = trainer.log_dir  # on every process: it is a broadcast
-        if self.already_saved or folder is None:
+        # on every process: it is a broadcast; a logger may have no folder of its own
+        folder = trainer.log_dir or trainer.default_root_dir
+        if self.already_saved:
             return
         self.already_saved = True
         if trainer.is_global_zero:
