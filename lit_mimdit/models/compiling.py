@@ -1,7 +1,7 @@
 """torch.compile, region by region: one graph for all blocks of a kind, whatever the image's size.
 
 The backbone's blocks are diffusers' "repeated blocks", and the branch's MiMs are compiled alike.
-Numbers of tokens and images are variables of a graph, so that another size is no other graph.
+Numbers of tokens and images are variables of a graph, so that sizes of image share graphs.
 """
 
 from typing import Any
