@@ -25,7 +25,7 @@ from lit_mimdit.data.image_io import read_rgb, to_tensor
 from lit_mimdit.data.layouts import read_layout, require_complete
 from lit_mimdit.evaluation.scorer import Scorer
 from lit_mimdit.evaluation.summary import mean_of
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.sampler import SamplingConfig, evaluations
 
 COLUMNS = (

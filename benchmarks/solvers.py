@@ -18,7 +18,7 @@ import torch
 from lit_mimdit.data.image_io import read_rgb, to_tensor
 from lit_mimdit.data.layouts import read_layout, require_complete
 from lit_mimdit.inference.guidance import conditioned
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.sampler import sample
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, encode

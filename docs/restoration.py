@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from lit_mimdit.data.image_io import read_rgb, to_tensor
 from lit_mimdit.data.layouts import read_layout, require_complete
 from lit_mimdit.evaluation.scores import score
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 
 TYPES = ("05Noise", "08Haze", "10Rain", "14Lowlight", "01Blur", "16Lowlight_Noise")
 

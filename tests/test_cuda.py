@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from lit_mimdit import cli
 from lit_mimdit.estimate import meta_system, simulate, sizes_of, static
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.models.branch_config import BranchConfig, InterConfig
 from lit_mimdit.models.mim import MiM

@@ -12,7 +12,7 @@ from lit_mimdit.demo_page.watched import Report
 from lit_mimdit.demo_page.workbench import Result, Settings, Workbench
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.scorer import Scorer
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.systems.classical import Classical, Method
 
 SCORES = ("psnr", "ssim_y", "lpips")

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from lit_mimdit.inference.corrector import choose_fidelity
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.system_file import PACKAGE, load_system, save_system, system_path
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import lit_mimdit
 from lit_mimdit.data.layouts import Pair, read_layout, require_complete
 from lit_mimdit.evaluation.tables import markdown
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.run_record import commit, file_hash
 from lit_mimdit.inference.system_file import load_system, system_path
 from lit_mimdit.models.branch_config import BranchConfig

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mimdit.inference.corrector import Corrector, load_corrector, save_fidelity
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.system_file import PACKAGE
 from lit_mimdit.models.fidelity import Fidelity

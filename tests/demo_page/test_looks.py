@@ -11,7 +11,7 @@ from lit_mimdit.data.degradations import SEVERITIES
 from lit_mimdit.demo_page import looks as module
 from lit_mimdit.demo_page.looks import KINDS, SHIPPED, Looks, crops, looks_of, read, sentence
 from lit_mimdit.demo_page.microscope import bars, microscope, tile_map
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.run_record import file_hash
 from lit_mimdit.inference.system_file import system_path
 from lit_mimdit.routing.records import choices_of

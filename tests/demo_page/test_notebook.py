@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import lit_mimdit
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 
 
 def test_a_notebook_shows_slider_and_bars(branch_file):

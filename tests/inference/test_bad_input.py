@@ -11,7 +11,7 @@ import torch
 from diffusers import PixArtTransformer2DModel
 
 from lit_mimdit import cli
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.branch_config import BranchConfig

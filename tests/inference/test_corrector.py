@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from lit_mimdit import cli
 from lit_mimdit.inference import corrector
 from lit_mimdit.inference.corrector import Corrector, load_corrector, save_fidelity
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.models.fidelity import Fidelity
 
 

@@ -9,7 +9,7 @@ from kit.files import mim_file
 
 from lit_mimdit import cli
 from lit_mimdit.inference.guidance import conditioned, guide
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.inference.system_file import load_system, save_system
 from lit_mimdit.models.backbone import load_backbone

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from lit_mimdit import cli
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.overview import anchor, shrink, small_size
-from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import SamplingConfig
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from lit_mimdit import cli
 from lit_mimdit.inference.corrector import save_fidelity
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.pipeline import MiMDiTPipeline
-from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.fidelity import Fidelity

@@ -13,9 +13,9 @@ from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteSc
 from PIL import Image
 
 from lit_mimdit.inference.corrector import Corrector
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.pipeline import MiMDiTPipeline
 from lit_mimdit.inference.pipeline_images import photo, photos, pictures, resize
-from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.models.fidelity import Fidelity
 
 RNG = np.random.default_rng(5)

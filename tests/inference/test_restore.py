@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from lit_mimdit import cli
 from lit_mimdit import files as file_writing
 from lit_mimdit.data.image_io import read_photo, write_photo
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.plan import plan
-from lit_mimdit.inference.restore import load_restorer
 from lit_mimdit.inference.system_file import load_system, save_system
 
 

@@ -10,7 +10,7 @@ from skimage import data
 from torch.utils._pytree import tree_leaves
 
 from lit_mimdit.inference.guidance import conditioned
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import inter_weights
 from lit_mimdit.inference.sampler import SamplingConfig, sample

@@ -88,7 +88,7 @@ def test_a_record_tells_the_bound_so_that_results_without_it_are_not_finished(tm
 
 
 def restorer_of(weight: float | None) -> Restorer:
-    from lit_mimdit.inference.restore import load_restorer
+    from lit_mimdit.inference.loading import load_restorer
 
     given = {} if weight is None else {"fidelity": "package", "fidelity_weight": weight}
     return load_restorer("package", device="cpu", steps=1, **given)

@@ -20,7 +20,7 @@ from scipy import stats
 
 from lit_mimdit import cli
 from lit_mimdit.data.sample_data import write_sample_data
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.routing.command import names_of
 from lit_mimdit.routing.outputs import TABLES, read_csv

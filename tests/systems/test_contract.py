@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 import lit_mimdit.systems
 from lit_mimdit.data.pairs import collate
 from lit_mimdit.estimate import meta_system, simulate, sizes_of
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.system_file import (
     build_system,
     class_path_of,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_golden_autodir import HEADS, published
 
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.systems.autodir import AutoDIR, sampler
 from lit_mimdit.systems.import_weights import import_weights
 

@@ -8,7 +8,7 @@ import torch
 from test_golden_daclip import clip_file, unet_file
 
 from lit_mimdit.data.pairs import collate
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.systems.daclip import DACLIP, objective
 from lit_mimdit.systems.daclip.clip import TextConfig, VisionConfig
 from lit_mimdit.systems.daclip.network import UNetConfig

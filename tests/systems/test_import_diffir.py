@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_mimdit.data.pairs import collate
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.system_file import load_system, save_system, state_of
 from lit_mimdit.systems.diffir import DiffIR, objective, sampler
 from lit_mimdit.systems.diffir.network import FirstStage, SecondStage

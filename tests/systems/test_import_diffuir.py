@@ -4,7 +4,7 @@ import official_files
 import pytest
 import torch
 
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.models.residual_diffusion import ResidualDiffusion
 from lit_mimdit.systems.diffuir import DiffUIR

@@ -9,7 +9,7 @@ from filling import fill_network
 from safetensors.torch import save_file
 
 from lit_mimdit.data.pairs import collate
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.flow import sample_noise

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lit_mimdit.data.pairs import collate
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.models.residual_diffusion import ResidualDiffusion
 from lit_mimdit.models.restormer_network import Restormer
 from lit_mimdit.systems.foundir import FoundIR, sampler

@@ -4,7 +4,7 @@ import pytest
 import torch
 from filling import fill_network
 
-from lit_mimdit.inference.restore import load_restorer
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.systems.airnet import inference as airnet
 from lit_mimdit.systems.airnet.network import AirNetNetwork
