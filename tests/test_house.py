@@ -161,6 +161,20 @@ def test_no_file_is_longer_than_a_reader_takes_in():
     assert {name for name, length in lengths.items() if length > LINES} == LONG
 
 
+def test_no_name_of_a_file_is_given_twice():
+    """The second constant of a name would take the place of the first without a word."""
+    twice = []
+    for module, path in FILES.items():
+        names = []
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.Assign):
+                names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.append(node.name)
+        twice += [f"{module}.{name}" for name in set(names) if names.count(name) > 1]
+    assert not twice
+
+
 # -- idioms that read badly, and that no rule of ruff holds off
 
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)

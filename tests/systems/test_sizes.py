@@ -13,6 +13,7 @@ def test_padding_reflects_right_and_below():
     assert padded[0, 0, 0].tolist() == [0, 1, 2, 3, 2]
     assert padded[0, 0, :, 0].tolist() == [0, 4, 8, 4, 0]
     assert pad_to_multiple(torch.rand(1, 3, 17, 30), 16, 32).shape[-2:] == (32, 32)
+    assert pad_to_multiple(torch.rand(1, 3, 5, 40), 16, 32).shape[-2:] == (32, 48), "the least side"
     assert pad_to_multiple(x, 8)[0, 0, 0].tolist() == [0, 1, 2, 3, 2, 1, 0, 1], "more than once"
 
 
