@@ -35,7 +35,7 @@ class Corrector:
     ) -> None:
         if not 0 <= weight <= 1:
             raise ValueError(f"fidelity_weight is {weight}: it must lie in [0, 1]")
-        self.network = network.eval().to(memory_format=torch.channels_last)
+        self.network = network.eval()
         self.weight = weight
         self.about = about or {}
 

@@ -17,12 +17,13 @@ def downsampling(vae: "AutoencoderKL") -> int:
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
-def _laid_out(vae: "AutoencoderKL") -> "AutoencoderKL":
-    """The VAE in the layout that takes 0.7 of the time on a CPU.
+def _laid_out(x: Tensor) -> Tensor:
+    """What goes into a VAE, in the layout that takes 0.7 of the time on a CPU.
 
-    Not before it computes: DeepSpeed broadcasts weights that lie as usual only.
+    Convolutions follow their input's layout. The weights stay as they lie, since DeepSpeed
+    broadcasts no others and fake tensors cannot be exchanged.
     """
-    return vae.to(memory_format=torch.channels_last)
+    return x.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -33,7 +34,7 @@ def encode(vae: "AutoencoderKL", image: Tensor) -> Tensor:
     assert image.is_floating_point(), (
         "bytes of a batch become floats before they come here: data.pairs.with_floats"
     )
-    mode = _laid_out(vae).encode((image * 2.0 - 1.0).to(vae.dtype)).latent_dist.mode()
+    mode = vae.encode(_laid_out((image * 2.0 - 1.0).to(vae.dtype))).latent_dist.mode()
     return (mode.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
 
@@ -41,4 +42,5 @@ def encode(vae: "AutoencoderKL", image: Tensor) -> Tensor:
 def decode(vae: "AutoencoderKL", latent: Tensor) -> Tensor:
     """Returns the image in [0, 1] (clamped), float32."""
     raw = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
-    return (_laid_out(vae).decode(raw.to(vae.dtype)).sample.float() * 0.5 + 0.5).clamp(0.0, 1.0)
+    decoded = vae.decode(_laid_out(raw.to(vae.dtype))).sample.float()
+    return (decoded * 0.5 + 0.5).clamp(0.0, 1.0)

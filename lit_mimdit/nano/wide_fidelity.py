@@ -64,10 +64,9 @@ class WideFidelity(L.LightningModule):
         self.kind = kind
         self.floor = floor
         self.smooth = smooth
-        network = Fidelity(tuple(widths), blocks, gain)
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = Fidelity(tuple(widths), blocks, gain)
         if (start := load_corrector(init)) is not None:
-            sizes = [(net.widths, net.blocks, net.gain) for net in (start.network, network)]
+            sizes = [(net.widths, net.blocks, net.gain) for net in (start.network, self.network)]
             if sizes[0] != sizes[1]:
                 raise ValueError(
                     f"model.init {init} has (widths, blocks, gain) {sizes[0]}, and the YAML says"

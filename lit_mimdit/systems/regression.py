@@ -8,7 +8,6 @@ it left darkness and haze as they are.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lit_mimdit.inference.pixel_restorer import OVERLAP, TILE
@@ -49,8 +48,7 @@ class Regression(PixelSystem):
     ) -> None:
         super().__init__(optimizer, tile, overlap, metrics, versions, init)
         self.gradient_weight = gradient_weight
-        network = SceneUNet(1, 3, tuple(widths), blocks, scene=True)
-        self.network = network.to(memory_format=torch.channels_last)  # a third faster on a CPU
+        self.network = SceneUNet(1, 3, tuple(widths), blocks, scene=True)
 
     @property
     def multiple(self) -> int:

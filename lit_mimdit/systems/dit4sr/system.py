@@ -42,6 +42,7 @@ class DiT4SR(LatentSystem):
         backbone_dtype: precision the frozen weights are kept in.
         init: exported system or checkpoint to start from instead of a fresh branch.
         gradient_checkpointing: recompute activations in the backward pass.
+        compile: compile the backbone's blocks at the first step of training.
         attention: training's kernel, "auto" or "math".
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
@@ -60,6 +61,7 @@ class DiT4SR(LatentSystem):
         backbone_dtype: Literal["float32", "bfloat16"] = "float32",
         init: str | None = None,
         gradient_checkpointing: bool = False,
+        compile: bool = False,
         attention: Literal["auto", "math"] = "auto",
         metrics: list[str] = METRICS,
         versions: list[str] = VERSIONS,
@@ -75,6 +77,7 @@ class DiT4SR(LatentSystem):
             backbone_dtype=backbone_dtype,
             init=init,
             gradient_checkpointing=gradient_checkpointing,
+            compile=compile,
             attention=attention,
             metrics=metrics,
             versions=versions,
