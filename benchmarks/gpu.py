@@ -2,7 +2,7 @@
 routing and the tests.
 
     python benchmarks/gpu.py -o gpu/
-    python benchmarks/gpu.py -o gpu/ --tiny      # the same commands on a CPU, small: a rehearsal
+    python benchmarks/gpu.py -o gpu/ --tiny      # each kind of command on a CPU, small: a rehearsal
 
 Each part is a command of its own with a limit in seconds. Its output goes to a file of the part's
 name, and a part that fails or takes too long does not end the run. The last line counts them.
@@ -44,14 +44,17 @@ def parts(tiny: bool) -> list[Part]:
     else:
         sampling += ["--size", "medium", "--rounds", "5", "--device", "cuda"]
         sparse += ["--batch", "16", "--rounds", "12", "--device", "cuda", "--autocast"]
-    single, batch = ("--batch", "1"), ("--batch", "1" if tiny else "8")
-    compiled = () if tiny else ("--compile",)  # the compiler alone takes a CPU a minute
-    return [
-        Part("step_batch_1", (*sampling, *single), 60),
-        Part("step_batch_1_compiled", (*sampling, *single, *compiled), 150),
+    single, batch = ("--batch", "1"), ("--batch", "8")
+    plain = [Part("step_batch_1", (*sampling, *single), 60), Part("sparse", tuple(sparse), 60)]
+    # the compiler alone takes a CPU a minute
+    others = [
+        Part("step_batch_1_compiled", (*sampling, *single, "--compile"), 150),
         Part("step_batch_8", (*sampling, *batch), 60),
-        Part("step_batch_8_compiled", (*sampling, *batch, *compiled), 120),
-        Part("sparse", tuple(sparse), 60),
+        Part("step_batch_8_compiled", (*sampling, *batch, "--compile"), 120),
+    ]
+    return [
+        *plain,
+        *([] if tiny else others),
         Part("test_cuda", ("-m", "pytest", "-q", "-n", "0", "tests/test_cuda.py"), 140),
     ]
 

@@ -142,7 +142,8 @@ class Plan:
         own = self.arguments
         if self.can_checkpoint:
             own = own | {"gradient_checkpointing": checkpointing}
-        key = self.can_checkpoint and checkpointing, stage
+        # stages 1 and 2 differ in what is kept, not in the step
+        key = self.can_checkpoint and checkpointing, 1 if stage == 2 else stage
         if key not in self.known:
             self.known[key] = simulate(
                 self.kind,
@@ -232,9 +233,7 @@ def _strategies(plan: Plan, sizes: Sizes) -> list[str]:
     ]
     for name, (stage, offload) in STRATEGIES.items():
         kept = plan.kept(sizes, stage, offload)
-        # stages 1 and 2 differ in what is kept, not in the step
-        alike = plan.stage if {stage, plan.stage} == {1, 2} else stage
-        total = (kept.total + plan.step(plan.checkpointing, alike).activations) / GIB
+        total = (kept.total + plan.step(plan.checkpointing, stage).activations) / GIB
         host = f", and {kept.host / GIB:.2f} on the host" if kept.host else ""
         mark = "   <- this run" if name == plan.strategy else ""
         lines.append(f"  {name:16}{total:8.2f}{host}{mark}")

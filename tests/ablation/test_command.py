@@ -201,7 +201,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tiny_settings, write_s
     for folder in folders:
         folder.mkdir()
     whole, killed = (
-        study(tiny_settings, write_settings, folder, 24, {"full": {}}, (0,)) for folder in folders
+        study(tiny_settings, write_settings, folder, 10, {"full": {}}, (0,)) for folder in folders
     )
     assert cli.main(whole) == 0
     run = folders[1] / "out/runs/full/seed0"
@@ -215,7 +215,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tiny_settings, write_s
     os.kill(int((run / "pid").read_text()), signal.SIGKILL)
     error = process.communicate(timeout=280)[1]
     assert process.returncode == 1 and "full, seed 0: ended by signal 9" in error
-    assert not (run / "cost.json").is_file() and not (run / "checkpoints/step=24.ckpt").is_file()
+    assert not (run / "cost.json").is_file() and not (run / "checkpoints/step=10.ckpt").is_file()
     assert cli.main(killed) == 0
     one, other = (
         load_system(folder / "out/runs/full/seed0/checkpoints/last.ckpt").tensors

@@ -3,8 +3,6 @@
 What it prints, that it reads nothing, and that its estimate is what a step really takes.
 """
 
-import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +14,15 @@ from lit_mimdit import cli
 from lit_mimdit.estimate import Alive, Sizes, Step, static
 from lit_mimdit.models.branch_config import BranchConfig, InterConfig, IntraConfig
 from lit_mimdit.models.geometry import KNOWN, meta_backbone, read_geometry
+from lit_mimdit.models.mim import MiM
 from lit_mimdit.systems.mimdit import as_computed, collects
 from lit_mimdit.training import dry_run
 from lit_mimdit.training.dry_run import GIB, on_gpu, processes, stage_of
 
-ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import memory
+
 MILLION = 10**6
 
 
@@ -267,29 +269,12 @@ def test_what_is_meant_for_gpus():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing, gpu", [(0, 0), (1, 0), (0, 1)])
-def test_the_estimate_is_within_a_tenth_of_what_a_step_takes(checkpointing, gpu):
-    """A process that really trains, also in the way of a GPU; the same script that gives the
-    figures of docs/results/costs.md.
+def test_the_estimate_is_within_a_tenth_of_what_a_step_takes(checkpointing, gpu, monkeypatch):
+    """Two real steps, also in the way of a GPU, by the script that gives the figures of
+    docs/results/costs.md.
     """
-    options = [
-        "--batch",
-        "16",
-        "--crop",
-        "64",
-        "--checkpointing",
-        str(checkpointing),
-        "--gpu",
-        str(gpu),
-    ]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "memory.py"), *options],
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    *_, activations, estimated, measured, off = done.stdout.splitlines()[-1].split()
-    assert (
-        float(activations) > (40 if checkpointing else 100) and abs(int(off.strip("%+-"))) <= 10
-    ), done.stdout
-    assert abs(float(estimated) / float(measured) - 1) <= 0.1, json.dumps([estimated, measured])
+    monkeypatch.setattr(MiM, "as_on_gpu", MiM.as_on_gpu)
+    case = (8, 64, checkpointing, "32-true", gpu)
+    activations, estimated = memory.estimate(*case)
+    assert activations > (20 if checkpointing else 50) * memory.MIB
+    assert estimated == pytest.approx(memory.measure(*case), rel=0.1)
