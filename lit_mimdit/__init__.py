@@ -3,6 +3,10 @@
 from importlib import import_module
 from typing import Any
 
+from lit_mimdit.deferred import defer
+
+defer("bitsandbytes")
+
 __version__ = "0.1.0"
 
 
