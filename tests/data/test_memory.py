@@ -1,31 +1,13 @@
 """Loader processes keep the memory of decoded images."""
 
 import platform
-import resource
 
-import numpy as np
 import pytest
-from torch.utils.data import DataLoader, Dataset
+from kit.page_faults import PageFaults
+from torch.utils.data import DataLoader
 
 from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.memory import keep_freed_memory
-
-
-class PageFaults(Dataset):
-    """How many pages the system maps while an image of 12 MB is allocated, written and freed,
-    twenty times.
-    """
-
-    def __getitem__(self, index: int) -> int:
-        for number in range(22):
-            if number == 2:
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            kept = [np.ones(3 << 20, np.uint8) for _ in range(4)]
-            del kept
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    def __len__(self) -> int:
-        return 1
 
 
 @pytest.mark.process
