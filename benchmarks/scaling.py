@@ -148,7 +148,7 @@ def best_interval(checkpoint: float, between_failures: float) -> float:
 
 
 @dataclass(frozen=True)
-class Row:
+class ClusterTimes:
     """A cluster: times of a step in s, and shares of the whole time."""
 
     machine: Machine
@@ -188,7 +188,7 @@ def row(
     parameters: int,
     pair_bytes: float,
     assumed: Assumed = ASSUMED,
-) -> Row:
+) -> ClusterTimes:
     """The model of one cluster with `images` a GPU and step."""
     compute = compute_time(operations, images, machine, assumed.mfu)
     reduce = all_reduce_time(
@@ -203,7 +203,7 @@ def row(
     between = assumed.gpu_hours * 3600 / gpus
     failures = step * lost_share(assumed.every_steps * step, assumed.restart, between)
     best = best_interval(checkpoint, between) / step
-    return Row(
+    return ClusterTimes(
         machine,
         gpus,
         images,
@@ -234,7 +234,7 @@ COLUMNS = [
 ]
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[ClusterTimes]) -> str:
     """Times in ms a step; efficiency: images/s a GPU against the first row's."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---:|" * 10 + "---|"]
     first = rows[0].images / rows[0].step

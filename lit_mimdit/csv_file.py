@@ -1,4 +1,4 @@
-"""CSV files of users, as spreadsheets of any country write them.
+"""CSV files: those of users, as spreadsheets of any country write them, and tables of our own.
 
 Excel writes a byte order mark, or UTF-16, ends lines with CRLF, and separates by semicolons where
 the comma is the decimal sign. Older files are in the code page of Windows.
@@ -6,11 +6,16 @@ the comma is the decimal sign. Older files are in the code page of Windows.
 
 import csv
 import io
+import math
 from pathlib import Path
+from typing import Any
 
-from lit_mimdit.escaping import csv_text
+import numpy as np
+
+from lit_mimdit.escaping import csv_cell, csv_text
 
 SEPARATORS = ",;\t|"
+Row = dict[str, Any]  # of a table, by column
 
 
 def decode(data: bytes) -> str:
@@ -89,3 +94,21 @@ def number(cell: str) -> float:
     elif text.count(",") == 1:
         text = text.replace(",", ".")
     return float(text)
+
+
+def table(rows: list[Row]) -> str:
+    """Returns rows of the same columns as CSV; numbers have 6 significant digits, and NaN is left
+    empty.
+    """
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]) if rows else ["nothing"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: written(value) for key, value in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
+def written(value: Any) -> Any:
+    """Returns what stands in a cell for a value of a row."""
+    if isinstance(value, (float, np.floating)):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return csv_cell(value) if isinstance(value, str) else value

@@ -10,13 +10,13 @@ from typing import Any
 from describe import about, complete, parts_of, table
 
 from lit_mimdit.data.shards.manifest import Index, Manifest, Shard
-from lit_mimdit.evaluation.record import Row
+from lit_mimdit.evaluation.record import ImageScores
 from lit_mimdit.evaluation.summary import summarise
 from lit_mimdit.evaluation.tables import scores_csv
 from lit_mimdit.inference.run_record import describe_run
 from lit_mimdit.inference.system_file import SystemFile
 from lit_mimdit.models.backbone import Identity
-from lit_mimdit.routing.outputs import summary_of
+from lit_mimdit.routing.study_files import summary_of
 from lit_mimdit.systems.base import RestorationSystem
 from lit_mimdit.training.callbacks import RunRecord
 
@@ -52,7 +52,7 @@ FORMATS: dict[str, tuple[str, str, list[Any]]] = {
     "Evaluation: record.jsonl and features.f32": (
         "evaluate",
         "lit_mimdit.evaluation.record",
-        [Row],
+        [ImageScores],
     ),
     "Evaluation: summary.json": (
         "evaluate, validate, test",
@@ -61,7 +61,7 @@ FORMATS: dict[str, tuple[str, str, list[Any]]] = {
     ),
     "Evaluation: scores.csv": (
         "evaluate, validate, test",
-        "lit_mimdit.evaluation.outputs",
+        "lit_mimdit.evaluation.score_files",
         [scores_csv],
     ),
     "Run: run.json and run.diff": (
@@ -72,12 +72,12 @@ FORMATS: dict[str, tuple[str, str, list[Any]]] = {
     "Run: quarantine.csv": ("fit, data shard", "lit_mimdit.data.quarantine", []),
     "Study: results.csv, results.md and results.tex": (
         "ablate",
-        "lit_mimdit.ablation.outputs",
+        "lit_mimdit.ablation.result_files",
         [],
     ),
     "Routing: routing.json and its tables": (
         "routing",
-        "lit_mimdit.routing.outputs",
+        "lit_mimdit.routing.study_files",
         [summary_of],
     ),
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lit_mimdit.ablation.outputs import (
+from lit_mimdit.ablation.result_files import (
     CSV,
     CURVES,
     LATEX,

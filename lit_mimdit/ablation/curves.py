@@ -6,8 +6,6 @@ step is comparable with the full model's at that step, far more closely than two
 are.
 """
 
-from typing import Any
-
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,11 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_mimdit.ablation.runs import Run
 from lit_mimdit.ablation.study import Study
-from lit_mimdit.routing.figures import STYLE
+from lit_mimdit.csv_file import Row
+from lit_mimdit.evaluation.figures import STYLE
 
 TAG = "train/loss"
 MARKERS = "osv^D*"
-Row = dict[str, Any]
 
 
 def losses(run: Run) -> dict[int, float]:

@@ -4,11 +4,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from lit_mimdit.ablation.results import Row
 from lit_mimdit.ablation.study import Study
+from lit_mimdit.csv_file import Row
+from lit_mimdit.evaluation.figures import STYLE
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.summary import ALL
-from lit_mimdit.routing.figures import STYLE
 
 COLOURS = {
     "variant worse": "#d62728",

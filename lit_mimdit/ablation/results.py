@@ -9,15 +9,14 @@ from typing import Any, Literal
 import numpy as np
 
 from lit_mimdit.ablation.runs import COST, Run
-from lit_mimdit.ablation.statistics import crossed_interval
 from lit_mimdit.ablation.study import Study
+from lit_mimdit.csv_file import Row
 from lit_mimdit.evaluation import report
+from lit_mimdit.evaluation.intervals import crossed_interval, t_interval
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.published import ABLATIONS, read_ablation
 from lit_mimdit.evaluation.summary import ALL
-from lit_mimdit.routing.statistics import t_interval
 
-Row = dict[str, Any]
 Finding = Literal["variant worse", "variant better", "undecided", "no interval"]
 CROSSED, SEEDS = "seeds x images", "seeds"
 CONFIRMED, NOT_CONFIRMED = "confirmed in the small", "not confirmed"

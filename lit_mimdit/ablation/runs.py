@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from lit_mimdit.ablation.study import Study, read_yaml
 from lit_mimdit.ablation.variants import class_of, system_of, whole
-from lit_mimdit.evaluation.outputs import SUMMARY
+from lit_mimdit.evaluation.score_files import SUMMARY
 from lit_mimdit.files import write_bytes
 
 FROZEN, RUNS = "study", "runs"  # folders

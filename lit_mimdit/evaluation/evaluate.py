@@ -19,17 +19,17 @@ from tqdm import tqdm
 from lit_mimdit.data.alike import alike
 from lit_mimdit.data.image_io import ImageError, read_rgb, to_tensor
 from lit_mimdit.evaluation import metrics as table
-from lit_mimdit.evaluation.outputs import (
+from lit_mimdit.evaluation.pairing import Item, Pairing, pair, require_whole
+from lit_mimdit.evaluation.perceptual import MAX_PIXELS
+from lit_mimdit.evaluation.record import ImageScores, Record
+from lit_mimdit.evaluation.score_files import (
     LATEX,
     MARKDOWN,
     SCORES,
     SUMMARY,
     print_tables,
-    write_results,
+    write_scores,
 )
-from lit_mimdit.evaluation.pairing import Item, Pairing, pair, require_whole
-from lit_mimdit.evaluation.perceptual import MAX_PIXELS
-from lit_mimdit.evaluation.record import Record, Row
 from lit_mimdit.evaluation.scorer import Scorer
 from lit_mimdit.evaluation.summary import RESAMPLES, summarise
 from lit_mimdit.inference.device import choose_device
@@ -125,7 +125,7 @@ def evaluate(
     files: dict[tuple[str, str], str] = {}
     for item in pairing.items:
         files |= {(item.id, v): os.path.relpath(path, output) for v, path in item.files.items()}
-    write_results(output, summary, rows, files, routing_of(run, restored, pairing))
+    write_scores(output, summary, rows, files, routing_of(run, restored, pairing))
     _report_on_screen(summary, output)
     return 1 if summary["failed"] else 0
 
@@ -148,7 +148,7 @@ def _require_plain(suffixes: dict[str, str]) -> None:
 
 def _scored(
     scorer: Scorer, pairing: Pairing, output: Path, restart: bool, batch_size: int
-) -> tuple[list[Row], np.ndarray]:
+) -> tuple[list[ImageScores], np.ndarray]:
     """Rows and features of all images, those that the record in `output` has already among them."""
     record = Record(output, settings(scorer, pairing), restart)
     try:
@@ -265,8 +265,8 @@ def score_batch(scorer: Scorer, batch: list[Item], dataset: str, record: Record)
             record.add(row, result.feature)
 
 
-def _row(item: Item, version: str, dataset: str, **values: Any) -> Row:
-    return Row(item.id, version, dataset, item.degradation, *item.size, **values)
+def _row(item: Item, version: str, dataset: str, **values: Any) -> ImageScores:
+    return ImageScores(item.id, version, dataset, item.degradation, *item.size, **values)
 
 
 def provenance(run: dict[str, Any] | None, folder: Path, pairing: Pairing) -> dict[str, Any] | None:

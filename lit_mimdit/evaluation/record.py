@@ -20,7 +20,7 @@ RECORD, ROWS = "record.jsonl", "features.f32"
 
 
 @dataclass
-class Row:
+class ImageScores:
     """Scores of one version of one image.
 
     Args:
@@ -63,14 +63,14 @@ class Record:
         if restart:
             self.path.unlink(missing_ok=True)
         header = {"format": FORMAT, "settings": settings}
-        self.rows: dict[tuple[str, str], Row] = {}
+        self.rows: dict[tuple[str, str], ImageScores] = {}
         text = self.path.read_bytes() if self.path.is_file() else b""
         whole = text[: text.rfind(b"\n") + 1]  # a kill may leave half a line
         if whole:
             first, *lines = whole.decode().splitlines()
             self._require_same(json.loads(first), header)
             for line in lines:
-                self._remember(Row(**json.loads(line)))
+                self._remember(ImageScores(**json.loads(line)))
         else:
             self.features_path.unlink(missing_ok=True)
         self._file = open(self.path, "ab")  # noqa: SIM115
@@ -96,7 +96,7 @@ class Record:
             " to replace it"
         )
 
-    def _remember(self, row: Row) -> None:
+    def _remember(self, row: ImageScores) -> None:
         self.rows[row.id, row.version] = row
 
     def _line(self, value: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ class Record:
         row = self.rows.get((id, version))
         return row is not None and not row.errors
 
-    def add(self, row: Row, feature: np.ndarray | None = None) -> None:
+    def add(self, row: ImageScores, feature: np.ndarray | None = None) -> None:
         """Append a row, with its (2048,) features if there are any."""
         if feature is not None:
             self._features.write(feature.astype("<f4").tobytes())

@@ -14,13 +14,13 @@ from lit_mimdit.data.image_io import ImageError
 from lit_mimdit.evaluation.drawing import interval_plot, routing_plot, small
 from lit_mimdit.evaluation.league import label_of, leagues, markdown_of
 from lit_mimdit.evaluation.metrics import METRICS, choose
-from lit_mimdit.evaluation.outputs import ROUTING, SCORES, SUMMARY, titled_tables
 from lit_mimdit.evaluation.page import Page
 from lit_mimdit.evaluation.published import comparison
+from lit_mimdit.evaluation.score_files import ROUTING, SCORES, SUMMARY, titled_tables
 from lit_mimdit.evaluation.summary import FORMAT
 from lit_mimdit.evaluation.tables import footnotes
 
-VERSIONS = ("degraded", "restored", "reference")
+PICTURED = ("degraded", "restored", "reference")
 INTER = ["spatial", "channel", "swin", "se"]
 
 
@@ -253,7 +253,7 @@ def add_cases(page: Page, run: Evaluation, by: str | None, cases: int, side: int
 
 def add_case(page: Page, run: Evaluation, row: dict[str, str], side: int, name: str) -> None:
     """One image: its versions side by side, its scores, its router weights."""
-    shown = [v for v in VERSIONS if row.get(f"{v}_file")]
+    shown = [v for v in PICTURED if row.get(f"{v}_file")]
     keys = [key for key in run.summary["metrics"] if row.get(f"restored_{key}")]
     scores = "; ".join(f"{METRICS[k].label} {_change(row, k)}" for k in keys)
     kind = f" ({row['degradation']})" if row["degradation"] else ""

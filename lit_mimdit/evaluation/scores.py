@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lit_mimdit.evaluation.fid import FEATURES
 from lit_mimdit.evaluation.metrics import METRICS
-from lit_mimdit.evaluation.outputs import write_results
 from lit_mimdit.evaluation.pixel import eight_bit
-from lit_mimdit.evaluation.record import Row
+from lit_mimdit.evaluation.record import ImageScores
+from lit_mimdit.evaluation.score_files import write_scores
 from lit_mimdit.evaluation.scorer import PIXEL, Scorer
 from lit_mimdit.evaluation.summary import ALL, summarise
 
@@ -38,7 +38,7 @@ class ScoreTable:
 
     def __init__(self, versions: tuple[str, ...], scorer: Scorer) -> None:
         self.versions, self.scorer = versions, scorer
-        self.rows: list[Row] = []
+        self.rows: list[ImageScores] = []
         self.features: list[np.ndarray] = []
         self.routing: dict[str, list[list[float]]] = {}
 
@@ -57,11 +57,13 @@ class ScoreTable:
             result = self.scorer.score(image[None], reference[None])[0]
             feature = self._keep(result.feature)
             self.rows.append(
-                Row(id, version, *about, result.scores, result.errors, result.tiles, feature)
+                ImageScores(
+                    id, version, *about, result.scores, result.errors, result.tiles, feature
+                )
             )
         if self.scorer.wants_features:
             self.rows.append(
-                Row(
+                ImageScores(
                     id,
                     "reference",
                     *about,
@@ -103,7 +105,7 @@ class ScoreTable:
         self, folder: Path, summary: dict[str, Any], files: dict[tuple[str, str], str], prefix: str
     ) -> None:
         """The files of an evaluation, for this table."""
-        write_results(folder, summary, self.rows, files, self.routing, prefix)
+        write_scores(folder, summary, self.rows, files, self.routing, prefix)
 
 
 def means(summary: dict[str, Any]) -> dict[str, float]:

@@ -14,30 +14,12 @@ from typing import Any
 import numpy as np
 
 from lit_mimdit.evaluation import fid
+from lit_mimdit.evaluation.intervals import LEVEL, RESAMPLES, bootstrap
 from lit_mimdit.evaluation.metrics import METRICS
-from lit_mimdit.evaluation.record import Row
+from lit_mimdit.evaluation.record import ImageScores
 
 FORMAT = "lit_mimdit.summary.1"
 ALL = "all"
-RESAMPLES, LEVEL = 2000, 0.95
-
-
-def bootstrap(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Returns the percentile interval (95%) of the mean of (N,) values over images drawn with
-    replacement (Efron, 1979); NaN for N = 1.
-
-    Depends on the values, their order and the seed alone.
-    """
-    if len(values) < 2:
-        return math.nan, math.nan
-    draw = np.random.default_rng(seed)
-    block = max(1, 4_000_000 // len(values))  # resamples at once
-    counts = [min(block, resamples - start) for start in range(0, resamples, block)]
-    means = np.concatenate(
-        [values[draw.integers(0, len(values), (count, len(values)))].mean(1) for count in counts]
-    )
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
 
 
 def mean_of(values: list[float], seed: int, resamples: int = RESAMPLES) -> dict[str, Any]:
@@ -54,7 +36,7 @@ def mean_of(values: list[float], seed: int, resamples: int = RESAMPLES) -> dict[
     }
 
 
-def groups_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
+def groups_of(rows: Iterable[ImageScores]) -> list[tuple[str, str]]:
     """Returns sorted (dataset, degradation) of all rows; each data set ends with "all", the
     pool.
     """
@@ -67,15 +49,15 @@ def groups_of(rows: Iterable[Row]) -> list[tuple[str, str]]:
     return groups
 
 
-def group_rows(rows: Iterable[Row], group: tuple[str, str]) -> list[Row]:
+def group_rows(rows: Iterable[ImageScores], group: tuple[str, str]) -> list[ImageScores]:
     """Returns the rows of a group."""
     return [row for row in rows if row.dataset == group[0] and group[1] in (ALL, row.degradation)]
 
 
 def set_score(
     key: str,
-    rows: list[Row],
-    references: dict[tuple[str, str], Row],
+    rows: list[ImageScores],
+    references: dict[tuple[str, str], ImageScores],
     features: np.ndarray,
     pooled: bool,
 ) -> dict[str, Any] | None:
@@ -103,7 +85,7 @@ def set_score(
 
 
 def gain_of(
-    key: str, better: list[Row], worse: dict[str, Row], seed: int, resamples: int
+    key: str, better: list[ImageScores], worse: dict[str, ImageScores], seed: int, resamples: int
 ) -> dict[str, Any]:
     """Returns the mean of better - worse over images that have both, with its interval.
 
@@ -124,7 +106,7 @@ def gain_of(
 
 
 def summarise(
-    rows: list[Row],
+    rows: list[ImageScores],
     features: np.ndarray,
     metrics: dict[str, dict[str, Any]],
     seed: int = 0,
@@ -136,7 +118,7 @@ def summarise(
 
     Args:
         rows: of all versions; those of version "reference" hold features only.
-        features: (rows, 2048), see Row.feature.
+        features: (rows, 2048), see ImageScores.feature.
         metrics: see Scorer.describe; those not computed are carried along as such.
         seed: of the bootstrap.
         resamples: of the bootstrap.
@@ -174,8 +156,8 @@ def summarise(
 class _Scores:
     """Sorted rows with all that the entry of a group is computed from."""
 
-    rows: list[Row]
-    references: dict[tuple[str, str], Row]
+    rows: list[ImageScores]
+    references: dict[tuple[str, str], ImageScores]
     features: np.ndarray
     versions: list[str]
     keys: list[str]
@@ -199,7 +181,7 @@ class _Scores:
             "gain": self._gains(by_version.get("degraded"), by_version.get("restored")),
         }
 
-    def _values(self, rows: list[Row], pooled: bool) -> dict[str, Any]:
+    def _values(self, rows: list[ImageScores], pooled: bool) -> dict[str, Any]:
         """Each metric of one version; a metric of sets that the group does not have is left out."""
         values: dict[str, Any] = {}
         for key in self.keys:
@@ -213,7 +195,7 @@ class _Scores:
         return values
 
     def _gains(
-        self, degraded: list[Row] | None, restored: list[Row] | None
+        self, degraded: list[ImageScores] | None, restored: list[ImageScores] | None
     ) -> dict[str, dict[str, Any]]:
         """What restoration gained, by metric of single images; nothing without both versions."""
         if degraded is None or restored is None:
@@ -226,11 +208,11 @@ class _Scores:
         }
 
 
-def _of_version(rows: list[Row], version: str) -> list[Row]:
+def _of_version(rows: list[ImageScores], version: str) -> list[ImageScores]:
     return [row for row in rows if row.version == version]
 
 
-def _failures(rows: list[Row]) -> list[dict[str, str]]:
+def _failures(rows: list[ImageScores]) -> list[dict[str, str]]:
     """Every score that could not be computed, with its reason."""
     failures = []
     for row in rows:
@@ -240,13 +222,13 @@ def _failures(rows: list[Row]) -> list[dict[str, str]]:
     return failures
 
 
-def _tiled_images(rows: list[Row], keys: list[str]) -> dict[str, int]:
+def _tiled_images(rows: list[ImageScores], keys: list[str]) -> dict[str, int]:
     """How many images were scored in tiles, by metric; metrics without any are left out."""
     counts = {key: sum(key in row.tiles for row in rows) for key in keys}
     return {key: count for key, count in counts.items() if count}
 
 
-def _sizes(rows: list[Row]) -> dict[str, int]:
+def _sizes(rows: list[ImageScores]) -> dict[str, int]:
     """Images of each size, "width x height"."""
     sizes = {(row.dataset, row.id): (row.width, row.height) for row in rows}
     counts: dict[str, int] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from lit_mimdit import escaping
 from lit_mimdit.evaluation.metrics import METRICS
-from lit_mimdit.evaluation.record import Row
+from lit_mimdit.evaluation.record import ImageScores
 from lit_mimdit.evaluation.summary import ALL
 
 Cell = str
@@ -160,7 +160,7 @@ def footnotes(summary: dict[str, Any]) -> list[str]:
     return notes
 
 
-def scores_csv(rows: list[Row], files: dict[tuple[str, str], str] | None = None) -> str:
+def scores_csv(rows: list[ImageScores], files: dict[tuple[str, str], str] | None = None) -> str:
     """Returns scores as CSV, a line an image.
 
     A line has the image's scores in every version, the paths in `files` by (id, version), and

@@ -3,8 +3,9 @@
 import math
 from typing import NamedTuple
 
+from lit_mimdit.csv_file import Row
 from lit_mimdit.routing import study
-from lit_mimdit.routing.study import RoutingStudy, Row
+from lit_mimdit.routing.study import RoutingStudy
 from lit_mimdit.routing.table6 import TYPES, Interval
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lit_mimdit.evaluation.drawing import COLOURS
-from lit_mimdit.routing.figures import STYLE, cells, colour_bar, height_of
+from lit_mimdit.evaluation.figures import STYLE
+from lit_mimdit.routing.heat_map import cells, colour_bar, height_of
 
 SHARES = "viridis"
 LEVELS = {"light": "#9ecae1", "medium": "#4292c6", "heavy": "#08306b"}

@@ -12,10 +12,10 @@ from lit_mimdit.inference.system_file import load_system, system_path
 from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.routing.cells import caption, table6_cells
 from lit_mimdit.routing.collect import collect, limited
-from lit_mimdit.routing.outputs import write_study
 from lit_mimdit.routing.records import Records
 from lit_mimdit.routing.severity import by_thirds, find_table, psnr_of, read_table
 from lit_mimdit.routing.study import RoutingStudy, degradation_table
+from lit_mimdit.routing.study_files import write_study
 from lit_mimdit.routing.table6 import TYPES
 
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from lit_mimdit.csv_file import Row
+from lit_mimdit.evaluation.figures import png, svg
 from lit_mimdit.evaluation.page import Page
 from lit_mimdit.files import write_bytes
-from lit_mimdit.routing import choice_pictures, figures, pictures
+from lit_mimdit.routing import choice_pictures, pictures
 from lit_mimdit.routing.cells import Preferences, caption, table6_cells, verdict_cells
-from lit_mimdit.routing.study import ALL, DEAD_BELOW, RoutingStudy, Row
+from lit_mimdit.routing.study import ALL, DEAD_BELOW, RoutingStudy
 from lit_mimdit.routing.table6 import published_for
 
 
@@ -20,8 +22,8 @@ class Gallery:
         self.page, self.folder = page, folder
 
     def add(self, figure: Any, name: str, text: str) -> None:
-        self.page.svg(figures.svg(figure), name, text)
-        write_bytes(self.folder / "pictures" / f"{name}.png", figures.png(figure))
+        self.page.svg(svg(figure), name, text)
+        write_bytes(self.folder / "pictures" / f"{name}.png", png(figure))
 
 
 def write_page(

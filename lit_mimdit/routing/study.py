@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from lit_mimdit.csv_file import Row
 from lit_mimdit.data.degradations import SEVERITIES
+from lit_mimdit.evaluation.intervals import standard_error
 from lit_mimdit.models.what_if import titles
+from lit_mimdit.routing.dependence import false_discovery, permutation_test
 from lit_mimdit.routing.health import Health, effective_number, enough, health_of
 from lit_mimdit.routing.records import Records
-from lit_mimdit.routing.statistics import false_discovery, permutation_test, standard_error
 from lit_mimdit.routing.table6 import (
     Interval,
     over_checkpoints,
@@ -22,7 +24,6 @@ from lit_mimdit.routing.table6 import (
 )
 from lit_mimdit.routing.tally import entropy, tally_of
 
-Row = dict[str, Any]
 ALL = "all"
 DEAD_BELOW, COLLAPSE_BELOW = 0.01, 0.05
 

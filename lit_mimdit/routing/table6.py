@@ -13,23 +13,23 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
+from lit_mimdit.evaluation.intervals import LEVEL, t_interval
 from lit_mimdit.evaluation.published import FOUNDIR
-from lit_mimdit.routing.statistics import LEVEL, t_interval
 
 # column of the paper's table -> FoundIR type: the isolated ones, as for table 1. 11Raindrop is
 # drops on the lens and no rain
 TYPES = {name.lower(): folder for name, (folder, _) in FOUNDIR.items()}
-GROUPS = ["spatial", "channel", "swin", "se"]
+PAPER_GROUPS = ["spatial", "channel", "swin", "se"]
 Verdict = Literal["appears", "opposite", "undecided"]
 
 
 def read_table6() -> np.ndarray:
-    """Returns the published weights, (degradations, groups), in the order of TYPES and GROUPS."""
+    """Returns the published weights (degradations, groups), as TYPES and PAPER_GROUPS go."""
     text = (files("lit_mimdit.evaluation") / "paper" / "table6_routing_weights.csv").read_text(
         encoding="utf-8"
     )
     rows = {row["attention type"].lower(): row for row in csv.DictReader(text.splitlines())}
-    return np.array([[float(rows[group][name]) for group in GROUPS] for name in TYPES])
+    return np.array([[float(rows[group][name]) for group in PAPER_GROUPS] for name in TYPES])
 
 
 def published_for(names: list[str], groups: list[str]) -> np.ndarray | None:
@@ -37,7 +37,7 @@ def published_for(names: list[str], groups: list[str]) -> np.ndarray | None:
     not all of them, or other groups.
     """
     known = list(TYPES)
-    if not names or groups != GROUPS or not set(names) <= set(known):
+    if not names or groups != PAPER_GROUPS or not set(names) <= set(known):
         return None
     return read_table6()[[known.index(name) for name in names]]
 

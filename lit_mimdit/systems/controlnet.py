@@ -22,7 +22,7 @@ from lit_mimdit.models.flow import FlowConfig
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.systems.base import METRICS
-from lit_mimdit.systems.latent import VERSIONS, LatentSystem
+from lit_mimdit.systems.latent import LATENT_VERSIONS, LatentSystem
 from lit_mimdit.systems.optim import OptimizerConfig
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class ControlNet(LatentSystem):
         compile: bool = False,
         attention: Literal["auto", "math"] = "auto",
         metrics: list[str] = METRICS,
-        versions: list[str] = VERSIONS,
+        versions: list[str] = LATENT_VERSIONS,
     ) -> None:
         super().__init__(
             backbone=backbone,

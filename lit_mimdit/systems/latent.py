@@ -28,7 +28,7 @@ from lit_mimdit.models.prompts import PromptConfig, Prompts
 from lit_mimdit.systems.base import METRICS, Losses, RestorationSystem
 from lit_mimdit.systems.optim import OptimizerConfig
 
-VERSIONS = ["degraded", "restored", "vae_round_trip"]
+LATENT_VERSIONS = ["degraded", "restored", "vae_round_trip"]
 EVERY_KERNEL = [kernel for name, kernel in SDPBackend.__members__.items() if name != "ERROR"]
 
 
@@ -66,7 +66,7 @@ class LatentSystem(RestorationSystem):
         "compile",
         "attention",
     }
-    VERSIONS: ClassVar[list[str]] = VERSIONS
+    VERSIONS: ClassVar[list[str]] = LATENT_VERSIONS
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class LatentSystem(RestorationSystem):
         compile: bool = False,
         attention: Literal["auto", "math"] = "auto",
         metrics: list[str] = METRICS,
-        versions: list[str] = VERSIONS,
+        versions: list[str] = LATENT_VERSIONS,
     ) -> None:
         super().__init__(optimizer, metrics, versions, init)
         self.backbone_name, self.backbone_dtype = backbone, getattr(torch, backbone_dtype)

@@ -15,7 +15,7 @@ from lit_mimdit.models.flow import FlowConfig
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.systems.base import METRICS, Losses
-from lit_mimdit.systems.latent import VERSIONS, LatentSystem
+from lit_mimdit.systems.latent import LATENT_VERSIONS, LatentSystem
 from lit_mimdit.systems.optim import OptimizerConfig
 
 
@@ -116,7 +116,7 @@ class MiMDiT(LatentSystem):
         compile: bool = False,
         attention: Literal["auto", "math"] = "auto",
         metrics: list[str] = METRICS,
-        versions: list[str] = VERSIONS,
+        versions: list[str] = LATENT_VERSIONS,
     ) -> None:
         super().__init__(
             backbone=backbone,

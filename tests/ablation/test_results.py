@@ -7,16 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from lit_mimdit.ablation.outputs import write_results
+from lit_mimdit.ablation.result_files import write_results
 from lit_mimdit.ablation.results import finding, published_difference, read_runs, table, verdict
 from lit_mimdit.ablation.runs import COST, all_runs
 from lit_mimdit.ablation.study import PaperRow, Study, Variant
 from lit_mimdit.evaluation.fid import frechet
+from lit_mimdit.evaluation.intervals import t_interval
 from lit_mimdit.evaluation.metrics import METRICS
-from lit_mimdit.evaluation.outputs import write_results as write_evaluation
-from lit_mimdit.evaluation.record import Row
+from lit_mimdit.evaluation.record import ImageScores
+from lit_mimdit.evaluation.score_files import write_scores
 from lit_mimdit.evaluation.summary import summarise
-from lit_mimdit.routing.statistics import t_interval
 
 SEEDS, KINDS, IMAGES = [0, 1, 2], ("01Blur", "08Haze"), 4
 SHIFT = {"full": 0.0, "worse": 0.2, "same": 0.0}  # of LPIPS
@@ -52,8 +52,8 @@ def write_test(run, study: Study) -> None:
         about = (str(number), "", KINDS[number // IMAGES], 64, 64)
         lpips = 0.3 + 0.05 * number + SHIFT[run.variant] + 0.01 * draw.normal()
         scores = {"lpips": float(lpips), "psnr": float(20 + draw.normal())}
-        rows.append(Row(about[0], "restored", *about[1:], scores=scores, feature=number))
-        rows.append(Row(about[0], "reference", *about[1:], feature=2 * IMAGES + number))
+        rows.append(ImageScores(about[0], "restored", *about[1:], scores=scores, feature=number))
+        rows.append(ImageScores(about[0], "reference", *about[1:], feature=2 * IMAGES + number))
     keys = {"status": "computed", "published_weights": True, "cap_pixels": None}
     metrics = {
         key: keys | {"label": METRICS[key].label, "version": "", "weights": {}}
@@ -61,7 +61,7 @@ def write_test(run, study: Study) -> None:
     }
     about = {"name": "restored", "image_rule": "whole", "restoration": {"commit": "abc"}}
     (run.folder / "test").mkdir(parents=True)
-    write_evaluation(
+    write_scores(
         run.folder / "test", about | summarise(rows, features, metrics), rows, prefix="test_"
     )
     cost = {

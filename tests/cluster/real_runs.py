@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from kit.checkpoints import tensors
 from watch import seen
 
 HERE = Path(__file__).parent
@@ -88,21 +89,6 @@ def said(folder: Path) -> str:
         path.read_text(errors="replace")
         for path in sorted([*folder.glob("output.txt"), *folder.glob("host-*.txt")])
     )
-
-
-def tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Parameters, average and moments of a checkpoint."""
-    checkpoint = torch.load(path, weights_only=True)
-    found = {f"parameter {name}": tensor for name, tensor in checkpoint["state_dict"].items()}
-    (average,) = [
-        state["average"]
-        for name, state in checkpoint["callbacks"].items()
-        if name.startswith("EMA")
-    ]
-    found |= {f"average {name}": tensor for name, tensor in average.items()}
-    for index, state in checkpoint["optimizer_states"][0]["state"].items():
-        found |= {f"moment {index} {key}": tensor for key, tensor in state.items()}
-    return found
 
 
 def assert_same_run(folder: Path, expected: Path, atol: float = 2e-6) -> None:

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from real_runs import CHECKPOINTS, SINGLE_HOST, assert_same_run, said, tensors
+from kit.checkpoints import tensors
+from real_runs import CHECKPOINTS, SINGLE_HOST, assert_same_run, said
 from watch import seen
 
 # otherwise restarted processes find the addresses of those that died, and wait for them

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from kit.checkpoints import tensors
 from PIL import Image
-from real_runs import CHECKPOINTS, HERE, SINGLE_HOST, assert_same_run, said, tensors
+from real_runs import CHECKPOINTS, HERE, SINGLE_HOST, assert_same_run, said
 from watch import seen
 
 from lit_mimdit import cli

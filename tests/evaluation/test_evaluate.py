@@ -15,7 +15,7 @@ from lit_mimdit import cli
 from lit_mimdit.data.image_io import read_rgb
 from lit_mimdit.evaluation import evaluate as command
 from lit_mimdit.evaluation import weights
-from lit_mimdit.evaluation.record import Record, Row
+from lit_mimdit.evaluation.record import ImageScores, Record
 from lit_mimdit.inference.run_record import commit, write_record
 
 from .conftest import noisy, picture, save
@@ -300,7 +300,9 @@ def test_features_of_a_torn_record_are_cut_to_what_its_lines_name(tmp_path):
 
     record = Record(tmp_path, {"a": 1})
     for index in range(3):
-        record.add(Row(f"{index}", "restored", "", "", 1, 1), np.full(2048, index, np.float32))
+        record.add(
+            ImageScores(f"{index}", "restored", "", "", 1, 1), np.full(2048, index, np.float32)
+        )
     record.close()
     lines = (tmp_path / "record.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "record.jsonl").write_bytes(b"".join(lines[:3]))
@@ -313,7 +315,7 @@ def test_features_of_a_torn_record_are_cut_to_what_its_lines_name(tmp_path):
         and again.done("1", "restored")
     )
     again.add(
-        Row("2", "restored", "", "", 1, 1, errors={"niqe": "the score is nan"}),
+        ImageScores("2", "restored", "", "", 1, 1, errors={"niqe": "the score is nan"}),
         np.full(2048, 5, np.float32),
     )
     assert again.features()[:, 0].tolist() == [0, 1, 5] and not again.done("2", "restored"), (

@@ -1,7 +1,6 @@
 """Means, intervals, groups and failures against sums by hand; two processes against one."""
 
 import json
-import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,19 +10,19 @@ import pytest
 import torch
 
 from lit_mimdit.evaluation.fid import FEATURES, frechet
-from lit_mimdit.evaluation.record import Row
+from lit_mimdit.evaluation.record import ImageScores
 from lit_mimdit.evaluation.scorer import Scorer
 from lit_mimdit.evaluation.scores import ScoreTable, means, render
-from lit_mimdit.evaluation.summary import bootstrap, summarise
+from lit_mimdit.evaluation.summary import summarise
 
 METRICS = Scorer("psnr,ssim_y").describe()
 
 
-def row(id: str, version: str, degradation: str, **scores: float) -> Row:
-    return Row(id, version, "", degradation, 40, 52, scores)
+def row(id: str, version: str, degradation: str, **scores: float) -> ImageScores:
+    return ImageScores(id, version, "", degradation, 40, 52, scores)
 
 
-def some_rows() -> list[Row]:
+def some_rows() -> list[ImageScores]:
     return [
         row("a", "degraded", "Blur", psnr=20.0, ssim_y=0.5),
         row("a", "restored", "Blur", psnr=26.0, ssim_y=0.5),
@@ -89,30 +88,6 @@ def test_what_failed_is_listed_and_in_no_mean():
     json.dumps(found, allow_nan=False)
 
 
-def test_the_interval_is_a_percentile_bootstrap():
-    """0 and 1, each half the time.
-
-    The mean of 100 draws is binomial, sd 0.05; and it is repeatable, but not for another seed.
-    """
-    values = np.array([0.0, 1.0] * 50)
-    low, high = bootstrap(values, seed=0)
-    assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.011) and high == pytest.approx(
-        0.5 + 1.96 * 0.05, abs=0.011
-    )
-    noise = np.random.default_rng(0).normal(size=50)
-    assert bootstrap(noise, 0) == bootstrap(noise, 0) != bootstrap(noise, 1)
-    assert bootstrap(noise, 0, resamples=100) != bootstrap(noise, 0)
-    assert all(map(math.isnan, bootstrap(values[:1], 0)))
-
-
-def test_it_covers_the_truth_as_often_as_it_says():
-    draw, hits = np.random.default_rng(0), 0
-    for _ in range(300):
-        low, high = bootstrap(draw.normal(5.0, 2.0, 40), seed=0, resamples=400)
-        hits += low <= 5.0 <= high
-    assert 0.89 <= hits / 300 <= 0.97
-
-
 def test_order_changes_nothing_to_the_last_bit():
     rows = [
         row(f"{i:03}", "restored", "ab"[i % 2], psnr=float(v))
@@ -127,8 +102,8 @@ def test_fid_is_pooled_and_by_degradation():
     for i in range(8):
         about = (f"{i}", "restored", "", "ab"[i % 2], 40, 52)
         rows += [
-            Row(*about, feature=2 * i),
-            Row(about[0], "reference", *about[2:], feature=2 * i + 1),
+            ImageScores(*about, feature=2 * i),
+            ImageScores(about[0], "reference", *about[2:], feature=2 * i + 1),
         ]
     metrics = {"fid": METRICS["psnr"], "fid_torchmetrics": METRICS["psnr"]}
     found = summarise(rows, features, metrics)

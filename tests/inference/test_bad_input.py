@@ -11,18 +11,12 @@ import torch
 from diffusers import PixArtTransformer2DModel
 
 from lit_mimdit import cli
-from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 
 PROMPT = Prompt(torch.zeros(1, 4, 12), torch.zeros(1, 10))
-
-
-@pytest.fixture(scope="module")
-def restorer(branch_file) -> Restorer:
-    return load_restorer(branch_file, None, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("size", [(16, 24), (50, 70)], ids=["whole", "tiled"])

@@ -8,17 +8,10 @@ from torch.utils._pytree import tree_leaves
 
 from lit_mimdit.cli import main
 from lit_mimdit.data.image_io import write_photo
-from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.pipeline import MiMDiTPipeline
-from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import read_record
 
 SEED = torch.tensor([5])
-
-
-@pytest.fixture(scope="module")
-def restorer(branch_file) -> Restorer:
-    return load_restorer(branch_file, None, torch.device("cpu"))
 
 
 def image(side: int) -> torch.Tensor:

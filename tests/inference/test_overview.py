@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from lit_mimdit import cli
-from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.overview import anchor, shrink, small_size
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import SamplingConfig
@@ -53,11 +52,6 @@ def test_tiles_take_the_light_and_keep_the_detail():
 def test_an_even_result_that_agrees_stays_as_it_is():
     image = torch.full((1, 3, 40, 56), 0.3)
     torch.testing.assert_close(anchor(image, torch.full((1, 3, 16, 24), 0.3)), image)
-
-
-@pytest.fixture
-def restorer(branch_file) -> Restorer:
-    return load_restorer(branch_file, None, torch.device("cpu"))
 
 
 def test_the_restorer_anchors_large_images_only(restorer):

@@ -25,11 +25,6 @@ from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 
 
 @pytest.fixture(scope="module")
-def restorer(branch_file) -> Restorer:
-    return load_restorer(branch_file, None, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
 def folder(branch_file, tmp_path_factory):
     path = tmp_path_factory.mktemp("pipeline") / "new"
     assert cli.main(["export", str(branch_file), "-o", str(path), "--pipeline"]) == 0

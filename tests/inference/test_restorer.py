@@ -20,11 +20,6 @@ from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 from lit_mimdit.models.padding import pad_to_multiple
 
 
-@pytest.fixture(scope="module")
-def restorer(branch_file) -> Restorer:
-    return load_restorer(branch_file, None, torch.device("cpu"))
-
-
 def images(count: int, height: int, width: int) -> torch.Tensor:
     return torch.rand(
         count, 3, height, width, generator=torch.Generator().manual_seed(height + width)

@@ -23,7 +23,7 @@ from lit_mimdit.data.sample_data import write_sample_data
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.routing.command import names_of
-from lit_mimdit.routing.outputs import TABLES, read_csv
+from lit_mimdit.routing.study_files import TABLES, read_csv
 
 from .conftest import write_branch
 

@@ -80,7 +80,7 @@ def test_loss_by_time_logs_once_a_step_when_gradients_are_accumulated():
     assert [step for step, _ in run.logger.seen] == [2]
 
 
-class Recorder(nn.Module):
+class LoggedValues(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(2, 1)
@@ -93,7 +93,7 @@ class Recorder(nn.Module):
 def test_throughput_is_images_over_time_without_validation(monkeypatch):
     now = iter([10.0, 12.0, 13.0, 100.0, 101.0])
     monkeypatch.setattr(clock, "perf_counter", lambda: next(now))
-    callback, module, run = callbacks.Throughput(window=20), Recorder(), trainer(world_size=3)
+    callback, module, run = callbacks.Throughput(window=20), LoggedValues(), trainer(world_size=3)
     batch = {"id": ["a", "b"]}
     callback.on_train_batch_end(run, module, None, batch, 0)
     assert module.logged == {}
@@ -108,7 +108,7 @@ def test_throughput_is_images_over_time_without_validation(monkeypatch):
 
 
 def test_the_finite_guard_names_the_samples_and_stops_before_the_step():
-    callback, module, run = callbacks.FiniteGuard(), Recorder(), trainer(7, global_rank=2)
+    callback, module, run = callbacks.FiniteGuard(), LoggedValues(), trainer(7, global_rank=2)
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
     callback.on_train_batch_start(run, module, {"id": ["01Blur/3", "05Noise/4"]}, 0)
     callback.on_before_backward(run, module, torch.tensor(1.0))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from kit.checkpoints import tensors
 
 from lit_mimdit.data.shards.source import ShardSource
 
@@ -62,14 +63,6 @@ def run(starter, tiny, shard_root, tmp_path):
         ]
 
     return start
-
-
-def tensors(path: Path) -> dict[str, torch.Tensor]:
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    found = dict(checkpoint["state_dict"])
-    for index, state in checkpoint["optimizer_states"][0]["state"].items():
-        found |= {f"optimizer {index} {key}": tensor for key, tensor in state.items()}
-    return found
 
 
 def steps(lines: list[str]) -> dict[int, str]:

@@ -16,7 +16,7 @@ from lit_mimdit.systems.base import METRICS
 from lit_mimdit.systems.dit4sr import objective, official
 from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SRNetwork
 from lit_mimdit.systems.dit4sr.restorer import DiT4SRRestorer
-from lit_mimdit.systems.latent import VERSIONS, LatentSystem
+from lit_mimdit.systems.latent import LATENT_VERSIONS, LatentSystem
 from lit_mimdit.systems.optim import OptimizerConfig
 
 SD35 = "stabilityai/stable-diffusion-3.5-medium"
@@ -64,7 +64,7 @@ class DiT4SR(LatentSystem):
         compile: bool = False,
         attention: Literal["auto", "math"] = "auto",
         metrics: list[str] = METRICS,
-        versions: list[str] = VERSIONS,
+        versions: list[str] = LATENT_VERSIONS,
     ) -> None:
         super().__init__(
             backbone=backbone,

@@ -6,10 +6,10 @@ They are heat maps by degradation, table 6 beside the published one, and the use
 import lightning as L
 import numpy as np
 
+from lit_mimdit.evaluation.figures import pixels
 from lit_mimdit.routing.choice_pictures import share_map
-from lit_mimdit.routing.figures import pixels
 from lit_mimdit.routing.pictures import heat_map, table_picture
-from lit_mimdit.routing.table6 import GROUPS, TYPES, read_table6
+from lit_mimdit.routing.table6 import PAPER_GROUPS, TYPES, read_table6
 from lit_mimdit.routing.tally import Tally, total
 from lit_mimdit.training.callbacks.loggers import show_picture
 from lit_mimdit.training.callbacks.window import RoutingCallback
@@ -26,7 +26,7 @@ def tables_of(tallies: dict[str, Tally], groups: list[str]) -> dict[str, np.ndar
             for folder in TYPES.values()
         ]
     )
-    return ({"published": read_table6()} if groups == GROUPS else {}) | {"this run": own}
+    return ({"published": read_table6()} if groups == PAPER_GROUPS else {}) | {"this run": own}
 
 
 class RoutingPictures(RoutingCallback):

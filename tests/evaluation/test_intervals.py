@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lit_mimdit.ablation.statistics import crossed_interval
+from lit_mimdit.evaluation.intervals import bootstrap, crossed_interval, standard_error, t_interval
 
 
 def test_images_that_differ_alike_in_all_seeds_leave_the_seeds_alone():
@@ -81,3 +81,42 @@ def test_a_spread_that_nearly_vanishes_leaves_the_degrees_of_freedom_of_the_seed
     d = d + (1.001 * scale - 1) * (d.mean(0) - d.mean())  # MS_I just above MS_E
     mean, low, high = crossed_interval(d)
     assert np.isfinite([mean, low, high]).all() and high - low < 1.0
+
+
+def test_the_interval_is_scipys():
+    values = np.random.default_rng(0).normal(size=(5, 3))
+    mean, low, high = t_interval(values)
+    for column in range(3):
+        own = values[:, column]
+        expected = stats.t.interval(0.95, 4, own.mean(), stats.sem(own))
+        assert (low[column], high[column]) == pytest.approx(expected) and mean[
+            column
+        ] == pytest.approx(own.mean())
+    assert standard_error(values) == pytest.approx(stats.sem(values))
+    assert np.isnan(t_interval(values[:1])[1]).all() and np.isnan(standard_error(values[:1])).all()
+    # three values by hand: t_{2, 0.975} = 4.30265; mean 2, s = 1
+    assert t_interval(np.array([1.0, 2.0, 3.0]))[2] == pytest.approx(2 + 4.30265 / 3**0.5, rel=1e-5)
+
+
+def test_the_interval_is_a_percentile_bootstrap():
+    """0 and 1, each half the time.
+
+    The mean of 100 draws is binomial, sd 0.05; and it is repeatable, but not for another seed.
+    """
+    values = np.array([0.0, 1.0] * 50)
+    low, high = bootstrap(values, seed=0)
+    assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.011) and high == pytest.approx(
+        0.5 + 1.96 * 0.05, abs=0.011
+    )
+    noise = np.random.default_rng(0).normal(size=50)
+    assert bootstrap(noise, 0) == bootstrap(noise, 0) != bootstrap(noise, 1)
+    assert bootstrap(noise, 0, resamples=100) != bootstrap(noise, 0)
+    assert all(map(math.isnan, bootstrap(values[:1], 0)))
+
+
+def test_a_bootstrap_covers_the_truth_as_often_as_it_says():
+    draw, hits = np.random.default_rng(0), 0
+    for _ in range(300):
+        low, high = bootstrap(draw.normal(5.0, 2.0, 40), seed=0, resamples=400)
+        hits += low <= 5.0 <= high
+    assert 0.89 <= hits / 300 <= 0.97

@@ -1,43 +1,21 @@
 """The folder of a routing study holds CSV tables, table 6 as Markdown and LaTeX, and a page."""
 
-import csv
-import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lit_mimdit import csv_file
-from lit_mimdit.escaping import csv_cell
+from lit_mimdit.csv_file import Row
 from lit_mimdit.evaluation.tables import latex, markdown
 from lit_mimdit.files import write_bytes
 from lit_mimdit.routing import study
 from lit_mimdit.routing.cells import Preferences, caption, preferences_of, table6_cells
 from lit_mimdit.routing.page import write_page
-from lit_mimdit.routing.study import RoutingStudy, Row
+from lit_mimdit.routing.study import RoutingStudy
 from lit_mimdit.routing.table6 import agreement, published_for
 
 FORMAT = "lit_mimdit.routing.1"
 TABLES = ("table6", "degradations", "blocks", "sub_experts", "routers", "severity", "records")
-
-
-def as_csv(rows: list[Row]) -> str:
-    """Returns rows of the same columns as CSV; numbers have 6 significant digits, and NaN is left
-    empty.
-    """
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]) if rows else ["nothing"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    return buffer.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, (float, np.floating)):
-        return "" if math.isnan(value) else f"{value:.6g}"
-    return csv_cell(value) if isinstance(value, str) else value
 
 
 def read_csv(path: Path) -> list[Row]:
@@ -94,7 +72,7 @@ def _write_tables(folder: Path, tables: dict[str, list[Row]]) -> None:
     for name in TABLES:
         path = folder / f"{name}.csv"
         if tables[name]:
-            _write_text(path, as_csv(tables[name]))
+            _write_text(path, csv_file.table(tables[name]))
         else:
             path.unlink(missing_ok=True)
 

@@ -7,17 +7,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lit_mimdit import escaping
+from lit_mimdit import csv_file, escaping
 from lit_mimdit.ablation.curves import curves, picture
 from lit_mimdit.ablation.picture import forest
-from lit_mimdit.ablation.results import CROSSED, Row, Tested, commits, table
+from lit_mimdit.ablation.results import CROSSED, Tested, commits, table
 from lit_mimdit.ablation.study import Study
+from lit_mimdit.csv_file import Row
+from lit_mimdit.evaluation.figures import png, svg
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.summary import ALL
 from lit_mimdit.evaluation.tables import NONE, latex, markdown
 from lit_mimdit.files import write_bytes
-from lit_mimdit.routing.figures import png, svg
-from lit_mimdit.routing.outputs import as_csv
 
 CSV = "results.csv"
 MARKDOWN = "results.md"
@@ -210,7 +210,7 @@ def write_results(
     parts = ["\n".join(f"- {remark}" for remark in remarks)]
     for title, head, body in tables:
         parts.append(f"## {escaping.markdown(title)}\n\n{markdown(head, body)}")
-    write_bytes(folder / CSV, as_csv(rows).encode())
+    write_bytes(folder / CSV, csv_file.table(rows).encode())
     write_bytes(folder / MARKDOWN, ("\n\n".join(parts) + "\n").encode())
     texts = [latex(head, body, f"{title}. {METHOD}") for title, head, body in tables]
     write_bytes(folder / LATEX, ("\n\n".join(texts) + "\n").encode())
@@ -218,6 +218,6 @@ def write_results(
     write_bytes(folder / f"{PLOT}.svg", svg(figure).encode())
     write_bytes(folder / f"{PLOT}.png", png(figure))
     learned = curves([one.run for one in tested])
-    write_bytes(folder / f"{CURVES}.csv", as_csv(learned).encode())
+    write_bytes(folder / f"{CURVES}.csv", csv_file.table(learned).encode())
     write_bytes(folder / f"{CURVES}.png", png(picture(study, learned)))
     return rows

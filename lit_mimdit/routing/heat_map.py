@@ -1,57 +1,13 @@
-"""What all pictures of routing share: style, heat maps with their numbers, and figures as files."""
+"""Heat maps of routing, with their numbers."""
 
-import io
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from lit_mimdit.data.fonts import families
-
-STYLE: dict[str, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
-    "figure.titlesize": 11,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "routing",
-    # names of users: a dollar sign is no formula, and their letters may need another font
-    "text.parse_math": False,
-    "font.family": list(dict.fromkeys(["DejaVu Sans", *families()])),
-}
 WEIGHTS = "RdBu_r"
-
-
-def pixels(figure: Figure) -> np.ndarray:
-    """(H, W, 3) uint8."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def svg(figure: Figure) -> str:
-    """Returns a figure as SVG text, to stand in a page."""
-    buffer = io.StringIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].rstrip()
-
-
-def png(figure: Figure, dpi: int = 150) -> bytes:
-    """Returns the bytes of a figure's PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def cells(

@@ -6,7 +6,7 @@ from typing import Any
 
 from lit_mimdit import escaping
 from lit_mimdit.evaluation.published import comparison
-from lit_mimdit.evaluation.record import Row
+from lit_mimdit.evaluation.record import ImageScores
 from lit_mimdit.evaluation.tables import footnotes, gain_rows, latex, markdown, rows_of, scores_csv
 from lit_mimdit.files import write_bytes
 
@@ -58,10 +58,10 @@ def as_latex(summary: dict[str, Any]) -> str:
     return "\n\n".join(filter(None, [*parts, comparison(summary, summary["name"], "latex")])) + "\n"
 
 
-def write_results(
+def write_scores(
     folder: Path,
     summary: dict[str, Any],
-    rows: list[Row],
+    rows: list[ImageScores],
     files: dict[tuple[str, str], str] | None = None,
     routing: dict[str, list[list[float]]] | None = None,
     prefix: str = "",

@@ -1,31 +1,7 @@
-"""Intervals of means, and mutual information between labels and choices: pure functions."""
+"""Mutual information between labels and choices, and what chance gives: pure functions."""
 
 import numpy as np
 from scipy import stats
-
-LEVEL = 0.95
-
-
-# m +- t_{n-1, 0.975} s / sqrt(n), s with n - 1  (Student, Biometrika 6, 1908)
-def t_interval(
-    values: np.ndarray, level: float = LEVEL
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the mean over the first axis (n, ...), and the ends of its interval; NaN ends for n =
-    1.
-    """
-    mean, error = values.mean(0), standard_error(values)
-    reach = error * (stats.t.ppf((1 + level) / 2, len(values) - 1) if len(values) > 1 else np.nan)
-    return mean, mean - reach, mean + reach
-
-
-# s / sqrt(n)
-def standard_error(values: np.ndarray) -> np.ndarray:
-    """Returns the standard error of the mean over the first axis (n, ...); NaN for n = 1."""
-    return (
-        values.std(0, ddof=1) / np.sqrt(len(values))
-        if len(values) > 1
-        else np.full(values.shape[1:], np.nan)
-    )
 
 
 # I(S; C) = sum_{s,c} p(s, c) log2( p(s, c) / (p(s) p(c)) )  (Shannon, 1948)

@@ -4,32 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
 from sklearn.metrics import mutual_info_score
 
-from lit_mimdit.routing.statistics import (
+from lit_mimdit.routing.dependence import (
     false_discovery,
     mutual_information,
     permutation_test,
-    standard_error,
-    t_interval,
     tables,
 )
-
-
-def test_the_interval_is_scipys():
-    values = np.random.default_rng(0).normal(size=(5, 3))
-    mean, low, high = t_interval(values)
-    for column in range(3):
-        own = values[:, column]
-        expected = stats.t.interval(0.95, 4, own.mean(), stats.sem(own))
-        assert (low[column], high[column]) == pytest.approx(expected) and mean[
-            column
-        ] == pytest.approx(own.mean())
-    assert standard_error(values) == pytest.approx(stats.sem(values))
-    assert np.isnan(t_interval(values[:1])[1]).all() and np.isnan(standard_error(values[:1])).all()
-    # three values by hand: t_{2, 0.975} = 4.30265; mean 2, s = 1
-    assert t_interval(np.array([1.0, 2.0, 3.0]))[2] == pytest.approx(2 + 4.30265 / 3**0.5, rel=1e-5)
 
 
 def test_mutual_information_worked_by_hand():
