@@ -32,9 +32,9 @@ COMMANDS = {
         "restore with a classical tool, to compare with",
     ),
     "export": (
-        "lit_mimdit.inference.export",
+        "lit_mimdit.sharing.export",
         "export",
-        "write a checkpoint's trained branch as safetensors",
+        "write a checkpoint's trained branch as safetensors, or upload it to the hub",
     ),
     "import-weights": (
         "lit_mimdit.systems.import_weights",

@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-from kit import ranks, tiers
+from kit import hub_server, ranks, tiers
 from safetensors.torch import save_file
 from torch import nn
 
@@ -209,6 +209,31 @@ def cache(tmp_path, monkeypatch) -> Path:
     """An empty folder for the embeddings of prompts."""
     monkeypatch.setenv("LIT_MIMDIT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Iterator[hub_server.Hub]:
+    """A hub on loopback that huggingface_hub's own client asks, with an empty cache; the client is
+    logged in as "me".
+
+    The client reads its address and its cache when it is imported, long before a test.
+    """
+    from huggingface_hub import constants
+
+    with hub_server.serving() as served:
+        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
+        settings = {
+            "ENDPOINT": served.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(tmp_path / "hub_cache"),
+            # its storage has servers of its own; without it files go by Git LFS
+            "HF_HUB_DISABLE_XET": True,
+        }
+        for name, value in settings.items():
+            monkeypatch.setattr(constants, name, value)
+        served.users["token of me"] = "me"
+        monkeypatch.setenv("HF_TOKEN", "token of me")
+        yield served
 
 
 @pytest.fixture(scope="session")

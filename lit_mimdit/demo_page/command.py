@@ -20,14 +20,15 @@ def demo(
     """Open a page on this machine: restore photographs, compare systems, and see why the routers
     decided as they did.
 
-    The page listens on 127.0.0.1 alone. It sends nothing anywhere and needs no network. Stop it
-    with Ctrl-C; uploaded and restored photographs are removed then.
+    The page listens on 127.0.0.1 alone. It sends nothing anywhere, and needs the network only for
+    systems of the hub. Stop it with Ctrl-C; uploaded and restored photographs are removed then.
 
     Args:
-        checkpoint: Exported system (.safetensors) or training checkpoint (.ckpt); that of the
-            package unless given.
+        checkpoint: Exported system (.safetensors), training checkpoint (.ckpt), or a repository on
+            the hub (OWNER/NAME); that of the package unless given.
         backbone: Folder or hub id of the backbone, if it is not where it was in training.
-        systems: Exported files of other systems, for the tab that compares.
+        systems: Exported files of other systems, or their repositories on the hub, for the tab that
+            compares.
         fidelity: Network that corrects the result: a file, package, none, or auto; as of restore.
         device: auto, cpu, cuda, cuda:1, mps.
         port: Port of the page.

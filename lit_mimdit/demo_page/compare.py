@@ -12,7 +12,9 @@ from lit_mimdit.demo_page.watched import Report
 from lit_mimdit.demo_page.workbench import Result, Settings, Workbench
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.scorer import Scorer
+from lit_mimdit.inference.hub import title
 from lit_mimdit.inference.loading import load_restorer
+from lit_mimdit.inference.system_file import system_path
 from lit_mimdit.systems.classical import Classical, Method
 
 SCORES = ("psnr", "ssim_y", "lpips")
@@ -38,13 +40,14 @@ class Systems:
 
     Args:
         bench: whose system is the first choice.
-        files: exported files of other systems.
+        files: exported files of other systems, or their names on the hub.
         device: of their networks.
     """
 
     def __init__(self, bench: Workbench, files: list[Path], device: str) -> None:
         self.bench, self.device = bench, device
-        self.files = {path.name: path for path in files}
+        files = [system_path(path) for path in files]
+        self.files = {title(path): path for path in files}
         if len(self.files) < len(files):
             raise ValueError("systems: two files have one name; rename one of them")
         for path in files:
@@ -56,7 +59,7 @@ class Systems:
     @property
     def own(self) -> str:
         """Name of the page's own system."""
-        return f"this page's system ({self.bench.checkpoint.name})"
+        return f"this page's system ({title(self.bench.checkpoint)})"
 
     @property
     def names(self) -> list[str]:

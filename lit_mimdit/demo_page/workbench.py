@@ -80,7 +80,7 @@ class Workbench:
 
     Args:
         folder: where results lie, each in a folder of its own that nobody can guess.
-        checkpoint: exported file or training checkpoint; None: the one that comes with the package.
+        checkpoint: what `system_path` takes; None: the one that comes with the package.
         backbone: folder or hub id of the backbone, if it is not where it was in training.
         device: name of a device.
         fidelity: as of the restore command.
@@ -104,7 +104,7 @@ class Workbench:
         own_branch = checkpoint is None or str(checkpoint) == PACKAGE
         chosen = choose_fidelity(fidelity, own_branch=own_branch)
         self.checkpoint = system_path(checkpoint)
-        self.restorer: Any = load_restorer(checkpoint, backbone, device, fidelity=chosen)
+        self.restorer: Any = load_restorer(self.checkpoint, backbone, device, fidelity=chosen)
         self.folder, self.max_megapixels = folder, max_megapixels
         self._results: list[Path] = []
         self._looks: Looks | None = None

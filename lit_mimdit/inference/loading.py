@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lit_mimdit.inference.device import choose_device
+from lit_mimdit.inference.hub import shown
 from lit_mimdit.inference.system_file import build_system, load_system, system_path
 from lit_mimdit.models.compiling import compile_network
 from lit_mimdit.models.network import ConditionedBackbone
@@ -34,8 +35,8 @@ def load_restorer(
     Values that are None are those that the system was trained or exported with.
 
     Args:
-        checkpoint: exported file or training checkpoint; "package" or None is the one that comes
-            with the package.
+        checkpoint: exported file or training checkpoint; OWNER/NAME or OWNER/NAME@REVISION on the
+            Hugging Face Hub; "package" or None is the one that comes with the package.
         backbone: folder or hub id of the backbone, if it is not where it was in training.
         device: name of a device, "auto" for a GPU if there is one, or a torch.device.
         trust: also build classes outside lit_mimdit.systems.
@@ -70,14 +71,15 @@ def load_restorer(
     elif values:
         given["sampling"] = values
     given = {name: value for name, value in given.items() if value is not None}
-    system: Any = build_system(file, f"checkpoint {path}", trust, **given)
+    where = f"checkpoint {shown(path)}"
+    system: Any = build_system(file, where, trust, **given)
     place = device if isinstance(device, torch.device) else choose_device(device)
     restorer = system.to(place).restorer()
     if compile:
         network = getattr(restorer, "network", None)
         if not isinstance(network, ConditionedBackbone):
             raise ValueError(
-                f"checkpoint {path}: --compile needs blocks of a transformer, and"
+                f"{where}: --compile needs blocks of a transformer, and"
                 f" {type(system).__name__} has none; leave it out"
             )
         compile_network(network)

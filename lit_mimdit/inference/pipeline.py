@@ -6,7 +6,8 @@ not train.
     pipeline(image).images[0].save("restored.png")
 
 `python -m lit_mimdit export CHECKPOINT -o FOLDER --pipeline` writes such a folder. Images are
-restored by the same Restorer as everywhere. Lightning is not imported.
+restored by the same Restorer as everywhere. Lightning is not imported, but for a branch without its
+backbone, as `export --push_to_hub` uploads it.
 """
 
 import json
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.corrector import Corrector
+from lit_mimdit.inference.pipeline_branch import branch_restorer
 from lit_mimdit.inference.pipeline_card import CODE, CODE_TEXT, card
 from lit_mimdit.inference.pipeline_images import Picture, photos, pictures, resize
 from lit_mimdit.inference.pipeline_parts import (
@@ -103,6 +105,26 @@ class MiMDiTPipeline(DiffusionPipeline):
         ValueError if its branch is no MiM, or it has a caption an image.
         """
         return cls(**parts_of(restorer))
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **options: Any
+    ) -> "MiMDiTPipeline":
+        """Loads a pipeline, or a branch whose backbone is taken by its hub id.
+
+        Args:
+            pretrained_model_name_or_path: folder or hub id, OWNER/NAME or OWNER/NAME@REVISION.
+            options: those of diffusers. A branch alone takes the ones of `BRANCH_OPTIONS`.
+
+        Raises:
+            ValueError: it cannot be had, in one line.
+        """
+        restorer = branch_restorer(pretrained_model_name_or_path, options)
+        if restorer is None:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        pipeline = cls.of(restorer)
+        dtype = options.get("torch_dtype")
+        return pipeline if dtype is None else pipeline.to(dtype)
 
     def restorer(self, fidelity_weight: float | None = None, **sampling: Any) -> Restorer:
         """Returns what restores, on the pipeline's device; what is given overrides the defaults.

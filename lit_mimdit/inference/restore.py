@@ -60,8 +60,9 @@ def restore(
         inputs: Photographs, or folders of them.
         output: File to write (one photograph: .png, .jpg, .tif or .webp), or folder (PNG files of
             the same names, and restoration.json, which says how they were made).
-        checkpoint: Exported system (.safetensors) or training checkpoint (.ckpt); package is the
-            one that comes with the package.
+        checkpoint: Exported system (.safetensors), training checkpoint (.ckpt), or a repository on
+            the hub (OWNER/NAME or OWNER/NAME@REVISION); package is the one that comes with the
+            package. What exists here is taken first.
         backbone: Folder or hub id of the backbone, if it is not where it was in training.
         steps: Solver steps; more is slower and more detailed.
         solver: euler, the paper's; or of second order: unipc or dpmpp_2m (one network evaluation a
@@ -134,8 +135,9 @@ def restore(
             ),
             "fidelity_weight": fidelity_weight,
         }
+        path = system_path(checkpoint)
         restorer = load_restorer(
-            checkpoint,
+            path,
             backbone,
             device,
             trust=trust,
@@ -148,5 +150,5 @@ def restore(
             intra=intra,
             **options,
         )
-        run = describe_run(restorer, system_path(checkpoint), seed)
+        run = describe_run(restorer, path, seed)
         return carry_out(restorer, made, run, overwrite, strip_metadata)

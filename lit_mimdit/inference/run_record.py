@@ -13,6 +13,7 @@ import torch
 
 import lit_mimdit
 from lit_mimdit.files import write_bytes
+from lit_mimdit.inference.hub import origin
 
 if TYPE_CHECKING:  # reading a record must not wait for diffusers
     from lit_mimdit.models.decisions import Decisions
@@ -59,10 +60,12 @@ def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dic
 
     Args:
         restorer: what restores; its `record` tells its own part.
-        checkpoint: the system's file; None if its weights are in memory only.
+        checkpoint: the system's file; None if its weights are in memory only. The record of one
+            from the hub also has its repository and commit.
         seed: of the noise, or in words how each image got its own.
     """
     recorded = restorer.record()
+    hub = None if checkpoint is None else origin(checkpoint)
     return {
         "format": FORMAT,
         "lit_mimdit": lit_mimdit.__version__,
@@ -71,6 +74,7 @@ def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dic
             None
             if checkpoint is None
             else {"name": checkpoint.name, "sha256": file_hash(checkpoint)}
+            | ({} if hub is None else {"hub": hub})
         ),
         **recorded,
         "seed": seed,

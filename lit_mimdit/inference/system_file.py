@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lit_mimdit.files import write_bytes
+from lit_mimdit.inference.hub import MODEL, fetched, hub_name, shown
 from lit_mimdit.models.backbone import Identity, nano_folder
 from lit_mimdit.settings import build
 
@@ -122,21 +123,24 @@ def save_system(path: Path, file: SystemFile, dtype: torch.dtype = torch.float32
 def load_system(path: str | Path) -> SystemFile:
     """Read an exported system (.safetensors), the system in a Lightning checkpoint (.ckpt), or a
     released network of another project (.pth).
+
+    `path` is what `system_path` takes.
     """
-    path = Path(path)
+    path = system_path(path)
+    where = f"checkpoint {shown(path)}"
     if not path.is_file():
-        raise ValueError(f"checkpoint {path}: no such file")
+        raise ValueError(f"{where}: no such file")
     if path.suffix == FOREIGN:
         return import_module(f"{HOME}spandrel").read_file(path)
     if path.suffix != ".safetensors":
-        return system_of_checkpoint(read_checkpoint(path), f"checkpoint {path}")
+        return system_of_checkpoint(read_checkpoint(path), where)
     try:
         with safe_open(path, "pt") as handle:
             values = json.loads((handle.metadata() or {}).get(KEY, "{}"))
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"checkpoint {path}: not a readable safetensors file ({error})") from error
-    return undescribe(values, tensors, f"checkpoint {path}")
+        raise ValueError(f"{where}: not a readable safetensors file ({error})") from error
+    return undescribe(values, tensors, where)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -270,7 +274,21 @@ def build_system(file: SystemFile, where: str, trust: bool = False, **overrides:
 
 
 def system_path(checkpoint: str | Path | None) -> Path:
-    """Returns the file of a system; None and "package" are the one that comes with the package."""
+    """Returns the file of a system.
+
+    What exists on this machine is taken before a repository of the hub.
+
+    Args:
+        checkpoint: a file; the folder of a repository; OWNER/NAME or OWNER/NAME@REVISION on the
+            hub; None or "package" for the one that comes with the package.
+
+    Raises:
+        ValueError: the repository cannot be read.
+    """
     if checkpoint is None or str(checkpoint) == PACKAGE:
         return nano_folder() / "branch.safetensors"
-    return Path(checkpoint)
+    path = Path(checkpoint)
+    if path.is_dir():
+        return path / MODEL
+    name = None if path.exists() else hub_name(path.as_posix())
+    return path if name is None else fetched(name, f"checkpoint {name}")

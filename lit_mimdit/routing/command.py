@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import lit_mimdit
 from lit_mimdit.data.layouts import Pair, read_layout, require_complete
 from lit_mimdit.evaluation.tables import markdown
+from lit_mimdit.inference.hub import origin, shown, title
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.run_record import commit, file_hash
 from lit_mimdit.inference.system_file import load_system, system_path
@@ -22,7 +23,8 @@ from lit_mimdit.routing.table6 import TYPES
 def names_of(paths: list[Path]) -> list[str]:
     """Returns a short name of each checkpoint.
 
-    It is as much of the end of its path as tells them apart. ValueError for the same file twice.
+    It is as much of the end of its path as tells them apart, or its name on the hub. ValueError
+    for the same file twice.
     """
     paths = [path.absolute() for path in paths]
     if len(set(paths)) < len(paths):
@@ -30,9 +32,10 @@ def names_of(paths: list[Path]) -> list[str]:
             f"checkpoint: {next(p for p in paths if paths.count(p) > 1)} is given twice; each"
             " training counts once"
         )
-    parts = [path.with_suffix("").parts for path in paths]
+    hub = [None if origin(path) is None else Path(title(path)) for path in paths]
+    parts = [(name or path.with_suffix("")).parts for name, path in zip(hub, paths, strict=True)]
     if len(set(parts)) < len(parts):  # they differ in the suffix only
-        parts = [path.parts for path in paths]
+        parts = [(name or path).parts for name, path in zip(hub, paths, strict=True)]
     depth = 1
     while len({part[-depth:] for part in parts}) < len(parts):
         depth += 1
@@ -70,7 +73,8 @@ def branch_with_routers(restorer: Any, path: Path) -> Any:
     if not isinstance(getattr(branch, "config", None), BranchConfig):
         kind = load_system(path).class_path.rpartition(".")[2]
         raise ValueError(
-            f"checkpoint {path}: it holds {kind}, which has no routers; give one of a MiM branch"
+            f"checkpoint {shown(path)}: it holds {kind}, which has no routers; give one of a MiM"
+            " branch"
         )
     return branch
 
@@ -103,8 +107,8 @@ def routing(
     Args:
         data: Folder in FoundIR's layout, such as data/sample/test.
         output: Folder to write.
-        checkpoint: Exported branches (.safetensors) or training checkpoints (.ckpt); the branch
-            that comes with the package if not given.
+        checkpoint: Exported branches (.safetensors), training checkpoints (.ckpt) or repositories
+            on the hub (OWNER/NAME); the branch that comes with the package if not given.
         backbone: Folder or hub id of the backbone, if it is not where it was in training.
         meta: File of "GT-path, LQ-path" lines relative to --data; without it its folders are read.
         limit: Images of each type, the first ones; all if not given.
@@ -191,7 +195,7 @@ def study_training(
                 " study them separately"
             )
     about = {
-        "name": path.name,
+        "name": title(path),
         "sha256": file_hash(path),
         "tile": restorer.config.tile,
         "overlap": restorer.config.overlap,

@@ -1,7 +1,6 @@
 """Steps of validation, test and prediction, which are the same for every system."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,6 +12,7 @@ from lit_mimdit.evaluation.metrics import choose
 from lit_mimdit.evaluation.scorer import Scorer
 from lit_mimdit.evaluation.scores import ScoreTable, means
 from lit_mimdit.inference.run_record import describe_run
+from lit_mimdit.inference.system_file import system_path
 from lit_mimdit.systems.answers import ImageRestorer
 
 EVAL_SEED = 1  # added to the data seed, so that evaluation never reuses a training sample's noise
@@ -53,8 +53,9 @@ class EvaluationSteps(L.LightningModule):
 
     def _record(self) -> dict[str, Any]:
         """How `test` restored, for its summary."""
-        path = self.trainer.ckpt_path or self.init
-        checkpoint = Path(path) if path and Path(path).is_file() else None
+        given = self.trainer.ckpt_path or self.init
+        path = system_path(given) if given else None
+        checkpoint = path if path is not None and path.is_file() else None
         return describe_run(self.restorer(), checkpoint, SEED_RULE)
 
     def _finish_table(self, stage: str) -> None:
