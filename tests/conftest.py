@@ -218,7 +218,7 @@ def hub(tmp_path, monkeypatch) -> Iterator[hub_server.Hub]:
 
     The client reads its address and its cache when it is imported, long before a test.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
 
     with hub_server.serving() as served:
         template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -231,6 +231,7 @@ def hub(tmp_path, monkeypatch) -> Iterator[hub_server.Hub]:
         }
         for name, value in settings.items():
             monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(hf_api.api, "endpoint", served.url)
         served.users["token of me"] = "me"
         monkeypatch.setenv("HF_TOKEN", "token of me")
         yield served

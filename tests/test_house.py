@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "models": {"files", "csv_file"},
     "inference": {"files", "settings", "data", "models"},
     "evaluation": {"", "files", "csv_file", "escaping", "data", "inference"},
-    "sharing": {"", "files", "models", "inference", "evaluation"},
+    "sharing": {"files", "models", "inference", "evaluation"},
     "latent_shards": {"data", "models", "inference"},
     "systems": {"data", "models", "inference", "evaluation", "latent_shards"},
     "estimate": {"systems"},

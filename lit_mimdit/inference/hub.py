@@ -93,9 +93,9 @@ def reason(name: HubName, error: BaseException) -> str:
     from huggingface_hub import constants, errors
 
     # the client wraps what went wrong at the first request
-    causes = (error, error.__cause__)
+    answers = [getattr(one, "response", None) for one in (error, error.__cause__)]
+    status = next((answer.status_code for answer in answers if answer is not None), None)
     page = f"{constants.ENDPOINT}/{name.repository}"
-    status = next((c.response.status_code for c in causes if hasattr(c, "response")), None)
     if isinstance(error, errors.GatedRepoError):
         return f"the repository is gated; accept its conditions on {page}, {LOG_IN}, and try again"
     if isinstance(error, errors.RevisionNotFoundError):

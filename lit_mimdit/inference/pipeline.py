@@ -29,7 +29,7 @@ from torch import Tensor
 
 from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.corrector import Corrector
-from lit_mimdit.inference.pipeline_branch import branch_restorer
+from lit_mimdit.inference.pipeline_branch import branch_restorer, wanted_dtype
 from lit_mimdit.inference.pipeline_card import CODE, CODE_TEXT, card
 from lit_mimdit.inference.pipeline_images import Picture, photos, pictures, resize
 from lit_mimdit.inference.pipeline_parts import (
@@ -123,7 +123,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         if restorer is None:
             return super().from_pretrained(pretrained_model_name_or_path, **options)
         pipeline = cls.of(restorer)
-        dtype = options.get("torch_dtype")
+        dtype = wanted_dtype(options)
         return pipeline if dtype is None else pipeline.to(dtype)
 
     def restorer(self, fidelity_weight: float | None = None, **sampling: Any) -> Restorer:

@@ -11,7 +11,8 @@ from lit_mimdit.inference.loading import load_restorer
 INDEX = "model_index.json"  # of a whole pipeline
 OWN = ("backbone", "fidelity", "fidelity_weight")  # of load_restorer
 HUB = ("token", "cache_dir", "local_files_only", "force_download")  # of hf_hub_download
-BRANCH_OPTIONS = (*OWN, *HUB, "revision", "torch_dtype", "use_safetensors")
+DTYPES = ("dtype", "torch_dtype")  # diffusers' new and old name
+BRANCH_OPTIONS = (*OWN, *HUB, *DTYPES, "revision", "use_safetensors")
 
 
 def branch_restorer(source: str | Path, options: dict[str, Any]) -> Any:
@@ -19,8 +20,8 @@ def branch_restorer(source: str | Path, options: dict[str, Any]) -> Any:
 
     Args:
         source: folder, or OWNER/NAME[@REVISION] on the hub.
-        options: keywords of from_pretrained. A dtype of the frozen weights is that of training
-            unless `torch_dtype` is given.
+        options: keywords of from_pretrained. The frozen weights have the dtype of training unless
+            one is given.
 
     Raises:
         ValueError: the repository cannot be read, or an option means nothing for a branch.
@@ -35,10 +36,15 @@ def branch_restorer(source: str | Path, options: dict[str, Any]) -> Any:
             f" {', '.join(BRANCH_OPTIONS)}"
         )
     given = {name: options[name] for name in OWN if name in options}
-    wanted = options.get("torch_dtype")
+    wanted = wanted_dtype(options)
     if wanted in (torch.float32, torch.bfloat16):  # others are converted when it is loaded
         given["dtype"] = str(wanted).removeprefix("torch.")
     return load_restorer(path, device=torch.device("cpu"), **given)
+
+
+def wanted_dtype(options: dict[str, Any]) -> torch.dtype | None:
+    """Returns the dtype that keywords of from_pretrained ask for, or None."""
+    return next((options[name] for name in DTYPES if options.get(name) is not None), None)
 
 
 def branch_file(source: Path, options: dict[str, Any]) -> Path | None:

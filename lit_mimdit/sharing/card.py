@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from lit_mimdit.evaluation.metrics import METRICS
+from lit_mimdit.inference.hub import hub_name
 from lit_mimdit.inference.system_file import BRANCH_CLASSES, SystemFile
 from lit_mimdit.models.folder import NANO
 from lit_mimdit.sharing.licences import STABILITY
@@ -26,7 +27,7 @@ def write_card(
         file: the system as it is written.
         repository: OWNER/NAME.
         licence: entries of the metadata, see licence_of.
-        datasets: that it was trained on.
+        datasets: that it was trained on, hub ids or names.
         summary: of a finished evaluation, or None.
     """
     kind = file.class_path.rpartition(".")[2]
@@ -62,7 +63,8 @@ def metadata(
         base_model=None if backbone == NANO else backbone,
         # the branch is added to the backbone, whose weights stay as they are
         base_model_relation=None if backbone in (NANO, None) else "adapter",
-        datasets=list(datasets) or None,
+        # the hub takes ids here; other names are in the text
+        datasets=[name for name in datasets if hub_name(name)] or None,
         eval_results=results or None,
         library_name="lit_mimdit",
         metrics=[key for key in METRICS if key in measured] or None,

@@ -18,14 +18,14 @@ def eval_results(summary: dict[str, Any]) -> list[EvalResult]:
     A metric that was not computed has none. The interval (95%) and the number of images are the
     metric's arguments.
     """
-    found = []
+    results = []
     for group in summary["groups"]:
         dataset, degradation = group["dataset"], group["degradation"]
         for key, value in group["versions"].get("restored", {}).items():
             if value["mean"] is None:
                 continue
             metric = METRICS[key]
-            found.append(
+            results.append(
                 EvalResult(
                     task_type=TASK,
                     task_name="Image restoration",
@@ -33,12 +33,12 @@ def eval_results(summary: dict[str, Any]) -> list[EvalResult]:
                     dataset_name=dataset if degradation == ALL else f"{dataset}, {degradation}",
                     dataset_config=None if degradation == ALL else degradation,
                     metric_type=key,
-                    metric_name=f"{metric.label} ({metric.direction})",
+                    metric_name=metric.label,
                     metric_value=round(value["mean"], metric.decimals),
                     metric_args={name: value[name] for name in ("low", "high", "n")},
                 )
             )
-    return found
+    return results
 
 
 def require_of(summary: dict[str, Any], hashes: set[str], where: str) -> None:

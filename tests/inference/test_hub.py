@@ -131,7 +131,9 @@ def test_offline_the_cache_is_used_and_what_it_lacks_is_named(hub, network, monk
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.asked.clear()
     assert load_system("me/net").description() == first.description()
-    with pytest.raises(ValueError, match="HF_HUB_OFFLINE is set, and the hub's cache does not have"):
+    with pytest.raises(
+        ValueError, match="HF_HUB_OFFLINE is set, and the hub's cache does not have"
+    ):
         load_system("me/never")
     assert hub.asked == []
 
@@ -159,7 +161,9 @@ def test_training_starts_from_a_repository(hub, network):
 
 def test_a_restorer_is_had_by_name(hub, network):
     image = torch.rand(1, 3, 9, 7, generator=torch.Generator().manual_seed(0))
-    made = [load_restorer(one, device="cpu")(image, torch.zeros(1))[0] for one in (network, "me/net")]
+    made = [
+        load_restorer(one, device="cpu")(image, torch.zeros(1))[0] for one in (network, "me/net")
+    ]
     assert torch.equal(*made)
 
 

@@ -154,6 +154,20 @@ class Answers(BaseHTTPRequestHandler):
         facts = {"id": name, "private": repository.private, "sha": commit}
         self.json(facts | {"siblings": [{"rfilename": file} for file in files]})
 
+    def tree(self, name: str, revision: str, folder: str | None) -> None:
+        repository = self.readable(name)
+        if repository is None:
+            return
+        files = repository.commits.get(repository.refs.get(revision, revision), {})
+        below = "" if folder is None else f"{folder}/"
+        self.json(
+            [
+                {"type": "file", "path": path, "size": len(data), "oid": "0" * 40}
+                for path, data in files.items()
+                if path.startswith(below)
+            ]
+        )
+
     # -- writing
 
     def create(self) -> None:
@@ -218,6 +232,7 @@ ROUTES = [
     (("GET", "HEAD"), rf"/{REPO}/resolve/(refs/[^/]+/[^/]+|[^/]+)/(.+)", Answers.resolve),
     (("GET",), rf"/api/models/{REPO}", Answers.info),
     (("GET",), rf"/api/models/{REPO}/revision/(.+)", Answers.info),
+    (("GET",), rf"/api/models/{REPO}/tree/([^/]+)(?:/(.+))?", Answers.tree),
     (("POST",), r"/api/repos/create", Answers.create),
     (("POST",), r"/api/validate-yaml", Answers.validate),
     (("POST",), rf"/api/models/{REPO}/preupload/(.+)", Answers.preupload),
