@@ -99,6 +99,13 @@ def test_stage_2_starts_from_stage_1_and_learns_its_priors(stage_1, phase):
     assert all(p.grad is None for p in system.target.parameters())
 
 
+def test_stage_2_learns_the_same_after_a_validation(stage_1):
+    system = second(stage_1, phase="prior")
+    before = system.losses(batch()).total
+    system.on_validation_epoch_start()
+    assert torch.equal(system.losses(batch()).total, before)
+
+
 def test_the_joint_phase_goes_on_from_the_first_ones_file(stage_1, tmp_path):
     save_system(tmp_path / "prior.safetensors", second(stage_1, phase="prior").system_file())
     torch.manual_seed(9)

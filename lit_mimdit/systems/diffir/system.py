@@ -129,10 +129,14 @@ class DiffIR(RestorationSystem):
         if stage == 1:
             self.network = FirstStage(**sizes)
             return
-        diffusion = (n_denoise_res, timesteps, linear_start, linear_end)
-        names = ("n_denoise_res", "timesteps", "linear_start", "linear_end")
-        self.network = SecondStage(**sizes, **dict(zip(names, diffusion, strict=True)))
-        self.table = schedule_of(self.network)  # ValueError if the arguments make none
+        self.network = SecondStage(
+            **sizes,
+            n_denoise_res=n_denoise_res,
+            timesteps=timesteps,
+            linear_start=linear_start,
+            linear_end=linear_end,
+        )
+        self.schedule = schedule_of(self.network)  # ValueError if the arguments make none
         if first_stage is not None:
             self.target = PriorEncoder(2, n_feats, n_encoder_res).requires_grad_(False)
             self.network.restorer.requires_grad_(phase == "joint")
@@ -165,7 +169,7 @@ class DiffIR(RestorationSystem):
 
     def configure_model(self) -> None:
         """Take the weights of stage 1, then those of `init`, once."""
-        if self.target is not None and not self._first_stage_taken:
+        if self.first_stage is not None and not self._first_stage_taken:
             self._first_stage_taken = True
             self._take_first_stage(self.first_stage)
         super().configure_model()
@@ -176,6 +180,7 @@ class DiffIR(RestorationSystem):
         Raises:
             ValueError: the file is not of DiffIR's stage 1, or has other sizes.
         """
+        assert self.target is not None, "who starts from stage 1 keeps its encoder"
         file, where = load_system(path), f"model.first_stage {path}"
         if file.class_path != class_path_of(type(self)) or file.arguments.get("stage") != 1:
             stage = file.arguments.get("stage")
@@ -244,10 +249,11 @@ class DiffIR(RestorationSystem):
                 "model.first_stage is missing, and stage 2 learns the priors of stage 1; give its"
                 " file, or train it with model.stage 1"
             )
+        assert isinstance(self.network, SecondStage), "stage 1 has returned"
         with torch.no_grad():
             target = self.target(lq, gt)
         noise, _ = sample_noise(batch["seed"].cpu(), tuple(target.shape[1:]))
-        prior = objective.distilled_prior(self.network, lq, target, noise.to(target), self.table)
+        prior = objective.distilled_prior(self.network, lq, target, noise.to(target), self.schedule)
         apart = (prior - target).abs().mean(1)
         if self.phase == "prior":
             return Losses(apart.mean(), apart, {"prior": apart})
@@ -259,14 +265,15 @@ class DiffIR(RestorationSystem):
 
     def restore_one(self, image: Tensor, draw: Draw, progress: Progress, id: str | None) -> Tensor:
         """Returns the restored image of one degraded image (1, 3, H, W), in tiles where large."""
-        height, width = image.shape[-2:]
+        network, (height, width) = self.network, image.shape[-2:]
+        assert isinstance(network, SecondStage), "stage 1 has no restorer"
         padded = pad_to_multiple(image, MULTIPLE)
         prior = image.new_empty(1, 4 * self.arguments["n_feats"])
         tile, overlap = self._tiling(*padded.shape[-2:])
         restored = tiled(
             padded,
             MULTIPLE,
-            lambda part: generate(self.network, part, draw(prior)),
+            lambda part: generate(network, part, draw(prior)),
             progress,
             tile,
             overlap,
@@ -278,8 +285,9 @@ class DiffIR(RestorationSystem):
         return (self.tile, self.overlap) if self.tile else (max(height, width), 0)
 
     def _tiles(self, height: int, width: int) -> int:
-        padded = [side + -side % MULTIPLE for side in (height, width)]
-        return len(boxes(*padded, *self._tiling(*padded), MULTIPLE))
+        tall, wide = (side + -side % MULTIPLE for side in (height, width))
+        tile, overlap = self._tiling(tall, wide)
+        return len(boxes(tall, wide, tile, overlap, MULTIPLE))
 
     def restorer(self) -> SeededRestorer:
         """Returns what restores with stage 2's weights; ValueError in stage 1."""
