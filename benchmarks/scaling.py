@@ -41,10 +41,10 @@ class Machine:
 
 MACHINES = (Machine("A100", 312e12, 300e9, 25e9), Machine("H100", 989.4e12, 450e9, 50e9))
 SOURCES = """\
-- A100: 312 TFLOP/s dense bf16, NVLink 600 GB/s both ways (NVIDIA A100 data sheet); 200 Gb/s \
-InfiniBand a GPU (DGX A100 data sheet).
-- H100 SXM: 989.4 TFLOP/s dense bf16, NVLink 900 GB/s both ways (NVIDIA H100 data sheet); 400 \
-Gb/s InfiniBand a GPU (DGX H100 data sheet).
+- A100: 312 TFLOP/s dense bf16, NVLink 600 GB/s both ways, 200 Gb/s InfiniBand a GPU. \
+NVIDIA's data sheets of A100 and DGX A100.
+- H100 SXM: 989.4 TFLOP/s dense bf16, NVLink 900 GB/s both ways, 400 Gb/s InfiniBand a GPU. \
+NVIDIA's data sheets of H100 and DGX H100.
 - Failures: 419 unexpected interruptions in 54 days on 16,384 H100s (Llama 3, arXiv 2407.21783, \
 section 3.3.4): one in 50,676 GPU hours.
 - MFU: Llama 3 reports 38 to 43% in bf16 on 8,192 to 16,384 H100s (the same, table 4).
@@ -286,23 +286,23 @@ def page(config: dict) -> str:
         f"| from latent shards (no VAE) | {latents / 1e12:.2f} |",
         "",
         (
-            f"Trained: {parameters / 1e6:.1f} M parameters: {2 * parameters / 1e9:.2f} GB of bf16"
-            f" gradients a step, {16 * parameters / 1e9:.2f} GB a checkpoint (parameters, average,"
-            " two moments; the frozen backbone is not in it)."
+            f"Trained: {parameters / 1e6:.1f} M parameters. They have {2 * parameters / 1e9:.2f} GB"
+            f" of bf16 gradients a step, and {16 * parameters / 1e9:.2f} GB a checkpoint. A"
+            " checkpoint holds parameters, average and two moments, and no frozen backbone."
         ),
         "",
         "## What is assumed, and what was published",
         "",
         (
-            f"MFU {ASSUMED.mfu:.0%}; collectives reach {ASSUMED.network_share:.0%} of a link,"
-            f" {ASSUMED.hop * 1e6:.0f} µs a hop; a pair is {ASSUMED.pair_bytes / 1e6:.2f} MB"
-            f" (lossless tiles), its latents {ASSUMED.latent_bytes / 1e6:.2f} MB; the shared store"
-            f" gives {ASSUMED.store_read / 1e9:.0f} GB/s to all nodes together, and takes"
-            f" {ASSUMED.store_write / 1e9:.0f} GB/s from one process; {ASSUMED.decode * 1e3:.0f} ms"
-            f" of a CPU core a pair, {ASSUMED.cores:.0f} cores a GPU; {ASSUMED.restart:.0f} s a"
-            f" restart; a checkpoint every {ASSUMED.every_steps:,} steps. Gradients and data travel"
-            " while the GPUs compute. The MFU is that of large batches: with one image a GPU it"
-            " will be lower."
+            f"MFU is {ASSUMED.mfu:.0%}. Collectives reach {ASSUMED.network_share:.0%} of a link,"
+            f" with {ASSUMED.hop * 1e6:.0f} µs a hop. A pair of lossless tiles has"
+            f" {ASSUMED.pair_bytes / 1e6:.2f} MB, its latents {ASSUMED.latent_bytes / 1e6:.2f} MB."
+            f" The shared store gives {ASSUMED.store_read / 1e9:.0f} GB/s to all nodes together,"
+            f" and takes {ASSUMED.store_write / 1e9:.0f} GB/s from one process. A pair costs"
+            f" {ASSUMED.decode * 1e3:.0f} ms of a CPU core, of which a GPU has {ASSUMED.cores:.0f}."
+            f" A restart takes {ASSUMED.restart:.0f} s. There is a checkpoint every"
+            f" {ASSUMED.every_steps:,} steps. Gradients and data travel while the GPUs compute. The"
+            " MFU is that of large batches. With one image a GPU it will be lower."
         ),
         "",
         SOURCES,
@@ -347,10 +347,10 @@ checkpoint every 1,000 of them does not: on 128
 `ModelCheckpoint.every_n_train_steps` chooses how often. Above
   128 GPUs the batch has less than an image a GPU; nothing here says that larger batches learn \
 as well.
-- **With a batch that grows: data**, once the store is shared by more GPUs than it feeds. Whole \
-shards can be kept on local disks
-  (`data.cache_dir`), so that the store is asked for each byte once; `data latents` makes a pair \
-a quarter as large and saves the VAE.
+- **With a batch that grows: data**, once the store is shared by more GPUs than it feeds. With \
+`data.cache_dir` local disks keep whole
+  shards, so that the store is asked for each byte once. `data latents` makes a pair a quarter as \
+large and saves the VAE.
   Decoding needs CPU cores next to the GPUs (`data.workers`), here less than one a GPU.
 - **Restarts** come third, where the store suffices: `resume: auto`, requeueing and torchrun's \
 `--max-restarts` need nobody; a failure costs

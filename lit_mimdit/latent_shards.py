@@ -1,8 +1,8 @@
 """`python -m lit_mimdit data latents`: what the VAE makes of shards of tiles, stored, so that
 training skips the VAE.
 
-A latent depends on all of the image that the VAE sees and on its orientation, so latents are those
-of whole tiles, which training then uses as its crops, in each of the orientations that the
+A latent depends on all of the image that the VAE sees and on its orientation. So latents are those
+of whole tiles, which training uses as its crops. There is one for each orientation that the
 augmentation draws.
 """
 
@@ -45,8 +45,8 @@ def latents(
     the VAE.
 
     Cut the tiles at the size of the training crop first: `data shard --tile 512`. Training then
-    takes the same tiles in the same order as from the shards of images, with the latents of their
-    LQ and GT: mode and log-variance. The same command goes on where it was stopped.
+    takes the same tiles in the same order as from the shards of images. A latent is stored as mode
+    and log-variance. The same command goes on where it was stopped.
 
     Args:
         source: folder of shards of images with tiles

@@ -121,7 +121,15 @@ def about(thing: Any) -> str:
     """Returns what a docstring says before its list of parameters, in paragraphs."""
     found = parse(inspect.cleandoc(thing.__doc__ or ""))
     paragraphs = (found.description or "").split("\n\n")
-    return "\n\n".join(sentence(paragraph) for paragraph in paragraphs if paragraph.strip())
+    return "\n\n".join(_laid_out(paragraph) for paragraph in paragraphs if paragraph.strip())
+
+
+def _laid_out(paragraph: str) -> str:
+    """A paragraph in one line, or a list with a line for each of its items."""
+    if not paragraph.startswith("- "):
+        return sentence(paragraph)
+    items = re.split(r"^- ", paragraph, flags=re.MULTILINE)[1:]
+    return "\n".join(f"- {sentence(item)}" for item in items)
 
 
 def parts_of(thing: Any, links: dict[type, str] | None = None) -> list[Part]:

@@ -195,8 +195,8 @@ def _class_page(title: str, first: str, classes: list[type], links: dict[type, s
 
 
 def _settings_section(thing: type, users: Iterable[type], links: dict[type, str]) -> str:
-    used = [f"`{key}` of {user.__name__}" for user in users for key in keys_of(user, thing)]
-    where = f"Found at {', '.join(used)}."
+    used = [f"- `{key}` of {user.__name__}" for user in users for key in keys_of(user, thing)]
+    where = "\n".join(["Found at:", "", *used])
     keys = parts_table(complete(thing, parts_of(thing, links)))
     return "\n\n".join([f"## {thing.__name__}", about(thing), where, keys])
 

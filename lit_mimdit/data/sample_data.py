@@ -54,11 +54,10 @@ def write_sample_data(
     """Write real photographs and their degraded versions as a FoundIR-layout tree.
 
     The tree holds train, val and test folders, each with FoundIR's type folders of GT and LQ
-    images, one meta file for each split (train.txt, val.txt, test.txt: "GT-path, LQ-path" a line,
-    relative to the tree), samples.csv with how every pair was made, and the photographs' licences
-    in README.txt. The photographs of the three splits are disjoint. The same settings and seed give
-    the same files; a tree of some types holds the very files that the tree of all types holds under
-    those names.
+    images. For each pair train.txt, val.txt or test.txt has a line "GT-path, LQ-path", relative to
+    the tree. How every pair was made is in samples.csv, the photographs' licences in README.txt.
+    The photographs of the three splits are disjoint. The same settings and seed give the same
+    files. Files of one name are equal in a tree of some types and in one of all types.
 
     Args:
         folder: Where to write the tree. It must not exist, be empty, or be a sample tree that

@@ -2,8 +2,8 @@
 stopped.
 
 `record.jsonl`: a header line with the settings, then one line an image and version. `features.f32`:
-Inception features, 2048 float32 a row; a line names its row, and the row is written first, so that
-a line never names what is not there.
+Inception features, 2048 float32 a row. A line names its row, and the row is written first. So a
+line never names what is not there.
 """
 
 import json

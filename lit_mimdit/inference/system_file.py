@@ -1,7 +1,7 @@
 """What is kept of a restoration system: its class, arguments, trained tensors and backbone.
 
-Two forms hold the same facts. A Lightning checkpoint (.ckpt) resumes a run; an exported file
-(.safetensors) restores and starts other runs. Neither holds the frozen weights.
+Two forms hold the same facts. A Lightning checkpoint, `.ckpt`, resumes a run. An exported file,
+`.safetensors`, restores and starts other runs. Neither holds the frozen weights.
 """
 
 import inspect

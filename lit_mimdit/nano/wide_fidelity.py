@@ -20,10 +20,10 @@ Loss = Literal["relative", "l1", "log"]
 class WideFidelity(L.LightningModule):
     """Trains the fidelity network by itself: it sees the degraded image as the restored one, too.
 
-    Errors are weighed by how damaged an image is. Of the error e itself, haze and darkness make up
-    nearly all, and what was clean is harmed; log(e) leaves haze and darkness alone, since its
-    gradient vanishes for large errors. The relative loss e / (e_lq + floor) has weights that do not
-    change while training.
+    Errors are weighed by how damaged an image is. Haze and darkness make up nearly all of the
+    error e itself, and with it what was clean is harmed. The loss log(e) leaves haze and darkness
+    alone, since its gradient vanishes for large errors. The relative loss e / (e_lq + floor) has
+    weights that do not change while training.
 
     Below `smooth`, an error of a pixel counts by its square (Charbonnier et al., ICIP 1994). An L1
     has the slope 1 at any error, and with it clean images kept the network at the identity.

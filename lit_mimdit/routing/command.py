@@ -101,8 +101,8 @@ def routing(
     intervals are then over them. Written are report.html (and report.md) with every picture,
     table6.csv, .md and .tex, tables by degradation, block, sub-expert, router and severity, and
     records.csv with every image. The five degradations of table 6 are FoundIR's 01Blur, 05Noise,
-    08Haze, 10Rain and 14Lowlight (11Raindrop, drops on the lens, is not rain); all types that the
-    data has are reported as well.
+    08Haze, 10Rain and 14Lowlight. 11Raindrop shows drops on the lens, which are not rain. All types
+    that the data has are reported as well.
 
     Args:
         data: Folder in FoundIR's layout, such as data/sample/test.

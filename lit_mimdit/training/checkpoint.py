@@ -16,8 +16,8 @@ class WholeFiles(TorchCheckpointIO):
     """Trainer plugin: a checkpoint appears whole or not at all, and one that holds code is refused
     in a line.
 
-    Lightning writes to the temporary folder and copies from there: a disk that is full leaves half
-    of the new file in place of the old. Here the old one stays, the run goes on with a warning, and
+    Lightning writes to the temporary folder and copies from there. A full disk then leaves half of
+    the new file in place of the old. Here the old one stays, the run goes on with a warning, and
     `failure` says why until a checkpoint is written again.
     """
 

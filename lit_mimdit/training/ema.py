@@ -15,10 +15,10 @@ class EMA(L.Callback):
     """ema = decay * ema + (1 - decay) * parameter after every optimizer step; validation, test and
     predict use the average.
 
-    The decay rises from 0.1 as min(decay, (1 + n) / (10 + n)), with n the number of updates before,
-    so that early averages do not remember the start. With decay 0.999 the average spans about
-    1,000 steps. Under ZeRO each process averages its part of the 32-bit parameters, without
-    communication; the parts are put together for validation and checkpoints.
+    The decay of update n, counted from 0, is `min(decay, (1 + n) / (10 + n))`. So early averages do
+    not remember the start. With decay 0.999 the average spans about 1,000 steps. Under ZeRO each
+    process averages its part of the 32-bit parameters, without communication; the parts are put
+    together for validation and checkpoints.
 
     Args:
         decay: in [0, 1).

@@ -14,7 +14,7 @@ from lit_mimdit.systems.pixel import PixelSystem, error_per_image
 
 
 class AirNet(PixelSystem):
-    """AirNet (CVPR 2022): a residual network that features of the degraded image steer.
+    """AirNet, CVPR 2022: a residual network that features of the degraded image steer.
 
     Two crops of every training image are cut from the crop that the data module gives.
 

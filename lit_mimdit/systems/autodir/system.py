@@ -16,7 +16,7 @@ from lit_mimdit.systems.official import unwrap
 
 
 class AutoDIR(RestorationSystem):
-    """AutoDIR (ECCV 2024): CLIP picks what a latent diffusion removes next.
+    """AutoDIR, ECCV 2024: CLIP picks what a latent diffusion removes next.
 
     It restores and is not trained: the recipes of its first stages were never released. Build it
     from the authors' file with import-weights.

@@ -22,7 +22,7 @@ from lit_mimdit.systems.optim import OptimizerConfig
 
 
 class DACLIP(RestorationSystem):
-    """DA-CLIP (ICLR 2024): a U-Net that removes the noise of an SDE, told by CLIP what is wrong.
+    """DA-CLIP, ICLR 2024: a U-Net that removes the noise of an SDE, told by CLIP what is wrong.
 
     `fit` trains the U-Net, the second stage. The first trains the controller on captions, which
     pairs of images do not have; its weights come from `controller`.

@@ -14,7 +14,7 @@ from lit_mimdit.systems.pixel import PixelSystem
 
 
 class DGUNet(PixelSystem):
-    """DGUNet and DGUNet+ (CVPR 2022): proximal gradient descent, unrolled into stages.
+    """DGUNet and DGUNet+, CVPR 2022: proximal gradient descent, unrolled into stages.
 
     Args:
         n_feat: channels F at full resolution.

@@ -29,7 +29,7 @@ ENCODER, RESTORER = "encoder.", "restorer."
 
 
 class DiffIR(RestorationSystem):
-    """DiffIR (ICCV 2023): a transformer steered by a vector that a short diffusion finds.
+    """DiffIR, ICCV 2023: a transformer steered by a vector that a short diffusion finds.
 
     Args:
         stage: 1 or 2. Stage 1 needs the clean image, so only stage 2 restores.

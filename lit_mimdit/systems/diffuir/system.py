@@ -13,7 +13,7 @@ from lit_mimdit.systems.residual import ResidualSystem
 
 
 class DiffUIR(ResidualSystem):
-    """DiffUIR (CVPR 2024): residual diffusion for several degradations, in three steps.
+    """DiffUIR, CVPR 2024: residual diffusion for several degradations, in three steps.
 
     Args:
         variant: published size of the U-Net.

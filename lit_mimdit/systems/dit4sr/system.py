@@ -25,7 +25,7 @@ ROUNDING = 2.0**-8  # of bfloat16, relative; a backbone may be kept in it
 
 
 class DiT4SR(LatentSystem):
-    """DiT4SR (ICCV 2025): the degraded image as a second stream through a frozen SD3.5.
+    """DiT4SR, ICCV 2025: the degraded image as a second stream through a frozen SD3.5.
 
     The restored image has the size of the input. The publication enlarges the input by 4 first.
 

@@ -76,7 +76,7 @@ class FoundIRNetworks(nn.Module):
 
 
 class FoundIR(ResidualSystem):
-    """FoundIR (ICCV 2025): one generalist, whose images a specialist may improve.
+    """FoundIR, ICCV 2025: one generalist, whose images a specialist may improve.
 
     Args:
         dim: channels of the U-Net's finest level, a multiple of 8.

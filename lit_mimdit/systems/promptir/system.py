@@ -11,7 +11,7 @@ from lit_mimdit.systems.promptir.network import PromptIRNetwork
 
 
 class PromptIR(PixelSystem):
-    """PromptIR (NeurIPS 2023): Restormer's U-shape with learned prompts in the decoder.
+    """PromptIR, NeurIPS 2023: Restormer's U-shape with learned prompts in the decoder.
 
     Args:
         dim: channels at full resolution.

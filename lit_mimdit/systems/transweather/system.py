@@ -15,7 +15,7 @@ from lit_mimdit.systems.vgg import VGGFeatures, pretrained
 
 
 class TransWeather(PixelSystem):
-    """TransWeather (CVPR 2022): a pyramid of transformers and learned weather queries.
+    """TransWeather, CVPR 2022: a pyramid of transformers and learned weather queries.
 
     Crops below 48 pixels are padded in training as images are in restoring.
 

@@ -49,9 +49,11 @@ def packages() -> dict[str, str]:
 
 
 class RunRecord(L.Callback):
-    """Writes run.json and run.diff beside the effective configuration (config.yaml): command, job
-    id, nodes, processes, strategy, the checkpoint it goes on from, git commit and what differs from
-    it, versions of all packages."""
+    """Writes run.json and run.diff beside the effective configuration, config.yaml.
+
+    They hold command, job id, nodes, processes, strategy and the checkpoint it goes on from. They
+    also hold the git commit, what differs from it, and the versions of all packages.
+    """
 
     def on_fit_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule

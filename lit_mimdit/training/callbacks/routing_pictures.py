@@ -34,10 +34,10 @@ class RoutingPictures(RoutingCallback):
 
     Validation and test have pictures of their own (val, test instead of train).
 
-    routing_train/table_6: mean Inter weights of the five degradations of the paper's table 6 (none
-    without an image of them), beside the published ones. routing_train/sub_expert_shares: share of
-    the images that each sub-expert worked on. routing_train_by_degradation/01Blur, ...: mean Inter
-    weights, block by group.
+    routing_train/table_6 shows the mean Inter weights of the paper's five degradations, as far as
+    there were images of them. The published ones stand beside them. routing_train/sub_expert_shares
+    shows which share of the images each sub-expert worked on.
+    routing_train_by_degradation/01Blur, ... show mean Inter weights, block by group.
 
     Args:
         every_n_steps: training steps between two pictures; drawing takes as long as a few steps of

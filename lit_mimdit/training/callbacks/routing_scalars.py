@@ -100,13 +100,14 @@ class RoutingScalars(RoutingCallback):
 
     Validation and test have curves of their own (val, test instead of train).
 
-    inter_weight_train: mean Inter weights by block, and over all blocks.
-    inter_weight_by_degradation_train: over all blocks.
-    sub_expert_share_train: share of the images that each sub-expert worked on.
-    router_entropy_train: mean entropy of one image's weights over its largest possible value; 1
-    is undecided. effective_experts_train: how many groups or sub-experts the choices amount to.
-    router_health_train: numbers of dead sub-experts and collapsed routers, which are also warned
-    of, once. The Custom Scalars page shows those of training in reading order.
+    - `inter_weight_train`: mean Inter weights by block, and over all blocks.
+    - `inter_weight_by_degradation_train`: over all blocks.
+    - `sub_expert_share_train`: share of the images that each sub-expert worked on.
+    - `router_entropy_train`: mean entropy of one image's weights, where 1 is undecided.
+    - `effective_experts_train`: how many groups or sub-experts the choices amount to.
+    - `router_health_train`: dead sub-experts and collapsed routers. Each is warned of once.
+
+    The Custom Scalars page shows those of training in reading order.
 
     Args:
         every_n_steps: training steps between two points.

@@ -24,10 +24,10 @@ class GracefulStop(L.Callback):
     """Saves the run's last step as last.ckpt, in the folder of its ModelCheckpoint. Stands below
     EMA in the list of callbacks.
 
-    On SIGINT (Ctrl-C), SIGTERM or SIGUSR1 to any process: finish the step, save, requeue the Slurm
-    job if there is one (SIGUSR1; SIGTERM unless it was cancelled or preempted), stop. A second
-    SIGINT stops at once. Every validation starts with a checkpoint, so that SIGTERM and SIGUSR1
-    need not wait for its end.
+    On SIGINT, which Ctrl-C sends, SIGTERM or SIGUSR1 to any process, the run finishes its step,
+    saves and stops. Before that SIGUSR1 requeues the Slurm job if there is one. SIGTERM requeues it
+    unless it was cancelled or preempted. A second SIGINT stops at once. Every
+    validation starts with a checkpoint, so that SIGTERM and SIGUSR1 need not wait for its end.
 
     Args:
         requeue: put the Slurm job back into the queue.
