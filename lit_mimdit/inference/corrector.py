@@ -52,7 +52,8 @@ class Corrector:
         if self.weight == 0:
             return restored
         self.network.to(restored.device)
-        boxes = tiling.boxes(*restored.shape[-2:], TILE, OVERLAP, self.network.multiple)
+        height, width = restored.shape[-2:]
+        boxes = tiling.boxes(height, width, TILE, OVERLAP, self.network.multiple)
         lq = lq.to(restored)
         if len(boxes) == 1:
             return self.network(restored, lq, self.weight).clamp(0, 1)

@@ -5,6 +5,7 @@ or as a batch. Every value is known to mean what it is taken for, or refused.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +29,12 @@ def photos(image: Picture | Sequence[Picture]) -> list[Tensor]:
     Raises:
         ValueError: for no photograph, another shape, another type, or values of unknown meaning.
     """
-    array = isinstance(image, (np.ndarray, Tensor))
-    single = image.ndim < 4 if array else isinstance(image, str) or not isinstance(image, Iterable)
-    photographs = [photo(picture) for picture in ([image] if single else image)]
+    if isinstance(image, (np.ndarray, Tensor)):
+        single = image.ndim < 4
+    else:
+        single = isinstance(image, str) or not isinstance(image, Iterable)
+    each: Any = [image] if single else image
+    photographs = [photo(picture) for picture in each]
     if not photographs:
         raise ValueError("image is empty: give at least one photograph")
     return photographs

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.branch_config import BranchConfig
@@ -54,7 +54,7 @@ class BranchModel(ModelMixin, ConfigMixin):
     @classmethod
     def of(cls, branch: Branch, empty: Prompt, told: Prompt) -> "BranchModel":
         """Returns a component that holds `branch` itself, and copies of the embeddings."""
-        outer = cast(nn.Linear, branch.mims[0].zero_linear).out_features
+        outer = branch.mims[0].zero_linear.out_features
         heads = 1 if branch.gates is None else branch.gates.shape[1]
         sizes = dict(
             zip(

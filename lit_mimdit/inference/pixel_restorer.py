@@ -27,7 +27,8 @@ def tiled(
     H and W are multiples of `multiple`. Overlapping borders are blended. `progress` is called with
     the number of tiles after each.
     """
-    boxes = tiling.boxes(*planes.shape[-2:], tile, overlap, multiple)
+    height, width = planes.shape[-2:]
+    boxes = tiling.boxes(height, width, tile, overlap, multiple)
 
     def on_tile(part: Tensor, _: int) -> Tensor:
         result = function(part)
@@ -80,7 +81,8 @@ class PixelRestorer:
         return torch.device("cpu") if parameter is None else parameter.device
 
     def _padded(self, height: int, width: int) -> tuple[int, int]:
-        return tuple(-(-side // self.multiple) * self.multiple for side in (height, width))
+        tall, wide = (-(-side // self.multiple) * self.multiple for side in (height, width))
+        return tall, wide
 
     def _side(self, height: int, width: int) -> int:
         """Side of the tiles for a padded image."""

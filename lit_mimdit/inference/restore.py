@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lit_mimdit.data.image_file import allowed_megapixels
 from lit_mimdit.inference.corrector import choose_fidelity
@@ -115,7 +115,7 @@ def restore(
         made = plan(inputs, output)
         if made.to_file:
             require_free(made, set(), overwrite)
-        options = {
+        options: dict[str, Any] = {
             "steps": steps,
             "solver": solver,
             "start": start,
@@ -129,7 +129,7 @@ def restore(
             "colour": colour,
             "condition_gb": condition_gb,
         }
-        corrector = {
+        corrector: dict[str, Any] = {
             "fidelity": choose_fidelity(
                 fidelity, own_branch=checkpoint is None or str(checkpoint) == PACKAGE
             ),

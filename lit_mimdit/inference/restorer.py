@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_mimdit.inference import overview, tiling
 from lit_mimdit.inference.colour import correct
@@ -23,7 +23,7 @@ from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import decode, downsampling, encode
 from lit_mimdit.models.network import ConditionedBackbone, MiMDiTNetwork, Prompt
 from lit_mimdit.models.padding import pad_to_multiple
-from lit_mimdit.models.prompts import Prompts
+from lit_mimdit.models.prompts import PromptSource
 from lit_mimdit.models.what_if import NO_ROUTERS, Choice, Weight, WhatIf, what_if
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Restorer:
         scheduler: "FlowMatchEulerDiscreteScheduler",
         config: SamplingConfig,
         identity: Identity | None = None,
-        prompts: Prompts | None = None,
+        prompts: PromptSource | None = None,
         corrector: Corrector | None = None,
     ) -> None:
         self.network = network
@@ -102,8 +102,9 @@ class Restorer:
 
     def to(self, device: torch.device) -> "Restorer":
         """The same restorer with network and VAE on a device."""
-        self.network.to(device)
-        self.vae.to(device)
+        parts: tuple[nn.Module, ...] = self.network, self.vae
+        for part in parts:
+            part.to(device)
         return self
 
     def corrected_by(self, corrector: Corrector | None) -> "Restorer":
@@ -142,7 +143,8 @@ class Restorer:
 
     def record(self) -> dict[str, Any]:
         """Everything that decides what a restored image looks like."""
-        sampling, branch = asdict(self.config), asdict(self.network.branch.config)
+        config: Any = self.network.branch.config  # of the branch's own class
+        sampling, branch = asdict(self.config), asdict(config)
         fidelity = None if self.corrector is None else self.corrector.record()
         backbone = None if self.identity is None else asdict(self.identity)
         forced = {} if self.given is None else {"what_if": self.given.record()}
@@ -203,7 +205,7 @@ class Restorer:
             else:
                 samples = self._copies(padded, size, seeds, prompt, progress)
                 copies = [decode(self.vae, latent) for latent in samples]
-            restored = overview.anchor(restored, sum(copies) / len(copies))
+            restored = overview.anchor(restored, sum(copies, torch.tensor(0.0)) / len(copies))
         if self.corrector is not None:
             restored = self.corrector(restored, padded)
             if self.corrector.weight > 0:

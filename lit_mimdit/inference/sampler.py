@@ -166,8 +166,13 @@ def sample(
     `on_step` sees the latent after each step, and may replace it or stop.
     """
     along = times(scheduler, config)
-    solvers = {"euler": euler, "heun": heun}
-    solver = solvers.get(config.solver) or MultistepSolver(config.solver, along)
+    solver: Callable[[Velocity, Tensor, list[float]], Tensor]
+    if config.solver == "euler":
+        solver = euler
+    elif config.solver == "heun":
+        solver = heun
+    else:
+        solver = MultistepSolver(config.solver, along)
     x = start_latent(z_lq, noise, config)
     for step, ends in enumerate(pairwise(along)):
         x = solver(velocity, x, list(ends))

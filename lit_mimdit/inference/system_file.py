@@ -263,7 +263,7 @@ def build_system(file: SystemFile, where: str, trust: bool = False, **overrides:
         nested = name in ("sampling", "prompt") and isinstance(arguments.get(name), dict)
         arguments[name] = {**arguments[name], **value} if nested else value
     try:
-        system = build(kind, arguments)
+        system: Any = build(kind, arguments)  # of a room above this one
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
     system.configure_model()

@@ -76,15 +76,17 @@ def blend(
         batch: tiles computed at once.
         compute: (b, C, h, w) tiles and their group's number -> (b, C', h', w').
     """
-    total = weights = None
+    total: Tensor | None = None
+    weights: Tensor | None = None
     height, width = (max(box[axis] + box[axis + 2] for box in target) for axis in (0, 1))
     weight = ramp(target[0][2], overlap)[:, None] * ramp(target[0][3], overlap)[None]
     for group, first in enumerate(range(0, len(source), batch)):
         values = compute(crops(plane, source[first : first + batch]), group)
-        if total is None:
+        if total is None or weights is None:
             total, weight = values.new_zeros(1, values.shape[1], height, width), weight.to(values)
             weights = torch.zeros_like(total[:, :1])
         for value, box in zip(values, target[first : first + batch], strict=True):
             crop(total, box).add_(value * weight)
             crop(weights, box).add_(weight)
+    assert total is not None and weights is not None, "a plane has tiles"
     return total / weights

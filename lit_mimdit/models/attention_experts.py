@@ -186,6 +186,8 @@ class SwinAttention(nn.Module):
     covers is not shifted.
     """
 
+    bias_index: Tensor
+
     def __init__(self, width: int, heads: int, window: int, shifted: bool) -> None:
         super().__init__()
         _check_heads(width, heads)
@@ -203,11 +205,12 @@ class SwinAttention(nn.Module):
     def forward(self, x_BNd: Tensor, grid: Grid) -> Tensor:
         batch, _, width = x_BNd.shape
         window = self.window
-        padded = tuple(-(-n // window) * window for n in grid)
-        shift = tuple(window // 2 if self.shifted and n > window else 0 for n in padded)
-        x = F.pad(x_BNd.unflatten(1, grid), (0, 0, 0, padded[1] - grid[1], 0, padded[0] - grid[0]))
-        x = x.roll((-shift[0], -shift[1]), (1, 2))
-        rows, cols = padded[0] // window, padded[1] // window
+        tall, wide = (-(-n // window) * window for n in grid)
+        down, right = (window // 2 if self.shifted and n > window else 0 for n in (tall, wide))
+        padded, shift = (tall, wide), (down, right)
+        x = F.pad(x_BNd.unflatten(1, grid), (0, 0, 0, wide - grid[1], 0, tall - grid[0]))
+        x = x.roll((-down, -right), (1, 2))
+        rows, cols = tall // window, wide // window
         x = (
             x.view(batch, rows, window, cols, window, width)
             .transpose(2, 3)

@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,7 @@ from lit_mimdit.models.prompts import empty_prompt
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
+M = TypeVar("M")
 __all__ = ["NANO", "Backbone", "Identity", "identify", "load_backbone", "load_vae", "nano_folder"]
 
 
@@ -89,21 +90,20 @@ def _promised(folder: Path) -> list[str]:
 
     diffusers believes the index, and leaves them random.
     """
-    promised = {}
+    promised: dict[Path, set[str]] = {}
     for index in folder.glob("*.safetensors.index.json"):
         for name, file in json.loads(index.read_text())["weight_map"].items():
             promised.setdefault(folder / file, set()).add(name)
-    lacking = set()
+    lacking: set[str] = set()
     for file, names in promised.items():
         with safe_open(file, "pt") as shard:
             lacking |= names - set(shard.keys())
     return sorted(lacking)
 
 
-def _read(
-    source: str, where: str, dtype: torch.dtype, kind: type, subfolder: str
-) -> torch.nn.Module:
+def _read(source: str, where: str, dtype: torch.dtype, model_class: type[M], subfolder: str) -> M:
     """A frozen model of the folder, from safetensors only: one file, or shards with an index."""
+    kind: Any = model_class  # diffusers does not type how it loads
     options = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
     try:
         class_name = kind.load_config(where, subfolder=subfolder).get("_class_name", kind.__name__)

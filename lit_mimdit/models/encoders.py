@@ -68,15 +68,17 @@ def read_embedding(path: Path, transformer: "SD3Transformer2DModel") -> Prompt |
         tensors = load(path.read_bytes())  # not mapped: the file may be replaced
     except (OSError, SafetensorError):
         return None
-    sizes, kept = transformer.config, (tensors.get("embeds"), tensors.get("pooled"))
-    shapes = [tuple(tensor.shape) if tensor is not None else () for tensor in kept]
+    sizes = transformer.config
+    embeds, pooled = tensors.get("embeds"), tensors.get("pooled")
     if (
-        len(shapes[0]) != 3
-        or shapes[0][::2] != (1, sizes.joint_attention_dim)
-        or shapes[1] != (1, sizes.pooled_projection_dim)
+        embeds is None
+        or pooled is None
+        or embeds.ndim != 3
+        or embeds.shape[::2] != (1, sizes.joint_attention_dim)
+        or pooled.shape != (1, sizes.pooled_projection_dim)
     ):
         return None
-    return Prompt(*kept)
+    return Prompt(embeds, pooled)
 
 
 def embed(

@@ -115,7 +115,7 @@ class ConditionedJointAttention(DispatchedAttention):
         joint = [torch.cat(pair, dim=1) for pair in zip(own, text, strict=True)]
         if condition is None or condition.gate is not None:
             out = self.attend(*joint)
-            if condition is not None:
+            if condition is not None and condition.gate is not None:
                 gate = condition.gate.tanh().to(out.dtype)[:, None]
                 out = out + gate * self.attend(joint[0], condition.key, condition.value)
         else:
@@ -183,7 +183,8 @@ def install(transformer: "SD3Transformer2DModel", latent_only: bool = False) -> 
     The transformer's `joint_attention_kwargs` then take `condition`, a BlockCondition for every
     block. Without one it computes what it did before.
     """
-    for index, block in enumerate(transformer.transformer_blocks):
+    blocks: Any = transformer.transformer_blocks
+    for index, block in enumerate(blocks):
         present = block.attn.processor
         if isinstance(present, ConditionedJointAttention):  # it keeps its attention backend
             present.latent_only = latent_only
@@ -211,7 +212,8 @@ def hidden_states(
     x_BND = transformer.pos_embed(latent).contiguous()
     temb = transformer.time_text_embed(timestep, pooled)
     text = transformer.context_embedder(embeds)
-    *before, last = transformer.transformer_blocks
+    blocks: Any = transformer.transformer_blocks
+    *before, last = blocks
     received = []
     for block in before:
         received.append(block.norm1(x_BND, emb=temb)[0])

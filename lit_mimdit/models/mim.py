@@ -5,6 +5,8 @@ B = batch, N = tokens, d = branch width, D = backbone width, G = groups, E = sub
 K = sub-experts selected.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ from lit_mimdit.models.attention_experts import (
 )
 from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.decisions import MiMRouting
+from lit_mimdit.models.module_list import module_list
 from lit_mimdit.models.routers import Router, Routing
 from lit_mimdit.models.what_if import BlockWhatIf, forced_inter, forced_intra
 
@@ -68,7 +71,7 @@ class IntraMoE(nn.Module):
     def __init__(self, kind: str, config: BranchConfig, shifted: bool) -> None:
         super().__init__()
         intra = config.intra
-        self.experts = nn.ModuleList(_expert(kind, config, shifted) for _ in range(intra.experts))
+        self.experts = module_list(_expert(kind, config, shifted) for _ in range(intra.experts))
         self.router = Router(config.width, intra.experts, intra.used, intra.renormalise)
 
     @_disable_dynamo(recursive=False)
@@ -119,7 +122,7 @@ class IntraMoE(nn.Module):
         return (output_BKNd * gates_BK[:, :, None, None]).sum(1).to(x_BNd.dtype)
 
 
-def share_routers(mims: nn.ModuleList) -> None:
+def share_routers(mims: Sequence["MiM"]) -> None:
     """All MiMs ask the routers of the first: one Inter router, and one Intra router a group."""
     for mim in mims[1:]:
         mim.router = mims[0].router
@@ -151,7 +154,7 @@ class MiM(nn.Module):
         self.norm = nn.LayerNorm(width)
         groups = len(config.groups)
         self.router = Router(width, groups, groups if config.inter.router == "dense" else 1)
-        self.groups = nn.ModuleList(IntraMoE(kind, config, shifted) for kind in config.groups)
+        self.groups = module_list(IntraMoE(kind, config, shifted) for kind in config.groups)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, hidden),

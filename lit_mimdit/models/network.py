@@ -8,8 +8,9 @@
 B = batch, C = latent channels, N = h * w tokens, D = backbone width, d = branch width.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
 from lit_mimdit.models.mim import MiM, share_routers
+from lit_mimdit.models.module_list import module_list
 from lit_mimdit.models.what_if import WhatIf
 
 if TYPE_CHECKING:
@@ -60,6 +62,13 @@ class Condition(NamedTuple):
     routing: Decisions
 
 
+class Known(Protocol):
+    """Holds what a network computes of the LQ images once: Condition, or a NamedTuple like it."""
+
+    @property
+    def routing(self) -> Decisions: ...
+
+
 class Branch(nn.Module):
     """The trained part has a MiM for each of `blocks` blocks of width D.
 
@@ -71,7 +80,7 @@ class Branch(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.mims = nn.ModuleList(
+        self.mims = module_list(
             MiM(outer_width, config, shifted=index % 2 == 1) for index in range(blocks)
         )
         if config.routers == "shared":
@@ -114,8 +123,8 @@ class ConditionedBackbone(nn.Module):
     """A frozen transformer that a trained `branch` conditions: what MiM-DiT and the systems it is
     compared with share.
 
-    A subclass sets `branch`, and gives `condition` (what is computed once an image) and `forward`
-    (the velocity).
+    A subclass sets `branch`, and gives `condition` (what is computed once an image), `decide` (what
+    the routers say of it) and `forward` (the velocity).
 
     Args:
         transformer: an SD3 or SD3.5 transformer of diffusers; it is frozen.
@@ -123,6 +132,10 @@ class ConditionedBackbone(nn.Module):
     """
 
     branch: nn.Module
+    condition: Callable[..., Known]
+    decide: Callable[..., Decisions]
+    embeds: Tensor
+    pooled: Tensor
 
     def __init__(self, transformer: "SD3Transformer2DModel", prompt: Prompt) -> None:
         from diffusers import SD3Transformer2DModel
@@ -202,6 +215,8 @@ class MiMDiTNetwork(ConditionedBackbone):
         branch: what is trained, or its configuration for a new one.
         prompt: text conditioning used when none is given (the empty prompt).
     """
+
+    branch: Branch
 
     def __init__(
         self, transformer: "SD3Transformer2DModel", branch: BranchConfig | Branch, prompt: Prompt

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -91,6 +91,15 @@ def _kept(path: Path, transformer: "SD3Transformer2DModel") -> Prompt:
             " and it is computed anew"
         )
     return prompt
+
+
+class PromptSource(Protocol):
+    """Says what the backbone is told about images: Prompts, or one prompt for all of them."""
+
+    config: PromptConfig
+    captions: dict[str, str]
+
+    def of(self, ids: Sequence[str] | None = None) -> Prompt: ...
 
 
 class Prompts:

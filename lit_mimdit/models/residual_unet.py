@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_mimdit.models.module_list import module_list
 from lit_mimdit.models.padding import pad_to_multiple
 
 HEADS, HEAD_WIDTH = 4, 32
@@ -199,7 +200,7 @@ class ResidualUNet(nn.Module):
         last = len(steps) - 1
         self.init_conv = nn.Conv2d(3 * IMAGES, dim, 7, padding=3)
         self.time = TimeEmbedding(dim)
-        self.downs = nn.ModuleList(
+        self.downs = module_list(
             Level(
                 ResBlock(fine, fine, time),
                 ResBlock(fine, fine, time),
@@ -212,7 +213,7 @@ class ResidualUNet(nn.Module):
         self.mid_block1 = ResBlock(widths[-1], widths[-1], time)
         self.mid_attention = FullAttention(widths[-1])
         self.mid_block2 = ResBlock(widths[-1], widths[-1], time)
-        self.ups = nn.ModuleList(
+        self.ups = module_list(
             Level(
                 ResBlock(coarse + fine, coarse, time),
                 ResBlock(coarse + fine, coarse, time),

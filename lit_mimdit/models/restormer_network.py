@@ -4,6 +4,7 @@ Legend: B images, C channels of the finest level, H and W pixels, p length of th
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class Restormer(nn.Module):
         prior: int | None = None,
     ) -> None:
         super().__init__()
-        self.sizes = {  # what builds it again
+        self.sizes: dict[str, Any] = {  # what builds it again
             "dim": dim,
             "num_blocks": tuple(num_blocks),
             "num_refinement_blocks": num_refinement_blocks,

@@ -50,17 +50,17 @@ class SceneUNet(nn.Module):
             nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairs
         )
         self.leave = nn.Conv2d(widths[0], planes * SHUFFLE**2, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
-        self.scene = None
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
+        self.scene: nn.Sequential | None = None
         if scene:
             self.scene = nn.Sequential(
                 nn.Linear(2 * widths[-1], widths[-1]),
                 nn.GELU(),
                 nn.Linear(widths[-1], 2 * widths[-1]),
             )
-            nn.init.zeros_(self.scene[-1].weight)
-            nn.init.zeros_(self.scene[-1].bias)
+            for parameter in self.scene[-1].parameters():
+                nn.init.zeros_(parameter)
 
     @staticmethod
     def _level(width: int, blocks: int) -> nn.Sequential:
