@@ -10,7 +10,7 @@ A system says three things and inherits the rest:
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -33,6 +33,9 @@ from lit_mimdit.models.backbone import Identity
 from lit_mimdit.systems.answers import ImageRestorer, Losses, plain
 from lit_mimdit.systems.evaluation_steps import EvaluationSteps
 from lit_mimdit.systems.optim import OptimizerConfig, configure
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 VERSIONS = ["degraded", "restored"]
 METRICS = ["psnr", "ssim_y", "ssim_rgb"]
@@ -239,7 +242,7 @@ class RestorationSystem(EvaluationSteps):
             "degradation": batch["degradation"],
         }
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> "OptimizerLRSchedulerConfig":
         if not self.TRAINABLE:
             raise ValueError(
                 f"{type(self).__name__} is not trained; use validate, test, predict or restore"
@@ -260,13 +263,15 @@ class RestorationSystem(EvaluationSteps):
 
     def _share_of_time(self) -> Callable[[], float] | None:
         """What tells the part of the run's budget of time that is used up; None without one."""
-        for callback in self.trainer.callbacks:
+        trainer: Any = self.trainer  # Lightning does not declare its callbacks
+        for callback in trainer.callbacks:
             if getattr(callback, "share_of_budget", None) is not None:
                 return lambda: callback.share_of_budget
         return None
 
     def _steps_per_epoch(self) -> int | None:
         """Optimizer steps of an epoch; None where only the number of all steps is known."""
+        assert self.optimizer_config is not None, "configure_optimizers demands it"
         if self.optimizer_config.schedule != "published":
             return None
         batches = self.trainer.num_training_batches
@@ -276,7 +281,10 @@ class RestorationSystem(EvaluationSteps):
 
     # -- checkpoints: what is trained, alone
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    # torch also returns a dict that it is given to fill; nothing gives one
+    def state_dict(  # type: ignore[override]
+        self, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
         """Returns trained tensors only; a frozen backbone is named, not stored."""
         prefix = self.prefix
         return {f"{prefix}{name}": tensor for name, tensor in state_of(self.trained).items()}
@@ -304,6 +312,7 @@ class RestorationSystem(EvaluationSteps):
                 " model.class_path to the checkpoint's"
             )
         if self.identity is not None:
+            assert file.backbone is not None, "a system on a backbone names it in its checkpoint"
             self.identity.require(file.backbone, "the checkpoint")
         load_into(self.trained, file.tensors, "the checkpoint")
         if self.trainer.state.fn == TrainerFn.FITTING:

@@ -120,6 +120,8 @@ class ControlNetDiT(ConditionedBackbone):
         prompt: text conditioning used when none is given (the empty prompt).
     """
 
+    branch: ControlBranch
+
     def __init__(
         self, transformer: "SD3Transformer2DModel", config: ControlNetConfig, prompt: Prompt
     ) -> None:

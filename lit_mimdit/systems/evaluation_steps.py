@@ -30,7 +30,7 @@ class EvaluationSteps(L.LightningModule):
     init: str | None
     restorer: Callable[[], ImageRestorer]
     references: Callable[[dict[str, Any]], dict[str, Tensor]]
-    table: ScoreTable  # None before the first evaluation
+    table: ScoreTable | None  # None before the first evaluation
     summary: dict[str, Any] | None
 
     # -- validation and test are the same
@@ -42,6 +42,7 @@ class EvaluationSteps(L.LightningModule):
         restored, routing = self.restorer()(
             batch["lq"], batch["seed"].cpu() + EVAL_SEED, ids=batch["id"]
         )
+        assert self.table is not None, "an epoch's start makes it"
         gt = batch["gt"].cpu()
         images = {"degraded": batch["lq"].cpu(), "restored": restored} | self.references(batch)
         for row, (id, degradation) in enumerate(
@@ -59,6 +60,7 @@ class EvaluationSteps(L.LightningModule):
         return describe_run(self.restorer(), checkpoint, SEED_RULE)
 
     def _finish_table(self, stage: str) -> None:
+        assert self.table is not None, "an epoch's start makes it"
         self.table.gather()
         data: Any = getattr(self.trainer, "datamodule", None)
         crop = getattr(data, "eval_crop", None)

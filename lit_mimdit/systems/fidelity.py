@@ -114,6 +114,7 @@ class FidelitySystem(RestorationSystem):
 
     def restorer(self) -> Restorer:
         """Returns the branch with the network behind it."""
+        assert self.behind is not None, "configure_model loads it"
         return self.behind.to(self.device).corrected_by(Corrector(self.network))
 
     def prepare_estimate(
@@ -123,6 +124,7 @@ class FidelitySystem(RestorationSystem):
 
     def restored(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Returns the batch with what the branch makes of it, in float32 under any precision."""
+        assert self.behind is not None, "configure_model loads it"
         with torch.autocast(self.device.type, enabled=False):
             branch = self.behind.to(self.device)
             restored, _ = branch(batch["lq"], batch["seed"].cpu(), ids=batch["id"])
@@ -156,7 +158,8 @@ class FidelitySystem(RestorationSystem):
         return Losses((error + EPSILON).log().mean(), error, {"error": error})
 
     def on_fit_end(self) -> None:
-        if self.output is None or not self.trainer.is_global_zero or self.trainer.fast_dev_run:
+        trainer: Any = self.trainer  # Lightning does not declare fast_dev_run
+        if self.output is None or not trainer.is_global_zero or trainer.fast_dev_run:
             return
         self.write(Path(self.output))
 

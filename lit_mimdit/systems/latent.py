@@ -103,6 +103,7 @@ class LatentSystem(RestorationSystem):
 
     @property
     def trained(self) -> nn.Module:
+        assert self.network is not None, "configure_model assembles it"
         return self.network.branch
 
     @property
@@ -110,6 +111,7 @@ class LatentSystem(RestorationSystem):
         return self.prompt.text
 
     def restorer(self) -> Restorer:
+        assert self._restorer is not None, "configure_model assembles it"
         return self._restorer
 
     def configure_model(self) -> None:
@@ -125,6 +127,7 @@ class LatentSystem(RestorationSystem):
     def prepare_estimate(
         self, arguments: dict[str, Any], batch: dict[str, Any], gpu: bool, stage: int
     ) -> None:
+        assert self.network is not None, "configure_model assembles it"
         self.prompts.fixed = self.network.prompt
 
     def assemble(self, loaded: Backbone) -> None:
@@ -149,14 +152,17 @@ class LatentSystem(RestorationSystem):
 
     def on_fit_start(self) -> None:
         if self.compile_blocks:
+            assert self.network is not None, "configure_model assembles it"
             compile_network(self.network)
 
     def on_train_start(self) -> None:
-        require_same_vae(self.vae, self.trainer.datamodule)
+        trainer: Any = self.trainer  # Lightning does not declare its datamodule
+        require_same_vae(self.vae, trainer.datamodule)
 
     # L = w(t) mean |v_hat(x_t, t, z_lq) - v|^2 (MiM-DiT, arXiv 2603.02710, section 3)
     def losses(self, batch: dict[str, Any]) -> Losses:
         """Returns the rectified-flow loss of a batch of images, or of latents z_gt and z_lq."""
+        assert self.network is not None, "configure_model assembles it"
         with sdpa_kernel(self.kernels):
             z_gt, z_lq = self._latents(batch)
             noise, normal = sample_noise(batch["seed"].cpu(), tuple(z_gt.shape[1:]))
@@ -184,4 +190,4 @@ class LatentSystem(RestorationSystem):
         """
         if "vae_round_trip" not in self.versions:
             return {}
-        return {"vae_round_trip": self._restorer.round_trip(batch["gt"])}
+        return {"vae_round_trip": self.restorer().round_trip(batch["gt"])}

@@ -161,5 +161,6 @@ class MiMDiT(LatentSystem):
         self, arguments: dict[str, Any], batch: dict[str, Any], gpu: bool, stage: int
     ) -> None:
         super().prepare_estimate(arguments, batch, gpu, stage)
+        assert isinstance(self.network, MiMDiTNetwork), "build_network makes it"
         for mim in self.network.branch.mims:
             mim.as_on_gpu = collects(arguments["branch"], gpu, stage)

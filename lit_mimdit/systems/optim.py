@@ -3,10 +3,13 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 
 @dataclass
@@ -180,7 +183,7 @@ def configure(
     published_rate: Callable[[int], float] | None = None,
     steps_per_epoch: int | None = None,
     share_of_time: Callable[[], float] | None = None,
-) -> dict[str, Any]:
+) -> "OptimizerLRSchedulerConfig":
     """Returns what LightningModule.configure_optimizers returns: an optimizer and a schedule.
 
     The schedule advances every step. When a run is resumed, both keep the values of `config`; the
@@ -214,6 +217,7 @@ def configure(
 
     def factor(step: int) -> float:
         if config.schedule == "published":
+            assert published_rate is not None and steps_per_epoch, "checked above"
             return published_rate(step // steps_per_epoch)
         return lr_factor(
             step,

@@ -33,6 +33,7 @@ class Regression(PixelSystem):
     """
 
     TRAINING_ONLY = PixelSystem.TRAINING_ONLY | {"gradient_weight"}
+    network: SceneUNet
 
     def __init__(
         self,

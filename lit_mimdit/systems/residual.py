@@ -72,6 +72,7 @@ class ResidualSystem(RestorationSystem):
     @property
     def process(self) -> ResidualDiffusion:
         """The network that is trained."""
+        assert isinstance(self.network, ResidualDiffusion), "who has others says which"
         return self.network
 
     @property

@@ -71,6 +71,9 @@ class Contrast(nn.Module):
     widths, dim: of the encoders. length: K, columns of the queue.
     """
 
+    queue: Tensor
+    queue_ptr: Tensor
+
     def __init__(self, widths: Sequence[int], dim: int, length: int):
         super().__init__()
         self.encoder_q = Encoder(widths, dim)

@@ -4,12 +4,14 @@ Source: "All-In-One Image Restoration for Unknown Corruption" (CVPR 2022).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from lit_mimdit.models.module_list import module_list
 from lit_mimdit.systems.airnet.contrast import SLOPE, Contrast
 
 
@@ -35,8 +37,8 @@ class DeformableConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3).uniform_(-bound, bound))
         self.conv_offset_mask = conv3(2 * channels, 27)
         # so that it begins as a plain convolution times 1/2
-        nn.init.zeros_(self.conv_offset_mask.weight)
-        nn.init.zeros_(self.conv_offset_mask.bias)
+        for parameter in self.conv_offset_mask.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, u: Tensor, inter: Tensor) -> Tensor:
         offset, mask = self.conv_offset_mask(torch.cat((u, inter), dim=1)).split((18, 9), dim=1)
@@ -119,7 +121,7 @@ class Restorer(nn.Module):
     def __init__(self, groups: int, blocks: int, channels: int):
         super().__init__()
         self.head = conv3(3, channels)
-        self.groups = nn.ModuleList(Group(channels, blocks) for _ in range(groups))
+        self.groups = module_list(Group(channels, blocks) for _ in range(groups))
         self.conv = conv3(channels, channels)
         self.tail = conv3(channels, 3)
 
@@ -155,7 +157,7 @@ class AirNetNetwork(nn.Module):
                 f"AirNet's restorer has {n_feats} channels and its encoder starts with {enc[0]};"
                 " set enc[0] to n_feats, as the features of one steer the other"
             )
-        self.sizes = {  # what builds it again
+        self.sizes: dict[str, Any] = {  # what builds it again
             "n_groups": n_groups,
             "n_blocks": n_blocks,
             "n_feats": n_feats,

@@ -1,7 +1,7 @@
 """AirNet's official checkpoints."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -91,7 +91,7 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> AirNetNetw
     return network
 
 
-def names_of(network: AirNetNetwork):
+def names_of(network: AirNetNetwork) -> Callable[[str], str]:
     """Returns the function that gives the official names of a network's entries."""
     groups = network.restorer.groups
     return lambda name: official_name(name, len(groups), len(groups[0].blocks))

@@ -1,7 +1,7 @@
 """AirNet as a system: its encoder learns by contrast first, then the whole network restores."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class AirNet(PixelSystem):
     """
 
     TRAINING_ONLY = PixelSystem.TRAINING_ONLY | {"patch", "encoder_epochs"}
+    network: AirNetNetwork
 
     def __init__(
         self,
@@ -113,7 +114,8 @@ class AirNet(PixelSystem):
         """Step, then let the key encoder follow and the queue take the keys of all processes."""
         super().optimizer_step(*args, **kwargs)
         keys, self._keys = torch.cat(self._keys), []
-        self.network.contrast.enqueue(self.all_gather(keys).reshape(-1, keys.shape[-1]))
+        gathered = cast(Tensor, self.all_gather(keys))
+        self.network.contrast.enqueue(gathered.reshape(-1, keys.shape[-1]))
         self.network.contrast.follow()
 
     def published_rate(self, epoch: int) -> float:

@@ -194,7 +194,7 @@ class AutoDIRNetwork(nn.Module):
 
         Smaller images are padded with black, the larger half on top and left.
         """
-        side = self.clip.config.vision_config.image_size
+        side = self.clip.vision_model.config.image_size
         height, width = image.shape[-2:]
         down, right = max(side - height, 0), max(side - width, 0)
         image = F.pad(

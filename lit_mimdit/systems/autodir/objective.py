@@ -78,9 +78,7 @@ def correction_loss(
 
     Only the correction network has gradients there.
     """
-    parts = (
-        (predicted - noise).square().mean(),
-        fidelity_loss(probabilities, truth),
-        (corrected - clean).square().mean(),
-    )
-    return sum(parts), *parts
+    diffusion = (predicted - noise).square().mean()
+    fidelity = fidelity_loss(probabilities, truth)
+    correction = (corrected - clean).square().mean()
+    return diffusion + fidelity + correction, diffusion, fidelity, correction

@@ -153,7 +153,10 @@ class Iteration:
         """The image that the next iteration begins with."""
         if self.decoded is None:
             return self.image
-        return self.decoded if self.chosen == KEEP_DECODED else self.corrected
+        if self.chosen == KEEP_DECODED:
+            return self.decoded
+        assert self.corrected is not None, "what is decoded is corrected"
+        return self.corrected
 
 
 Noises = Callable[[int], tuple[Tensor, Iterator[Tensor]]]

@@ -107,11 +107,10 @@ class Controller(nn.Module):
         super().__init__()
         self.tower = copy.deepcopy(clip.vision_model)
         self.projection = copy.deepcopy(clip.visual_projection)
-        width = clip.config.vision_config.hidden_size
+        width = clip.vision_model.config.hidden_size
         self.zero = nn.ModuleList(nn.Linear(width, width) for _ in self.tower.encoder.layers)
-        for layer in self.zero:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in self.zero.parameters():
+            nn.init.zeros_(parameter)
 
     # c_i = Z_i h_i + b_i, where h_i are the tokens behind block i
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from diffusers import Transformer2DModel
 from torch import Tensor, nn
 
+from lit_mimdit.models.module_list import module_list
+
 HEAD = 32  # channels of a head, in both kinds of attention
 HEADS = 4  # of linear attention
 TRANSFORMER_LEVEL = 3  # the standard variant has spatial transformers from this level on
@@ -128,7 +130,10 @@ class SpatialTransformer(Transformer2DModel):
     def __init__(self, width: int, context: int) -> None:
         super().__init__(width // HEAD, HEAD, width, cross_attention_dim=context)
 
-    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+    # as LinearAttention is called, and no other transformer of diffusers
+    def forward(  # type: ignore[override]
+        self, x: Tensor, context: Tensor | None
+    ) -> Tensor:
         if context is None:
             raise ValueError(
                 "The U-Net reads the content embedding of CLIP, and none is given; pass e_img, or "
@@ -209,7 +214,8 @@ class UNet(nn.Module):
 
         context = config.context_dim if config.use_image_context else None
         first = TRANSFORMER_LEVEL if config.scale == 1 else levels - 1
-        self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
+        downs: list[nn.ModuleList] = []
+        ups: list[nn.ModuleList] = []
         for level, (narrow, wide) in enumerate(zip(widths, widths[1:], strict=False)):
             inner = context if level >= first else None
             last, outermost = level == levels - 1, level == 0
@@ -218,7 +224,7 @@ class UNet(nn.Module):
                 if last
                 else nn.Conv2d(narrow, wide, 4, 2, 1)
             )
-            self.downs.append(
+            downs.append(
                 nn.ModuleList(
                     [
                         ResBlock(narrow, narrow, time),
@@ -236,7 +242,7 @@ class UNet(nn.Module):
                     nn.Conv2d(wide, narrow, 3, padding=1),
                 )
             )
-            self.ups.insert(
+            ups.insert(
                 0,
                 nn.ModuleList(
                     [
@@ -247,6 +253,7 @@ class UNet(nn.Module):
                     ]
                 ),
             )
+        self.downs, self.ups = module_list(downs), module_list(ups)
         self.mid_block1 = ResBlock(widths[-1], widths[-1], time)
         self.mid_attn = AttentionStage(widths[-1], context)
         self.mid_block2 = ResBlock(widths[-1], widths[-1], time)

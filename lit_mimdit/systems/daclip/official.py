@@ -227,7 +227,7 @@ def both_from_official(*files: Mapping[str, Any], **overrides: Any) -> DACLIPNet
     Raises:
         ValueError: see `from_official`; or one of the two is missing.
     """
-    parts: dict[type, nn.Module] = {}
+    parts: dict[type, Any] = {}
     for file in files:
         state = unwrap(file)
         mine = overrides

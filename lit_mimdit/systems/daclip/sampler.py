@@ -72,15 +72,16 @@ def reverse_step(
     sde: SDE, x: Tensor, mu: Tensor, t: Tensor, predicted: Tensor, noise: Tensor | None, mode: Mode
 ) -> Tensor:
     """Returns x_{t-1} for the predicted noise at steps `t` (B,); `ode` takes no `noise`."""
+    if mode not in ("posterior", "sde", "ode"):
+        raise ValueError(f"mode is {mode!r}; reverse steps are posterior, sde or ode")
+    if mode == "ode":
+        return drift_step(sde, x, mu, t, predicted / 2)
+    assert noise is not None, "only the ode has no noise"
     if mode == "posterior":
         mean = posterior_mean(sde, x, mu, t, clean_estimate(sde, x, mu, t, predicted))
         return mean + at(sde.std, t, x) * noise
-    if mode == "sde":
-        deviation = at(sde.sigma, t, x) * sde.dt**0.5
-        return drift_step(sde, x, mu, t, predicted) - deviation * noise
-    if mode == "ode":
-        return drift_step(sde, x, mu, t, predicted / 2)
-    raise ValueError(f"mode is {mode!r}; reverse steps are posterior, sde or ode")
+    deviation = at(sde.sigma, t, x) * sde.dt**0.5
+    return drift_step(sde, x, mu, t, predicted) - deviation * noise
 
 
 def trajectory(

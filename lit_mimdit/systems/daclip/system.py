@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import count
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from lit_mimdit.systems.daclip.official import DACLIPNetwork
 from lit_mimdit.systems.daclip.sampler import clip_pixels, clip_view, first_state, trajectory
 from lit_mimdit.systems.official import read
 from lit_mimdit.systems.optim import OptimizerConfig
+
+if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 
 class DACLIP(RestorationSystem):
@@ -109,7 +112,7 @@ class DACLIP(RestorationSystem):
             self.network.clip.load_state_dict(loaded.state_dict())
         super().configure_model()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> "OptimizerLRSchedulerConfig":
         known = self.controller or self.init or self.train_controller
         if self.sees and not known:
             raise ValueError(

@@ -119,7 +119,8 @@ class EncoderBlock(ConvBlock):
             self.gamma = conv3(out, out)
         self.downsample = nn.Conv2d(out, out, 4, 2, 1, bias=False) if down else None
 
-    def forward(
+    # nothing takes it for its base, which gives one map
+    def forward(  # type: ignore[override]
         self, x: Tensor, e: Tensor | None = None, d: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Returns the map for the next block, and the features at this resolution."""

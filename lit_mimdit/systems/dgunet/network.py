@@ -3,6 +3,8 @@
 Source: "Deep Generalized Unfolding Networks for Image Restoration" (CVPR 2022).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -123,7 +125,7 @@ class DGUNetNetwork(nn.Module):
     ):
         super().__init__()
         self.depth, self.plus = depth, plus
-        self.sizes = {  # what builds it again
+        self.sizes: dict[str, Any] = {  # what builds it again
             "n_feat": n_feat,
             "scale_unetfeats": scale_unetfeats,
             "scale_orsnetfeats": scale_orsnetfeats,

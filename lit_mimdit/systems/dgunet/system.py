@@ -37,6 +37,7 @@ class DGUNet(PixelSystem):
 
     MULTIPLE: ClassVar[int] = 8
     TRAINING_ONLY = PixelSystem.TRAINING_ONLY | {"task"}
+    network: DGUNetNetwork
 
     def __init__(
         self,

@@ -82,10 +82,12 @@ class DiffUIR(ResidualSystem):
             raise ValueError(f"DiffUIR is published as one file, and {len(files)} are given")
         network = official.from_official(files[0], **overrides)
         sizes = network.unet.dim, network.unet.dim_mults
-        published = {(size.dim, size.dim_mults): name for name, size in VARIANTS.items()}
-        named = {"variant": published[sizes]} if sizes in published else {}
+        published = {(one.dim, one.dim_mults): name for name, one in VARIANTS.items()}
+        size: dict[str, Any] = {"dim": sizes[0], "dim_mults": sizes[1]}
+        if sizes in published:
+            size = {"variant": published[sizes]}
         system = cls(
-            **(named or {"dim": sizes[0], "dim_mults": sizes[1]}),
+            **size,
             delta_end=network.delta_end,
             steps=network.sampling_timesteps,
             timesteps=network.table.timesteps,

@@ -7,7 +7,7 @@ B = batch, C = latent channels, N = h * w tokens a stream, D = width, H = heads,
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.injection import split_heads
+from lit_mimdit.models.module_list import module_list
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 
 
@@ -60,17 +61,19 @@ class AttentionControl(nn.Module):
 
     def __init__(self, attn: Attention) -> None:
         super().__init__()
-        width = attn.to_out[0].in_features
-        for name in ("to_q_control", "to_k_control", "to_v_control", "to_out_control"):
-            setattr(self, name, nn.Linear(width, width))
+        width = cast(nn.Linear, attn.to_out[0]).in_features
+        self.to_q_control = nn.Linear(width, width)
+        self.to_k_control = nn.Linear(width, width)
+        self.to_v_control = nn.Linear(width, width)
+        self.to_out_control = nn.Linear(width, width)
         for layer in (self.to_q_control, self.to_k_control, self.to_v_control):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
         if not attn.to_out[0].weight.is_meta:
             self.to_out_control.load_state_dict(attn.to_out[0].state_dict())
 
 
-def apply(layer: nn.Module, x: Tensor) -> Tensor:
+def apply(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
     """Runs a trained layer in its own precision and returns the result in that of `x`."""
     return layer(x.to(layer.weight.dtype)).to(x.dtype)
 
@@ -153,17 +156,17 @@ class TwoStreamFeedForward(nn.Module):
 
 
 class BlockControl(nn.Module):
-    """What is trained in one block."""
+    """What is trained in one block of diffusers' transformer."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         self.attn = AttentionControl(block.attn)
         if block.attn2 is not None:
             self.attn2 = AttentionControl(block.attn2)
         width = block.ff.net[2].in_features
         conv = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        nn.init.zeros_(conv.weight)
-        nn.init.zeros_(conv.bias)
+        for parameter in conv.parameters():
+            nn.init.zeros_(parameter)
         self.ff = nn.ModuleDict({"control_conv": conv})
 
 
@@ -173,17 +176,18 @@ class ControlBranch(nn.Module):
     def __init__(self, config: ControlConfig, transformer: SD3Transformer2DModel) -> None:
         super().__init__()
         self.config = config
-        self.transformer_blocks = nn.ModuleList(
+        self.transformer_blocks = module_list(
             BlockControl(block) for block in transformer.transformer_blocks
         )
 
     def install(self, transformer: SD3Transformer2DModel) -> None:
         """Puts the branch into the attentions and MLPs of `transformer`."""
-        for own, block in zip(self.transformer_blocks, transformer.transformer_blocks, strict=True):
+        blocks: Any = transformer.transformer_blocks  # their parts are of other types afterwards
+        for own, block in zip(self.transformer_blocks, blocks, strict=True):
             block.attn.set_processor(TwoStreamAttention(own.attn, self.config))
             if block.attn2 is not None:
                 block.attn2.set_processor(TwoStreamAttention(own.attn2, self.config))
-            conv = own.ff["control_conv"]
+            conv = cast(nn.Conv2d, own.ff["control_conv"])
             block.ff = TwoStreamFeedForward(block.ff, conv, self.config.conv_weight)
 
 
@@ -196,6 +200,8 @@ class DiT4SRNetwork(ConditionedBackbone):
         config: the branch.
         prompt: text conditioning used when none is given; without it, each call needs one.
     """
+
+    branch: ControlBranch
 
     def __init__(
         self,
@@ -225,7 +231,7 @@ class DiT4SRNetwork(ConditionedBackbone):
         return LQCondition(z_lq)
 
     def _block(
-        self, block: nn.Module, images: Tensor, text: Tensor, temb: Tensor, grid: tuple[int, int]
+        self, block: Any, images: Tensor, text: Tensor, temb: Tensor, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         block.ff.grid = grid
         try:

@@ -54,8 +54,8 @@ class DiT4SRRestorer(Restorer):
         return record
 
     def evaluations(self, height: int, width: int) -> int:
-        padded = (side // self.factor for side in self.layout.padded(height, width))
-        cut = sampler.tiling(*padded, self.tile, self.overlap, self.longest)
+        tall, wide = (side // self.factor for side in self.layout.padded(height, width))
+        cut = sampler.tiling(tall, wide, self.tile, self.overlap, self.longest)
         tiles = 1 if cut is None else len(cut[1]) * len(cut[2])
         return self.config.steps * tiles * (1 if self.config.guidance == 1.0 else 2)
 

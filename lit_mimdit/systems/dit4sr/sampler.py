@@ -158,7 +158,8 @@ def tiled(
     Every tile sees the whole text. `tiling` says which latents are large.
     """
     times = torch.full((len(x),), t, device=x.device, dtype=torch.float64).to(x.dtype)
-    cut = tiling(*x.shape[-2:], tile, overlap, longest)
+    height, width = x.shape[-2:]
+    cut = tiling(height, width, tile, overlap, longest)
     if cut is None:
         return network(x, times, z_lq, prompt)
     side, rows, columns = cut

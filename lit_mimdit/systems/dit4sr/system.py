@@ -89,14 +89,14 @@ class DiT4SR(LatentSystem):
 
     def assemble(self, loaded: Backbone) -> None:
         super().assemble(loaded)
-        if self.network.embeds.is_meta:
+        own = self.restorer()
+        if own.network.embeds.is_meta:
             return
         negative = None
         if self.negative:
             places = self.backbone_name, loaded.where, loaded.transformer, loaded.prompt
             told = Prompts(PromptConfig(text=self.negative), *places).fixed
             negative = self.negative, told
-        own = self._restorer
         parts = own.network, own.vae, own.scheduler, own.config, own.identity, own.prompts
         self._restorer = DiT4SRRestorer(*parts, own.corrector, negative=negative)
 
@@ -131,6 +131,7 @@ class DiT4SR(LatentSystem):
         network = official.from_official(files[0], **overrides)
         system = cls(backbone, sampling, network.branch.config)
         system.configure_model()
+        assert system.network is not None, "configure_model assembles it"
         _demand_same(network.backbone, system.network.backbone, backbone)
         system.network.branch.load_state_dict(network.branch.state_dict())
         return system.eval()

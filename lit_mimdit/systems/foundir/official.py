@@ -24,7 +24,7 @@ from lit_mimdit.systems.official import (
     unwrap,
 )
 
-PUBLISHED = {"delta_end": 1.4e-3, "sampling_timesteps": 4}
+PUBLISHED: dict[str, Any] = {"delta_end": 1.4e-3, "sampling_timesteps": 4}
 PUBLISHED_WEATHER = {
     "inp_channels": 3,
     "out_channels": 3,

@@ -102,6 +102,8 @@ class FoundIR(ResidualSystem):
         ValueError: the chosen specialist is not there.
     """
 
+    network: FoundIRNetworks
+
     def __init__(
         self,
         dim: int = 64,
@@ -146,7 +148,7 @@ class FoundIR(ResidualSystem):
             )
         self.specialist = specialist
         self.network = FoundIRNetworks(
-            self.network,
+            super().process,
             None if weather is None else Restormer(**asdict(weather)),
             None if low_light is None else WaveMamba(**asdict(low_light)),
         )
@@ -184,7 +186,7 @@ class FoundIR(ResidualSystem):
                 "FoundIR: both specialists are given, and one must be chosen; give the override"
                 ' {"specialist": "weather"}, "low light" or "published"'
             )
-        only = next((name for name in parts if name != "generalist"), "none")
+        only: Any = next((name for name in parts if name != "generalist"), "none")
         generalist = parts["generalist"]
         system = cls(
             dim=generalist.unet.dim,
@@ -225,8 +227,10 @@ class FoundIR(ResidualSystem):
 
         general = sampler.restore(generalist, image, draw, *self.tiling(*image.shape[-2:]))
         if specialist == "weather":
+            assert self.network.weather is not None, "the constructor demands it"
             return sampler.restore_weather(self.network.weather, sampler.in_8_bits(general))
         if specialist == "low light":
+            assert self.network.low_light is not None, "the constructor demands it"
             return sampler.restore_low_light(self.network.low_light, sampler.in_8_bits(general))
         return general
 

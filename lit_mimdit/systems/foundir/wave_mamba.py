@@ -138,7 +138,8 @@ class GuidedAttention(ChannelAttention):
         super().__init__(width, heads=1, bias=True)
         self.match = Match(width)
 
-    def forward(self, x: Tensor, guide: Tensor) -> Tensor:
+    # nothing takes it for its base, which has no guide
+    def forward(self, x: Tensor, guide: Tensor) -> Tensor:  # type: ignore[override]
         q, k, v = self.qkv_dwconv(self.qkv(x)).chunk(3, dim=1)
         q, k = (F.normalize(part.flatten(2), dim=-1) for part in (self.match(q, guide), k))
         weights = (q @ k.transpose(-1, -2) * self.temperature[0]).softmax(-1)

@@ -4,6 +4,7 @@ Source: "PromptIR: Prompting for All-in-One Blind Image Restoration" (NeurIPS 20
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ class PromptIRNetwork(nn.Module):
         prompt_sizes: Sequence[int] = (64, 32, 16),
     ):
         super().__init__()
-        self.sizes = {  # what builds it again
+        self.sizes: dict[str, Any] = {  # what builds it again
             "dim": dim,
             "num_blocks": tuple(num_blocks),
             "num_refinement_blocks": num_refinement_blocks,

@@ -33,6 +33,7 @@ class PromptIR(PixelSystem):
     """
 
     MULTIPLE: ClassVar[int] = 8
+    network: PromptIRNetwork
 
     def __init__(
         self,

@@ -152,4 +152,5 @@ def initialise(module: nn.Module) -> None:
     elif isinstance(module, nn.Conv2d):
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        assert module.bias is not None, "all of them have one"
         nn.init.zeros_(module.bias)

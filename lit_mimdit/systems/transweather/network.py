@@ -5,10 +5,12 @@ Conditions" (CVPR 2022).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lit_mimdit.models.module_list import module_list
 from lit_mimdit.systems.sizes import demand_multiple
 from lit_mimdit.systems.transweather.blocks import (
     BLOCK_EPS,
@@ -69,7 +71,7 @@ class Encoder(nn.Module):
         last = BLOCKS * len(widths) - 1
         rates = [DROP * i / last for i in range(last + 1)]
         inputs = (3, *widths)
-        self.levels = nn.ModuleList(
+        self.levels = module_list(
             Level(
                 PatchEmbedding(inputs[i], width, *((7, 4) if i == 0 else (3, 2))),
                 width,
@@ -79,7 +81,7 @@ class Encoder(nn.Module):
             )
             for i, width in enumerate(widths)
         )
-        self.small = nn.ModuleList(
+        self.small = module_list(
             Level(
                 PatchEmbedding(widths[i], widths[i + 1], 3, 2),
                 widths[i + 1],
@@ -200,7 +202,7 @@ class TransWeatherNetwork(nn.Module):
         decoder: bool = True,
     ):
         super().__init__()
-        self.sizes = {  # what builds it again
+        self.sizes: dict[str, Any] = {  # what builds it again
             "embed_dims": tuple(embed_dims),
             "tail": tuple(tail),
             "enc_heads": tuple(enc_heads),

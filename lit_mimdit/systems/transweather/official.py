@@ -73,7 +73,7 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     decoder = seems_to_be(state) != BASE
     demand(state, SYSTEM if decoder else BASE)
     tail = "convtail" if decoder else "convproj"
-    read = {
+    read: dict[str, Any] = {
         "embed_dims": tuple(
             shape_of(state, f"Tenc.patch_embed{level}.proj.weight", SYSTEM)[0]
             for level in (1, 2, 3, 4)

@@ -38,6 +38,7 @@ class TransWeather(PixelSystem):
 
     MULTIPLE: ClassVar[int] = inference.MULTIPLE
     TRAINING_ONLY = PixelSystem.TRAINING_ONLY | {"perceptual"}
+    network: TransWeatherNetwork
 
     def __init__(
         self,
