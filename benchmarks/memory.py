@@ -24,10 +24,11 @@ import torch
 import yaml
 from torch.profiler import ProfilerActivity, profile
 
-from lit_mimdit.estimate import meta_system, simulate, sizes_of, static
+from lit_mimdit.estimate import meta_system, simulate, sizes_of
 from lit_mimdit.models.mim import MiM
 from lit_mimdit.settings import build
 from lit_mimdit.systems.mimdit import MiMDiT
+from lit_mimdit.training.strategy_memory import static
 
 MIB = 2**20
 CASES = [  # pairs, pixels, gradient checkpointing, precision, sub-experts as a GPU computes them

@@ -121,6 +121,18 @@ def program() -> str:
     return SCRIPT if Path(sys.argv[0]).stem == SCRIPT else "python -m lit_mimdit"
 
 
+# what to do about messages of jsonargparse, which do not say it
+REMEDIES = {
+    "unrecognized arguments|does not accept option": (
+        "see the keys there are with --help, or --print_config behind a command that works"
+    ),
+    "not correspond to a subclass of LightningModule": (
+        "derive it from lit_mimdit.systems.base.RestorationSystem"
+    ),
+    "Problem with given class_path": "mend the name, or install what has it",
+}
+
+
 def one_line(error: BaseException) -> str:
     """Returns the message of an error without line breaks: of an error in a loader's process its
     last line, of jsonargparse's account why each type of a union does not fit the first reason.
@@ -134,12 +146,8 @@ def one_line(error: BaseException) -> str:
         first = re.split(rf"\n{match[1]}- |\n *Given value", text[match.end() :])[0]
         text = text[: match.start()] + first
     text = " ".join(text.split())
-    unknown = re.search("unrecognized arguments|does not accept option", text)
-    return (
-        f"{text}; see the keys there are with --help, or --print_config behind a command that works"
-        if unknown
-        else text
-    )
+    remedies = [remedy for words, remedy in REMEDIES.items() if re.search(words, text)]
+    return "; ".join([text, *remedies[:1]])
 
 
 def user_errors() -> tuple[type[Exception], ...]:

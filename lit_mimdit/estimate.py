@@ -1,8 +1,7 @@
 """How much memory a training step takes on each device, without weights, data or a device.
 
 The step itself is run on tensors that have shapes and no values (PyTorch's FakeTensorMode), and
-what is alive is added up; parameters, gradients and optimizer states follow from the strategy by
-arithmetic.
+what is alive is added up. What a strategy keeps beside it is in training/strategy_memory.py.
 """
 
 import inspect
@@ -23,9 +22,6 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from lit_mimdit.systems.base import RestorationSystem
 
-# elements of ZeRO's buckets, and those that stage 3 keeps gathered: Lightning's defaults
-BUCKET = 200_000_000
-LIVE = 1_000_000_000
 ATTENTION = (
     torch.ops.aten._scaled_dot_product_efficient_attention.default
 )  # as much memory as the flash kernels, and it takes a mask
@@ -241,64 +237,4 @@ def sizes_of(module: nn.Module) -> Sizes:
         sum(t.nbytes for t in state),
         sum(p.numel() for p in frozen),
         sum(p.numel() for p in module.parameters() if p.requires_grad),
-    )
-
-
-@dataclass(frozen=True)
-class Static:
-    """Bytes on each device for as long as training lasts, and on the host of each."""
-
-    frozen: int
-    trained: int
-    gradients: int
-    optimizer: int
-    average: int
-    host: int
-
-    @property
-    def total(self) -> int:
-        return self.frozen + self.trained + self.gradients + self.optimizer + self.average
-
-
-def static(
-    sizes: Sizes, *, stage: int, offload: bool, world: int, precision: str, average: bool
-) -> Static:
-    """Returns what the strategy keeps where.
-
-    stage 0 is one process or DDP: everything everywhere, in 32 bits, and DDP's buckets beside the
-        gradients. ZeRO keeps the parameters in
-    the trainer's precision, and a 32-bit copy of them beside Adam's two moments, in parts; its
-    gradients are reduced through two buckets. Stage 2 keeps a part of them, stage 3 also parts of
-    all parameters, frozen ones too, and gathers up to 10^9 of them at a time.
-    """
-    trained, frozen = sizes.trained, sizes.frozen_bytes
-    if stage == 0:
-        size = 2 if precision.endswith("true") and precision != "32-true" else 4
-        gradients = size * trained * (2 if world > 1 else 1)
-        return Static(
-            frozen,
-            size * trained,
-            gradients,
-            2 * size * trained,
-            size * trained if average else 0,
-            0,
-        )
-    size = 4 if precision == "32-true" else 2
-    part = -(-trained // world)
-    states = 4 * part + 8 * part  # master copy and moments
-    averages = 4 * part if average else 0
-    buckets = 2 * size * min(BUCKET, trained) if world > 1 else 0
-    gradients = size * (trained if stage == 1 else part) + buckets
-    parameters = size * trained
-    if stage == 3:
-        parameters = size * part
-        gathered = min(LIVE, sizes.frozen + trained) * (sizes.frozen_bytes / max(1, sizes.frozen))
-        frozen = round(frozen / world + (gathered if world > 1 else 0))
-    return Static(
-        frozen,
-        parameters,
-        gradients,
-        0 if offload else states,
-        0 if offload else averages,
-        states + averages if offload else 0,
     )

@@ -10,13 +10,18 @@ T = TypeVar("T")
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 
+class UnfitValues(ValueError):
+    """A key that a class does not have, or a value of another type."""
+
+
 def build(kind: type[T], values: dict[str, Any]) -> T:
-    """Returns an instance of `kind` from nested plain values; an unknown key or a wrong type is a
-    ValueError that names it.
+    """Returns an instance of `kind` from nested plain values; an unknown key or a wrong type is
+    UnfitValues, which names it.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "value")
     try:
         return parser.instantiate(parser.parse_object({"value": values})).value
     except ArgumentError as error:
-        raise ValueError(f"{kind.__name__}: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split()).replace('Parser key "value.', 'key "')
+        raise UnfitValues(f"{kind.__name__}: {text}") from error

@@ -15,11 +15,12 @@ import yaml
 from torch.testing import assert_close
 
 from lit_mimdit import cli
-from lit_mimdit.estimate import meta_system, simulate, sizes_of, static
+from lit_mimdit.estimate import meta_system, simulate, sizes_of
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.models.branch_config import BranchConfig, InterConfig
 from lit_mimdit.models.mim import MiM
+from lit_mimdit.training.strategy_memory import static
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 ROOT = Path(__file__).parents[1]

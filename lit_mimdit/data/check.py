@@ -17,7 +17,7 @@ from lit_mimdit.data.layouts import Pair, PairList, read_layout
 from lit_mimdit.data.shards.check import check_shards
 from lit_mimdit.data.shards.manifest import MANIFEST, PLAN
 
-Layout = Literal["auto", "foundir", "4krd", "realrain1k", "hazerd", "uhdll"]
+LayoutName = Literal["auto", "foundir", "4krd", "realrain1k", "hazerd", "uhdll"]
 
 _EXTENSIONS_OF = {
     "PNG": (".png",),
@@ -36,7 +36,7 @@ _EXTENSIONS_OF = {
 def check(
     root: str,
     *,
-    layout: Layout = "auto",
+    layout: LayoutName = "auto",
     meta: Path | None = None,
     split: str | None = None,
     frames: Path | None = None,

@@ -29,7 +29,10 @@ class Conditioned(NamedTuple):
 
 # v = v_empty + g (v_prompt - v_empty)  (arXiv 2207.12598, eq. 6, with g = 1 + w)
 def guide(told: Tensor, empty: Tensor, guidance: float) -> Tensor:
-    """Returns the guided velocity; guidance 1 is that of the prompt, 0 that of the empty prompt."""
+    """Returns the guided velocity (B, C, H, W) of those with the prompt and with the empty one.
+
+    Guidance 1 gives that of the prompt, 0 that of the empty prompt.
+    """
     return empty + guidance * (told - empty)
 
 

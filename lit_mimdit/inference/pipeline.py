@@ -82,9 +82,8 @@ class MiMDiTPipeline(DiffusionPipeline):
         branch: BranchModel,
         fidelity: FidelityModel | None = None,
         fidelity_weight: float = 1.0,
-        sampling: (
-            dict[str, Any] | None
-        ) = None,  # diffusers takes what has no default for a component
+        # diffusers takes what has no default for a component
+        sampling: dict[str, Any] | None = None,
         backbone: dict[str, Any] | None = None,
         prompt: str = "",
     ) -> None:
@@ -131,14 +130,7 @@ class MiMDiTPipeline(DiffusionPipeline):
 
         ValueError for impossible values.
         """
-        known = asdict(SamplingConfig())
-        unknown = sorted(sampling.keys() - known.keys())
-        if unknown:
-            raise ValueError(
-                f"{unknown[0]} is no option: choose among num_inference_steps,"
-                f" {', '.join(k for k in known if k != 'steps')}"
-            )
-        config = replace(build(SamplingConfig, dict(self.config.sampling)), **sampling)
+        config = self._sampling(sampling)
         if not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
             raise ValueError(
                 f"scheduler is a {type(self.scheduler).__name__}: the backbone takes the times of a"
@@ -146,14 +138,31 @@ class MiMDiTPipeline(DiffusionPipeline):
             )
         network = OffloadedMiMDiT(self.transformer, self.branch.inner, self.branch.empty).eval()
         prompts = FixedPrompt(PromptConfig(self.config.prompt), self.branch.told)
-        if self.fidelity is None and fidelity_weight is not None:
-            raise ValueError(
-                f"fidelity_weight is {fidelity_weight}: this pipeline holds no fidelity network"
-                " (export --fidelity)"
-            )
-        weight = self.config.fidelity_weight if fidelity_weight is None else fidelity_weight
-        corrector = None if self.fidelity is None else Corrector(self.fidelity.inner, weight)
+        corrector = self._corrector(fidelity_weight)
         return Restorer(network, self.vae, self.scheduler, config, None, prompts, corrector)
+
+    def _sampling(self, given: dict[str, Any]) -> SamplingConfig:
+        """The exported configuration with given values; ValueError for a name that it lacks."""
+        known = asdict(SamplingConfig())
+        unknown = sorted(given.keys() - known.keys())
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]} is no option: choose among num_inference_steps,"
+                f" {', '.join(name for name in known if name != 'steps')}"
+            )
+        return replace(build(SamplingConfig, dict(self.config.sampling)), **given)
+
+    def _corrector(self, weight: float | None) -> Corrector | None:
+        """What corrects with the exported or the given weight; None without a fidelity network."""
+        if self.fidelity is None:
+            if weight is not None:
+                raise ValueError(
+                    f"fidelity_weight is {weight}: this pipeline holds no fidelity network"
+                    " (export --fidelity)"
+                )
+            return None
+        exported = self.config.fidelity_weight
+        return Corrector(self.fidelity.inner, exported if weight is None else weight)
 
     def enable_group_offload(
         self,
@@ -239,8 +248,7 @@ class MiMDiTPipeline(DiffusionPipeline):
             inter: weights of expert groups in the place of the Inter routers', such as
                 {"spatial": 0}; see models/what_if.py.
             intra: sub-experts by group in the place of the Intra routers', such as {"swin": [0]}.
-            sampling: solver, start, strength, tile, overlap, tile_batch, guidance: see
-                SamplingConfig.
+            sampling: other values of SamplingConfig, such as solver, tile or colour.
 
         Returns:
             `.images` in the order of the input, each of its own size: a list of PIL images; or an

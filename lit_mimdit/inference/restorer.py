@@ -15,8 +15,10 @@ from lit_mimdit.inference.guidance import Conditioned, conditioned
 from lit_mimdit.inference.layout import Layout
 from lit_mimdit.inference.run_record import config_hash
 from lit_mimdit.inference.sampler import OnStep, SamplingConfig, sample
+from lit_mimdit.inference.seeded_restorer import Progress
 from lit_mimdit.inference.spots import without_spots
 from lit_mimdit.inference.tile_conditions import TileConditions
+from lit_mimdit.inference.tiled_vae import TiledVAE
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.decisions import Decisions, join_rows, rows_of
 from lit_mimdit.models.flow import sample_noise
@@ -28,8 +30,6 @@ from lit_mimdit.models.what_if import NO_ROUTERS, Choice, Weight, WhatIf, what_i
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
-
-Progress = Callable[[int], object]
 
 
 def require_finite(latent: Tensor, of: str) -> Tensor:
@@ -55,6 +55,10 @@ class Restorer:
         prompts: what the backbone is told about the images; None: the network's own empty prompt.
         corrector: what corrects the decoded images by the degraded ones; spots that these rule out
             are then taken away (inference/spots.py). None: nothing, as in the paper.
+
+    Raises:
+        ValueError: there is guidance without a prompt, the fidelity network takes other multiples,
+            or the backbone does not take the side of a tile or of the small copy.
     """
 
     def __init__(
@@ -95,6 +99,11 @@ class Restorer:
                     f"sampling.{key} is {side} px: this backbone takes multiples of {self.multiple}"
                     f" px up to {limit} px"
                 )
+
+    @property
+    def tiled_vae(self) -> TiledVAE:
+        """The VAE on images of any size."""
+        return TiledVAE(self.vae, self.layout)
 
     @property
     def device(self) -> torch.device:
@@ -188,30 +197,48 @@ class Restorer:
         padded = pad_to_multiple(lq, self.multiple)
         prompt = self._prompt_of(ids)
         size = self.layout.overview_size(*padded.shape[-2:])
-        # an image that is its own small copy is sampled as often as a copy, and is the first sample
-        own_copy = size is not None and self.layout.is_sample(size, *padded.shape[-2:])
-        samples: list[Tensor] = []
-        if max(padded.shape[-2:]) <= self.config.tile:
-            draws = self._draws(seeds) if own_copy else [seeds]
-            samples, routing = self._whole(
-                padded.to(self.device), draws, prompt, progress, self.on_step
-            )
-            restored = decode(self.vae, samples[0])
+        if size is None:
+            restored, routing = self._in_pieces(padded, seeds, prompt, progress)
+        elif self.layout.is_sample(size, *padded.shape[-2:]):
+            restored, routing = self._own_copy(padded, seeds, prompt, progress)
         else:
-            restored, routing = self._all_tiled(padded, seeds, prompt, progress)
-        if size is not None:
-            if own_copy:
-                copies = [restored, *(decode(self.vae, latent) for latent in samples[1:])]
-            else:
-                samples = self._copies(padded, size, seeds, prompt, progress)
-                copies = [decode(self.vae, latent) for latent in samples]
-            restored = overview.anchor(restored, sum(copies, torch.tensor(0.0)) / len(copies))
-        if self.corrector is not None:
-            restored = self.corrector(restored, padded)
-            if self.corrector.weight > 0:
-                restored = without_spots(restored, padded.to(restored))
+            restored, routing = self._in_pieces(padded, seeds, prompt, progress)
+            small = self._mean_copy(padded, size, seeds, prompt, progress)
+            restored = overview.anchor(restored, small)
+        restored = self._corrected(restored, padded)
         restored = restored[..., : lq.shape[-2], : lq.shape[-1]].cpu()
         return correct(self.config.colour, restored, lq.cpu()), routing
+
+    def _in_pieces(
+        self, padded: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None
+    ) -> tuple[Tensor, list[Decisions]]:
+        """Images (B, 3, H, W) restored in one piece, or in tiles where that is too large."""
+        if max(padded.shape[-2:]) > self.config.tile:
+            return self._all_tiled(padded, seeds, prompt, progress)
+        images = padded.to(self.device)
+        (latent,), routing = self._whole(images, [seeds], prompt, progress, self.on_step)
+        return decode(self.vae, latent), routing
+
+    def _own_copy(
+        self, padded: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None
+    ) -> tuple[Tensor, list[Decisions]]:
+        """Images (B, 3, H, W) that are their own small copies: sampled as often as copies are.
+
+        The first sample is the result, and the mean of all gives it its light.
+        """
+        images, draws = padded.to(self.device), self._draws(seeds)
+        latents, routing = self._whole(images, draws, prompt, progress, self.on_step)
+        samples = [decode(self.vae, latent) for latent in latents]
+        return overview.anchor(samples[0], sum(samples) / len(samples)), routing
+
+    def _corrected(self, restored: Tensor, padded: Tensor) -> Tensor:
+        """Restored images (B, 3, H, W), corrected by the degraded ones if there is a corrector."""
+        if self.corrector is None:
+            return restored
+        restored = self.corrector(restored, padded)
+        if self.corrector.weight > 0:
+            restored = without_spots(restored, padded.to(restored))
+        return restored
 
     def _prompt_of(self, ids: Sequence[str] | None) -> Prompt:
         """The prompt of the images on the network's device; None: of images without a caption."""
@@ -222,17 +249,19 @@ class Restorer:
         """The seeds (B,) of each sample of a small copy; the first are the images' own."""
         return [seeds + number for number in range(self.config.overview_samples)]
 
-    def _copies(
+    def _mean_copy(
         self,
         padded: Tensor,
         size: tuple[int, int],
         seeds: Tensor,
         prompt: Prompt,
         progress: Progress | None,
-    ) -> list[Tensor]:
-        """The latents of the samples of the small copies, each (B, C, h, w)."""
+    ) -> Tensor:
+        """The small copies (B, 3, h, w), restored: the mean of their samples."""
         small = overview.shrink(padded, size).to(self.device)
-        return self._whole(small, self._draws(seeds), prompt, progress)[0]
+        latents, _ = self._whole(small, self._draws(seeds), prompt, progress)
+        samples = [decode(self.vae, latent) for latent in latents]
+        return sum(samples) / len(samples)
 
     @torch.no_grad()
     def route(self, lq: Tensor) -> list[Decisions]:
@@ -263,30 +292,10 @@ class Restorer:
     def round_trip(self, image: Tensor) -> Tensor:
         """Images (B, 3, H, W) through the VAE and back: the best that any latent could give."""
         padded = pad_to_multiple(image, self.multiple).to(self.device)
-        decoded = torch.cat([self._decode(self._encode(one[None])) for one in padded])
+        decoded = torch.cat(
+            [self.tiled_vae.decode(self.tiled_vae.encode(one[None])) for one in padded]
+        )
         return decoded[..., : image.shape[-2], : image.shape[-1]].cpu()
-
-    def _encode(self, image: Tensor) -> Tensor:
-        pixels, overlap = self.layout.vae_boxes(*image.shape[-2:])
-        return tiling.blend(
-            image,
-            pixels,
-            self.layout.latent_boxes(pixels),
-            overlap // self.factor,
-            1,
-            lambda tiles, _: encode(self.vae, tiles),
-        )
-
-    def _decode(self, latent: Tensor) -> Tensor:
-        pixels, overlap = self.layout.vae_boxes(*(n * self.factor for n in latent.shape[-2:]))
-        return tiling.blend(
-            latent,
-            self.layout.latent_boxes(pixels),
-            pixels,
-            overlap,
-            1,
-            lambda tiles, _: decode(self.vae, tiles),
-        )
 
     def _whole(
         self,
@@ -314,7 +323,7 @@ class Restorer:
         """The latent of a large image (1, 3, H, W), and its tiles, `tile_batch` at once."""
         tiles = self.layout.latent_boxes(self.layout.boxes(*image.shape[-2:]))
         batch = self.config.tile_batch
-        return self._encode(image), [
+        return self.tiled_vae.encode(image), [
             tiles[first : first + batch] for first in range(0, len(tiles), batch)
         ]
 
@@ -355,7 +364,7 @@ class Restorer:
 
         latent = sample(velocity, z_lq, noise, self.scheduler, self.config, self.on_step)
         conditions.kept.clear()  # their memory is for the VAE
-        restored = self._decode(require_finite(latent, "the restored image"))
+        restored = self.tiled_vae.decode(require_finite(latent, "the restored image"))
         return restored, conditions.routing()
 
 

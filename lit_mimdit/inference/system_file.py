@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.hub import MODEL, fetched, hub_name, shown
 from lit_mimdit.models.backbone import Identity, nano_folder
-from lit_mimdit.settings import build
+from lit_mimdit.settings import UnfitValues, build
 
 FORMAT = "lit_mimdit.system.1"
 KEY = "lit_mimdit"  # metadata key of an exported file, and entry of a Lightning checkpoint
@@ -182,8 +182,10 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach() for name, t in state.items() if name in once or name not in every}
 
 
-def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy `tensors` into a module.
+def load_into(
+    module: nn.Module, tensors: dict[str, Tensor], where: str, configured: bool = True
+) -> None:
+    """Copy `tensors` into a module, which a configuration or, if not, their own file describes.
 
     ValueError names the tensors that are missing, unknown or of another shape.
     """
@@ -197,9 +199,14 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None
     }
     parts = [f"{len(names)} {what} (such as {names[0]})" for what, names in wrong.items() if names]
     if parts:
+        network = "the configured network" if configured else "the network that it describes"
+        remedy = (
+            "use the configuration it was trained with"
+            if configured
+            else "it is damaged or of another version; export the system again"
+        )
         raise ValueError(
-            f"{where}: does not fit the configured network: parameters {', '.join(parts)}; use the"
-            " configuration it was trained with"
+            f"{where}: does not fit {network}: parameters {', '.join(parts)}; {remedy}"
         )
     # the second names of shared parameters are not in the file
     module.load_state_dict(tensors, strict=False)
@@ -229,11 +236,13 @@ def system_class(class_path: str, where: str, trust: bool = False) -> type:
             f"{where}: its class {class_path!r} cannot be imported ({error}); install what has it,"
             " or a newer version of lit_mimdit"
         ) from error
-    lacks = [part for part in CONTRACT if not hasattr(system_class, part)]
-    if not isinstance(system_class, type) or lacks:
+    lacks = [f"has no {part}" for part in CONTRACT if not hasattr(system_class, part)]
+    if not isinstance(system_class, type):
+        lacks = ["is no class"]
+    if lacks:
         raise ValueError(
-            f"{where}: {class_path} is no restoration system: it has no {lacks[0] if lacks else ''}"
-            "; derive it from lit_mimdit.systems.base.RestorationSystem"
+            f"{where}: {class_path} is no restoration system: it {lacks[0]}; derive it from"
+            " lit_mimdit.systems.base.RestorationSystem"
         )
     return system_class
 
@@ -264,12 +273,17 @@ def build_system(file: SystemFile, where: str, trust: bool = False, **overrides:
         arguments[name] = {**arguments[name], **value} if nested else value
     try:
         system: Any = build(kind, arguments)  # of a room above this one
+    except UnfitValues as error:
+        raise ValueError(
+            f"{where}: its arguments are damaged or of another version ({error}); export the system"
+            " again"
+        ) from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from error
     system.configure_model()
     if file.backbone is not None:
         system.identity.require(file.backbone, where)
-    load_into(system.trained, file.tensors, where)
+    load_into(system.trained, file.tensors, where, configured=False)
     return system.eval()
 
 

@@ -44,7 +44,7 @@ class Identity:
         if self.config != other.config:
             raise ValueError(
                 f"{where}: trained on backbone {other.name!r}, which has another geometry than"
-                f" {self.name!r}; set model.backbone to it"
+                f" {self.name!r}; give it as model.backbone, or restore's --backbone"
             )
         if self.weights != other.weights:
             raise ValueError(

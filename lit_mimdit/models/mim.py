@@ -195,7 +195,7 @@ class MiM(nn.Module):
                 forced_intra(routing, gates, group.router.renormalise)
                 for group, routing, gates in zip(self.groups, intra, given.intra, strict=True)
             )
-        if self._at_once(normed_BNd, inter):
+        if self._wants_all_at_once(normed_BNd, inter):
             outputs = [
                 group.at_once(normed_BNd, grid, routing)
                 for group, routing in zip(self.groups, intra, strict=True)
@@ -208,7 +208,7 @@ class MiM(nn.Module):
         u_BNd = u_BNd + self.feed_forward(u_BNd)
         return self.zero_linear(u_BNd), u_BNd, MiMRouting(inter, intra)
 
-    def _at_once(self, x_BNd: Tensor, inter: Routing) -> bool:
+    def _wants_all_at_once(self, x_BNd: Tensor, inter: Routing) -> bool:
         """Whether each group computes all its images at once.
 
         A GPU does: many small kernels and a waiting host cost it more than the memory moved. A CPU

@@ -140,6 +140,17 @@ class NanoMMDiT(L.LightningModule):
         embeds: Tensor,
         condition: tuple[BlockCondition, ...] | None = None,
     ) -> Tensor:
+        """Returns the velocity of latents.
+
+        Args:
+            x_t: noisy latents (B, C, h, w).
+            t: their times (B,) in [0, 1].
+            embeds: text embeddings (B, text_tokens, 64).
+            condition: keys and values of a reference, for each block; None: of nothing.
+
+        Returns:
+            (B, C, h, w).
+        """
         pooled = torch.zeros_like(embeds[:, 0])
         kwargs = None if condition is None else {"condition": condition}
         return self.transformer(

@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lit_mimdit.inference.corrector import load_corrector
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.inference.system_file import class_path_of
 from lit_mimdit.latent_shards import require_same_vae
 from lit_mimdit.models.backbone import Backbone, load_backbone
 from lit_mimdit.models.compiling import compile_network
@@ -99,7 +100,10 @@ class LatentSystem(RestorationSystem):
         self, transformer: SD3Transformer2DModel, prompt: Prompt
     ) -> ConditionedBackbone:
         """Returns the frozen transformer with this system's branch."""
-        raise NotImplementedError
+        raise ValueError(
+            f"{class_path_of(type(self))} has no build_network: add it to the class"
+            " (lit_mimdit/systems/latent.py)"
+        )
 
     @property
     def trained(self) -> nn.Module:

@@ -55,6 +55,11 @@ class PixelSystem(RestorationSystem):
 
     @property
     def trained(self) -> nn.Module:
+        if "network" not in self._modules:
+            raise ValueError(
+                f"{class_path_of(type(self))} has no network: set self.network in its constructor"
+                " (lit_mimdit/systems/pixel.py)"
+            )
         return self.network
 
     @property

@@ -11,9 +11,10 @@ import torch
 from lightning.pytorch.utilities.model_summary import ModelSummary
 
 from lit_mimdit.data.order import pairs_at_once
-from lit_mimdit.estimate import Sizes, Static, Step, fresh, meta_system, simulate, sizes_of, static
+from lit_mimdit.estimate import Sizes, Step, fresh, meta_system, simulate, sizes_of
 from lit_mimdit.settings import build
 from lit_mimdit.systems.base import RestorationSystem
+from lit_mimdit.training.strategy_memory import Static, static
 
 GIB = 2**30
 STRATEGIES = {  # name: (stage, offload)
@@ -94,7 +95,7 @@ def typed(config: dict[str, Any]) -> tuple[type[RestorationSystem], dict[str, An
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What a run would do on each of its devices.
 
     Args:
@@ -168,7 +169,7 @@ class Plan:
         )
 
 
-def plan_of(config: dict[str, Any]) -> Plan:
+def plan_of(config: dict[str, Any]) -> RunPlan:
     """Returns the plan of a configuration of `fit`; ValueError for what cannot be estimated."""
     kind, arguments = typed(config["model"])
     trainer, data = config["trainer"], config["data"]["init_args"]
@@ -181,7 +182,7 @@ def plan_of(config: dict[str, Any]) -> Plan:
         )
     world, callbacks = processes(trainer["devices"], trainer["num_nodes"]), trainer["callbacks"]
     name, stage, offload = stage_of(trainer["strategy"])
-    return Plan(
+    return RunPlan(
         kind,
         arguments,
         world,
@@ -224,7 +225,7 @@ def dry_run(config: dict[str, Any]) -> None:
     print("\nNot in it: the context of CUDA, the allocator's gaps, and the pictures of validation.")
 
 
-def _strategies(plan: Plan, sizes: Sizes) -> list[str]:
+def _strategies(plan: RunPlan, sizes: Sizes) -> list[str]:
     """Lines that compare the memory of all strategies."""
     several = "s" if plan.world > 1 else ""
     lines = [

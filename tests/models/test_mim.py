@@ -174,16 +174,18 @@ def test_all_at_once_on_a_gpu_alone_and_where_no_group_is_left_out(inter, expect
     mim = MiM(OUTER, config(inter=InterConfig(inter)), shifted=False)
     routing = mim.router(torch.randn(2, 4, WIDTH))
     on_gpu = SimpleNamespace(is_cuda=True)
-    assert mim._at_once(on_gpu, routing) is expected and not mim._at_once(torch.zeros(1), routing)
+    assert mim._wants_all_at_once(on_gpu, routing) is expected and not mim._wants_all_at_once(
+        torch.zeros(1), routing
+    )
     assert not MiM(
         OUTER, config(inter=InterConfig(inter), intra=IntraConfig(1, 1)), False
-    )._at_once(on_gpu, routing), "nothing to choose"
+    )._wants_all_at_once(on_gpu, routing), "nothing to choose"
     mim.as_on_gpu = True  # the dry run's word, where no tensor has a place
-    assert mim._at_once(torch.zeros(1), routing) is expected
+    assert mim._wants_all_at_once(torch.zeros(1), routing) is expected
     mim.norm.weight.ds_id = (
         0  # DeepSpeed's mark of a parameter that lies in pieces on several processes
     )
-    assert not mim._at_once(on_gpu, routing)
+    assert not mim._wants_all_at_once(on_gpu, routing)
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -75,7 +75,7 @@ def test_compiled_it_computes_the_same_for_every_choice_of_experts():
 
 
 def test_all_images_at_once_are_one_graph_for_every_choice_of_experts(monkeypatch):
-    monkeypatch.setattr(MiM, "_at_once", lambda *_: True)
+    monkeypatch.setattr(MiM, "_wants_all_at_once", lambda *_: True)
     torch._dynamo.reset()
     mim = sharp(MiM(OUTER, config(), shifted=True))
     counter = CompileCounterWithBackend("aot_eager")
@@ -142,7 +142,7 @@ WAITS = (
 )
 def test_the_host_waits_for_the_device_once_a_mim_at_most(monkeypatch, changes, at_once, waits):
     mim, found = sharp(MiM(OUTER, config(**changes), shifted=True)), []
-    monkeypatch.setattr(MiM, "_at_once", lambda *_: at_once)
+    monkeypatch.setattr(MiM, "_wants_all_at_once", lambda *_: at_once)
     for name in WAITS:
         original = getattr(Tensor, name)
 

@@ -17,8 +17,10 @@ from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.branch_config import BranchConfig, IntraConfig
 from lit_mimdit.models.flow import FlowConfig
 from lit_mimdit.systems.base import RestorationSystem
+from lit_mimdit.systems.latent import LatentSystem
 from lit_mimdit.systems.mimdit import BalanceConfig, MiMDiT
 from lit_mimdit.systems.optim import OptimizerConfig
+from lit_mimdit.systems.pixel import PixelSystem
 from lit_mimdit.training.callbacks import FiniteGuard
 from lit_mimdit.training.ema import EMA
 
@@ -265,6 +267,19 @@ def test_a_class_that_lacks_one_of_the_three_is_named(part):
     kind = system_with(**{name: value for name, value in SAYS.items() if name != part})
     with pytest.raises(ValueError, match=rf"Own has no {part}: .*; add it to the class") as caught:
         kind()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [(PixelSystem, "network"), (LatentSystem, "build_network")]
+)
+def test_a_class_of_a_family_that_lacks_its_part_is_named(kind, part, backbone_folder):
+    own = type("Own", (kind,), {"losses": SAYS["losses"]})
+    given = () if kind is PixelSystem else (str(backbone_folder), SamplingConfig())
+    with pytest.raises(ValueError, match=rf"Own has no {part}: .*") as caught:
+        system = own(*given)
+        system.configure_model()
+        system.trained.train()
     assert "\n" not in str(caught.value)
 
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from lit_mimdit import cli
-from lit_mimdit.estimate import Alive, Sizes, Step, static
+from lit_mimdit.estimate import Alive, Sizes, Step
 from lit_mimdit.models.branch_config import BranchConfig, InterConfig, IntraConfig
 from lit_mimdit.models.geometry import KNOWN, meta_backbone, read_geometry
 from lit_mimdit.models.mim import MiM
 from lit_mimdit.systems.mimdit import as_computed, collects
 from lit_mimdit.training import dry_run
 from lit_mimdit.training.dry_run import GIB, on_gpu, processes, stage_of
+from lit_mimdit.training.strategy_memory import static
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_mimdit.data.check import Layout
+from lit_mimdit.data.check import LayoutName
 from lit_mimdit.data.image_io import ImageError, image_info, read_rgb
 from lit_mimdit.data.layouts import Pair, read_layout, require_complete
 from lit_mimdit.data.shards.codec import Codec, check_codec, encode
@@ -39,7 +39,7 @@ def shard(
     source: Path,
     destination: Path,
     *,
-    layout: Layout = "auto",
+    layout: LayoutName = "auto",
     meta: Path | None = None,
     split: str | None = None,
     frames: Path | None = None,

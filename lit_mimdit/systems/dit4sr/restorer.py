@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_mimdit.inference.restorer import Progress, Restorer, require_finite
+from lit_mimdit.inference.restorer import Restorer, require_finite
 from lit_mimdit.inference.run_record import config_hash
 from lit_mimdit.inference.sampler import OnStep
+from lit_mimdit.inference.seeded_restorer import Progress
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import encode
@@ -108,5 +109,5 @@ class DiT4SRRestorer(Restorer):
     def _tiled(
         self, image: Tensor, seed: Tensor, prompt: Prompt, progress: Progress | None
     ) -> tuple[Tensor, Decisions]:
-        latent = self._restored(self._encode(image), seed, prompt, progress)
-        return self._decode(latent), ()
+        latent = self._restored(self.tiled_vae.encode(image), seed, prompt, progress)
+        return self.tiled_vae.decode(latent), ()

@@ -15,7 +15,7 @@ from lit_mimdit.routing.tally import Tally, total
 from lit_mimdit.training.callbacks.tensorboard import writer_of
 from lit_mimdit.training.callbacks.window import RoutingCallback, group_names
 
-Layout = dict[str, dict[str, list]]
+Charts = dict[str, dict[str, list]]
 
 
 def scalars_of(tallies: dict[str, Tally], groups: list[str], k: int) -> dict[str, float]:
@@ -50,7 +50,7 @@ def scalars_of(tallies: dict[str, Tally], groups: list[str], k: int) -> dict[str
     return {name: float(value) for name, value in scalars.items()}
 
 
-def layout_of(names: list[str], stage: str, blocks: int) -> Layout:
+def layout_of(names: list[str], stage: str, blocks: int) -> Charts:
     """One page of TensorBoard's Custom Scalars that tells the story from top to bottom; tags are
     regular expressions.
     """
