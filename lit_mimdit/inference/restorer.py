@@ -229,7 +229,7 @@ class Restorer:
         images, draws = padded.to(self.device), self._draws(seeds)
         latents, routing = self._whole(images, draws, prompt, progress, self.on_step)
         samples = [decode(self.vae, latent) for latent in latents]
-        return overview.anchor(samples[0], sum(samples) / len(samples)), routing
+        return overview.anchor(samples[0], sum(samples[1:], samples[0]) / len(samples)), routing
 
     def _corrected(self, restored: Tensor, padded: Tensor) -> Tensor:
         """Restored images (B, 3, H, W), corrected by the degraded ones if there is a corrector."""
@@ -261,7 +261,7 @@ class Restorer:
         small = overview.shrink(padded, size).to(self.device)
         latents, _ = self._whole(small, self._draws(seeds), prompt, progress)
         samples = [decode(self.vae, latent) for latent in latents]
-        return sum(samples) / len(samples)
+        return sum(samples[1:], samples[0]) / len(samples)
 
     @torch.no_grad()
     def route(self, lq: Tensor) -> list[Decisions]:
