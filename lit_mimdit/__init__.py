@@ -4,10 +4,12 @@ from importlib import import_module
 from typing import Any
 
 from lit_mimdit.deferred import defer
-
-defer("bitsandbytes")
+from lit_mimdit.quiet import hush_imports
 
 __version__ = "0.1.0"
+
+hush_imports()
+defer("bitsandbytes")
 
 
 def demo(photo: Any, checkpoint: Any = None, device: str = "auto", **settings: Any) -> Any:

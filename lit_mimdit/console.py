@@ -16,6 +16,8 @@ HANDLER = "lit_mimdit.readable"
 PLAIN = {"↑": "^", "↓": "v", "→": "->", "←": "<-", "…": "...", "−": "-", "×": "x", "±": "+/-"}
 DASHES = {unicodedata.lookup(name): "-" for name in ("EN DASH", "EM DASH", "HYPHEN")}
 
+STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories that break or steer a line
+
 
 def readable(character: str) -> str:
     """Returns ASCII for one character: its look where that is plain, its code else.
@@ -40,6 +42,19 @@ def _handle(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(HANDLER, _handle)
+
+
+def printable(text: str) -> str:
+    """Returns text in one line: characters that break or steer a console become their codes.
+
+    Names of files may hold line breaks and escape sequences.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in STEERING
+        else character
+        for character in text
+    )
 
 
 def accept_everything() -> None:

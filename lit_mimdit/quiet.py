@@ -40,12 +40,16 @@ class Remark(NamedTuple):
     reason: str
 
 
-REMARKS = (
+# made while libraries are imported, before any command of this package has begun
+ON_IMPORT = (
     Remark(
         "bitsandbytes.backends.cpu.ops",
         r"Failed to load CPU gemm_4bit_forward",
         "an optional kernel for weights of 4 bits, which no backbone here has",
     ),
+)
+REMARKS = (
+    *ON_IMPORT,
     *(Remark(logger, text, why) for logger, (text, why) in product(LIGHTNING, OF_LIGHTNING)),
     Remark(
         "",
@@ -132,7 +136,7 @@ REMARKS = (
 
 def hush() -> None:
     """Silences REMARKS in this process and those it starts, unless the user asked for all."""
-    if os.environ.get(SHOW_ALL, "0") not in ("", "0"):
+    if _all_shown():
         warnings.simplefilter("default")
         return
     for remark in REMARKS:
@@ -140,6 +144,20 @@ def hush() -> None:
             logging.getLogger(remark.source).addFilter(_Without(remark.text))
         else:
             warnings.filterwarnings("ignore", message=remark.text)
+
+
+def hush_imports() -> None:
+    """Silences ON_IMPORT in this process, unless the user asked for all.
+
+    Importing the package calls it. Whoever imports a package keeps all other warnings as they are.
+    """
+    if not _all_shown():
+        for remark in ON_IMPORT:
+            logging.getLogger(remark.source).addFilter(_Without(remark.text))
+
+
+def _all_shown() -> bool:
+    return os.environ.get(SHOW_ALL, "0") not in ("", "0")
 
 
 class _Without(logging.Filter):

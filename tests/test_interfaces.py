@@ -22,13 +22,13 @@ from packaging.version import Version
 from lit_mimdit import cli, csv_file, escaping
 from lit_mimdit.ablation.command import run_all
 from lit_mimdit.completion import script
-from lit_mimdit.console import HANDLER, readable
+from lit_mimdit.console import HANDLER, printable, readable
 from lit_mimdit.data.fonts import covers, drawable
 from lit_mimdit.evaluation.page import Page
 from lit_mimdit.evaluation.pairing import pair, require_whole
 from lit_mimdit.evaluation.tables import latex, markdown
 from lit_mimdit.models.captions import read_captions
-from lit_mimdit.quiet import REMARKS, SHOW_ALL, hush
+from lit_mimdit.quiet import REMARKS, SHOW_ALL, hush, hush_imports
 from lit_mimdit.signatures import signature_of
 
 ROOT = Path(__file__).parents[1]
@@ -228,6 +228,26 @@ def test_remarks_of_libraries_are_silent_unless_asked_for(monkeypatch, caplog):
         logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: no")
         warnings.warn("Found 403 module(s) in eval mode at the start of training.", stacklevel=1)
     assert len(caplog.records) == 2 and len(seen) == 1
+
+
+def test_a_name_with_line_breaks_and_escape_sequences_stays_in_its_line():
+    name = "a\nb\tc\x1b[31md\u2028e\u202ef\udce9\x85.png"
+    assert printable(name) == r"a\nb\tc\x1b[31md\u2028e\u202ef\udce9\x85.png"
+    assert printable("夜景 Größe_1 ±") == "夜景 Größe_1 ±"
+
+
+def test_importing_the_package_silences_what_imports_remark(monkeypatch, caplog):
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    before = list(warnings.filters)
+    for shown, count in (("0", 0), ("1", 1)):
+        caplog.clear()
+        monkeypatch.setattr(logger, "filters", [])
+        monkeypatch.setenv(SHOW_ALL, shown)
+        hush_imports()
+        logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: no")
+        assert len(caplog.records) == count
+    assert warnings.filters == before  # they are the importing program's own
+    assert "\nhush_imports()\n" in (ROOT / "lit_mimdit" / "__init__.py").read_text()
 
 
 def test_a_remark_that_lightning_makes_in_its_own_module_is_silent(monkeypatch, caplog):
