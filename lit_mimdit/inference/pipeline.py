@@ -25,6 +25,7 @@ from diffusers import (
     SD3Transformer2DModel,
 )
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  diffusers looks for it here
+from diffusers.utils.torch_utils import get_device
 from torch import Tensor
 
 from lit_mimdit.files import write_bytes
@@ -190,6 +191,20 @@ class MiMDiTPipeline(DiffusionPipeline):
             exclude_modules=sorted(kept),
             **options,
         )
+
+    def enable_sequential_cpu_offload(
+        self, gpu_id: int | None = None, device: torch.device | str | None = None
+    ) -> None:
+        """Keeps every layer of transformer and VAE in main memory until it is called.
+
+        ValueError for a CPU: everything is in main memory there, and accelerate fails later.
+        """
+        if torch.device(get_device() if device is None else device).type == "cpu":
+            raise ValueError(
+                "enable_sequential_cpu_offload needs a GPU to compute on, and the device is the"
+                " CPU: leave it out, since all weights are in main memory already"
+            )
+        super().enable_sequential_cpu_offload(gpu_id, device)
 
     def compile(self) -> None:
         """Compiles the blocks of transformer and branch when they are first called.

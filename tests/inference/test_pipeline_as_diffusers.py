@@ -274,6 +274,25 @@ def test_offloading_wakes_what_is_used(folder, expected, monkeypatch):
         grouped.enable_group_offload(torch.device("cpu"), offload_type="block_level")
 
 
+def test_sequential_offloading_gives_the_same_image_and_is_refused_on_a_cpu(folder, expected):
+    """diffusers' own loop over the components, on the CPU, where its method cannot be called."""
+    from accelerate import cpu_offload
+
+    pipeline = load(folder)
+    for device in (None, "cpu", torch.device("cpu")):
+        if device is None and torch.accelerator.is_available():
+            continue
+        with pytest.raises(ValueError, match="needs a GPU to compute on") as error:
+            pipeline.enable_sequential_cpu_offload(device=device)
+        assert "\n" not in str(error.value)
+    for name in ("transformer", "vae"):
+        model = getattr(pipeline, name)
+        cpu_offload(model, torch.device("cpu"), offload_buffers=len(model._parameters) > 0)
+    assert next(pipeline.transformer.parameters()).device.type == "meta"
+    for _ in range(2):
+        torch.testing.assert_close(pipeline(PIXELS, output_type="pt").images[0], expected)
+
+
 def test_switches_of_memory_change_nothing(folder, expected):
     pipeline = load(folder)
     for switch in ("enable_attention_slicing", "disable_attention_slicing"):
