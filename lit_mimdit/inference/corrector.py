@@ -57,16 +57,15 @@ class Corrector:
         lq = lq.to(restored)
         if len(boxes) == 1:
             return self.network(restored, lq, self.weight).clamp(0, 1)
-        return torch.cat(
-            [self._tiled(pair[None], boxes) for pair in torch.cat([restored, lq], dim=1)]
-        ).clamp(0, 1)
+        pairs = zip(restored.split(1), lq.split(1), strict=True)
+        return tiling.joined([self._tiled(pair, boxes) for pair in pairs]).clamp_(0, 1)
 
-    def _tiled(self, pair: Tensor, boxes: list[tiling.Box]) -> Tensor:
-        """Correct a restored and degraded image (1, 6, H, W) in tiles.
+    def _tiled(self, pair: tuple[Tensor, Tensor], boxes: list[tiling.Box]) -> Tensor:
+        """Correct a restored and degraded image, each (1, 3, H, W), in tiles.
 
         The tiles share the statistics of the scene.
         """
-        tiles = (tiling.crop(pair, box) for box in boxes)
+        tiles = (tiling.crops(pair, [box]) for box in boxes)
         scene = torch.stack(
             [self.network.statistics(tile[:, :3], tile[:, 3:]) for tile in tiles]
         ).mean(0)

@@ -49,4 +49,5 @@ def anchor(tiled: Tensor, small: Tensor) -> Tensor:
     height, width = tiled.shape[-2:]
     rows, columns = (max(1, side // COARSE) for side in small.shape[-2:])
     grid, size = (rows, columns), (height, width)
-    return (tiled - coarse(tiled, grid, size) + coarse(small, grid, size)).clamp(0, 1)
+    # in place: a large image has no room for its copies
+    return coarse(tiled, grid, size).neg_().add_(tiled).add_(coarse(small, grid, size)).clamp_(0, 1)

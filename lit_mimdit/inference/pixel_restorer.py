@@ -39,7 +39,7 @@ def tiled(
     if len(boxes) == 1:
         return on_tile(planes, 0)
     images = (tiling.blend(one[None], boxes, boxes, overlap, 1, on_tile) for one in planes)
-    return torch.cat(list(images))
+    return tiling.joined(list(images))
 
 
 class PixelRestorer:
@@ -132,7 +132,7 @@ class PixelRestorer:
             ]
         finally:
             self.network.train(training)
-        restored = torch.cat(results)[..., : lq.shape[-2], : lq.shape[-1]]
+        restored = tiling.joined(results)[..., : lq.shape[-2], : lq.shape[-1]]
         return restored.float().clamp(0, 1).cpu(), [()] * len(lq)
 
     def record(self) -> dict[str, Any]:

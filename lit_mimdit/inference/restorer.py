@@ -338,7 +338,7 @@ class Restorer:
             )
             restored.append(result)
             routing.append(decisions)
-        return torch.cat(restored), routing
+        return tiling.joined(restored), routing
 
     def _tiled(
         self, image: Tensor, seed: Tensor, prompt: Prompt, progress: Progress | None

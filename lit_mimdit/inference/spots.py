@@ -8,10 +8,13 @@ Let s be the mean over channels of the local deviation of detail, d = x - box_25
     object^2 = max_25(max(0, s_degraded^2 - (OBJECT median(s_degraded))^2))
     allowed^2 = (LOOSE usual)^2 + (GAIN object)^2
 
-Where s_restored is more than allowed, detail is scaled down to what is usual, the more the larger
-the excess. What rises above the noise of the degraded image is an object, and may gain contrast.
-All other pixels keep their bits.
+All of it is computed in strips of rows, since a photograph of 200 megapixels has no room for its
+details beside it. Where s_restored is more than allowed, detail is scaled down to what is usual,
+the more the larger the excess. What rises above the noise of the degraded image is an object, and
+may gain contrast. All other pixels keep their bits.
 """
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +26,7 @@ OBJECT, GAIN = 1.5, 10.0
 LOOSE = 1.6
 RAMP = 4.0  # how soon the whole excess is taken: 1 / RAMP above what is allowed
 SAMPLES = 1 << 20  # values that quantiles are taken of
+STRIP = 256  # rows computed at once
 
 
 def record() -> dict[str, float]:
@@ -61,6 +65,27 @@ def deviation(details: Tensor) -> Tensor:
     return box(details.square().mean(1, keepdim=True), WINDOW).clamp(min=0).sqrt()
 
 
+def strips(height: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Yields rows that together are all of an image: a strip, the strip with `halo` rows on both
+    sides where there are any, and the strip within that.
+    """
+    for top in range(0, height, STRIP):
+        bottom, first = min(top + STRIP, height), max(0, top - halo)
+        yield (
+            slice(top, bottom),
+            slice(first, min(bottom + halo, height)),
+            slice(top - first, bottom - first),
+        )
+
+
+def deviations(image: Tensor) -> Tensor:
+    """Local deviation (B, 1, H, W) of the detail of images (B, 3, H, W)."""
+    spread = image.new_empty(image.shape[0], 1, *image.shape[-2:])
+    for rows, around, inner in strips(image.shape[-2], COARSE // 2 + WINDOW // 2):
+        spread[:, :, rows] = deviation(detail(image[:, :, around]))[:, :, inner]
+    return spread
+
+
 def quantile(plane: Tensor, share: float) -> Tensor:
     """A quantile of each plane (B, 1, 1, 1), of at most SAMPLES pixels at even distances."""
     flat = plane.flatten(1)
@@ -78,14 +103,22 @@ def without_spots(restored: Tensor, lq: Tensor) -> Tensor:
     Returns:
         in [0, 1]; the same tensor if nothing exceeds what is allowed.
     """
-    details = detail(restored)
-    made, given = deviation(details), deviation(detail(lq))
-    usual = quantile(made / (given + EPSILON), 0.95) * (given + EPSILON)
-    rest = given.square() - (OBJECT * quantile(given, 0.5)).square()
-    shown = GAIN**2 * largest(rest.clamp(min=0), COARSE)  # an object has a faint rim
-    allowed = ((LOOSE * usual).square() + shown).sqrt().clamp(min=EPSILON)
-    excess = (RAMP * (made / allowed - 1.0)).clamp(0, 1)
-    if not excess.any():
-        return restored
-    kept = (usual.square() + shown).sqrt() / made.clamp(min=EPSILON)
-    return (restored - excess * (1.0 - kept).clamp(min=0) * details).clamp(0, 1)
+    made, given = deviations(restored), deviations(lq)
+    ratio = quantile(made / (given + EPSILON), 0.95)
+    noise = (OBJECT * quantile(given, 0.5)).square()
+    bounded = None
+    for rows, around, inner in strips(restored.shape[-2], COARSE // 2):
+        usual = ratio * (given[:, :, rows] + EPSILON)
+        rest = given[:, :, around].square() - noise
+        # an object has a faint rim
+        shown = GAIN**2 * largest(rest.clamp(min=0), COARSE)[:, :, inner]
+        allowed = ((LOOSE * usual).square() + shown).sqrt().clamp(min=EPSILON)
+        excess = (RAMP * (made[:, :, rows] / allowed - 1.0)).clamp(0, 1)
+        if not excess.any():
+            continue
+        kept = (usual.square() + shown).sqrt() / made[:, :, rows].clamp(min=EPSILON)
+        details = detail(restored[:, :, around])[:, :, inner]
+        taken = excess * (1.0 - kept).clamp(min=0) * details
+        bounded = restored.clone() if bounded is None else bounded
+        bounded[:, :, rows] = (restored[:, :, rows] - taken).clamp(0, 1)
+    return restored if bounded is None else bounded

@@ -43,9 +43,21 @@ def crop(plane: Tensor, box: Box) -> Tensor:
     return plane[..., top : top + height, left : left + width]
 
 
-def crops(plane: Tensor, group: list[Box]) -> Tensor:
-    """Returns the parts of a plane (1, C, H, W) at boxes of one size, (boxes, C, h, w)."""
-    return torch.cat([crop(plane, box) for box in group])
+def crops(plane: Tensor | tuple[Tensor, ...], group: list[Box]) -> Tensor:
+    """Returns the parts of a plane (1, C, H, W) at boxes of one size, (boxes, C, h, w).
+
+    Of several planes, their channels lie one behind the other.
+    """
+    planes = plane if isinstance(plane, tuple) else (plane,)
+    parts = [[crop(one, box) for one in planes] for box in group]
+    return torch.cat([torch.cat(part, dim=1) for part in parts])
+
+
+def joined(images: list[Tensor]) -> Tensor:
+    """Returns images (1, C, H, W) as a batch; a single one itself, since a large one has no room
+    for a copy.
+    """
+    return images[0] if len(images) == 1 else torch.cat(images)
 
 
 def ramp(length: int, overlap: int) -> Tensor:
@@ -59,7 +71,7 @@ def ramp(length: int, overlap: int) -> Tensor:
 
 
 def blend(
-    plane: Tensor,
+    plane: Tensor | tuple[Tensor, ...],
     source: list[Box],
     target: list[Box],
     overlap: int,
@@ -69,7 +81,7 @@ def blend(
     """Returns the weighted mean of what `compute` makes of the tiles of one plane (1, C, H, W).
 
     Args:
-        plane: cut at the boxes `source`, which all have one size.
+        plane: cut at the boxes `source`, which all have one size. Several planes are cut alike.
         source: boxes in the plane.
         target: where each result goes in the output, in the output's own scale.
         overlap: width of the blended border, in the output's scale.
@@ -89,4 +101,4 @@ def blend(
             crop(total, box).add_(value * weight)
             crop(weights, box).add_(weight)
     assert total is not None and weights is not None, "a plane has tiles"
-    return total / weights
+    return total.div_(weights)

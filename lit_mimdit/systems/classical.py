@@ -19,6 +19,7 @@ from lit_mimdit.inference.pixel_restorer import PixelRestorer
 from lit_mimdit.inference.plan import plan, require_free
 from lit_mimdit.inference.restore import carry_out
 from lit_mimdit.inference.run_record import describe_run
+from lit_mimdit.inference.tiling import joined
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem
 
 Method = Literal["wiener", "nlm", "dark-channel", "median", "clahe", "gamma"]
@@ -130,7 +131,7 @@ def restore_by(method: Method, images: Tensor) -> Tensor:
         result = METHODS[method](image.permute(1, 2, 0).numpy().astype(np.float32))
         plane = np.ascontiguousarray(np.clip(result, 0, 1), dtype=np.float32)
         restored.append(torch.from_numpy(plane).permute(2, 0, 1))
-    return torch.stack(restored)
+    return joined([image[None] for image in restored])
 
 
 class Classical(RestorationSystem):
