@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "csv_file": {"escaping"},
     "data": {"files", "console", "csv_file", "escaping"},
     "models": {"files", "csv_file"},
-    "inference": {"files", "settings", "data", "models"},
+    "inference": {"files", "console", "settings", "data", "models"},
     "evaluation": {"", "files", "csv_file", "escaping", "data", "inference"},
     "sharing": {"files", "models", "inference", "evaluation"},
     "latent_shards": {"data", "models", "inference"},

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import stat
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 HEAD = 64  # bytes that are enough to tell what a file is
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+
+_LOSSLESS_JPEG = (0xC3, 0xC7, 0xCB, 0xCF)  # markers of their frames
 
 MAX_MEGAPIXELS = 250.0  # phones make 200
 MAX_MEGAPIXELS_VARIABLE = "LIT_MIMDIT_MAX_MEGAPIXELS"
@@ -65,6 +68,61 @@ def kind_of(head: bytes) -> str | None:
             return name
     # "BM" alone also begins texts: the reserved bytes of the header are 0
     return "BMP" if head[:2] == b"BM" and head[6:10] == bytes(4) else None
+
+
+def foreign_kind(head: bytes) -> str | None:
+    """Returns what else the first `HEAD` bytes of a file begin: pictures and films that are not
+    read. None if they say nothing.
+    """
+    if head[4:8] == b"ftyp":
+        return "a raw file of a camera" if head[8:11] == b"crx" else "a film"
+    starts = {
+        b"\xff\x0a": "a JPEG XL image",
+        b"\0\0\0\x0cJXL \r\n\x87\n": "a JPEG XL image",
+        b"II\xbc": "a JPEG XR image",
+        b"8BPS": "a Photoshop file",
+        b"v/1\x01": "an OpenEXR image",
+        b"#?RADIANCE": "a Radiance HDR image",
+        b"#?RGBE": "a Radiance HDR image",
+        b"PF\n": "a PFM image",
+        b"Pf\n": "a PFM image",
+        b"P7\n": "a PAM image",
+        b"qoif": "a QOI image",
+        b"DDS ": "a DDS image",
+        b"\0\0\x01\0": "an icon",
+        b"%PDF": "a PDF document",
+        b"%!PS": "a PostScript document",
+        b"FUJIFILMCCD-RAW": "a raw file of a camera",
+        b"IIU\0": "a raw file of a camera",
+        b"IIRO": "a raw file of a camera",
+        b"FOVb": "a raw file of a camera",
+        b"\x1aE\xdf\xa3": "a film",
+        b"PK\x03\x04": "a ZIP archive",
+    }
+    for start, name in starts.items():
+        if head.startswith(start):
+            return name
+    text = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    return "an SVG drawing" if text.startswith((b"<svg", b"<?xml")) else None
+
+
+def _jpeg_kind(file: BinaryIO) -> str | None:
+    """What PIL cannot open of JPEG: the kind by the frame's header. None if nothing is special."""
+    file.seek(2)
+    # every segment begins with 0xFF, its marker and its length
+    while len(marker := file.read(4)) == 4 and marker[0] == 0xFF:
+        (length,) = struct.unpack(">H", marker[2:])
+        if marker[1] in _LOSSLESS_JPEG:
+            return "a lossless JPEG image"
+        if marker[1] == 0xF7:
+            return "a JPEG-LS image"
+        if 0xC0 <= marker[1] <= 0xCF and marker[1] not in (0xC4, 0xC8, 0xCC):
+            bits = file.read(1)
+            return f"a JPEG image of {bits[0]} bits" if bits and bits[0] != 8 else None
+        file.seek(length - 2, os.SEEK_CUR)
+    return None
 
 
 def pixel_limit() -> float:
@@ -129,6 +187,15 @@ def open_image(file: BinaryIO) -> Image.Image:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(file, formats=formats)
+        except Image.UnidentifiedImageError as error:
+            foreign = foreign_kind(head) if kind_of(head) is None else None
+            if head.startswith(b"\xff\xd8"):
+                foreign = _jpeg_kind(file)
+            if foreign is None:
+                raise
+            raise UnsupportedError(
+                f"{foreign}, which is not read; convert it to PNG or TIFF"
+            ) from error
         finally:
             Image.MAX_IMAGE_PIXELS = before
     try:

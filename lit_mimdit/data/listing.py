@@ -1,5 +1,6 @@
 """Which files of a folder are images: known names, and the content of all others."""
 
+import errno
 import os
 import re
 import stat
@@ -7,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from lit_mimdit.data.image_file import HEAD, kind_of
+from lit_mimdit.data.image_file import HEAD, foreign_kind, kind_of
 
 IMAGE_EXTENSIONS = (
     ".avif",
@@ -76,13 +77,14 @@ def find_images(folder: str | Path) -> Listing:
     while waiting or links:
         # own folders first: a link to one of them is then known to be another name of it
         parent = waiting.pop(0) if waiting else links.pop(0)
-        real = os.path.realpath(parent)
+        real, linked = os.path.realpath(parent), parent != folder and parent.is_symlink()
+        if linked and _is_above(real, parent):
+            listing.left_out.append((parent, "links to a folder that it lies in"))
+            continue
         if real in seen:
-            if parent.is_symlink() and not _is_above(real, parent):
+            if linked:
                 reason = f"links to {seen[real]}, whose images are taken there"
                 listing.left_out.append((parent, reason))
-            elif parent.is_symlink():
-                listing.left_out.append((parent, "links to a folder that it lies in"))
             continue
         seen[real] = parent
         try:
@@ -95,7 +97,7 @@ def find_images(folder: str | Path) -> Listing:
             path = Path(parent, entry.name)
             if entry.name.startswith("."):
                 hidden += 1
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 (links if entry.is_symlink() else waiting).append(path)
             elif (reason := _no_image(path)) is None:
                 listing.images.append(path)
@@ -129,11 +131,20 @@ def _is_above(real: str, path: Path) -> bool:
     return Path(os.path.realpath(path.parent)).is_relative_to(real)
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links that lead in a circle
+        return False
+
+
 def _no_image(path: Path) -> str | None:
     """Why a file is no image, or None if it is one by its name or its content."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "a link that leads in a circle"
         return "a link to nothing" if path.is_symlink() else f"cannot be read: {error.strerror}"
     if not stat.S_ISREG(mode):
         return next((name for test, name in _KINDS.items() if test(mode)), "no regular file")
@@ -146,7 +157,10 @@ def _no_image(path: Path) -> str | None:
         return f"cannot be read: {error.strerror}"
     if not head:
         return "an empty file"
-    return None if kind_of(head) is not None else "not an image in a known format"
+    if kind_of(head) is not None:
+        return None
+    foreign = foreign_kind(head)
+    return f"{foreign}, which is not read" if foreign else "not an image in a known format"
 
 
 def result_names(names: list[Path]) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lit_mimdit.console import printable
 from lit_mimdit.data.image_io import (
     IMAGE_EXTENSIONS,
     ImageError,
@@ -46,9 +47,9 @@ class Plan:
     def report(self) -> None:
         """One line on stderr for each file that is left out, and for each note."""
         for path, reason in self.left_out:
-            print(f"left out: {path}: {reason}", file=sys.stderr)
+            print(printable(f"left out: {path}: {reason}"), file=sys.stderr)
         for note in self.notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(printable(f"note: {note}"), file=sys.stderr)
 
 
 def plan(inputs: list[Path], output: Path) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from lit_mimdit.console import printable
 from lit_mimdit.data.image_io import (
     ImageError,
     Metadata,
@@ -43,7 +44,7 @@ def carry_out(
     run = run | ({"strip_metadata": True} if strip_metadata else {})
     failed = restore_all(restorer, made, run, overwrite, strip_metadata)
     for message in failed:
-        print(f"error: {message}", file=sys.stderr)
+        print(printable(f"error: {message}"), file=sys.stderr)
     return 1 if failed or made.left_out else 0
 
 
@@ -123,7 +124,7 @@ def _smaller(restorer: Any) -> str:
     advice = f"--tile {smaller}"
     if overlap >= smaller:
         advice += f" --overlap {smaller // 4 // multiple * multiple}"
-    return f"{advice}, or a smaller --tile_batch"
+    return f"{advice}, a smaller --tile_batch, or a smaller photograph"
 
 
 def restore_file(
@@ -146,7 +147,7 @@ def restore_file(
     photo = read_photo(source)
     photo = prepared(photo, source, target, strip_metadata)
     total = restorer.evaluations(*photo.rgb.shape[-2:])
-    with tqdm(total=total, desc=source.name, unit="tile step", leave=False) as bar:
+    with tqdm(total=total, desc=printable(source.name), unit="tile step", leave=False) as bar:
         restored, (decisions,) = restorer(photo.rgb[None], torch.tensor([seed]), bar.update, [id])
     data = encode_photo(target, restored[0], photo.alpha, photo.gray, photo.bits, photo.metadata)
     return data, inter_weights(decisions)
@@ -173,5 +174,5 @@ def prepared(photo: Photo, source: Path, target: Path, strip_metadata: bool) -> 
         metadata = Metadata(icc=metadata.icc)
     said += losses(target, photo.alpha is not None, photo.bits, metadata)
     for text in said:
-        tqdm.write(f"note: {source}: {text}", file=sys.stderr)
+        tqdm.write(printable(f"note: {source}: {text}"), file=sys.stderr)
     return held(target, photo._replace(metadata=metadata))

@@ -36,6 +36,39 @@ def one_line(error):
     return "\n" not in str(error.value)
 
 
+def jpeg(name: str, pixels: np.ndarray, **options) -> bytes:
+    codecs = pytest.importorskip("imagecodecs")
+    return getattr(codecs, f"{name}_encode")(pixels, **options)
+
+
+def test_what_is_not_read_is_called_by_its_name(tmp_path):
+    gray = noise(16, 16, dtype=np.uint16) >> 4
+    files = {
+        "a JPEG image of 12 bits": jpeg("jpeg8", gray, bitspersample=12),
+        "a lossless JPEG image": jpeg("ljpeg", gray),
+        "a JPEG-LS image": jpeg("jpegls", noise(16, 16)),
+        "a JPEG XL image": jpeg("jpegxl", noise(16, 16, 3)),
+        "a JPEG XR image": jpeg("jpegxr", noise(16, 16, 3)),
+        "a Photoshop file": b"8BPS\0\1" + bytes(60),
+        "a raw file of a camera": b"\0\0\0\x18ftypcrx " + bytes(60),
+        "a film": b"\0\0\0\x18ftypisom" + bytes(60),
+        "a web page": b"\n<!DOCTYPE html><p>not found",
+        "a PDF document": b"%PDF-1.7" + bytes(60),
+    }
+    for name, content in files.items():
+        path = tmp_path / "photo.jpg"
+        path.write_bytes(content)
+        for read in (read_rgb, read_photo, image_size):
+            with pytest.raises(ImageError, match=f"photo.jpg: {name}, which is not read") as error:
+                read(path)
+            assert one_line(error)
+    damaged = {b"\0\0\0\x18ftypavif": "known format|corrupt", b"\xff\xd8\xff": "known format"}
+    for head, message in damaged.items():
+        path.write_bytes(head + bytes(60))
+        with pytest.raises(ImageError, match=message):
+            read_rgb(path)
+
+
 def test_missing_empty_and_folder(tmp_path):
     (tmp_path / "empty.png").touch()
     for name, reason in [

@@ -55,14 +55,20 @@ def test_content_decides_and_the_rest_is_named_with_its_reason(tmp_path):
     (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(60))
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    (tmp_path / "p.jxl").write_bytes(b"\xff\x0a" + bytes(60))
     found = find_images(tmp_path)
     assert [path.name for path in found.images] == ["a.jfif", "b.gif", "c.dat", "noending"]
     assert {path.name: reason for path, reason in found.left_out} == {
         "empty.xyz": "an empty file",
-        "film.mp4": "not an image in a known format",
+        "film.mp4": "a film, which is not read",
         "gone.png": "a link to nothing",
         "notes.txt": "not an image in a known format",
+        "one": "a link that leads in a circle",
+        "p.jxl": "a JPEG XL image, which is not read",
         "pipe.png": "a pipe",
+        "two": "a link that leads in a circle",
     }
 
 
@@ -79,6 +85,19 @@ def test_links_give_every_file_once_under_its_own_name(tmp_path):
         ("other.png", "links"),
         ("loop", "links"),
     ]
+
+
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
+    photo(tmp_path / "other" / "private.png")
+    own = photo(tmp_path / "album" / "own.png")
+    (tmp_path / "album" / "up").symlink_to("..")
+    (tmp_path / "link").symlink_to("album")
+    found = find_images(tmp_path / "album")
+    assert found.images == [own]
+    reasons = [(path.name, reason) for path, reason in found.left_out]
+    assert reasons == [("up", "links to a folder that it lies in")]
+    # a link that the user names is the folder
+    assert [path.name for path in find_images(tmp_path / "link").images] == ["own.png"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open every folder")
