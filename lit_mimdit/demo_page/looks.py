@@ -61,6 +61,37 @@ class Looks:
         rows = {name: [row for row, own in enumerate(self.names) if own == name] for name in KINDS}
         return {name: self.inter[own].mean(0) for name, own in rows.items() if own}
 
+    @property
+    def recall(self) -> dict[str, float]:
+        """The share of each degradation's crops that have most votes for it, all crops of the same
+        photograph left out; nothing if there is one photograph only.
+        """
+        photograph = np.arange(len(self.names)) // (len(KINDS) * len(SEVERITIES))
+        hits: dict[str, list[bool]] = {}
+        for row, name in enumerate(self.names):
+            others = np.flatnonzero(photograph != photograph[row])
+            if len(others):
+                rest = Looks(self.inter[others], [self.names[other] for other in others])
+                first = next(iter(rest.like(self.inter[row])))
+                hits.setdefault(name, []).append(first == name)
+        return {name: float(np.mean(of_kind)) for name, of_kind in hits.items()}
+
+    @property
+    def moved(self) -> dict[str, float]:
+        """How far each degradation moves the Inter weights of a photograph: the mean distance from
+        those of its own clean crop. "clean" is how far clean crops lie from their mean.
+
+        Only of looks that hold every photograph, as `learn` returns them.
+        """
+        each = len(SEVERITIES)
+        by_kind = self.inter.reshape(-1, len(KINDS), each, *self.inter.shape[1:])
+        clean = by_kind[:, :1, :1]
+        away = np.sqrt(np.square(by_kind - clean).sum((-2, -1))).mean((0, 2))
+        apart = np.sqrt(np.square(clean - clean.mean(0)).sum((-2, -1))).mean()
+        return {name: float(own) for name, own in zip(KINDS, away, strict=True)} | {
+            CLEAN: float(apart)
+        }
+
     def like(self, inter: np.ndarray, nearest: int = NEAREST) -> dict[str, float]:
         """Returns the share of each degradation among the nearest crops, the largest first.
 
@@ -78,6 +109,14 @@ def sentence(shares: dict[str, float], most: int = 3) -> str:
     """Returns such as "looks like: rain 0.71, haze 0.12"."""
     parts = [f"{name} {share:.2f}" for name, share in list(shares.items())[:most]]
     return f"looks like: {', '.join(parts)}"
+
+
+def reliance(shares: dict[str, float], recall: dict[str, float], most: int = 3) -> str:
+    """Returns how far a sentence of these shares can be trusted, such as "Of known crops the
+    routers find again: haze 81%, rain 48%.".
+    """
+    parts = [f"{name} {100 * recall[name]:.0f}%" for name in list(shares)[:most] if name in recall]
+    return f"Of known crops the routers find again: {', '.join(parts)}." if parts else ""
 
 
 def crops(side: int) -> list[tuple[str, Tensor]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lit_mimdit.demo_page.looks import Looks, sentence
+from lit_mimdit.demo_page.looks import Looks, reliance, sentence
 from lit_mimdit.evaluation.drawing import PALETTE, routing_plot
 from lit_mimdit.inference.tiling import Box
 
@@ -126,7 +126,9 @@ def microscope(
     mean = inter.mean(0)
     parts, rows = [], {"this photograph": mean.mean(0)}
     if looks is not None:
-        parts.append(f"<p><b>{html.escape(sentence(looks.like(mean)))}</b></p>")
+        shares = looks.like(mean)
+        parts.append(f"<p><b>{html.escape(sentence(shares))}</b></p>")
+        parts.append(f"<p>{html.escape(reliance(shares, looks.recall))}</p>")
         rows |= {name: weights.mean(0) for name, weights in looks.means.items()}
     parts += [
         "<h4>Inter weights, mean over the blocks</h4>",

@@ -9,7 +9,16 @@ import torch
 
 from lit_mimdit.data.degradations import SEVERITIES
 from lit_mimdit.demo_page import looks as module
-from lit_mimdit.demo_page.looks import KINDS, SHIPPED, Looks, crops, looks_of, read, sentence
+from lit_mimdit.demo_page.looks import (
+    KINDS,
+    SHIPPED,
+    Looks,
+    crops,
+    looks_of,
+    read,
+    reliance,
+    sentence,
+)
 from lit_mimdit.demo_page.microscope import bars, microscope, tile_map
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.run_record import file_hash
@@ -48,18 +57,38 @@ def test_the_shipped_looks_are_those_of_the_shipped_branch():
 
 def test_the_shipped_routers_tell_what_the_page_says():
     known = read(SHIPPED, file_hash(system_path(None)))
-    photograph = np.repeat(np.arange(7), len(KINDS) * len(SEVERITIES))
-    found = dict.fromkeys(KINDS, 0)
-    for row, name in enumerate(known.names):
-        others = np.flatnonzero(photograph != photograph[row])
-        rest = Looks(known.inter[others], [known.names[other] for other in others])
-        found[name] += next(iter(rest.like(known.inter[row]))) == name
     page = (Path(__file__).parents[2] / "docs" / "how_to" / "demo.md").read_text()
-    shown = dict(re.findall(r"^\| ([\w ]+) \| (\d+)% \|$", page, re.MULTILINE))
-    crops_each = len(known.names) // len(KINDS)
-    assert {name: int(text) for name, text in shown.items()} == {
-        name: round(100 * count / crops_each) for name, count in found.items()
+    shown = re.findall(r"^\| ([\w ]+) \| (\d+)% \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert {name: (int(share), float(moved)) for name, share, moved in shown} == {
+        name: (round(100 * known.recall[name]), round(known.moved[name], 2)) for name in KINDS
     }
+
+
+def test_a_degradation_that_moves_the_weights_is_found_and_no_other():
+    """Three photographs that differ by 0.1; one degradation moves the first weight by 1."""
+    draw = np.random.default_rng(0)
+    names = [name for _ in range(3) for name in KINDS for _ in SEVERITIES]
+    scenes = np.repeat(np.arange(3), len(names) // 3)[:, None, None] * np.float32(0.1)
+    inter = scenes + 0.001 * draw.random((len(names), 2, 4), np.float32)
+    inter[[name == "haze" for name in names], 0, 0] += 1.0
+    looks = Looks(inter, names)
+    assert looks.recall["haze"] == 1 and looks.recall["noise"] < 1
+    few = Looks(np.repeat(inter, 2, axis=1), names)
+    assert few.moved["haze"] == pytest.approx(np.sqrt(2), abs=0.01)
+    assert few.moved["noise"] < 0.01
+    assert few.moved["clean"] == pytest.approx(0.1 * 4 * 2 / 3, abs=0.01)
+
+
+def test_the_page_says_how_far_looks_can_be_trusted():
+    recall = {"haze": 0.81, "rain": 0.476, "blur": 0.0}
+    shares = {"haze": 0.7, "rain": 0.2, "fog": 0.1, "blur": 0.0}
+    text = "Of known crops the routers find again: haze 81%, rain 48%."
+    assert reliance(shares, recall) == text
+    assert reliance(shares, {}) == "" and two_kinds().recall == {}
+    chosen = np.array([[[1, 0.25], [0, 1]]] * 2)
+    every = Looks(np.tile(two_kinds().inter[:1], (48, 1, 1)), list(KINDS) * 6)
+    page = microscope(np.ones((1, 2, 2)), chosen, ["a", "b"], every)
+    assert "find again: clean 100%" in page
 
 
 def test_other_checkpoints_are_learned_once(branch_file, cache, monkeypatch):
