@@ -24,6 +24,7 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 HEAD = 64  # bytes that are enough to tell what a file is
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 
+_UNREAD = ", which is not read; convert it to PNG or TIFF"
 _LOSSLESS_JPEG = (0xC3, 0xC7, 0xCB, 0xCF)  # markers of their frames
 
 MAX_MEGAPIXELS = 250.0  # phones make 200
@@ -71,11 +72,12 @@ def kind_of(head: bytes) -> str | None:
 
 
 def foreign_kind(head: bytes) -> str | None:
-    """Returns what else the first `HEAD` bytes of a file begin: pictures and films that are not
-    read. None if they say nothing.
+    """Returns what else the first `HEAD` bytes of a file begin, and what to do. None if they say
+    nothing.
     """
     if head[4:8] == b"ftyp":
-        return "a raw file of a camera" if head[8:11] == b"crx" else "a film"
+        raw = head[8:11] == b"crx"
+        return f"a raw file of a camera{_UNREAD}" if raw else "not an image but a film"
     starts = {
         b"\xff\x0a": "a JPEG XL image",
         b"\0\0\0\x0cJXL \r\n\x87\n": "a JPEG XL image",
@@ -90,22 +92,22 @@ def foreign_kind(head: bytes) -> str | None:
         b"qoif": "a QOI image",
         b"DDS ": "a DDS image",
         b"\0\0\x01\0": "an icon",
-        b"%PDF": "a PDF document",
-        b"%!PS": "a PostScript document",
+        b"%PDF": "not an image but a PDF document",
+        b"%!PS": "not an image but a PostScript document",
         b"FUJIFILMCCD-RAW": "a raw file of a camera",
         b"IIU\0": "a raw file of a camera",
         b"IIRO": "a raw file of a camera",
         b"FOVb": "a raw file of a camera",
-        b"\x1aE\xdf\xa3": "a film",
-        b"PK\x03\x04": "a ZIP archive",
+        b"\x1aE\xdf\xa3": "not an image but a film",
+        b"PK\x03\x04": "not an image but a ZIP archive",
     }
     for start, name in starts.items():
         if head.startswith(start):
-            return name
+            return name if name.startswith("not") else f"{name}{_UNREAD}"
     text = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if text.startswith((b"<!doctype html", b"<html")):
-        return "a web page"
-    return "an SVG drawing" if text.startswith((b"<svg", b"<?xml")) else None
+        return "not an image but a web page"
+    return f"an SVG drawing{_UNREAD}" if text.startswith(b"<svg") else None
 
 
 def _jpeg_kind(file: BinaryIO) -> str | None:
@@ -115,12 +117,12 @@ def _jpeg_kind(file: BinaryIO) -> str | None:
     while len(marker := file.read(4)) == 4 and marker[0] == 0xFF:
         (length,) = struct.unpack(">H", marker[2:])
         if marker[1] in _LOSSLESS_JPEG:
-            return "a lossless JPEG image"
+            return f"a lossless JPEG image{_UNREAD}"
         if marker[1] == 0xF7:
-            return "a JPEG-LS image"
+            return f"a JPEG-LS image{_UNREAD}"
         if 0xC0 <= marker[1] <= 0xCF and marker[1] not in (0xC4, 0xC8, 0xCC):
             bits = file.read(1)
-            return f"a JPEG image of {bits[0]} bits" if bits and bits[0] != 8 else None
+            return f"a JPEG image of {bits[0]} bits{_UNREAD}" if bits and bits[0] != 8 else None
         file.seek(length - 2, os.SEEK_CUR)
     return None
 
@@ -193,9 +195,7 @@ def open_image(file: BinaryIO) -> Image.Image:
                 foreign = _jpeg_kind(file)
             if foreign is None:
                 raise
-            raise UnsupportedError(
-                f"{foreign}, which is not read; convert it to PNG or TIFF"
-            ) from error
+            raise UnsupportedError(foreign) from error
         finally:
             Image.MAX_IMAGE_PIXELS = before
     try:

@@ -159,8 +159,7 @@ def _no_image(path: Path) -> str | None:
         return "an empty file"
     if kind_of(head) is not None:
         return None
-    foreign = foreign_kind(head)
-    return f"{foreign}, which is not read" if foreign else "not an image in a known format"
+    return foreign_kind(head) or "not an image in a known format"
 
 
 def result_names(names: list[Path]) -> list[Path]:

@@ -51,17 +51,17 @@ def test_what_is_not_read_is_called_by_its_name(tmp_path):
         "a JPEG XR image": jpeg("jpegxr", noise(16, 16, 3)),
         "a Photoshop file": b"8BPS\0\1" + bytes(60),
         "a raw file of a camera": b"\0\0\0\x18ftypcrx " + bytes(60),
-        "a film": b"\0\0\0\x18ftypisom" + bytes(60),
-        "a web page": b"\n<!DOCTYPE html><p>not found",
-        "a PDF document": b"%PDF-1.7" + bytes(60),
+        "not an image but a film": b"\0\0\0\x18ftypisom" + bytes(60),
+        "not an image but a web page": b"\n<!DOCTYPE html><p>not found",
+        "not an image but a PDF document": b"%PDF-1.7" + bytes(60),
     }
     for name, content in files.items():
         path = tmp_path / "photo.jpg"
         path.write_bytes(content)
         for read in (read_rgb, read_photo, image_size):
-            with pytest.raises(ImageError, match=f"photo.jpg: {name}, which is not read") as error:
+            with pytest.raises(ImageError, match=f"photo.jpg: {name}") as error:
                 read(path)
-            assert one_line(error)
+            assert one_line(error) and ("convert it" in str(error.value)) != name.startswith("not")
     damaged = {b"\0\0\0\x18ftypavif": "known format|corrupt", b"\xff\xd8\xff": "known format"}
     for head, message in damaged.items():
         path.write_bytes(head + bytes(60))

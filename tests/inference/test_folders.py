@@ -62,11 +62,11 @@ def test_content_decides_and_the_rest_is_named_with_its_reason(tmp_path):
     assert [path.name for path in found.images] == ["a.jfif", "b.gif", "c.dat", "noending"]
     assert {path.name: reason for path, reason in found.left_out} == {
         "empty.xyz": "an empty file",
-        "film.mp4": "a film, which is not read",
+        "film.mp4": "not an image but a film",
         "gone.png": "a link to nothing",
         "notes.txt": "not an image in a known format",
         "one": "a link that leads in a circle",
-        "p.jxl": "a JPEG XL image, which is not read",
+        "p.jxl": "a JPEG XL image, which is not read; convert it to PNG or TIFF",
         "pipe.png": "a pipe",
         "two": "a link that leads in a circle",
     }
