@@ -9,6 +9,7 @@ import torch
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.hub import shown
 from lit_mimdit.inference.system_file import build_system, load_system, system_path
+from lit_mimdit.inference.tiny_vae import with_tiny_vae
 from lit_mimdit.models.compiling import compile_network
 from lit_mimdit.models.network import ConditionedBackbone
 from lit_mimdit.models.what_if import NO_ROUTERS, Choice, Weight
@@ -26,6 +27,7 @@ def load_restorer(
     fidelity: str | None = None,
     fidelity_weight: float = 1.0,
     compile: bool = False,
+    vae: str | None = None,
     inter: str | Mapping[str, Weight] | None = None,
     intra: str | Mapping[str, Choice] | None = None,
     **sampling: object,
@@ -46,6 +48,7 @@ def load_restorer(
         fidelity: network that corrects the results: a file, "package", or None for none.
         fidelity_weight: of its correction, from 0 to 1.
         compile: compile the blocks of backbone and branch when they are first called.
+        vae: folder or hub id of an AutoencoderTiny in the place of the backbone's VAE.
         inter: weights of expert groups in the place of the Inter routers': see models/what_if.py.
         intra: sub-experts by group in the place of the Intra routers'.
         sampling: values of SamplingConfig, or of a system's own constructor.
@@ -75,6 +78,8 @@ def load_restorer(
     system: Any = build_system(file, where, trust, **given)
     place = device if isinstance(device, torch.device) else choose_device(device)
     restorer = system.to(place).restorer()
+    if vae is not None:
+        restorer = with_tiny_vae(restorer, vae, where)
     if compile:
         network = getattr(restorer, "network", None)
         if not isinstance(network, ConditionedBackbone):

@@ -37,6 +37,7 @@ def restore(
     fidelity: str = "auto",
     fidelity_weight: float = 1.0,
     compile: bool = False,
+    vae: str | None = None,
     inter: str | None = None,
     intra: str | None = None,
     seed: int = 0,
@@ -94,6 +95,9 @@ def restore(
         fidelity_weight: Of its correction, from 0 to 1.
         compile: Compile the blocks of backbone and branch. The first photograph waits for it,
             so it is for folders.
+        vae: Folder or hub id of a tiny autoencoder (AutoencoderTiny) in the place of the backbone's
+            VAE, such as madebyollin/taesd3. It needs less memory and time, and keeps less fine
+            detail.
         inter: Weights of expert groups in the place of the Inter routers', such as
             spatial=0,channel=1. Groups that are not named keep the router's weight; others=0
             switches them off, and spatial@2=0 speaks of block 2 alone.
@@ -145,6 +149,7 @@ def restore(
             captions=captions,
             dtype=dtype,
             compile=compile,
+            vae=vae,
             **corrector,
             inter=inter,
             intra=intra,

@@ -29,7 +29,7 @@ from lit_mimdit.models.prompts import PromptSource
 from lit_mimdit.models.what_if import NO_ROUTERS, Choice, Weight, WhatIf, what_if
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+    from diffusers import AutoencoderKL, AutoencoderTiny, FlowMatchEulerDiscreteScheduler
 
 
 def require_finite(latent: Tensor, of: str) -> Tensor:
@@ -73,6 +73,7 @@ class Restorer:
     ) -> None:
         self.network = network
         self.vae = vae
+        self.tiny_vae: dict[str, str] | None = None  # what took the place of the backbone's own
         self.scheduler = scheduler
         self.config = config
         self.identity = identity
@@ -116,6 +117,14 @@ class Restorer:
             part.to(device)
         return self
 
+    def with_vae(self, vae: "AutoencoderTiny", about: dict[str, str]) -> "Restorer":
+        """A restorer of the same parts with another VAE of the same latents; `about` is for
+        records.
+        """
+        other = copy(self)
+        other.vae, other.tiny_vae = vae, about
+        return other
+
     def corrected_by(self, corrector: Corrector | None) -> "Restorer":
         """A restorer of the same parts with another fidelity network, or with none."""
         other = copy(self)
@@ -157,8 +166,9 @@ class Restorer:
         fidelity = None if self.corrector is None else self.corrector.record()
         backbone = None if self.identity is None else asdict(self.identity)
         forced = {} if self.given is None else {"what_if": self.given.record()}
+        tiny = {} if self.tiny_vae is None else {"vae": self.tiny_vae}
         decisive = [branch, sampling, backbone] + ([] if fidelity is None else [fidelity])
-        decisive += [forced] if forced else []
+        decisive += [part for part in (forced, tiny) if part]
         told = None if self.prompts is None else self.prompts.config
         return {
             "config_hash": config_hash(decisive),
@@ -168,6 +178,7 @@ class Restorer:
             "fidelity": fidelity,
             "colour_fix": self.config.colour,
             **forced,
+            **tiny,
         }
 
     def evaluations(self, height: int, width: int) -> int:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    Vae = AutoencoderKL | AutoencoderTiny
 
 
-def downsampling(vae: "AutoencoderKL") -> int:
+def downsampling(vae: "Vae") -> int:
     """Returns how many pixels a latent element covers along one axis (f): 8 for SD3.5."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
@@ -27,19 +29,21 @@ def _laid_out(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode(vae: "AutoencoderKL", image: Tensor) -> Tensor:
+def encode(vae: "Vae", image: Tensor) -> Tensor:
     """Returns the latent of the posterior's mode, not a sample: one image has one latent.
     float32.
     """
     assert image.is_floating_point(), (
         "bytes of a batch become floats before they come here: data.pairs.with_floats"
     )
-    mode = vae.encode(_laid_out((image * 2.0 - 1.0).to(vae.dtype))).latent_dist.mode()
+    encoded = vae.encode(_laid_out((image * 2.0 - 1.0).to(vae.dtype)))
+    # a tiny autoencoder has no posterior
+    mode = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
     return (mode.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
 
 @torch.no_grad()
-def decode(vae: "AutoencoderKL", latent: Tensor) -> Tensor:
+def decode(vae: "Vae", latent: Tensor) -> Tensor:
     """Returns the image in [0, 1] (clamped), float32."""
     raw = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     decoded = vae.decode(_laid_out(raw.to(vae.dtype))).sample.float()

@@ -68,10 +68,12 @@ def shared(file: SystemFile, backbone: str | None) -> SystemFile:
             raise ValueError(f"backbone is {backbone!r}: the system has none; leave it out")
         return file
     name = backbone or file.backbone.name
-    if name != NANO and (hub_name(name) is None or Path(name).exists()):
+    on_hub = hub_name(name)
+    if name != NANO and (on_hub is None or on_hub.revision is not None or Path(name).exists()):
         raise ValueError(
-            f"backbone is {name!r}, a folder of this machine: a repository names it by its hub id;"
-            " add it, such as --backbone stabilityai/stable-diffusion-3.5-medium"
+            f"backbone is {name!r}, which is no hub id or a folder of this machine: a repository"
+            " names it by its hub id; add it, such as --backbone"
+            " stabilityai/stable-diffusion-3.5-medium"
         )
     return replace(file, backbone=replace(file.backbone, name=name))
 

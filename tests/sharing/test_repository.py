@@ -260,7 +260,7 @@ def test_who_is_not_logged_in_or_offline_is_told(hub, tmp_path, monkeypatch, cap
 def test_paths_of_this_machine_are_not_shared(hub, branch_file, tmp_path, capsys):
     assert export(branch_file, "--push_to_hub", "me/mim") == 2
     said = capsys.readouterr().err
-    assert "a folder of this machine: a repository names it by its hub id" in said
+    assert "a folder of this machine: a repository names it by its hub id; add it" in said
     file = load_system(branch_file)
     file = replace(file, arguments=file.arguments | {"prompt": {"captions": str(tmp_path)}})
     save_system(tmp_path / "named.safetensors", file)
