@@ -64,8 +64,9 @@ def with_tiny_vae(restorer: Any, source: str, where: str) -> Restorer:
         raise ValueError(
             f"{where}: --vae {source} is given, and this system has no VAE to replace; leave it out"
         )
-    own = restorer.vae
-    vae = load_tiny_vae(source, own.dtype)
+    # diffusers' types are unknown to a type checker
+    own: Any = restorer.vae
+    vae: Any = load_tiny_vae(source, own.dtype)
     sizes = [(one.config.latent_channels, downsampling(one)) for one in (vae, own)]
     if sizes[0] != sizes[1]:
         raise ValueError(
