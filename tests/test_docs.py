@@ -129,9 +129,11 @@ def missing_paths(line: str) -> list[str]:
     """Files of the repository that a line names and that are not there."""
     folders = "experiments|docs|benchmarks|notebooks|tests|lit_mimdit"
     named = [Path(f) for f in re.findall(rf"(?<![\w/.~-])((?:{folders})/[\w./-]+\.\w+)", line)]
-    real = [
-        f for f in named if not re.search("[A-Z]{3}", f.stem) and not f.stem.startswith(TO_WRITE)
-    ]
+    real = []
+    for file in named:
+        own = any(part.startswith(TO_WRITE) for part in file.parts)  # the reader writes it
+        if not own and not re.search("[A-Z]{3}", file.stem):
+            real.append(file)
     return [f.as_posix() for f in real if not (ROOT / f).exists()]
 
 
