@@ -200,14 +200,17 @@ def test_tiling_changes_nothing_for_a_local_velocity(restorer, monkeypatch):
     left out.
     """
     from lit_mimdit.inference import restorer as module
+    from lit_mimdit.inference import tiled_vae
 
     def latent(vae, image: torch.Tensor) -> torch.Tensor:
         return image[..., ::4, ::4].repeat(1, 6, 1, 1)[:, :16]
 
-    monkeypatch.setattr(module, "encode", latent)
-    monkeypatch.setattr(
-        module, "decode", lambda vae, z: z[:, :3].repeat_interleave(4, -1).repeat_interleave(4, -2)
-    )
+    def pixels(vae, z: torch.Tensor) -> torch.Tensor:
+        return z[:, :3].repeat_interleave(4, -1).repeat_interleave(4, -2)
+
+    for place in (module, tiled_vae):
+        monkeypatch.setattr(place, "encode", latent)
+        monkeypatch.setattr(place, "decode", pixels)
     network = Local(restorer.network)
     config = SamplingConfig(steps=3, tile=64, overlap=8, tile_batch=2)
     lq, seed = images(1, 56, 64), torch.tensor([1])
