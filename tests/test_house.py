@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "data": {"files", "console", "csv_file", "escaping"},
     "models": {"files", "csv_file"},
     "inference": {"files", "console", "settings", "data", "models"},
-    "evaluation": {"", "files", "csv_file", "escaping", "data", "inference"},
+    "evaluation": {"", "files", "console", "csv_file", "escaping", "data", "inference"},
     "sharing": {"files", "models", "inference", "evaluation"},
     "latent_shards": {"data", "models", "inference"},
     "systems": {"data", "models", "inference", "evaluation", "latent_shards"},

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lit_mimdit.ablation.runs import Run
 from lit_mimdit.ablation.study import Study
 from lit_mimdit.csv_file import Row
-from lit_mimdit.evaluation.figures import STYLE
+from lit_mimdit.evaluation.figures import STYLE, lettering
 
 TAG = "train/loss"
 MARKERS = "osv^D*"
@@ -114,10 +114,15 @@ def picture(study: Study, rows: list[Row]) -> Figure:
                 "markersize": 4,
             }
             axis.plot(
-                smooth(steps, width), smooth(values, width), label=name, linewidth=1.2, **style
+                smooth(steps, width),
+                smooth(values, width),
+                label=lettering(name),
+                linewidth=1.2,
+                **style,
             )
     right.axhline(1, color="black", linewidth=0.8)
-    for axis, title in ((left, "training loss"), (right, f"training loss / that of {study.full}")):
+    relative = f"training loss / that of {lettering(study.full)}"
+    for axis, title in ((left, "training loss"), (right, relative)):
         axis.set(title=title, xlabel="step")
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure

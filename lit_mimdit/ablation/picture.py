@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from lit_mimdit.ablation.study import Study
 from lit_mimdit.csv_file import Row
-from lit_mimdit.evaluation.figures import STYLE
+from lit_mimdit.evaluation.figures import STYLE, lettering
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.summary import ALL
 
@@ -47,12 +47,12 @@ def forest(study: Study, rows: list[Row]) -> Figure:
         axis.set_title(f"{metric.label} {metric.arrow}")
         axis.tick_params(axis="x", rotation=45)
         axis.margins(x=0.1)
-    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_yticks(range(len(names)), [lettering(name) for name in names])
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     handles = [
         mpl.lines.Line2D([], [], color=colour, marker="o", markersize=4, label=name)
         for name, colour in COLOURS.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-    figure.suptitle(f"variant - {study.full}, all images")
+    figure.suptitle(f"variant - {lettering(study.full)}, all images")
     return figure

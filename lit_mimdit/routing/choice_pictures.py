@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lit_mimdit.evaluation.drawing import COLOURS
-from lit_mimdit.evaluation.figures import STYLE
+from lit_mimdit.evaluation.figures import STYLE, lettering
 from lit_mimdit.routing.heat_map import cells, colour_bar, height_of
 
 SHARES = "viridis"
@@ -47,7 +47,7 @@ def share_map(shares: np.ndarray, groups: list[str], title: str, dead_below: flo
         )
     axis.set_xlabel("sub-expert")
     axis.set_ylabel("block")
-    axis.set_title(title, pad=20)
+    axis.set_title(lettering(title), pad=20)
     colour_bar(figure, image, axis, "share of images")
     return figure
 
@@ -90,12 +90,12 @@ def severity_map(
                 fontsize=11,
                 color="white" if dark else "black",
             )
-        axis.set_title(name)
+        axis.set_title(lettering(name))
         axis.tick_params(labelbottom=number + across >= len(excess))
         if number % across == 0:
             axis.set_ylabel("block")
     colour_bar(figure, image, axes, "bits beyond chance")
-    figure.suptitle(title)
+    figure.suptitle(lettering(title))
     return figure
 
 
@@ -119,9 +119,9 @@ def severity_bars(cases: dict[str, dict[str, np.ndarray]], title: str) -> Figure
             )
         axis.set_xticks(range(len(shares)))
         axis.set_xlabel("sub-expert")
-        axis.set_title(name)
+        axis.set_title(lettering(name))
     axes[0].set_ylabel("share of images")
     axes[0].set_ylim(0, 1)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(lettering(title))
     return figure

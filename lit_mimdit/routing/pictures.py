@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lit_mimdit.evaluation.drawing import COLOURS
-from lit_mimdit.evaluation.figures import STYLE
+from lit_mimdit.evaluation.figures import STYLE, lettering
 from lit_mimdit.routing.heat_map import (
     WEIGHTS,
     around_equal_share,
@@ -40,7 +40,7 @@ def heat_map(weights: np.ndarray, groups: list[str], title: str) -> Figure:
         WEIGHTS,
     )
     axis.set_ylabel("block")
-    axis.set_title(title)
+    axis.set_title(lettering(title))
     bar = figure.colorbar(
         image,
         cax=figure.add_axes(
@@ -78,14 +78,14 @@ def heat_maps(
             WEIGHTS,
             2 if blocks <= 12 else None,
         )
-        axis.set_title(name)
+        axis.set_title(lettering(name))
         axis.tick_params(labelbottom=number + across >= count)
         if number % across == 0:
             axis.set_ylabel("block")
     figure.colorbar(
         image, ax=axes, fraction=0.04, pad=0.02, aspect=30, label="mean Inter weight"
     ).outline.set_visible(False)
-    figure.suptitle(title)
+    figure.suptitle(lettering(title))
     return figure
 
 
@@ -104,9 +104,9 @@ def table_picture(
     )
     for axis, (name, table) in zip(axes, tables.items(), strict=True):
         image = cells(axis, table, degradations, groups, norm, WEIGHTS, 3)
-        axis.set_title(name)
+        axis.set_title(lettering(name))
     colour_bar(figure, image, axes, "mean Inter weight")
-    figure.suptitle(title)
+    figure.suptitle(lettering(title))
     return figure
 
 
@@ -146,13 +146,13 @@ def interval_bars(
             )
         axis.axhline(zero, ls="--", lw=0.8, color="#777", zorder=0)
         axis.set_xticks(places, groups, rotation=35, ha="right", rotation_mode="anchor")
-        axis.set_title(name)
+        axis.set_title(lettering(name))
     axes[0].set_ylabel("mean Inter weight" if zero else "weight - mean over degradations")
     if published is not None:
         figure.legend(
             *axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False
         )
-    figure.suptitle(title)
+    figure.suptitle(lettering(title))
     return figure
 
 
@@ -177,11 +177,11 @@ def depth(
                 axis.plot(values[..., group].T, color=colour, lw=0.7, alpha=0.45)
             axis.plot(values[..., group].mean(0), color=colour, lw=2, marker="o", ms=3, label=label)
         axis.axhline(1 / len(groups), ls="--", lw=0.8, color="#777", zorder=0)
-        axis.set_title(name)
+        axis.set_title(lettering(name))
         axis.set_xlim(-0.3, values.shape[1] - 0.7)
     for axis in axes[:, 0]:
         axis.set_ylabel("Inter weight")
     figure.supxlabel("block", fontsize=9)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(lettering(title))
     return figure

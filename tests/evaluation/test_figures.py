@@ -1,0 +1,31 @@
+"""Names in figures keep their letters, or have codes in the place of boxes."""
+
+import warnings
+
+import matplotlib as mpl
+import pytest
+from matplotlib.figure import Figure
+
+from lit_mimdit.evaluation.figures import STYLE, _has, lettering, png
+
+LACKING = "\U00010c00"  # Old Turkic: no font that comes with matplotlib has it
+
+
+@pytest.mark.parametrize("text", ["plain", "ähnlich", "Привет", "α = 0.5, ΔE"])
+def test_letters_of_a_font_stay(text):
+    assert lettering(text) == text
+
+
+def test_a_letter_that_no_font_has_becomes_its_code(monkeypatch):
+    monkeypatch.setitem(STYLE, "font.family", ["DejaVu Sans"])
+    _has.cache_clear()
+    shown = lettering(f"a{LACKING}")
+    assert shown != f"a{LACKING}" and shown.isascii() and "10c00" in shown
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = Figure()
+        figure.suptitle(shown)
+        png(figure)
+        figure.suptitle(f"a{LACKING}")
+        with pytest.raises(UserWarning, match="missing from font"):
+            png(figure)
