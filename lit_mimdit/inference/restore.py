@@ -110,7 +110,7 @@ def restore(
         strip_metadata: Leave out EXIF (date, camera, place), XMP, texts and resolution. Else they
             are copied, with orientation 1 and without thumbnails.
         max_megapixels: Photographs of more are refused; 250 unless given. Whole photographs are
-            held as about 15 planes of floats: 0.06 GB a megapixel beside the model.
+            held as planes of floats: about 0.09 GB a megapixel beside the model.
 
     Returns:
         0, or 1 if any file was left out or could not be restored.
