@@ -1,23 +1,25 @@
 """torch.compile, region by region: one graph for all blocks of a kind, whatever the image's size.
 
-The backbone's blocks are diffusers' "repeated blocks", and the branch's MiMs are compiled alike.
+The regions are the transformer's blocks, in the backbone and in branches that copy them, and MiMs.
 Numbers of tokens and images are variables of a graph, so that sizes of image share graphs.
 """
 
 from typing import Any
 
 import torch
+from diffusers.models.attention import JointTransformerBlock
 
+from lit_mimdit.models.mim import MiM
 from lit_mimdit.models.network import ConditionedBackbone
 
-REPEATED = ["JointTransformerBlock"]  # diffusers' class names
+REGIONS = (JointTransformerBlock, MiM)
 # kinds of calls that the code of one block may meet: dual or not, with text output or not, with a
 # condition or not, one image or several
 GRAPHS = 32
 
 
 def compile_network(network: ConditionedBackbone, backend: str = "inductor") -> None:
-    """Compiles the blocks of a network's backbone, and of its branch, when they are first called.
+    """Compiles the blocks of a network's backbone and of its branch when they are first called.
 
     On a GPU each region runs as a CUDA graph (PyTorch's mode reduce-overhead).
 
@@ -30,7 +32,6 @@ def compile_network(network: ConditionedBackbone, backend: str = "inductor") -> 
     if on_gpu and backend == "inductor":
         how["mode"] = "reduce-overhead"
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
-    network.backbone._repeated_blocks = REPEATED
-    network.backbone.compile_repeated_blocks(**how)
-    for mim in getattr(network.branch, "mims", []):
-        mim.compile(**how)
+    for region in network.modules():
+        if isinstance(region, REGIONS):
+            region.compile(**how)

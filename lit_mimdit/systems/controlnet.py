@@ -184,7 +184,7 @@ class ControlNet(LatentSystem):
         backbone_dtype: precision the frozen weights are kept in.
         init: exported system or checkpoint to start from instead of the backbone's copies.
         gradient_checkpointing: recompute activations in the backward pass.
-        compile: compile the backbone's blocks at the first step of training.
+        compile: compile the blocks of backbone and branch at the first step of training.
         attention: training's kernel, "auto" or "math".
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.

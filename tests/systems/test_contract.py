@@ -17,6 +17,7 @@ import lightning as L
 import pytest
 import torch
 import yaml
+from diffusers.models.attention import JointTransformerBlock
 from torch.utils.data import DataLoader
 
 import lit_mimdit.systems
@@ -31,6 +32,7 @@ from lit_mimdit.inference.system_file import (
     save_system,
     state_of,
 )
+from lit_mimdit.models.mim import MiM
 from lit_mimdit.settings import build
 from lit_mimdit.systems.base import RestorationSystem
 from lit_mimdit.training.callbacks import FiniteGuard
@@ -269,3 +271,21 @@ def test_what_is_not_trained_says_so_in_one_line(make, name):
     with pytest.raises(ValueError, match="not trained; use validate, test") as caught:
         fit(make(name), 1)
     assert "\n" not in str(caught.value)
+
+
+COMPILED = [name for name in SYSTEMS if "compile" in inspect.signature(SYSTEMS[name]).parameters]
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compile_reaches_every_block_and_only_if_it_is_asked_for(name, make, monkeypatch):
+    """Blocks are compiled when they are first called, which takes a compiler and is not done."""
+    for asked in (False, True):
+        monkeypatch.setitem(RECIPES[name], "compile", asked)
+        system = make(name)
+        system.on_fit_start()
+        blocks = [
+            module
+            for module in system.network.modules()
+            if isinstance(module, JointTransformerBlock | MiM)
+        ]
+        assert blocks and all((b._compiled_call_impl is not None) == asked for b in blocks)
