@@ -6,8 +6,6 @@ of whole tiles, which training uses as its crops. There is one for each orientat
 augmentation draws.
 """
 
-import hashlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +14,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save
-from torch import Tensor
 from tqdm import tqdm
 
 from lit_mimdit.data.image_io import ImageError, to_tensor
@@ -27,8 +24,8 @@ from lit_mimdit.data.shards.source import ShardSource
 from lit_mimdit.data.shards.writer import Member, ShardWriter, read_done
 from lit_mimdit.data.tiles import Region
 from lit_mimdit.inference.device import choose_device
-from lit_mimdit.models.backbone import load_vae
-from lit_mimdit.models.latents import downsampling
+from lit_mimdit.models.backbone import load_vae, weights_hash
+from lit_mimdit.models.latents import downsampling, posterior
 
 
 def latents(
@@ -148,32 +145,11 @@ def _encoded(
         yield box, members
 
 
-@torch.no_grad()
-def posterior(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the mode and log-variance, float32, of the latents of images (B, 3, H, W), shifted
-    and scaled as `models.latents.encode` does it.
-
-    A latent z = (mean - shift) * scale has the log-variance logvar + 2 ln(scale).
-    """
-    distribution, scale = (
-        vae.encode((images * 2.0 - 1.0).to(vae.dtype)).latent_dist,
-        vae.config.scaling_factor,
-    )
-    mode = (distribution.mode().float() - (vae.config.shift_factor or 0.0)) * scale
-    return mode, distribution.logvar.float() + 2 * math.log(scale)
-
-
 def vae_identity(vae: AutoencoderKL) -> str:
     """Returns the hash of a VAE's encoder and of what its latents are scaled by, the same whichever
     precision it was loaded in (bfloat16 or more).
     """
-    digest = hashlib.sha256(repr((vae.config.shift_factor, vae.config.scaling_factor)).encode())
-    for name, tensor in sorted(vae.encoder.state_dict().items()):
-        digest.update(
-            name.encode()
-            + tensor.detach().cpu().bfloat16().contiguous().view(torch.int16).numpy().tobytes()
-        )
-    return digest.hexdigest()[:16]
+    return weights_hash(vae.encoder, repr((vae.config.shift_factor, vae.config.scaling_factor)))
 
 
 def require_same_vae(vae: AutoencoderKL, data: Any) -> None:

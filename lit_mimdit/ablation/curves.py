@@ -14,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lit_mimdit.ablation.runs import Run
 from lit_mimdit.ablation.study import Study
 from lit_mimdit.csv_file import Row
-from lit_mimdit.evaluation.figures import STYLE, lettering
+from lit_mimdit.data.fonts import lettering
+from lit_mimdit.evaluation.figures import STYLE
 
 TAG = "train/loss"
 MARKERS = "osv^D*"

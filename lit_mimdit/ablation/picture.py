@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 
 from lit_mimdit.ablation.study import Study
 from lit_mimdit.csv_file import Row
-from lit_mimdit.evaluation.figures import STYLE, lettering
+from lit_mimdit.data.fonts import lettering
+from lit_mimdit.evaluation.figures import STYLE
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.summary import ALL
 

@@ -3,7 +3,6 @@
 A font draws a box for a letter that it lacks, and then all Chinese names look the same.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from PIL import ImageFont
 
 from lit_mimdit.console import readable
 
+OF_MATPLOTLIB = "DejaVu Sans"  # comes with it
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 # parts of file names of fonts with Chinese, Japanese and Korean letters (Linux, Windows, macOS)
 WIDE = (
@@ -59,7 +59,7 @@ def _candidates() -> tuple[Path, ...]:
     from matplotlib import font_manager  # DejaVu comes with it
 
     files = [Path(path) for path in font_manager.findSystemFonts()]
-    files += [Path(font_manager.findfont("DejaVu Sans"))]
+    files += [Path(font_manager.findfont(OF_MATPLOTLIB))]
     return tuple(sorted(files, key=_rank)) if files else ()
 
 
@@ -77,11 +77,29 @@ def _load(path: Path, size: int) -> Font | None:
         return None
 
 
-def families() -> Iterator[str]:
-    """Yields the families with wide letters that matplotlib knows here, for its `font.family`."""
+@cache
+def families() -> tuple[str, ...]:
+    """Returns matplotlib's own font and those with wide letters that it knows here, for its
+    `font.family`.
+    """
     from matplotlib import font_manager
 
     known = {entry.name for entry in font_manager.fontManager.ttflist}
     named = {name.lower().replace(" ", ""): name for name in sorted(known)}
-    for part in WIDE[:-1]:
-        yield from (name for key, name in named.items() if part in key)
+    wide = [name for part in WIDE[:-1] for key, name in named.items() if part in key]
+    return tuple(dict.fromkeys([OF_MATPLOTLIB, *wide]))
+
+
+def lettering(text: str) -> str:
+    """Returns a user's text for a figure of matplotlib: letters that none of `families` has become
+    codes.
+    """
+    return "".join(c if c.isascii() or _has(c) else readable(c) for c in text)
+
+
+@cache
+def _has(letter: str) -> bool:
+    from matplotlib import font_manager
+
+    fonts = map(font_manager.findfont, families())
+    return any(font_manager.get_font(path).get_char_index(ord(letter)) for path in fonts)

@@ -64,11 +64,14 @@ def kind_of(head: bytes) -> str | None:
         b"\xff\x4f\xff\x51": "JPEG2000",
         b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000",
     }
-    for start, name in starts.items():
-        if head.startswith(start):
-            return name
+    if (name := _begun(head, starts)) is not None:
+        return name
     # "BM" alone also begins texts: the reserved bytes of the header are 0
     return "BMP" if head[:2] == b"BM" and head[6:10] == bytes(4) else None
+
+
+def _begun(head: bytes, starts: dict[bytes, str]) -> str | None:
+    return next((name for start, name in starts.items() if head.startswith(start)), None)
 
 
 def foreign_kind(head: bytes) -> str | None:
@@ -101,9 +104,8 @@ def foreign_kind(head: bytes) -> str | None:
         b"\x1aE\xdf\xa3": "not an image but a film",
         b"PK\x03\x04": "not an image but a ZIP archive",
     }
-    for start, name in starts.items():
-        if head.startswith(start):
-            return name if name.startswith("not") else f"{name}{_UNREAD}"
+    if (name := _begun(head, starts)) is not None:
+        return name if name.startswith("not") else f"{name}{_UNREAD}"
     text = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if text.startswith((b"<!doctype html", b"<html")):
         return "not an image but a web page"

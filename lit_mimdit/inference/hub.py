@@ -78,14 +78,21 @@ def fetched(name: HubName, where: str, **options: Any) -> Path:
         ValueError: in one line, if it cannot be had.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         path = hf_hub_download(name.repository, MODEL, revision=name.revision, **options)
-    # what the client's own HTTP library raises is a base of its error
-    except (*HfHubHTTPError.__bases__, OSError, ValueError) as error:
+    except failures() as error:
         raise ValueError(f"{where}: {reason(name, error)}") from error
     return Path(path)
+
+
+def failures() -> tuple[type[BaseException], ...]:
+    """Returns what the hub's client raises; what its own HTTP library does is a base of its
+    error.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (*HfHubHTTPError.__bases__, OSError, ValueError)
 
 
 def reason(name: HubName, error: BaseException) -> str:

@@ -4,14 +4,13 @@ It was trained by others to share the latents of the VAE (diffusers' Autoencoder
 madebyollin/taesd3 for Stable Diffusion 3.5).
 """
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
 from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.models.backbone import weights_hash
 from lit_mimdit.models.latents import downsampling
 
 if TYPE_CHECKING:
@@ -75,12 +74,3 @@ def with_tiny_vae(restorer: Any, source: str, where: str) -> Restorer:
         )
     about = {"name": source, "weights": weights_hash(vae)}
     return restorer.with_vae(vae.to(restorer.device), about)
-
-
-def weights_hash(module: nn.Module) -> str:
-    """Returns the first 16 digits of the sha256 of all weights in bfloat16, by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        kept = tensor.detach().cpu().bfloat16().contiguous()
-        digest.update(name.encode() + kept.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:16]

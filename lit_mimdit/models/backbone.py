@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from lit_mimdit.models.folder import NANO, locate, nano_folder, unavailable
 from lit_mimdit.models.network import Prompt
@@ -70,6 +71,20 @@ class Backbone:
 
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
+
+
+def weights_hash(module: nn.Module, beside: str = "") -> str:
+    """Returns 16 digits that tell a module's weights apart, the same in bfloat16 or more.
+
+    Args:
+        module: all of its parameters and buffers count, by name.
+        beside: what else counts.
+    """
+    digest = hashlib.sha256(beside.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        kept = tensor.detach().cpu().bfloat16().contiguous()
+        digest.update(name.encode() + kept.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def identify(name: str, transformer: "SD3Transformer2DModel") -> Identity:

@@ -3,7 +3,8 @@
 Images are (B, 3, H, W) in [0, 1]; latents (B, C, H/f, W/f), shifted and scaled to unit variance.
 """
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,18 +29,39 @@ def _laid_out(x: Tensor) -> Tensor:
     return x.to(memory_format=torch.channels_last)
 
 
+def _encoded(vae: "Vae", image: Tensor) -> Any:
+    """What the VAE answers, in diffusers' own form."""
+    assert image.is_floating_point(), (
+        "bytes of a batch become floats before they come here: data.pairs.with_floats"
+    )
+    return vae.encode(_laid_out((image * 2.0 - 1.0).to(vae.dtype)))
+
+
+# z = (mode - shift) scale
+def _scaled(vae: "Vae", mode: Tensor) -> Tensor:
+    return (mode.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
 @torch.no_grad()
 def encode(vae: "Vae", image: Tensor) -> Tensor:
     """Returns the latent of the posterior's mode, not a sample: one image has one latent.
     float32.
     """
-    assert image.is_floating_point(), (
-        "bytes of a batch become floats before they come here: data.pairs.with_floats"
-    )
-    encoded = vae.encode(_laid_out((image * 2.0 - 1.0).to(vae.dtype)))
+    answer = _encoded(vae, image)
     # a tiny autoencoder has no posterior
-    mode = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-    return (mode.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    mode = answer.latents if hasattr(answer, "latents") else answer.latent_dist.mode()
+    return _scaled(vae, mode)
+
+
+# ln var z = ln var + 2 ln scale
+@torch.no_grad()
+def posterior(vae: "AutoencoderKL", image: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the mode, which is `encode`'s latent, and the log-variance of the latents of images.
+    float32.
+    """
+    distribution = _encoded(vae, image).latent_dist
+    spread = distribution.logvar.float() + 2 * math.log(vae.config.scaling_factor)
+    return _scaled(vae, distribution.mode()), spread
 
 
 @torch.no_grad()

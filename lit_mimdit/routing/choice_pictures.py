@@ -7,8 +7,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from lit_mimdit.data.fonts import lettering
 from lit_mimdit.evaluation.drawing import COLOURS
-from lit_mimdit.evaluation.figures import STYLE, lettering
+from lit_mimdit.evaluation.figures import STYLE
 from lit_mimdit.routing.heat_map import cells, colour_bar, height_of
 
 SHARES = "viridis"

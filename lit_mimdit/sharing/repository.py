@@ -13,7 +13,7 @@ import torch
 
 from lit_mimdit.evaluation.report import read_run
 from lit_mimdit.files import write_bytes
-from lit_mimdit.inference.hub import LOG_IN, MODEL, hub_name, said
+from lit_mimdit.inference.hub import LOG_IN, MODEL, failures, hub_name, said
 from lit_mimdit.inference.run_record import file_hash
 from lit_mimdit.inference.system_file import SystemFile, load_system, save_system
 from lit_mimdit.models.folder import NANO
@@ -138,7 +138,6 @@ def push(folder: Path, repository: str, private: bool) -> str:
         ValueError: the hub refuses, or cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     import lit_mimdit
 
@@ -156,7 +155,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
         ]
         message = f"Exported by lit_mimdit {lit_mimdit.__version__}"
         return hub.create_commit(repository, operations, commit_message=message).commit_url
-    except (*HfHubHTTPError.__bases__, OSError, ValueError) as error:
+    except failures() as error:
         raise ValueError(f"push_to_hub {repository}: {refusal(error)}") from error
 
 

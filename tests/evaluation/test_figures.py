@@ -6,7 +6,9 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
-from lit_mimdit.evaluation.figures import STYLE, _has, lettering, png
+from lit_mimdit.data import fonts
+from lit_mimdit.data.fonts import lettering
+from lit_mimdit.evaluation.figures import STYLE, png
 
 LACKING = "\U00010c00"  # Old Turkic: no font that comes with matplotlib has it
 
@@ -18,7 +20,8 @@ def test_letters_of_a_font_stay(text):
 
 def test_a_letter_that_no_font_has_becomes_its_code(monkeypatch):
     monkeypatch.setitem(STYLE, "font.family", ["DejaVu Sans"])
-    _has.cache_clear()
+    monkeypatch.setattr(fonts, "families", lambda: ("DejaVu Sans",))
+    fonts._has.cache_clear()
     shown = lettering(f"a{LACKING}")
     assert shown != f"a{LACKING}" and shown.isascii() and "10c00" in shown
     with mpl.rc_context(STYLE), warnings.catch_warnings():

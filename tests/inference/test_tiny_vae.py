@@ -13,7 +13,8 @@ from PIL import Image
 
 from lit_mimdit import cli
 from lit_mimdit.inference.loading import load_restorer
-from lit_mimdit.inference.tiny_vae import load_tiny_vae, weights_hash
+from lit_mimdit.inference.tiny_vae import load_tiny_vae
+from lit_mimdit.models.backbone import weights_hash
 from lit_mimdit.models.latents import decode, downsampling, encode
 
 
