@@ -105,8 +105,8 @@ def _restore_tab(session: Session, examples: dict[str, Path]) -> None:
             gallery = gr.Gallery(
                 [(str(path), caption) for caption, path in examples.items()],
                 label="or click one of ours",
-                columns=3,
-                height=250,
+                columns=2,
+                height="auto",
                 allow_preview=False,
                 interactive=False,
                 elem_id="examples",
