@@ -2,6 +2,7 @@
 loaded is named, with a remedy.
 """
 
+import copy
 import json
 import re
 import shutil
@@ -12,8 +13,9 @@ import pytest
 import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from lit_mimdit.models.backbone import load_backbone, load_vae
+from lit_mimdit.models.backbone import load_backbone, load_vae, weights_hash
 
 
 @pytest.fixture
@@ -209,3 +211,10 @@ def test_a_fresh_diffusers_transformer_has_the_same_keys(pipeline_folder, cache)
         loaded.state_dict().keys()
         == SD3Transformer2DModel(**dict(loaded.config)).state_dict().keys()
     )
+
+
+def test_the_hash_of_weights_knows_which_weight_is_whose():
+    layer = nn.Linear(3, 3)
+    one, renamed = (nn.ModuleDict({name: layer}) for name in ("one", "other"))
+    assert weights_hash(one) == weights_hash(copy.deepcopy(one)) != weights_hash(renamed)
+    assert weights_hash(one, "beside") != weights_hash(one)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lit_mimdit.models.latents import decode, downsampling, encode
+from lit_mimdit.models.latents import decode, downsampling, encode, posterior
 
 
 @pytest.fixture
@@ -47,3 +47,14 @@ def test_outputs_are_float32_whatever_the_autoencoder_is(vae, image):
     latent = encode(vae.bfloat16(), image)
     assert latent.dtype == decode(vae, latent).dtype == torch.float32
     assert (latent - reference).abs().mean() < 0.05 * reference.abs().mean()
+
+
+def test_the_posterior_is_that_of_the_scaled_latent(vae, image):
+    """Its mode is `encode`'s to the bit; its spread is that of 4,000 draws."""
+    mode, logvar = posterior(vae, image)
+    assert torch.equal(mode, encode(vae, image))
+    with torch.no_grad():
+        drawn = vae.encode(image * 2 - 1).latent_dist
+        element = (drawn.sample()[0, :, 0, 0] for _ in range(4000))
+        scaled = torch.stack(list(element)) * vae.config.scaling_factor
+    assert_close(logvar[0, :, 0, 0], scaled.var(0).log(), rtol=0, atol=0.15)
