@@ -140,11 +140,12 @@ def test_cancelling_stops_the_computation(session, bench, photo):
         calls.append(share)
         assert session.cancel(ME)
 
-    before = len(list(bench.folder.rglob("*_restored.png")))
+    before = set(bench.folder.rglob("*_restored.png"))
     with pytest.raises(Refused, match="cancelled"):
         session.restore(ME, [photo], Settings(steps=50), cancel)
     assert len(calls) == 1  # of 100 evaluations
-    assert len(list(bench.folder.rglob("*_restored.png"))) == before
+    # nothing is new; the oldest of many results may be gone
+    assert set(bench.folder.rglob("*_restored.png")) <= before
     assert not session.cancel(ME)
     assert session.restore(ME, [photo], Settings(), silent)[0]  # the next request is not stopped
 
