@@ -7,12 +7,10 @@ Numbers of tokens and images are variables of a graph, so that sizes of image sh
 from typing import Any
 
 import torch
-from diffusers.models.attention import JointTransformerBlock
 
 from lit_mimdit.models.mim import MiM
 from lit_mimdit.models.network import ConditionedBackbone
 
-REGIONS = (JointTransformerBlock, MiM)
 # kinds of calls that the code of one block may meet: dual or not, with text output or not, with a
 # condition or not, one image or several
 GRAPHS = 32
@@ -27,11 +25,14 @@ def compile_network(network: ConditionedBackbone, backend: str = "inductor") -> 
         network: on its device already.
         backend: of torch.compile.
     """
+    # here, as diffusers alone takes longer to import than everything else that `restore` needs
+    from diffusers.models.attention import JointTransformerBlock
+
     on_gpu = next(network.backbone.parameters()).is_cuda
     how: dict[str, Any] = {"backend": backend, "dynamic": True}
     if on_gpu and backend == "inductor":
         how["mode"] = "reduce-overhead"
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
     for region in network.modules():
-        if isinstance(region, REGIONS):
+        if isinstance(region, JointTransformerBlock | MiM):
             region.compile(**how)
