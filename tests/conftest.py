@@ -1,6 +1,7 @@
-"""Small real diffusers models with random weights.
+"""Tiers of tests, and what several of them share.
 
-Every residual branch, gate and norm of them does something.
+PyTorch and diffusers are imported where they are used: the process that hands out tests to others
+needs neither.
 """
 
 import copy
@@ -9,17 +10,17 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import lightning  # noqa: F401  its log handler keeps the stderr of the first import, which must not be one test's
 import pytest
-import torch
 import yaml
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from kit import hub_server, ranks, tiers
-from safetensors.torch import save_file
-from torch import nn
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, SD3Transformer2DModel
 
 ROOT = Path(__file__).parents[1]
 # tests that start processes, servers, browsers or clusters: by the folder, by the file, or by what
@@ -43,12 +44,24 @@ HEAVY_FIXTURES = {
     "tree",
     "vae",
 }
-HEAVY_NAMES = {"main", "run", "fit", "test", "import_module", "MiMDiT", "write_sample_data"}
+HEAVY_NAMES = {
+    "_dynamo",
+    "main",
+    "run",
+    "fit",
+    "test",
+    "import_module",
+    "MiMDiT",
+    "write_sample_data",
+}
 FAST_PLACES = ("data", "models", "test_docs.py", "test_house.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that start other processes, which `pytest` leaves out, and fast ones."""
+    """Mark tests that start other processes, which `pytest` leaves out, and fast ones.
+
+    Files that take long come first, so that no process has a long one left when others are done.
+    """
     for item in items:
         function = getattr(item, "function", None)
         names = set() if function is None else set(function.__code__.co_names)
@@ -63,6 +76,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             and not HEAVY_NAMES & names
         ):
             item.add_marker(pytest.mark.fast)
+    slow = Counter(item.path for item in items if item.get_closest_marker("fast") is None)
+    items.sort(key=lambda item: ("cluster" not in item.path.parts, -slow[item.path]))
+
+
+def pytest_collection_finish() -> None:
+    """Import lightning: its log handler keeps the stderr of then, which must not be one test's."""
+    import lightning  # noqa: F401
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -78,113 +98,53 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
         )
 
 
-def _randomise(model: nn.Module, seed: int) -> nn.Module:
-    """Non-zero weights everywhere.
-
-    adaLN gates that a fresh model leaves near zero would hide what happens inside its blocks.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim > 1:
-                parameter.copy_(noise / parameter[0].numel() ** 0.5)
-            else:
-                parameter.copy_(
-                    0.3 * noise + (1.0 if name.endswith("weight") else 0.0)
-                )  # scales of norms, and biases
-    return model.eval()
-
-
-def _transformer(**changes) -> SD3Transformer2DModel:
-    sizes = {
-        "sample_size": 16,
-        "patch_size": 2,
-        "in_channels": 16,
-        "out_channels": 16,
-        "num_layers": 3,
-        "attention_head_dim": 8,
-        "num_attention_heads": 2,
-        "joint_attention_dim": 12,
-        "caption_projection_dim": 16,
-        "pooled_projection_dim": 10,
-        "pos_embed_max_size": 8,
-        "dual_attention_layers": (0,),
-        "qk_norm": "rms_norm",
-    }
-    return _randomise(SD3Transformer2DModel(**(sizes | changes)), seed=0)
-
-
-def _vae() -> AutoencoderKL:
-    model = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 8, 8),
-        layers_per_block=1,
-        latent_channels=16,
-        norm_num_groups=4,
-        scaling_factor=1.5305,
-        shift_factor=0.0609,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
-    return _randomise(model, seed=1)
-
-
 @pytest.fixture(autouse=True)
 def same_numbers() -> None:
     """Every test draws the same numbers, alone or after others."""
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture
-def make_transformer() -> Callable[..., SD3Transformer2DModel]:
+def make_transformer() -> "Callable[..., SD3Transformer2DModel]":
     """Builds an SD3.5-like transformer.
 
     Width 16, 2 heads, 3 blocks, the first with dual attention; always the same weights.
     """
-    return _transformer
+    from kit.small_models import small_transformer
+
+    return small_transformer
 
 
 @pytest.fixture
-def transformer() -> SD3Transformer2DModel:
-    return _transformer()
+def transformer(make_transformer) -> "SD3Transformer2DModel":
+    return make_transformer()
 
 
 @pytest.fixture
-def vae() -> AutoencoderKL:
+def vae() -> "AutoencoderKL":
     """An SD3.5-like autoencoder.
 
     16 latent channels, 3 levels (factor 4), a scaling and a shift factor, no quantisation
     convolutions.
     """
-    return _vae()
+    from kit.small_models import small_vae
 
-
-def write_backbone(folder: Path, **changes) -> Path:
-    """The transformer and the VAE above as a folder in SD3.5's format.
-
-    Images of at most 64 px, in multiples of 8.
-    """
-    _transformer(**changes).save_pretrained(folder / "transformer")
-    _vae().save_pretrained(folder / "vae")
-    FlowMatchEulerDiscreteScheduler(shift=1.0).save_pretrained(folder / "scheduler")
-    generator = torch.Generator().manual_seed(2)
-    prompt = {
-        "embeds": torch.randn(1, 4, 12, generator=generator),
-        "pooled": torch.randn(1, 10, generator=generator),
-    }
-    save_file(prompt, folder / "null_prompt.safetensors")
-    return folder
+    return small_vae()
 
 
 @pytest.fixture
 def make_backbone() -> Callable[..., Path]:
+    from kit.small_models import write_backbone
+
     return write_backbone
 
 
 @pytest.fixture(scope="session")
 def backbone_folder(tmp_path_factory) -> Path:
+    from kit.small_models import write_backbone
+
     return write_backbone(tmp_path_factory.mktemp("backbone"))
 
 
@@ -193,13 +153,14 @@ def pipeline_folder(tmp_path_factory) -> Path:
     """A complete small Stable Diffusion 3.5 of the sizes above, with text encoders and tokenizers,
     its transformer in several files.
     """
+    from kit.small_models import small_transformer, small_vae
     from sd3_folder import write_pipeline
 
-    transformer = _transformer(joint_attention_dim=32, pooled_projection_dim=12)
+    transformer = small_transformer(joint_attention_dim=32, pooled_projection_dim=12)
     return write_pipeline(
         tmp_path_factory.mktemp("sd3") / "pipeline",
         transformer,
-        _vae(),
+        small_vae(),
         tmp_path_factory.mktemp("tokenizers"),
     )
 
@@ -364,6 +325,7 @@ def write_yaml(path: Path, settings: dict, **changes) -> str:
 @pytest.fixture(scope="session")
 def branch_file(backbone_folder, tmp_path_factory) -> Path:
     """Sampling: 2 Euler steps in tiles of 32 px that share 8."""
+    import torch
     from kit.files import mim_file
 
     from lit_mimdit.inference.sampler import SamplingConfig
