@@ -45,11 +45,26 @@ ON_IMPORT = (
     Remark(
         "bitsandbytes.backends.cpu.ops",
         r"Failed to load CPU gemm_4bit_forward",
-        "an optional kernel for weights of 4 bits, which no backbone here has",
+        "an optional kernel for weights of 4 bits; without it they are computed in another way",
+    ),
+    Remark(
+        "diffusers.quantizers.torchao.torchao_quantizer",
+        r"Unable to import `torchao` Tensor objects",
+        "it concerns files of quantized weights, and none is read here",
+    ),
+    Remark(
+        "torch.utils._pytree",
+        r"<enum '\w+'> is an Enum subclass",
+        "torchao's own use of PyTorch",
     ),
 )
 REMARKS = (
     *ON_IMPORT,
+    Remark(
+        "bitsandbytes.autograd._functions",
+        r"MatMul8bitLt: inputs will be cast",
+        "int8 computes in 16 bits, whatever the backbone's precision",
+    ),
     *(Remark(logger, text, why) for logger, (text, why) in product(LIGHTNING, OF_LIGHTNING)),
     Remark(
         "",

@@ -8,10 +8,12 @@ import torch
 
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.hub import shown
+from lit_mimdit.inference.offload import Offload, offload_to_host, require_offload
 from lit_mimdit.inference.system_file import build_system, load_system, system_path
 from lit_mimdit.inference.tiny_vae import with_tiny_vae
 from lit_mimdit.models.compiling import compile_network
 from lit_mimdit.models.network import ConditionedBackbone
+from lit_mimdit.models.quantize import checked
 from lit_mimdit.models.what_if import NO_ROUTERS, Choice, Weight
 
 
@@ -24,9 +26,11 @@ def load_restorer(
     prompt: str | None = None,
     captions: str | Path | None = None,
     dtype: str | None = None,
+    backbone_quantize: str | None = None,
     fidelity: str | None = None,
     fidelity_weight: float = 1.0,
     compile: bool = False,
+    offload: Offload | None = None,
     vae: str | None = None,
     inter: str | Mapping[str, Weight] | None = None,
     intra: str | Mapping[str, Choice] | None = None,
@@ -45,9 +49,11 @@ def load_restorer(
         prompt: what the backbone is told about the images.
         captions: file with a caption for each image.
         dtype: precision of the frozen weights, "float32" or "bfloat16".
+        backbone_quantize: how they are kept: nf4, int8, fp8, gguf:FILE, or none.
         fidelity: network that corrects the results: a file, "package", or None for none.
         fidelity_weight: of its correction, from 0 to 1.
         compile: compile the blocks of backbone and branch when they are first called.
+        offload: keep "model"s or single layers ("sequential") in main memory while they rest.
         vae: folder or hub id of an AutoencoderTiny in the place of the backbone's VAE.
         inter: weights of expert groups in the place of the Inter routers': see models/what_if.py.
         intra: sub-experts by group in the place of the Intra routers'.
@@ -62,6 +68,9 @@ def load_restorer(
     path = system_path(checkpoint)
     file = load_system(path)
     given: dict[str, Any] = {"backbone": backbone, "backbone_dtype": dtype, "fidelity": fidelity}
+    if backbone_quantize is not None:
+        checked(backbone_quantize, "--backbone_quantize")
+        given["backbone_quantize"] = backbone_quantize
     if fidelity is not None:
         given["fidelity_weight"] = fidelity_weight
     told = {"text": prompt, "captions": None if captions is None else str(captions)}
@@ -77,9 +86,17 @@ def load_restorer(
     where = f"checkpoint {shown(path)}"
     system: Any = build_system(file, where, trust, **given)
     place = device if isinstance(device, torch.device) else choose_device(device)
-    restorer = system.to(place).restorer()
+    restorer = (system if offload else system.to(place)).restorer()
     if vae is not None:
         restorer = with_tiny_vae(restorer, vae, where)
+    if offload is not None:
+        require_offload(offload, place, where, restorer)
+        if compile:
+            raise ValueError(
+                f"--compile is given with --offload {offload}: what moves between memories cannot"
+                " stay compiled; leave one of them out"
+            )
+        restorer = offload_to_host(restorer, offload, place)
     if compile:
         network = getattr(restorer, "network", None)
         if not isinstance(network, ConditionedBackbone):

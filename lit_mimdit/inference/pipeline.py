@@ -37,13 +37,13 @@ from lit_mimdit.inference.pipeline_parts import (
     BranchModel,
     FidelityModel,
     FixedPrompt,
-    OffloadedMiMDiT,
     parts_of,
 )
 from lit_mimdit.inference.pipeline_seeds import seeds_of
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import OnStep, SamplingConfig
 from lit_mimdit.models.compiling import compile_network
+from lit_mimdit.models.network import MiMDiTNetwork
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.models.what_if import Choice, Weight
 from lit_mimdit.settings import build
@@ -137,7 +137,7 @@ class MiMDiTPipeline(DiffusionPipeline):
                 f"scheduler is a {type(self.scheduler).__name__}: the backbone takes the times of a"
                 " FlowMatchEulerDiscreteScheduler; choose another solver as in solver='unipc'"
             )
-        network = OffloadedMiMDiT(self.transformer, self.branch.inner, self.branch.empty).eval()
+        network = MiMDiTNetwork(self.transformer, self.branch.inner, self.branch.empty).eval()
         prompts = FixedPrompt(PromptConfig(self.config.prompt), self.branch.told)
         corrector = self._corrector(fidelity_weight)
         return Restorer(network, self.vae, self.scheduler, config, None, prompts, corrector)
@@ -211,7 +211,7 @@ class MiMDiTPipeline(DiffusionPipeline):
 
         Call it when the pipeline is on its device. The first photograph then takes minutes.
         """
-        compile_network(OffloadedMiMDiT(self.transformer, self.branch.inner, self.branch.empty))
+        compile_network(MiMDiTNetwork(self.transformer, self.branch.inner, self.branch.empty))
 
     @property
     def interrupt(self) -> bool:

@@ -9,7 +9,7 @@ from lit_mimdit.inference.hub import MODEL, HubName, fetched, hub_name
 from lit_mimdit.inference.loading import load_restorer
 
 INDEX = "model_index.json"  # of a whole pipeline
-OWN = ("backbone", "fidelity", "fidelity_weight")  # of load_restorer
+OWN = ("backbone", "backbone_quantize", "fidelity", "fidelity_weight")  # of load_restorer
 HUB = ("token", "cache_dir", "local_files_only", "force_download")  # of hf_hub_download
 DTYPES = ("dtype", "torch_dtype")  # diffusers' new and old name
 BRANCH_OPTIONS = (*OWN, *HUB, *DTYPES, "revision", "use_safetensors")

@@ -9,15 +9,12 @@ import torch
 from diffusers import ConfigMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor
 
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.branch_config import BranchConfig
-from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.fidelity import Fidelity
-from lit_mimdit.models.network import Branch, Condition, MiMDiTNetwork, Prompt
+from lit_mimdit.models.network import Branch, MiMDiTNetwork, Prompt
 from lit_mimdit.models.prompts import PromptConfig
-from lit_mimdit.models.what_if import WhatIf
 from lit_mimdit.settings import build
 
 # what the index of an exported folder calls the file of these classes: folders outlive files
@@ -114,28 +111,6 @@ class FixedPrompt:
         return self.fixed
 
 
-class OffloadedMiMDiT(MiMDiTNetwork):
-    """A network whose transformer may rest in main memory, where accelerate's hook keeps it.
-
-    The hook wakes it when it is called; the branch uses its layers before.
-    """
-
-    def _wake(self) -> None:
-        hook = getattr(self.backbone, "_hf_hook", None)
-        if hook is not None:
-            hook.pre_forward(self.backbone)
-
-    def decide(self, z_lq: Tensor, given: WhatIf | None = None) -> Decisions:
-        self._wake()
-        return super().decide(z_lq, given)
-
-    def condition(
-        self, z_lq: Tensor, prompt: Prompt | None = None, given: WhatIf | None = None
-    ) -> Condition:
-        self._wake()
-        return super().condition(z_lq, prompt, given)
-
-
 def parts_of(restorer: Restorer) -> dict[str, Any]:
     """Returns what MiMDiTPipeline is built of, by the names of its arguments.
 
@@ -153,7 +128,7 @@ def parts_of(restorer: Restorer) -> dict[str, Any]:
     branch = BranchModel.of(
         network.branch, network.prompt, network.prompt if told is None else told.of()
     )
-    identity = None if restorer.identity is None else asdict(restorer.identity)
+    identity = None if restorer.identity is None else restorer.identity.plain()
     if identity is not None and Path(identity["name"]).is_absolute():
         identity["name"] = Path(identity["name"]).name  # where it lay is nobody's business
     text, corrector = "" if told is None else told.config.text, restorer.corrector

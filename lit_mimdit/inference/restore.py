@@ -34,9 +34,11 @@ def restore(
     colour: Literal["none", "adain", "wavelet"] | None = None,
     condition_gb: float | None = None,
     dtype: Literal["float32", "bfloat16"] | None = None,
+    backbone_quantize: str | None = None,
     fidelity: str = "auto",
     fidelity_weight: float = 1.0,
     compile: bool = False,
+    offload: Literal["model", "sequential"] | None = None,
     vae: str | None = None,
     inter: str | None = None,
     intra: str | None = None,
@@ -89,12 +91,16 @@ def restore(
             the picture is the same.
         dtype: Precision of the backbone and VAE; that of training unless given. bfloat16 is faster
             where the processor has it (avx512_bf16 or amx_bf16 in /proc/cpuinfo).
+        backbone_quantize: Keep the backbone and the large text encoder in fewer bits: nf4, int8,
+            fp8, gguf:FILE, or none. That of training unless given.
         fidelity: Network that corrects the result by the pixels of the input: a file
             (experiments/nano/fidelity.yaml), package (behind the branch that comes with it), none
             (as in the paper), or auto: package without --checkpoint, else none.
         fidelity_weight: Of its correction, from 0 to 1.
         compile: Compile the blocks of backbone and branch. The first photograph waits for it,
             so it is for folders.
+        offload: Keep weights in main memory while they rest: model has backbone or VAE on the GPU,
+            sequential one layer at a time, which is slow. The picture is the same.
         vae: Folder or hub id of a tiny autoencoder (AutoencoderTiny) in the place of the backbone's
             VAE, such as madebyollin/taesd3. It needs less memory and time, and keeps less fine
             detail.
@@ -148,7 +154,9 @@ def restore(
             prompt=prompt,
             captions=captions,
             dtype=dtype,
+            backbone_quantize=backbone_quantize,
             compile=compile,
+            offload=offload,
             vae=vae,
             **corrector,
             inter=inter,

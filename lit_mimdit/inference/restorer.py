@@ -164,7 +164,7 @@ class Restorer:
         config: Any = self.network.branch.config  # of the branch's own class
         sampling, branch = asdict(self.config), asdict(config)
         fidelity = None if self.corrector is None else self.corrector.record()
-        backbone = None if self.identity is None else asdict(self.identity)
+        backbone = None if self.identity is None else self.identity.plain()
         forced = {} if self.given is None else {"what_if": self.given.record()}
         tiny = {} if self.tiny_vae is None else {"vae": self.tiny_vae}
         decisive = [branch, sampling, backbone] + ([] if fidelity is None else [fidelity])

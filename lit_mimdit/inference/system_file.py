@@ -7,7 +7,8 @@ Two forms hold the same facts. A Lightning checkpoint, `.ckpt`, resumes a run. A
 import inspect
 import json
 import pickle
-from dataclasses import asdict, dataclass, field
+import sys
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from lit_mimdit.console import printable
 from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.hub import MODEL, fetched, hub_name, shown
 from lit_mimdit.models.backbone import Identity, nano_folder
@@ -60,7 +62,7 @@ class SystemFile:
             "format": FORMAT,
             "class_path": self.class_path,
             "arguments": self.arguments,
-            "backbone": None if self.backbone is None else asdict(self.backbone),
+            "backbone": None if self.backbone is None else self.backbone.plain(),
             "sampling": self.sampling,
             "prompt": self.prompt,
         }
@@ -261,6 +263,8 @@ def build_system(file: SystemFile, where: str, trust: bool = False, **overrides:
     arguments = dict(file.arguments)
     if file.backbone is not None:
         arguments |= {"backbone": file.backbone.name, "backbone_dtype": file.backbone.dtype}
+        if file.backbone.quantize is not None:
+            arguments["backbone_quantize"] = file.backbone.quantize
     if file.sampling is not None:
         arguments["sampling"] = file.sampling
     if file.prompt:
@@ -283,6 +287,8 @@ def build_system(file: SystemFile, where: str, trust: bool = False, **overrides:
     system.configure_model()
     if file.backbone is not None:
         system.identity.require(file.backbone, where)
+        if (line := system.identity.change(file.backbone, where)) is not None:
+            print(printable(f"note: {line}"), file=sys.stderr)
     load_into(system.trained, file.tensors, where, configured=False)
     return system.eval()
 

@@ -5,7 +5,7 @@ It is the embedded nano, a local diffusers folder, or a hub id.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,15 @@ from torch import nn
 from lit_mimdit.models.folder import NANO, locate, nano_folder, unavailable
 from lit_mimdit.models.network import Prompt
 from lit_mimdit.models.prompts import empty_prompt
+from lit_mimdit.models.quantize import (
+    GGUF,
+    NONE,
+    checked,
+    keep_layout,
+    load_gguf,
+    plain_weight,
+    quantizer,
+)
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
@@ -33,12 +42,18 @@ class Identity:
         config: hash of the transformer's configuration.
         weights: hash of its output projection, which tells two backbones of one geometry apart.
         dtype: precision that the frozen weights were kept in, and are in again to restore.
+        quantize: how they were quantized, or None; see models/quantize.py.
     """
 
     name: str
     config: str
     weights: str
     dtype: str = "float32"
+    quantize: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Returns the values by name; without `quantize` where nothing is quantized."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def require(self, other: "Identity", where: str) -> None:
         """ValueError if `other`, which `where` was trained on, is another backbone."""
@@ -47,11 +62,21 @@ class Identity:
                 f"{where}: trained on backbone {other.name!r}, which has another geometry than"
                 f" {self.name!r}; give it as model.backbone, or restore's --backbone"
             )
-        if self.weights != other.weights:
+        known = self.weights and other.weights  # a GGUF file may hold the projection in 4 bits
+        if known and self.weights != other.weights:
             raise ValueError(
                 f"{where}: trained on other weights of a backbone like {self.name!r}"
                 f" ({other.name!r}); use those it was trained on"
             )
+
+    def change(self, other: "Identity", where: str) -> str | None:
+        """Returns a line if `other`, which `where` was trained on, was quantized otherwise."""
+        if self.quantize == other.quantize:
+            return None
+        return (
+            f"{where}: trained on a backbone with backbone_quantize {other.quantize or NONE}, and"
+            f" this one has {self.quantize or NONE}: results differ slightly"
+        )
 
 
 @dataclass
@@ -87,17 +112,23 @@ def weights_hash(module: nn.Module, beside: str = "") -> str:
     return digest.hexdigest()[:16]
 
 
-def identify(name: str, transformer: "SD3Transformer2DModel") -> Identity:
-    """Returns the identity of a loaded transformer; its hashes do not depend on the dtype of
-    loading.
+def identify(
+    name: str, transformer: "SD3Transformer2DModel", quantize: str | None = None
+) -> Identity:
+    """Returns the identity of a loaded transformer.
+
+    Its hashes do not depend on the dtype of loading, nor on the quantization. That of the weights
+    is empty where a GGUF file holds the output projection in few bits.
     """
     config = {k: v for k, v in sorted(transformer.config.items()) if not k.startswith("_")}
-    weight = transformer.proj_out.weight.detach().cpu().bfloat16()
-    hashes = (
-        _hash(json.dumps(config, default=list).encode()),
-        _hash(weight.view(torch.int16).numpy().tobytes()),
-    )
-    return Identity(name, *hashes, str(transformer.dtype).removeprefix("torch."))
+    config.pop("quantization_config", None)
+    projection, dtype = transformer.proj_out, transformer.dtype
+    weights = ""
+    if not hasattr(projection.weight, "quant_type"):
+        kept = plain_weight(projection).cpu().bfloat16()
+        weights = _hash(kept.view(torch.int16).numpy().tobytes())
+    about = _hash(json.dumps(config, default=list).encode())
+    return Identity(name, about, weights, str(dtype).removeprefix("torch."), quantize)
 
 
 def _promised(folder: Path) -> list[str]:
@@ -116,10 +147,20 @@ def _promised(folder: Path) -> list[str]:
     return sorted(lacking)
 
 
-def _read(source: str, where: str, dtype: torch.dtype, model_class: type[M], subfolder: str) -> M:
+def _read(
+    source: str,
+    where: str,
+    dtype: torch.dtype,
+    model_class: type[M],
+    subfolder: str,
+    quantize: str | None = None,
+) -> M:
     """A frozen model of the folder, from safetensors only: one file, or shards with an index."""
     kind: Any = model_class  # diffusers does not type how it loads
-    options = {"torch_dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True}
+    options["output_loading_info"] = True
+    if quantize is not None:
+        options["quantization_config"] = quantizer(quantize, dtype)
     try:
         class_name = kind.load_config(where, subfolder=subfolder).get("_class_name", kind.__name__)
         if class_name != kind.__name__:
@@ -146,6 +187,7 @@ def _read(source: str, where: str, dtype: torch.dtype, model_class: type[M], sub
                 f"model.backbone: {source!r}, {subfolder}: the weights do not fit config.json,"
                 f" {len(names)} {kept.replace('_', ' ')} such as {names[0]}; download it again"
             )
+    keep_layout(model)
     return model.requires_grad_(False).eval()
 
 
@@ -156,17 +198,29 @@ def load_vae(source: str, dtype: torch.dtype = torch.float32) -> "AutoencoderKL"
     return _read(source, locate(source), dtype, AutoencoderKL, "vae")
 
 
-def load_backbone(source: str, dtype: torch.dtype = torch.float32) -> Backbone:
-    """Returns the backbone named by `source`: "nano", a local folder, or a hub id such as
-    stabilityai/stable-diffusion-3.5-medium.
+def load_backbone(
+    source: str, dtype: torch.dtype = torch.float32, quantize: str | None = None
+) -> Backbone:
+    """Returns a frozen backbone; its weights are read from safetensors only, or a GGUF file.
 
-    Weights are read from safetensors only, frozen, in `dtype`. ValueError with the remedy if it
-    cannot be had.
+    Args:
+        source: "nano", a local folder, or a hub id such as
+            stabilityai/stable-diffusion-3.5-medium.
+        dtype: precision of the weights, and of the computation where they are quantized.
+        quantize: how the transformer's weights are kept, see models/quantize.py; its text encoder
+            likewise. None: in `dtype`.
+
+    Raises:
+        ValueError: it cannot be had, with the remedy.
     """
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
     where = locate(source)
-    transformer = _read(source, where, dtype, SD3Transformer2DModel, "transformer")
+    quantize = checked(quantize)
+    if quantize is not None and quantize.startswith(GGUF):
+        transformer = load_gguf(where, quantize, dtype).requires_grad_(False).eval()
+    else:
+        transformer = _read(source, where, dtype, SD3Transformer2DModel, "transformer", quantize)
     vae = _read(source, where, dtype, AutoencoderKL, "vae")
     try:
         scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(where, subfolder="scheduler")
@@ -179,4 +233,5 @@ def load_backbone(source: str, dtype: torch.dtype = torch.float32) -> Backbone:
             " together"
         )
     prompt = empty_prompt(source, where, transformer)
-    return Backbone(transformer, vae, scheduler, prompt, identify(source, transformer), where)
+    identity = identify(source, transformer, quantize)
+    return Backbone(transformer, vae, scheduler, prompt, identity, where)

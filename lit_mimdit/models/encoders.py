@@ -5,7 +5,7 @@ import hashlib
 import json
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lit_mimdit.files import write_bytes
 from lit_mimdit.models.folder import unavailable
 from lit_mimdit.models.network import Prompt
+from lit_mimdit.models.quantize import PACKAGES, encoder_quantizer, keep_layout, quantized_as
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel
@@ -102,6 +103,8 @@ def embed(
             " empty and prompt.captions null, or use a backbone with text encoders"
         )
     key = f"{encoder_identity(where)} {transformer.dtype} {TOKENS}"
+    if (kind := quantized_as(transformer)) in PACKAGES:  # a GGUF file holds no text encoder
+        key += f" {kind}"
     files = {
         text: (
             cache
@@ -129,6 +132,20 @@ def embed(
     return files
 
 
+def _quantized(transformer: "SD3Transformer2DModel") -> dict[str, Any]:
+    """Option of from_pretrained that quantizes the large encoder, T5, as the transformer is."""
+    kind = quantized_as(transformer)
+    if kind not in PACKAGES:
+        return {}
+    from diffusers import PipelineQuantizationConfig
+
+    return {
+        "quantization_config": PipelineQuantizationConfig(
+            quant_mapping={"text_encoder_3": encoder_quantizer(kind, transformer.dtype)}
+        )
+    }
+
+
 def _embed(
     source: str, where: str, files: dict[str, Path], transformer: "SD3Transformer2DModel"
 ) -> None:
@@ -146,6 +163,7 @@ def _embed(
             vae=None,
             torch_dtype=transformer.dtype,
             use_safetensors=True,
+            **_quantized(transformer),
         )
     except (OSError, SafetensorError, ValueError) as error:
         raise unavailable(source, error) from error
@@ -153,6 +171,7 @@ def _embed(
     encoders = [pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3]
     for encoder in encoders:
         if encoder is not None:
+            keep_layout(encoder)
             encoder.requires_grad_(False).eval().to(device)
     options = {
         "device": device,

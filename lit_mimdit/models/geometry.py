@@ -67,8 +67,13 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
-def meta_backbone(source: str, geometry: Geometry, dtype: torch.dtype) -> Backbone:
-    """Returns a backbone of these sizes on the meta device: it has shapes and no values."""
+def meta_backbone(
+    source: str, geometry: Geometry, dtype: torch.dtype, quantize: str | None = None
+) -> Backbone:
+    """Returns a backbone of these sizes on the meta device: it has shapes and no values.
+
+    Its layers are those of a backbone that is not quantized; its identity says `quantize`.
+    """
     with torch.device("meta"):
         transformer, vae = (
             SD3Transformer2DModel(**geometry.transformer),
@@ -83,7 +88,7 @@ def meta_backbone(source: str, geometry: Geometry, dtype: torch.dtype) -> Backbo
             torch.empty(1, geometry.text_tokens, sizes.joint_attention_dim, dtype=dtype),
             torch.empty(1, sizes.pooled_projection_dim, dtype=dtype),
         )
-    identity = Identity(source, "", "", str(dtype).removeprefix("torch."))
+    identity = Identity(source, "", "", str(dtype).removeprefix("torch."), quantize)
     return Backbone(
         transformer,
         vae.requires_grad_(False).eval(),

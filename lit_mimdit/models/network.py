@@ -189,6 +189,15 @@ class ConditionedBackbone(nn.Module):
             )
         return grid
 
+    def _wake(self) -> None:
+        """Brings a backbone that rests in main memory to its device.
+
+        accelerate's hook does so when it is called as a whole; some use single layers before.
+        """
+        hook = getattr(self.backbone, "_hf_hook", None)
+        if hook is not None:
+            hook.pre_forward(self.backbone)
+
     def _velocity(
         self, x_t: Tensor, t: Tensor, prompt: Prompt | None, **conditioning: object
     ) -> Tensor:
@@ -291,6 +300,7 @@ class MiMDiTNetwork(ConditionedBackbone):
         the place of the routers' own.
         """
         grid = self.grid(z_lq)
+        self._wake()
         return self._ask(self._embed(z_lq.to(self.backbone.dtype)), grid, given)[1]
 
     def condition(
@@ -302,6 +312,7 @@ class MiMDiTNetwork(ConditionedBackbone):
         are differentiable in the branch.
         """
         grid, prompt = self.grid(z_lq), prompt or self.prompt
+        self._wake()
         dtype = self.backbone.dtype
         z_lq = z_lq.to(dtype)
         x_BND = self._embed(z_lq)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
@@ -67,6 +68,7 @@ class RestorationSystem(EvaluationSteps):
     arguments: dict[str, Any]  # of the constructor, as given
     size_source = "sizes of the configuration"  # where a dry run has them from
     identity: Identity | None = None  # of the frozen backbone, of systems that have one
+    saved_bytes: int = 0  # by quantization, of which a system on the meta device has none yet
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "RestorationSystem":
         """Note the constructor's arguments, so that no system has to repeat them for its file.
@@ -204,7 +206,8 @@ class RestorationSystem(EvaluationSteps):
             for name, value in self.arguments.items()
             if name not in self.TRAINING_ONLY
         }
-        for name in ("backbone", "backbone_dtype", "prompt") if self.identity is not None else ():
+        own = ("backbone", "backbone_dtype", "backbone_quantize", "prompt")
+        for name in own if self.identity is not None else ():
             kept.pop(name, None)  # the identity and the prompt have entries of their own
         sampling = kept.pop("sampling", None)
         return SystemFile(
@@ -314,6 +317,8 @@ class RestorationSystem(EvaluationSteps):
         if self.identity is not None:
             assert file.backbone is not None, "a system on a backbone names it in its checkpoint"
             self.identity.require(file.backbone, "the checkpoint")
+            if (line := self.identity.change(file.backbone, "the checkpoint")) is not None:
+                rank_zero_info(f"note: {line}")
         load_into(self.trained, file.tensors, "the checkpoint")
         if self.trainer.state.fn == TrainerFn.FITTING:
             # nothing of a step depends on it: every sample has its own seed

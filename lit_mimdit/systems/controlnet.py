@@ -21,6 +21,7 @@ from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.flow import FlowConfig
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 from lit_mimdit.models.prompts import PromptConfig
+from lit_mimdit.models.quantize import plain_state
 from lit_mimdit.systems.base import METRICS
 from lit_mimdit.systems.latent import LATENT_VERSIONS, LatentSystem
 from lit_mimdit.systems.optim import OptimizerConfig
@@ -82,11 +83,11 @@ class ControlBranch(nn.Module):
             {k: v for k, v in sizes.items() if not k.startswith("_")} | changes
         )
         for part in ("pos_embed", "time_text_embed", "context_embedder"):
-            getattr(net, part).load_state_dict(getattr(transformer, part).state_dict())
+            getattr(net, part).load_state_dict(plain_state(getattr(transformer, part)))
         for own, theirs in zip(
             net.transformer_blocks, transformer.transformer_blocks, strict=False
         ):
-            own.load_state_dict(theirs.state_dict())
+            own.load_state_dict(plain_state(theirs))
         # what the last block says of the text goes nowhere: without a gradient its weights would
         # stop training on several processes
         net.transformer_blocks[-1].attn.to_add_out = nn.Identity()
@@ -182,6 +183,8 @@ class ControlNet(LatentSystem):
         fidelity: network that corrects the results: a file, "package", or null.
         fidelity_weight: of its correction, from 0 to 1.
         backbone_dtype: precision the frozen weights are kept in.
+        backbone_quantize: keep them, and the large text encoder, in fewer bits: nf4, int8, fp8 or
+            gguf:FILE; null: not. They are computed with in backbone_dtype.
         init: exported system or checkpoint to start from instead of the backbone's copies.
         gradient_checkpointing: recompute activations in the backward pass.
         compile: compile the blocks of backbone and branch at the first step of training.
@@ -201,6 +204,7 @@ class ControlNet(LatentSystem):
         fidelity: str | None = None,
         fidelity_weight: float = 1.0,
         backbone_dtype: Literal["float32", "bfloat16"] = "float32",
+        backbone_quantize: str | None = None,
         init: str | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
@@ -217,6 +221,7 @@ class ControlNet(LatentSystem):
             fidelity=fidelity,
             fidelity_weight=fidelity_weight,
             backbone_dtype=backbone_dtype,
+            backbone_quantize=backbone_quantize,
             init=init,
             gradient_checkpointing=gradient_checkpointing,
             compile=compile,

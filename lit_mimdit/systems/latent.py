@@ -26,6 +26,7 @@ from lit_mimdit.models.geometry import meta_backbone, read_geometry
 from lit_mimdit.models.latents import encode
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
 from lit_mimdit.models.prompts import PromptConfig, Prompts
+from lit_mimdit.models.quantize import checked, planned_saving
 from lit_mimdit.systems.base import METRICS, Losses, RestorationSystem
 from lit_mimdit.systems.optim import OptimizerConfig
 
@@ -48,6 +49,8 @@ class LatentSystem(RestorationSystem):
             "package", or null, as in the paper.
         fidelity_weight: of its correction, from 0 to 1.
         backbone_dtype: precision the frozen weights are kept in.
+        backbone_quantize: keep them, and the large text encoder, in fewer bits: nf4, int8, fp8 or
+            gguf:FILE; null: not. They are computed with in backbone_dtype.
         init: exported system or checkpoint to start from instead of fresh weights.
         gradient_checkpointing: recompute the backbone's activations in the backward pass: less
             memory, one more forward pass.
@@ -79,6 +82,7 @@ class LatentSystem(RestorationSystem):
         fidelity: str | None = None,
         fidelity_weight: float = 1.0,
         backbone_dtype: Literal["float32", "bfloat16"] = "float32",
+        backbone_quantize: str | None = None,
         init: str | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
@@ -88,6 +92,7 @@ class LatentSystem(RestorationSystem):
     ) -> None:
         super().__init__(optimizer, metrics, versions, init)
         self.backbone_name, self.backbone_dtype = backbone, getattr(torch, backbone_dtype)
+        self.backbone_quantize = checked(backbone_quantize)
         self.flow, self.sampling = flow or FlowConfig(), sampling
         self.prompt = prompt or PromptConfig()
         self.corrector = load_corrector(fidelity, fidelity_weight)
@@ -120,13 +125,18 @@ class LatentSystem(RestorationSystem):
 
     def configure_model(self) -> None:
         if self.network is None:
-            self.assemble(load_backbone(self.backbone_name, self.backbone_dtype))
+            kept = self.backbone_dtype, self.backbone_quantize
+            self.assemble(load_backbone(self.backbone_name, *kept))
         super().configure_model()
 
     def assemble_on_meta(self) -> None:
         geometry = read_geometry(self.backbone_name)
         self.size_source = f"backbone {self.backbone_name}: sizes of {geometry.origin}"
-        self.assemble(meta_backbone(self.backbone_name, geometry, self.backbone_dtype))
+        kept = self.backbone_dtype, self.backbone_quantize
+        loaded = meta_backbone(self.backbone_name, geometry, *kept)
+        if self.backbone_quantize is not None:
+            self.saved_bytes = planned_saving(loaded.transformer, self.backbone_quantize)
+        self.assemble(loaded)
 
     def prepare_estimate(
         self, arguments: dict[str, Any], batch: dict[str, Any], gpu: bool, stage: int

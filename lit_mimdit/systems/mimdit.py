@@ -84,6 +84,8 @@ class MiMDiT(LatentSystem):
             "package", or null, as in the paper.
         fidelity_weight: of its correction, from 0 to 1.
         backbone_dtype: precision the frozen weights are kept in.
+        backbone_quantize: keep them, and the large text encoder, in fewer bits: nf4, int8, fp8 or
+            gguf:FILE; null: not. They are computed with in backbone_dtype.
         init: exported system or checkpoint to start from instead of fresh weights.
         gradient_checkpointing: recompute the backbone's activations in the backward pass: less
             memory, one more forward pass.
@@ -111,6 +113,7 @@ class MiMDiT(LatentSystem):
         fidelity: str | None = None,
         fidelity_weight: float = 1.0,
         backbone_dtype: Literal["float32", "bfloat16"] = "float32",
+        backbone_quantize: str | None = None,
         init: str | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
@@ -127,6 +130,7 @@ class MiMDiT(LatentSystem):
             fidelity=fidelity,
             fidelity_weight=fidelity_weight,
             backbone_dtype=backbone_dtype,
+            backbone_quantize=backbone_quantize,
             init=init,
             gradient_checkpointing=gradient_checkpointing,
             compile=compile,

@@ -21,6 +21,7 @@ from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.injection import split_heads
 from lit_mimdit.models.module_list import module_list
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
+from lit_mimdit.models.quantize import plain_state
 
 
 @dataclass
@@ -70,7 +71,7 @@ class AttentionControl(nn.Module):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
         if not attn.to_out[0].weight.is_meta:
-            self.to_out_control.load_state_dict(attn.to_out[0].state_dict())
+            self.to_out_control.load_state_dict(plain_state(attn.to_out[0]))
 
 
 def apply(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
@@ -258,6 +259,7 @@ class DiT4SRNetwork(ConditionedBackbone):
             ValueError: no prompt at all, or latents that do not fit.
         """
         net, grid = self.backbone, self.grid(x_t)
+        self._wake()
         z_lq = condition.z_lq if isinstance(condition, LQCondition) else condition
         if z_lq.shape != x_t.shape:
             raise ValueError(

@@ -40,6 +40,8 @@ class DiT4SR(LatentSystem):
         fidelity: network that corrects the results: a file, "package", or null, as in the paper.
         fidelity_weight: of its correction, from 0 to 1.
         backbone_dtype: precision the frozen weights are kept in.
+        backbone_quantize: keep them, and the large text encoder, in fewer bits: nf4, int8, fp8 or
+            gguf:FILE; null: not. They are computed with in backbone_dtype.
         init: exported system or checkpoint to start from instead of a fresh branch.
         gradient_checkpointing: recompute activations in the backward pass.
         compile: compile the backbone's blocks at the first step of training.
@@ -59,6 +61,7 @@ class DiT4SR(LatentSystem):
         fidelity: str | None = None,
         fidelity_weight: float = 1.0,
         backbone_dtype: Literal["float32", "bfloat16"] = "float32",
+        backbone_quantize: str | None = None,
         init: str | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
@@ -75,6 +78,7 @@ class DiT4SR(LatentSystem):
             fidelity=fidelity,
             fidelity_weight=fidelity_weight,
             backbone_dtype=backbone_dtype,
+            backbone_quantize=backbone_quantize,
             init=init,
             gradient_checkpointing=gradient_checkpointing,
             compile=compile,
