@@ -61,6 +61,11 @@ COMMANDS = {
         "latents",
         "encode shards with the VAE, for training that skips it",
     ),
+    "data teacher": (
+        "lit_mimdit.teacher_shards",
+        "teacher",
+        "restore latents in many steps, for a student that learns to make a few",
+    ),
     "evaluate": (
         "lit_mimdit.evaluation.evaluate",
         "evaluate",

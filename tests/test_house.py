@@ -34,7 +34,8 @@ ROOMS: dict[str, set[str]] = {
     "evaluation": {"", "files", "csv_file", "escaping", "data", "inference"},
     "sharing": {"files", "models", "inference", "evaluation"},
     "latent_shards": {"data", "models", "inference"},
-    "systems": {"data", "models", "inference", "evaluation", "latent_shards"},
+    "teacher_shards": {"data", "models", "inference", "latent_shards"},
+    "systems": {"data", "models", "inference", "evaluation", "latent_shards", "teacher_shards"},
     "estimate": {"systems"},
     "routing": {"files", "csv_file", "data", "models", "inference", "evaluation"},
     "training": {

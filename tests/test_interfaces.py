@@ -121,7 +121,7 @@ def test_bash_completes_commands_options_and_their_words():
     assert complete(text, "lit-mimdit", "restore", "--sol") == ["--solver"]
     solvers = ["euler", "heun", "dpmpp_2m", "unipc"]
     assert complete(text, "lit-mimdit", "restore", "--solver", "") == solvers
-    assert complete(text, "lit-mimdit", "data", "") == ["check", "shard", "latents"]
+    assert complete(text, "lit-mimdit", "data", "") == ["check", "shard", "latents", "teacher"]
     assert "--contact_sheet" in complete(text, "lit-mimdit", "data", "check", "--")
     assert complete(text, "lit-mimdit", "fit", "--trainer.max") == [
         "--trainer.max_epochs",

@@ -15,6 +15,11 @@ callbacks see lq and gt as (B, 3, H, W) float32 in [0, 1]. In place of lq and gt
 
     z_lq, z_gt     (C, H/f, W/f) float32, latents as `models.latents.encode` makes them
 
+and those of a teacher (`data teacher`), beside them,
+
+    z_teacher      (C, H/f, W/f) float32, what the teacher made of z_lq and of its noise
+    noise_seed     int, the seed of that noise
+
 A training batch may also have `faults`, a list of what could not be read and was replaced
 (faults.py).
 """
@@ -33,6 +38,7 @@ from lit_mimdit.data.order import sample_seed
 from lit_mimdit.data.sources import About, Source
 
 Augment = Literal["none", "flip", "dihedral"]
+TENSORS = ("lq", "gt", "z_lq", "z_gt", "z_teacher")  # of a sample, stacked in a batch
 SYMMETRIES = {
     "none": 1,
     "flip": 2,
@@ -169,7 +175,7 @@ def collate(samples: list[dict[str, Any]], stack: Stack = stacked) -> dict[str, 
     """Returns a batch of the contract from its samples, tensors stacked by `stack`; images of one
     batch must have one size.
     """
-    kinds = [name for name in ("lq", "gt", "z_lq", "z_gt") if name in samples[0]]
+    kinds = [name for name in TENSORS if name in samples[0]]
     sizes = {tuple(sample[kinds[0]].shape) for sample in samples}
     if len(sizes) > 1:
         raise ValueError(
@@ -189,6 +195,9 @@ def collate(samples: list[dict[str, Any]], stack: Stack = stacked) -> dict[str, 
         )
     for name in ("degradation", "id", "dataset"):
         batch[name] = [sample[name] for sample in samples]
-    batch["seed"] = torch.tensor([sample["seed"] for sample in samples], dtype=torch.int64)
+    for name in ("seed", "noise_seed"):
+        if name in samples[0]:
+            seeds = [int(sample[name]) for sample in samples]
+            batch[name] = torch.tensor(seeds, dtype=torch.int64)
     faults = [fault for sample in samples for fault in sample.get("faults", ())]
     return batch | ({"faults": faults} if faults else {})

@@ -161,8 +161,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def system_of_checkpoint(checkpoint: dict[str, Any], where: str) -> SystemFile:
-    """Returns the system of a Lightning checkpoint, averaged if the run had an EMA."""
+def system_of_checkpoint(
+    checkpoint: dict[str, Any], where: str, helpers: bool = False
+) -> SystemFile:
+    """Returns the system of a Lightning checkpoint, averaged if the run had an EMA.
+
+    `helpers` keeps the tensors that only training needs, such as a fake score's; they are named
+    below the checkpoint's entry `helpers`.
+    """
     if KEY not in checkpoint:
         raise ValueError(f"{where}: not a checkpoint of a restoration system")
     tensors = dict(checkpoint["state_dict"])
@@ -171,6 +177,9 @@ def system_of_checkpoint(checkpoint: dict[str, Any], where: str) -> SystemFile:
             tensors |= state["average"]
     prefix = checkpoint[KEY].get("prefix", BRANCH_PREFIX)
     own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    beside = checkpoint[KEY].get("helpers", "")
+    if beside and not helpers:
+        own = {name: tensor for name, tensor in own.items() if not name.startswith(beside)}
     return undescribe(checkpoint[KEY], own, where)
 
 

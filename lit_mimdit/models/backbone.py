@@ -5,6 +5,7 @@ It is the embedded nano, a local diffusers folder, or a hub id.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -105,8 +106,13 @@ def weights_hash(module: nn.Module, beside: str = "") -> str:
         module: all of its parameters and buffers count, by name.
         beside: what else counts.
     """
+    return tensors_hash(module.state_dict(), beside)
+
+
+def tensors_hash(tensors: Mapping[str, torch.Tensor], beside: str = "") -> str:
+    """Returns 16 digits that tell named tensors apart, the same in bfloat16 or more."""
     digest = hashlib.sha256(beside.encode())
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         kept = tensor.detach().cpu().bfloat16().contiguous()
         digest.update(name.encode() + kept.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -83,16 +83,16 @@ def loss_per_sample(predicted: Tensor, target: Tensor, t: Tensor, weighting: str
     return error * t.float().square() if weighting == "clean" else error
 
 
-def sample_noise(seeds: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def sample_noise(seeds: Tensor, shape: tuple[int, ...], stream: int = 0) -> tuple[Tensor, Tensor]:
     """Noise (B, *shape) and one more normal number (B,) a sample, each from its own seed (B,)
     int64, on the CPU.
 
     A sample's draw does not depend on its neighbours, on the batch size, on the rank or on the
-    device.
+    device. Another `stream`, a number of bits that change in the seeds, is another draw.
     """
     noise, extra = torch.empty(len(seeds), *shape), torch.empty(len(seeds))
     for row, seed in enumerate(seeds.tolist()):
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed ^ stream)
         noise[row] = torch.randn(shape, generator=generator)
         extra[row] = torch.randn((), generator=generator)
     return noise, extra

@@ -67,6 +67,10 @@ def posterior(vae: "AutoencoderKL", image: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def decode(vae: "Vae", latent: Tensor) -> Tensor:
     """Returns the image in [0, 1] (clamped), float32."""
+    return decoded(vae, latent).clamp(0.0, 1.0)
+
+
+def decoded(vae: "Vae", latent: Tensor) -> Tensor:
+    """Returns the image, float32, about [0, 1] and not clamped: differentiable in the latent."""
     raw = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
-    decoded = vae.decode(_laid_out(raw.to(vae.dtype))).sample.float()
-    return (decoded * 0.5 + 0.5).clamp(0.0, 1.0)
+    return vae.decode(_laid_out(raw.to(vae.dtype))).sample.float() * 0.5 + 0.5

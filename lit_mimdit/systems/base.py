@@ -296,9 +296,11 @@ class RestorationSystem(EvaluationSteps):
         """Add the entries `lit_mimdit` and `rng` to those of Lightning.
 
         `lit_mimdit` describes the system as an exported file does, and adds `prefix`: how the names
-        of its tensors begin in `state_dict`. `rng` is PyTorch's random state.
+        of its tensors begin in `state_dict`. `run` is the class that was trained, where the
+        exported file names another. `rng` is PyTorch's random state.
         """
-        checkpoint[KEY] = self.system_file().description() | {"prefix": self.prefix}
+        own = {"prefix": self.prefix, "run": class_path_of(type(self))}
+        checkpoint[KEY] = self.system_file().description() | own
         checkpoint["rng"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -307,11 +309,11 @@ class RestorationSystem(EvaluationSteps):
         `fit` resumes from the raw weights.
         """
         self.configure_model()
-        file = system_of_checkpoint(checkpoint, "the checkpoint")
-        own = class_path_of(type(self))
-        if file.class_path != own:
+        file = system_of_checkpoint(checkpoint, "the checkpoint", helpers=True)
+        own, trained = class_path_of(type(self)), checkpoint[KEY].get("run", file.class_path)
+        if trained != own:
             raise ValueError(
-                f"the checkpoint is of {file.class_path} and the configuration of {own}; set"
+                f"the checkpoint is of {trained} and the configuration of {own}; set"
                 " model.class_path to the checkpoint's"
             )
         if self.identity is not None:

@@ -28,6 +28,9 @@ _INDICES = (
 )
 
 
+Stored = dict[str, Tensor]  # of one orientation of a tile, by name
+
+
 class ShardedPair(NamedTuple):
     """What is known of a pair in a shard."""
 
@@ -151,6 +154,22 @@ class ShardSource:
             ],
         )
 
+    def stored_latents(self, index: int) -> tuple[int, int, list[tuple[Region, list[Stored]]]]:
+        """Returns height and width of a pair, and what is stored of all of its tiles.
+
+        Each tile has its box and, for each orientation, tensors by name.
+        """
+        number, row = self._locate(index)
+        held = self._index(number)
+        name = f"pair {held.ids[row]} in {self.manifest.shards[number].name}"
+        orientations, tiles = list(range(held.spans.shape[1])), []
+        for tile in range(int(held.first[row]), int(held.first[row + 1])):
+            members = self._members(number, held, tile, orientations)
+            stored = [self._tensors(data, name, tile) for data in members]
+            tiles.append((Region(*map(int, held.boxes[tile])), stored))
+        height, width = map(int, held.sizes[row])
+        return height, width, tiles
+
     def size(self, index: int) -> tuple[int, int]:
         """Returns height and width of a pair, pixels."""
         number, row = self._locate(index)
@@ -162,13 +181,7 @@ class ShardSource:
         if not self.latents:
             self.tiles(index)
             return
-        number, row = self._locate(index)
-        held = self._index(number)
-        for tile in range(int(held.first[row]), int(held.first[row + 1])):
-            for data in self._members(number, held, tile, list(range(held.spans.shape[1]))):
-                self._tensors(
-                    data, f"pair {held.ids[row]} in {self.manifest.shards[number].name}", tile
-                )
+        self.stored_latents(index)
 
     def _tensors(self, data: bytes, name: str, tile: int) -> dict[str, Tensor]:
         try:
@@ -180,7 +193,8 @@ class ShardSource:
         self, index: int, draw: np.random.Generator, augment: Augment
     ) -> dict[str, Tensor]:
         """z_lq and z_gt of one tile, with what `read` and the augmentation after it would draw
-        (latent_shards.py wrote them).
+        (latent_shards.py wrote them). Where a teacher's result is stored beside them, it comes as
+        z_teacher, with the seed of its noise as noise_seed (teacher_shards.py).
         """
         number, row = self._locate(index)
         held = self._index(number)
@@ -190,7 +204,11 @@ class ShardSource:
             number, held, tile, [variant(*draw_symmetry(draw, augment), augment)]
         )
         tensors = self._tensors(data, name, tile)
-        return {f"z_{side}": self._latent(tensors, side, draw) for side in ("lq", "gt")}
+        latents = {f"z_{side}": self._latent(tensors, side, draw) for side in ("lq", "gt")}
+        if "teacher" in tensors:
+            latents |= {"z_teacher": tensors["teacher"].float()}
+            latents |= {"noise_seed": tensors["noise_seed"]}
+        return latents
 
     def _latent(self, tensors: dict[str, Tensor], side: str, draw: np.random.Generator) -> Tensor:
         mode = tensors[side].float()
