@@ -182,13 +182,14 @@ def simulate(
     Args:
         kind: class of the system.
         arguments: of its constructor, typed.
-        batch: pairs that a device takes at once.
-        crop: side of the crops in pixels.
+        batch: pairs that a device is given at once.
+        crop: side of their crops in pixels.
         precision: of the trainer.
         stage: of ZeRO, or 0. DeepSpeed keeps the trained module itself in the trainer's 16 bits in
             place of autocast.
         gpu: whether the device is one; some systems compute in another way there than on a CPU.
     """
+    batch, crop = kind.taken(arguments, batch, crop)
     low, sharded = LOW.get(precision), stage > 0
     system = meta_system(kind, kind.estimated(arguments, gpu, stage))
     if low is not None and (sharded or precision.endswith("true")):

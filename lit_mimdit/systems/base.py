@@ -64,6 +64,10 @@ class RestorationSystem(EvaluationSteps):
     # the system writes files of its own when `fit` ends: it then holds the averaged weights
     ENDS_AVERAGED: ClassVar[bool] = False
 
+    # trained parameters of a published size: how many more the authors' network has, which act on
+    # nothing and are not built
+    IDLE: ClassVar[dict[int, int]] = {}
+
     strict_loading = False  # frozen keys are missing by design; on_load_checkpoint checks the rest
     arguments: dict[str, Any]  # of the constructor, as given
     size_source = "sizes of the configuration"  # where a dry run has them from
@@ -164,6 +168,19 @@ class RestorationSystem(EvaluationSteps):
             stage: of ZeRO, or 0.
         """
         return arguments
+
+    @classmethod
+    def taken(cls, arguments: dict[str, Any], batch: int, crop: int) -> tuple[int, int]:
+        """Returns the pairs and the side of the crops that a step computes with at the most.
+
+        A system that cuts its own patches says here which are the largest.
+
+        Args:
+            arguments: of the constructor.
+            batch: pairs that a device is given at once.
+            crop: side of their crops in pixels.
+        """
+        return batch, crop
 
     def assemble_on_meta(self) -> None:
         """Complete the system on the meta device, where its weights would have to be loaded."""

@@ -211,7 +211,17 @@ def dry_run(config: dict[str, Any]) -> None:
     print(f"{system.size_source}; neither weights nor data were read\n")
     print(ModelSummary(system, max_depth=3))
     million = sizes.trained / 1e6, sizes.frozen / 1e6
-    print(f"\ntrained {million[0]:,.2f} M, frozen {million[1]:,.2f} M parameters\n")
+    print(f"\ntrained {million[0]:,.2f} M, frozen {million[1]:,.2f} M parameters")
+    idle = plan.kind.IDLE.get(sizes.trained)
+    if idle is not None:
+        print(
+            f"The authors' network has {sizes.trained + idle:,}, of which {idle:,} act on nothing;"
+            " those are not built"
+        )
+    if not plan.kind.TRAINABLE:
+        print(f"{plan.kind.__name__} is not trained, so no step is estimated")
+        return
+    print()
     print(
         f"GiB on each {plan.device} ({plan.world} of them), {plan.batch} pairs of {plan.crop} px at"
         f" once, {plan.strategy}, {plan.precision}"

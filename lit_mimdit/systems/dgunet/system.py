@@ -37,6 +37,7 @@ class DGUNet(PixelSystem):
 
     MULTIPLE: ClassVar[int] = 8
     TRAINING_ONLY = PixelSystem.TRAINING_ONLY | {"task"}
+    IDLE: ClassVar[dict[int, int]] = {17_216_312: 115_200, 3_633_112: 28_800}
     network: DGUNetNetwork
 
     def __init__(

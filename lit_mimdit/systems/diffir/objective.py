@@ -115,6 +115,26 @@ def progressive_phase(iteration: int, phases: tuple[int, ...] = FIRST_PHASES) ->
     return next((index for index, end in enumerate(ends) if iteration < end), len(ends) - 1)
 
 
+def demand_room(side: int) -> None:
+    """ValueError if crops of `side` pixels are smaller than the largest patch."""
+    if side < max(PATCHES):
+        raise ValueError(
+            f"data.crop is {side}, and model.progressive cuts patches of up to {max(PATCHES)}"
+            " pixels; set data.crop to that, or progressive to false"
+        )
+
+
+def largest_patches(batch: int, side: int) -> tuple[int, int]:
+    """Returns images and patch of the phase that has the most pixels, of `batch` crops.
+
+    Raises:
+        ValueError: the crops of `side` pixels are smaller than the largest patch.
+    """
+    demand_room(side)
+    taken = [(min(batch, count), patch) for count, patch in zip(BATCHES, PATCHES, strict=True)]
+    return max(taken, key=lambda phase: phase[0] * phase[1] ** 2)
+
+
 def cut_patches(
     batch: dict[str, Any], iteration: int, phases: tuple[int, ...] = FIRST_PHASES
 ) -> dict[str, Any]:
@@ -131,11 +151,7 @@ def cut_patches(
         ValueError: the crops are smaller than the largest patch.
     """
     side = batch["lq"].shape[-1]
-    if side < max(PATCHES):
-        raise ValueError(
-            f"data.crop is {side}, and model.progressive cuts patches of up to {max(PATCHES)}"
-            " pixels; set data.crop to that, or progressive to false"
-        )
+    demand_room(side)
     phase = progressive_phase(iteration, phases)
     count, patch = BATCHES[phase], PATCHES[phase]
     draw = torch.Generator().manual_seed(int(batch["seed"][0]))

@@ -163,6 +163,18 @@ class DiffIR(RestorationSystem):
         system.network = network
         return system
 
+    @classmethod
+    def estimated(cls, arguments: dict[str, Any], gpu: bool, stage: int) -> dict[str, Any]:
+        """Returns a system without patches of its own, as `taken` tells their size."""
+        return arguments | {"progressive": False}
+
+    @classmethod
+    def taken(cls, arguments: dict[str, Any], batch: int, crop: int) -> tuple[int, int]:
+        """Returns the images and the side of the published phase with the most pixels."""
+        if not arguments["progressive"]:
+            return batch, crop
+        return objective.largest_patches(batch, crop)
+
     @property
     def trained(self) -> nn.Module:
         return self.network

@@ -33,6 +33,7 @@ class PromptIR(PixelSystem):
     """
 
     MULTIPLE: ClassVar[int] = 8
+    IDLE: ClassVar[dict[int, int]] = {35_376_967: 215_296}
     network: PromptIRNetwork
 
     def __init__(

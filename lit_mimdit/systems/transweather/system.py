@@ -38,6 +38,7 @@ class TransWeather(PixelSystem):
 
     MULTIPLE: ClassVar[int] = inference.MULTIPLE
     TRAINING_ONLY = PixelSystem.TRAINING_ONLY | {"perceptual"}
+    IDLE: ClassVar[dict[int, int]] = {37_755_411: 296_667, 21_606_419: 296_667}
     network: TransWeatherNetwork
 
     def __init__(
