@@ -29,6 +29,10 @@ METHOD = (
     " Satterthwaite 1946); of FID a t interval over the seeds, images fixed. Not corrected for the"
     " number of comparisons."
 )
+VALUES = (
+    "Brackets: 95% intervals of the mean itself, for other trainings and other images, as above; of"
+    " FID over the seeds. They are wider than those of differences, which are paired."
+)
 Table = tuple[str, list[str], list[list[str]]]  # title, head, body
 
 
@@ -168,6 +172,28 @@ def by_degradation(study: Study, rows: list[Row], key: str) -> Table:
     return title, ["variant", *(f"{kind} ({n})" for kind, n in counts.items())], body
 
 
+def values_by_degradation(study: Study, rows: list[Row], key: str) -> Table:
+    """Returns the values of one metric: a line a variant, a column a degradation."""
+    own = [row for row in rows if row["metric"] == key]
+    counts = {row["degradation"]: row["images"] for row in own}
+    found = {(row["variant"], row["degradation"]): row for row in own}
+    body = [
+        [name, *(value_cell(found.get((name, kind)), key) for kind in counts)]
+        for name in study.variants
+    ]
+    title = f"{METRICS[key].label} of each variant, {METRICS[key].direction}"
+    return title, ["variant", *(f"{kind} ({n})" for kind, n in counts.items())], body
+
+
+def value_cell(row: Row | None, key: str) -> str:
+    """Returns 0.3456 [0.3300, 0.3612]; no brackets without an interval."""
+    if row is None:
+        return NONE
+    digits, low, high = METRICS[key].decimals, row["value_low"], row["value_high"]
+    ends = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{row['value']:.{digits}f}{ends}"
+
+
 def notes(study: Study, rows: list[Row], tested: list[Tested], about: dict[str, Any]) -> list[str]:
     """Returns what a reader of the tables must know."""
     one = tested[0]
@@ -185,7 +211,7 @@ def notes(study: Study, rows: list[Row], tested: list[Tested], about: dict[str, 
         lines.append(
             f"Every run trained for {study.minutes:g} min, without validation: steps differ."
         )
-    lines.append(METHOD)
+    lines += [METHOD, f"Tables of each variant: {VALUES}"]
     lines.append(
         f"FLOPs and seconds: one image of {one.cost['image']} pixels (torch.utils.flop_counter; one"
         f" process on the CPU). Code: commit {', '.join(commits(tested))}."
@@ -205,7 +231,9 @@ def write_results(
     if (beside := beside_paper(study, rows)) is not None:
         tables.append(beside)
     scored = {row["metric"] for row in rows}
-    tables += [by_degradation(study, rows, key) for key in study.metrics if key in scored]
+    shown = [key for key in study.metrics if key in scored]
+    tables += [values_by_degradation(study, rows, key) for key in shown]
+    tables += [by_degradation(study, rows, key) for key in shown]
     remarks = [escaping.markdown(note) for note in notes(study, rows, tested, about)]
     parts = ["\n".join(f"- {remark}" for remark in remarks)]
     for title, head, body in tables:

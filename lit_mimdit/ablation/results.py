@@ -178,18 +178,25 @@ def _compared(study: Study, about: Row, a: np.ndarray, b: np.ndarray, method: st
     name = about["variant"]
     key = about["metric"]
     kind = about["degradation"]
+    _, value_low, value_high = _interval(a, method)
+    row = {"value": a.mean(), "value_low": value_low, "value_high": value_high, "full": b.mean()}
     if name == study.full:
         mean = low = math.nan
         high, method = math.nan, ""
-    elif method == SEEDS:
-        mean, low, high = (float(np.squeeze(end)) for end in t_interval(a - b))
     else:
-        mean, low, high = crossed_interval(a - b)
-    row = {"value": a.mean(), "full": b.mean()}
+        mean, low, high = _interval(a - b, method)
     row |= {"difference": mean, "low": low, "high": high, "interval_over": method}
     row["finding"] = finding(low, high, METRICS[key].higher) if method else ""
     published = published_difference(study, name, key) if kind == ALL else None
     return row | _beside(published if method else None, low, high)
+
+
+def _interval(values: np.ndarray, method: str) -> tuple[float, float, float]:
+    """Mean of (seeds, images) or (seeds, 1) and the ends of its interval; NaN ends are none."""
+    if method == CROSSED:
+        return crossed_interval(values)
+    mean, low, high = (float(np.squeeze(end)) for end in t_interval(values))
+    return mean, low, high
 
 
 def _beside(published: tuple[float, float] | None, low: float, high: float) -> Row:

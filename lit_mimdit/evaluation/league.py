@@ -1,10 +1,12 @@
 """The paper's tables 1 and 2 as a table of one's own: each method a row, in the paper's order.
 
 A run is recognised by the system that restored its images, or by the name its user gave it. A row
-with an asterisk is the authors' own weights, as in the paper: name the run so, such as PromptIR*.
+with an asterisk is the authors' own weights, as in the paper: what a file of `import-weights` has
+restored, or a run that is named so, such as PromptIR*.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import chain, product
 from typing import Any, Literal
 
@@ -81,6 +83,7 @@ def all_rows() -> list[str]:
 def label_of(summary: dict[str, Any]) -> str:
     """Returns the row of a run: its user's name for it, or else the method of its system.
 
+    The method has an asterisk if its weights were imported from the authors' files.
     Images of several systems, of none that is recorded, or of one outside the paper's tables keep
     the run's name.
     """
@@ -90,6 +93,9 @@ def label_of(summary: dict[str, Any]) -> str:
     made = summary.get("restoration") or {}
     system = (made.get("system") or {}).get("class_path", "")
     method = METHODS.get(system.rpartition(".")[2])
+    official = (made.get("checkpoint") or {}).get("official")
+    if official and method is not None and not method.endswith("*"):
+        method += "*"
     given = name != "restored"
     return name if given or method is None else method
 
@@ -102,7 +108,8 @@ def leagues(own: dict[str, dict[str, Any]]) -> list[League]:
 
     Returns:
         tables with two columns a metric, the paper's value and one's own. Best and second best are
-        marked within each column. Own values are ranked if all of them have as many images.
+        marked within each column. Own values are ranked if all of them have as many images. Behind
+        them stand their 95% intervals for other images, which FID does not have.
     """
     tables = []
     for table, groups in ((1, list(FOUNDIR)), (2, list(BENCHMARKS))):
@@ -129,7 +136,7 @@ def _league(
     values: Values,
     counts: set[int],
 ) -> League:
-    rows = all_rows() + [label for label in own if label not in all_rows()]
+    rows = _with(all_rows(), own)
     body: list[list[Cell]] = [[(row, "")] for row in rows]
     head = ["method"]
     cells = read_published(table)
@@ -139,12 +146,13 @@ def _league(
             Entry(OWN if one.method == PAPER else one.method, one.value)
             for one in cells[group, column]
         ]
-        here = [Entry(row, value[0].value) for row in own if (value := values[row, column])]
+        here = [value[0] for row in own if (value := values[row, column])]
         head += [f"{column} {metric.arrow} paper", f"{column} {metric.arrow} here"]
         paper_marks = marks(paper, metric.higher)
-        here_marks = marks(here, metric.higher) if len(counts) == 1 and len(here) > 1 else {}
+        counted = [replace(entry, ranked=True) for entry in here]  # against each other
+        here_marks = marks(counted, metric.higher) if len(counts) == 1 and len(here) > 1 else {}
         shown = {entry.method: f"{entry.value:.4f}" for entry in paper}
-        ours = {entry.method: f"{entry.value:.4f}" for entry in here}
+        ours = {entry.method: entry.text for entry in here}
         for row, line in zip(rows, body):
             absent = NOT_COMPUTED if _was_run(row, values) else NOT_RUN
             line.append((shown.get(row, NONE), paper_marks.get(row, "")))
@@ -153,6 +161,17 @@ def _league(
     unranked = "" if len(counts) == 1 else "; of different numbers, so not ranked"
     title = f"Table {table}, {group}: the paper and here (here N = {numbers}{unranked})"
     return League(title, head, body)
+
+
+def _with(rows: list[str], labels: Iterable[str]) -> list[str]:
+    """The paper's rows and all labels: AirNet* behind AirNet, others at the end."""
+    rows = list(rows)
+    for label in labels:
+        if label not in rows:
+            trained = label.removesuffix("*")
+            place = rows.index(trained) + 1 if trained in rows else len(rows)
+            rows.insert(place, label)
+    return rows
 
 
 def _was_run(row: str, values: Values) -> bool:

@@ -44,11 +44,23 @@ ABLATIONS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A method's score in one group. ranked: whether it takes part in the marking."""
+    """A method's score in one group. ranked: whether it takes part in the marking.
+
+    low, high: ends of its interval for other images, where there is one.
+    """
 
     method: str
     value: float
     ranked: bool = True
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The value, with its interval if it has one: 0.3456 [0.3300, 0.3612]."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.4f}"
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 def published_column(metric: str) -> Metric:
@@ -108,7 +120,8 @@ def own_entry(
             and value
             and value["mean"] is not None
         ):
-            return Entry(name, value["mean"], value["n"] == expected), value["n"]
+            ends = value.get("low"), value.get("high")
+            return Entry(name, value["mean"], value["n"] == expected, *ends), value["n"]
     return None
 
 

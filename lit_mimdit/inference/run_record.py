@@ -61,11 +61,15 @@ def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dic
     Args:
         restorer: what restores; its `record` tells its own part.
         checkpoint: the system's file; None if its weights are in memory only. The record of one
-            from the hub also has its repository and commit.
+            from the hub also has its repository and commit, and that of imported weights the names
+            of the authors' files.
         seed: of the noise, or in words how each image got its own.
     """
+    from lit_mimdit.inference.system_file import official_files
+
     recorded = restorer.record()
     hub = None if checkpoint is None else origin(checkpoint)
+    official = [] if checkpoint is None else official_files(checkpoint)
     return {
         "format": FORMAT,
         "lit_mimdit": lit_mimdit.__version__,
@@ -75,6 +79,7 @@ def describe_run(restorer: Any, checkpoint: Path | None, seed: int | str) -> dic
             if checkpoint is None
             else {"name": checkpoint.name, "sha256": file_hash(checkpoint)}
             | ({} if hub is None else {"hub": hub})
+            | ({"official": official} if official else {})
         ),
         **recorded,
         "seed": seed,

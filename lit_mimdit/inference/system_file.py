@@ -47,6 +47,8 @@ class SystemFile:
         backbone: identity of the frozen backbone; None for a system without.
         sampling: the system's sampling defaults as plain values; None for a system without.
         prompt: text that the backbone was told in training.
+        official: names of the authors' files that the weights were imported from; empty for what
+            was trained here.
     """
 
     class_path: str
@@ -55,6 +57,7 @@ class SystemFile:
     backbone: Identity | None = None
     sampling: dict[str, Any] | None = None
     prompt: str = ""
+    official: list[str] = field(default_factory=list)
 
     def description(self) -> dict[str, Any]:
         """Returns everything but the tensors, as plain values."""
@@ -65,6 +68,7 @@ class SystemFile:
             "backbone": None if self.backbone is None else self.backbone.plain(),
             "sampling": self.sampling,
             "prompt": self.prompt,
+            **({"official": self.official} if self.official else {}),
         }
 
 
@@ -85,6 +89,7 @@ def _of_system(values: dict[str, Any], tensors: dict[str, Tensor]) -> SystemFile
         None if identity is None else Identity(**identity),
         values["sampling"],
         values["prompt"],
+        list(values.get("official", [])),
     )
 
 
@@ -143,6 +148,14 @@ def load_system(path: str | Path) -> SystemFile:
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{where}: not a readable safetensors file ({error})") from error
     return undescribe(values, tensors, where)
+
+
+def official_files(path: Path) -> list[str]:
+    """Returns the names of the authors' files that an exported file was imported from, if any."""
+    if path.suffix != ".safetensors":
+        return []
+    with safe_open(path, "pt") as handle:
+        return json.loads((handle.metadata() or {}).get(KEY, "{}")).get("official", [])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def import_weights(
     kind = official_class(system)
     made = kind.from_official(*(read(path) for path in files), **overrides)
     file = made.system_file()
+    file.official = [path.name for path in files]
     save_system(output, file, getattr(torch, dtype))
     million = sum(tensor.numel() for tensor in file.tensors.values()) / 1e6
     print(f"{output}: {kind.__name__}, {million:.2f} M values; restore with --checkpoint {output}")

@@ -4,6 +4,7 @@ A file is opened without running code, unwrapped, recognised by its names, and l
 """
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -53,7 +54,9 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of pickles of another protocol, which are read or refused
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{path}: cannot be opened ({error.strerror or error})") from error
     except (SafetensorError, EOFError, zipfile.BadZipFile) as error:
@@ -110,9 +113,19 @@ def unwrap(
 
 def seems_to_be(state: Mapping[str, Any]) -> str | None:
     """Returns the system whose names these are (a key of SIGNATURES), or None."""
-    for system, fragments in SIGNATURES.items():
-        if all(any(name.startswith(part) for name in state) for part in fragments):
-            return system
+    return next((name for name, parts in SIGNATURES.items() if not _lacks(state, parts)), None)
+
+
+def _lacks(state: Mapping[str, Any], fragments: Iterable[str]) -> list[str]:
+    """The fragments with which no name begins."""
+    return [part for part in fragments if not any(name.startswith(part) for name in state)]
+
+
+def _nearest(state: Mapping[str, Any], system: str) -> str | None:
+    """The system of which a part of the fragments is there; `system` itself before the others."""
+    for other in (system, *SIGNATURES):
+        if len(_lacks(state, SIGNATURES[other])) < len(SIGNATURES[other]):
+            return other
     return None
 
 
@@ -121,6 +134,13 @@ def demand(state: Mapping[str, Any], system: str) -> None:
     other = seems_to_be(state)
     if other == system:
         return
+    nearest = _nearest(state, system) if other is None else None
+    if nearest is not None:
+        lacks = listed(_lacks(state, SIGNATURES[nearest]))
+        raise ValueError(
+            f"not a checkpoint of {system}: it seems to be {nearest}, cut off, since no name"
+            f" begins with {lacks}; fetch the file again"
+        )
     if other is None:
         raise ValueError(
             f"not a checkpoint of {system}: no known system has names such as {listed(state, 3)};"

@@ -12,7 +12,7 @@ from lit_mimdit.ablation.results import finding, published_difference, read_runs
 from lit_mimdit.ablation.runs import COST, all_runs
 from lit_mimdit.ablation.study import PaperRow, Study, Variant
 from lit_mimdit.evaluation.fid import frechet
-from lit_mimdit.evaluation.intervals import t_interval
+from lit_mimdit.evaluation.intervals import crossed_interval, t_interval
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.evaluation.record import ImageScores
 from lit_mimdit.evaluation.score_files import write_scores
@@ -133,6 +133,22 @@ def test_fid_is_of_the_set_and_its_interval_over_seeds(rows):
     assert (row["interval_over"], row["seeds"], row["images"]) == ("seeds", 3, 2 * IMAGES)
 
 
+def test_every_value_has_an_interval_of_its_own(rows):
+    """That of differences is narrower: images differ by more than variants, and cancel."""
+    found, _, folder = rows
+    for variant in SHIFT:
+        row = pick(found, variant, "lpips")
+        own = np.stack([scores(folder, variant, seed, "restored_lpips") for seed in SEEDS])
+        ends = crossed_interval(own)[1:]
+        assert (row["value_low"], row["value_high"]) == pytest.approx(ends, rel=1e-4)
+        assert row["value_low"] < row["value"] < row["value_high"]
+        assert row["value_high"] - row["value_low"] > 0.2
+        of_set = pick(found, variant, "fid")
+        distances = [frechet(features_of(variant, s), features_of("full", 99)) for s in SEEDS]
+        expected = [float(end) for end in t_interval(np.array(distances))[1:]]
+        assert [of_set["value_low"], of_set["value_high"]] == pytest.approx(expected, rel=1e-3)
+
+
 def test_verdicts_need_the_whole_interval(rows, study):
     intervals = ((1, 2), (-2, -1), (-1, 1), (math.nan, math.nan))
     assert [finding(low, high, True) for low, high in intervals] == [
@@ -181,8 +197,10 @@ def test_files_say_the_same_as_the_rows(rows, study, tmp_path):
         "25 of full" not in text
         and "(1.04 of full)" in text
         and shown in tex
-        and tex.count(r"\toprule") == 5
+        and tex.count(r"\toprule") == 8
     )
+    value = f"{row['value']:.4f} [{row['value_low']:.4f}, {row['value_high']:.4f}]"
+    assert value in text and value in tex and "## LPIPS" in text
     assert (tmp_path / "results.png").stat().st_size > 5000 and "worse" in (
         tmp_path / "results.svg"
     ).read_text()
@@ -194,5 +212,6 @@ def test_one_seed_gives_numbers_and_no_interval(rows, study):
     assert (
         row["difference"] == pytest.approx(0.2, abs=0.05)
         and math.isnan(row["low"])
+        and math.isnan(row["value_low"])
         and row["verdict"] == "no interval"
     )

@@ -45,6 +45,27 @@ def test_a_run_is_recognised_by_its_system_unless_it_has_a_name(name, system, ro
     assert label_of(summary(3, name, system)) == row
 
 
+@pytest.mark.parametrize(
+    ("system", "row"),
+    [
+        ("promptir.PromptIR", "PromptIR*"),
+        ("autodir.AutoDIR", "AutoDIR*"),
+        ("airnet.AirNet", "AirNet*"),
+        ("spandrel.Spandrel", "restored"),
+    ],
+)
+def test_imported_weights_have_an_asterisk(system, row):
+    one = summary(3, system=system, lpips=0.3)
+    one["restoration"]["checkpoint"] = {"name": "x.safetensors", "official": ["model.ckpt"]}
+    assert label_of(one) == row
+    assert label_of(one | {"name": "mine"}) == "mine"
+
+
+def test_an_asterisk_that_the_paper_lacks_stands_behind_its_method():
+    (table,) = leagues({"AirNet*": summary(3, lpips=0.3), "mine": summary(3, lpips=0.4)})
+    assert [line[0][0] for line in table.body] == ["AirNet", "AirNet*", *ORDER[1:], "mine"]
+
+
 def test_own_numbers_stand_beside_the_papers_with_their_own_marks():
     own = {
         "AirNet": summary(3, lpips=0.3, fid=20.0),
@@ -65,6 +86,17 @@ def test_own_numbers_stand_beside_the_papers_with_their_own_marks():
     assert sorted(mark for _, mark in marked if mark) == ["best", "second"]
     text = markdown_of(table)
     assert "**0.2000**" in text and "<u>0.3000</u>" in text and "PromptIR\\*" in text
+
+
+def test_own_numbers_have_their_intervals():
+    one = summary(3, lpips=0.3, fid=20.0)
+    one["groups"][0]["versions"]["restored"]["lpips"] |= {"low": 0.25, "high": 0.3512}
+    one["groups"][0]["versions"]["restored"]["fid"] |= {"low": None, "high": None}
+    (table,) = leagues({"AirNet": one, "DGUNet": summary(3, lpips=0.4)})
+    found = cell(table, "AirNet", "LPIPS \u2193 here")
+    assert found == ("0.3000 [0.2500, 0.3512]", "best")
+    assert cell(table, "AirNet", "FID \u2193 here") == ("20.0000", "")
+    assert "**0.3000 [0.2500, 0.3512]**" in markdown_of(table)
 
 
 def test_runs_of_other_numbers_of_images_are_not_ranked():

@@ -4,7 +4,9 @@ import pytest
 import torch
 from filling import fill_network
 
+from lit_mimdit.evaluation.league import label_of
 from lit_mimdit.inference.loading import load_restorer
+from lit_mimdit.inference.run_record import describe_run
 from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.systems.airnet import inference as airnet
 from lit_mimdit.systems.airnet.network import AirNetNetwork
@@ -43,5 +45,9 @@ def test_an_official_file_restores_as_its_network_does(name, tmp_path):
     import_weights(system, [tmp_path / "released.pth"], output=output, override=override)
     assert load_system(output).class_path.startswith(f"lit_mimdit.systems.{system}.")
     image = torch.rand(1, 3, 50, 61, generator=torch.Generator().manual_seed(0))
-    found, _ = load_restorer(output, device="cpu")(image, torch.zeros(1, dtype=torch.int64))
+    restorer = load_restorer(output, device="cpu")
+    found, _ = restorer(image, torch.zeros(1, dtype=torch.int64))
     assert torch.equal(found, restore(network, image))
+    made = {"name": "restored", "restoration": describe_run(restorer, output, 0)}
+    rows = {"airnet": "AirNet*", "dgunet": "DGUNet*", "transweather": "TransWeather*"}
+    assert label_of(made) == rows[system]

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 
 import check_golden
 import pytest
@@ -54,6 +55,10 @@ def test_broken_files_are_refused_in_one_line(tmp_path, capsys):
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Code()))
     assert "needs code" in refusal(read, tmp_path / "plain.pth")
     assert "this must not run" not in capsys.readouterr().out
+    (tmp_path / "new.pth").write_bytes(pickle.dumps(Code(), protocol=4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # would be a second line
+        assert "needs code" in refusal(read, tmp_path / "new.pth")
     (tmp_path / "page.pth").write_text("<html>not found</html>")
     refusal(read, tmp_path / "page.pth")
     (tmp_path / "empty.pth").write_bytes(b"")
@@ -121,6 +126,17 @@ def test_strangers_are_refused():
     assert "not a checkpoint of PromptIR: it seems to be AirNet" in refusal(
         from_official, {"R.head.0.weight": torch.ones(1), "E.E.encoder_q.E_pre.x": torch.ones(1)}
     )
+
+
+def test_a_part_of_a_system_is_recognised():
+    part = dict.fromkeys(["R.head.0.weight", "R.body.0.weight"])
+    end = "it seems to be AirNet, cut off, since no name begins with E.E.encoder_q.E_pre.; fetch"
+    assert end in refusal(demand, part, "AirNet") and end in refusal(demand, part, "DGUNet")
+    # what PromptIR and Restormer share is taken for what was asked for
+    restormer = "Restormer or FoundIR's weather specialist"
+    shared = dict.fromkeys(["encoder_level1.0.norm1.body.weight"])
+    assert "seems to be PromptIR, cut off" in refusal(demand, shared, "PromptIR")
+    assert f"seems to be {restormer}, cut off" in refusal(demand, shared, restormer)
 
 
 def test_names_and_shapes_must_fit_and_nothing_is_loaded_otherwise():
