@@ -125,9 +125,12 @@ class LatentSystem(RestorationSystem):
 
     def configure_model(self) -> None:
         if self.network is None:
-            kept = self.backbone_dtype, self.backbone_quantize
-            self.assemble(load_backbone(self.backbone_name, *kept))
+            self.assemble(self.load_backbone())
         super().configure_model()
+
+    def load_backbone(self) -> Backbone:
+        """Returns the backbone that the arguments name, frozen and kept as they say."""
+        return load_backbone(self.backbone_name, self.backbone_dtype, self.backbone_quantize)
 
     def assemble_on_meta(self) -> None:
         geometry = read_geometry(self.backbone_name)

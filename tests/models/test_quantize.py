@@ -38,7 +38,7 @@ BRANCH = BranchConfig(
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory) -> Path:
     """A backbone whose layers are wide enough for blocks of 64 weights, and its GGUF file."""
-    from conftest import write_backbone
+    from kit.small_models import write_backbone
 
     folder = write_backbone(tmp_path_factory.mktemp("wide") / "backbone", **WIDE)
     transformer = SD3Transformer2DModel.from_pretrained(folder / "transformer")

@@ -14,7 +14,10 @@ from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.inference.system_file import load_system, save_system, state_of
 from lit_mimdit.models.branch_config import BranchConfig, IntraConfig
-from lit_mimdit.systems.few_step import FewStep, system
+from lit_mimdit.models.latents import decoded
+from lit_mimdit.models.quantize import quantized_as
+from lit_mimdit.systems import latent
+from lit_mimdit.systems.few_step import FewStep
 from lit_mimdit.systems.few_step.config import DistillationConfig, TeacherConfig
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.training.trainer import Trainer
@@ -33,6 +36,7 @@ def make(backbone_folder, branch_file):
         teacher_steps: int = 2,
         own_steps: int | None = None,
         init: str | None = None,
+        quantize: str | None = None,
         **changes: Any,
     ) -> FewStep:
         distillation = DistillationConfig(**({"steps": [2]} | changes))
@@ -44,6 +48,7 @@ def make(backbone_folder, branch_file):
             distillation,
             OptimizerConfig(lr=1e-2),
             init=init,
+            backbone_quantize=quantize,
         )
         made.configure_model()
         return made
@@ -87,8 +92,8 @@ def changed(before: dict, after: dict) -> set[str]:
 
 
 def test_three_branches_stand_on_one_backbone_that_is_loaded_once(make, monkeypatch):
-    loads, load = [], system.load_backbone
-    monkeypatch.setattr(system, "load_backbone", lambda *a: loads.append(a) or load(*a))
+    loads, load = [], latent.load_backbone
+    monkeypatch.setattr(latent, "load_backbone", lambda *a: loads.append(a) or load(*a))
     student = make(distribution=1.0)
     student.configure_model()
     assert len(loads) == 1
@@ -102,6 +107,12 @@ def test_three_branches_stand_on_one_backbone_that_is_loaded_once(make, monkeypa
     whole = sum(p.numel() for p in frozen) + 3 * numbers["student"] + vae
     assert sum(p.numel() for p in student.parameters()) == whole
     assert make(distribution=0.0).fake is None
+
+
+def test_its_one_backbone_may_be_quantized(make):
+    student = make(quantize="int8")
+    assert quantized_as(student.network.backbone) == "int8"
+    assert student.system_file().backbone.quantize == "int8"
 
 
 def test_fake_score_and_student_take_turns_and_the_rest_stays(make):
@@ -139,7 +150,7 @@ def test_its_steps_are_those_that_its_exported_file_restores_by(make):
             restorer = student.restorer()
             restorer.config = SamplingConfig(steps=steps, tile=32, overlap=8)
             expected = restorer(lq, seeds)[0]
-            shown = system.decoded(student.vae, z).clamp(0, 1)
+            shown = decoded(student.vae, z).clamp(0, 1)
             torch.testing.assert_close(shown, expected, rtol=0, atol=1e-5)
 
 

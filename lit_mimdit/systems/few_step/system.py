@@ -24,7 +24,7 @@ from lit_mimdit.inference.system_file import (
     load_into,
     load_system,
 )
-from lit_mimdit.models.backbone import Backbone, load_backbone
+from lit_mimdit.models.backbone import Backbone
 from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.distillation import (
     distribution_gradient,
@@ -72,6 +72,8 @@ class FewStep(MiMDiT):
             "package", or null, as in the paper.
         fidelity_weight: of its correction, from 0 to 1.
         backbone_dtype: precision the frozen weights are kept in.
+        backbone_quantize: keep them, and the large text encoder, in fewer bits: nf4, int8, fp8 or
+            gguf:FILE; null: not. They are computed with in backbone_dtype.
         init: exported system or checkpoint that the student starts from; null is the teacher.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         compile: compile the blocks of backbone and student at the first step of training.
@@ -94,6 +96,7 @@ class FewStep(MiMDiT):
         fidelity: str | None = None,
         fidelity_weight: float = 1.0,
         backbone_dtype: Literal["float32", "bfloat16"] = "float32",
+        backbone_quantize: str | None = None,
         init: str | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
@@ -110,6 +113,7 @@ class FewStep(MiMDiT):
             fidelity=fidelity,
             fidelity_weight=fidelity_weight,
             backbone_dtype=backbone_dtype,
+            backbone_quantize=backbone_quantize,
             init=init,
             gradient_checkpointing=gradient_checkpointing,
             compile=compile,
@@ -148,7 +152,7 @@ class FewStep(MiMDiT):
     def configure_model(self) -> None:
         """Load the backbone once, and start student and fake score from the teacher."""
         if self.network is None:
-            self.assemble(load_backbone(self.backbone_name, self.backbone_dtype))
+            self.assemble(self.load_backbone())
         if self._started:
             return
         self._started = True
