@@ -198,7 +198,7 @@ def simulate(
     seeds = torch.arange(batch)  # with values: noise is drawn from them
     with FakeTensorMode(allow_non_fake_inputs=True):
         imagine(system.train())
-        data = _imagined_batch(seeds, crop)
+        data = imagined_batch(seeds, crop)
         system.prepare_estimate(arguments, data, gpu, stage)
         for parameter in system.parameters():
             if parameter.requires_grad:  # of the step before: they are there throughout
@@ -211,8 +211,8 @@ def simulate(
     return Step(alive.peak, alive.flops)
 
 
-def _imagined_batch(seeds: Tensor, crop: int) -> dict[str, Any]:
-    """A training batch with shapes and, but for its seeds (B,), no values."""
+def imagined_batch(seeds: Tensor, crop: int) -> dict[str, Any]:
+    """Returns a training batch with shapes and, but for its seeds (B,), no values."""
     size = len(seeds)
     images = {name: torch.empty(size, 3, crop, crop) for name in ("lq", "gt")}
     about = {name: [""] * size for name in ("id", "degradation", "dataset")}
@@ -232,10 +232,11 @@ class Sizes:
 
 
 def sizes_of(module: nn.Module) -> Sizes:
+    """Returns the sizes of a system; of a quantized backbone those that it will have."""
     frozen = [p for p in module.parameters() if not p.requires_grad]
     state = frozen + list(module.buffers())
     return Sizes(
-        sum(t.nbytes for t in state),
+        sum(t.nbytes for t in state) - getattr(module, "saved_bytes", 0),
         sum(p.numel() for p in frozen),
         sum(p.numel() for p in module.parameters() if p.requires_grad),
     )

@@ -57,14 +57,14 @@ ON_IMPORT = (
         r"<enum '\w+'> is an Enum subclass",
         "torchao's own use of PyTorch",
     ),
-)
-REMARKS = (
-    *ON_IMPORT,
-    Remark(
+    Remark(  # at every call of every layer, also of who uses the package without its commands
         "bitsandbytes.autograd._functions",
         r"MatMul8bitLt: inputs will be cast",
         "int8 computes in 16 bits, whatever the backbone's precision",
     ),
+)
+REMARKS = (
+    *ON_IMPORT,
     *(Remark(logger, text, why) for logger, (text, why) in product(LIGHTNING, OF_LIGHTNING)),
     Remark(
         "",

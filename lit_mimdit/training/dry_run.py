@@ -14,6 +14,7 @@ from lit_mimdit.data.order import pairs_at_once
 from lit_mimdit.estimate import Sizes, Step, fresh, meta_system, simulate, sizes_of
 from lit_mimdit.settings import build
 from lit_mimdit.systems.base import RestorationSystem
+from lit_mimdit.training.cards import cards
 from lit_mimdit.training.strategy_memory import Static, static
 
 GIB = 2**30
@@ -232,6 +233,7 @@ def dry_run(config: dict[str, Any]) -> None:
     if not plan.can_checkpoint:
         print(f"{plan.kind.__name__} has no gradient checkpointing: both columns are the same")
     print("\n".join(_strategies(plan, sizes)))
+    print("\n".join(cards(plan)))
     print("\nNot in it: the context of CUDA, the allocator's gaps, and the pictures of validation.")
 
 

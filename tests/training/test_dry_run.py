@@ -125,8 +125,8 @@ def test_the_step_is_that_of_each_strategy_on_its_kind_of_device(tiny, capsys, m
         "zero3": 3,
         "zero3_offload": 3,
     }
-    assert sorted(set(asked)) == [(0, True), (2, True), (3, True)] and len(asked) == 4, (
-        "with and without checkpointing for its own"
+    assert sorted(set(asked)) == [(0, True), (2, True), (3, True)] and len(asked) == 5, (
+        "with and without checkpointing for its own, and of one image for the table of cards"
     )
 
 
