@@ -65,6 +65,10 @@ def test_what_was_imported_before_is_left_alone(monkeypatch):
 
 
 @pytest.mark.process
+@pytest.mark.skipif(
+    importlib.util.find_spec("torchao") is not None,
+    reason="diffusers imports torchao, if it is there",
+)
 def test_diffusers_alone_brings_in_no_compiler():
     """bitsandbytes, which pyiqa installs, would."""
     code = (

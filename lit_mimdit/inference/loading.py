@@ -68,8 +68,8 @@ def load_restorer(
     path = system_path(checkpoint)
     file = load_system(path)
     given: dict[str, Any] = {"backbone": backbone, "backbone_dtype": dtype, "fidelity": fidelity}
-    if backbone_quantize is not None:
-        checked(backbone_quantize, "--backbone_quantize")
+    quantize = checked(backbone_quantize, "--backbone_quantize")
+    if quantize is not None or (backbone_quantize is not None and file.backbone is not None):
         given["backbone_quantize"] = backbone_quantize
     if fidelity is not None:
         given["fidelity_weight"] = fidelity_weight

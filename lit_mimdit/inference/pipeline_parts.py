@@ -1,7 +1,7 @@
 """The parts of a pipeline that diffusers does not have: branch, fidelity network and prompt."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,8 @@ def parts_of(restorer: Restorer) -> dict[str, Any]:
     branch = BranchModel.of(
         network.branch, network.prompt, network.prompt if told is None else told.of()
     )
-    identity = None if restorer.identity is None else restorer.identity.plain()
+    own = restorer.identity
+    identity = None if own is None else replace(own, quantize=own.shown_quantize()).plain()
     if identity is not None and Path(identity["name"]).is_absolute():
         identity["name"] = Path(identity["name"]).name  # where it lay is nobody's business
     text, corrector = "" if told is None else told.config.text, restorer.corrector

@@ -22,6 +22,7 @@ from lit_mimdit.console import printable
 from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.hub import MODEL, fetched, hub_name, shown
 from lit_mimdit.models.backbone import Identity, nano_folder
+from lit_mimdit.models.quantize import lacks_file
 from lit_mimdit.settings import UnfitValues, build
 
 FORMAT = "lit_mimdit.system.1"
@@ -285,8 +286,9 @@ def build_system(file: SystemFile, where: str, trust: bool = False, **overrides:
     arguments = dict(file.arguments)
     if file.backbone is not None:
         arguments |= {"backbone": file.backbone.name, "backbone_dtype": file.backbone.dtype}
-        if file.backbone.quantize is not None:
-            arguments["backbone_quantize"] = file.backbone.quantize
+        kept = file.backbone.quantize
+        if kept is not None and not lacks_file(kept):
+            arguments["backbone_quantize"] = kept
     if file.sampling is not None:
         arguments["sampling"] = file.sampling
     if file.prompt:

@@ -56,6 +56,12 @@ class Identity:
         """Returns the values by name; without `quantize` where nothing is quantized."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def shown_quantize(self) -> str | None:
+        """Returns the quantization without the folder of a GGUF file: that is nobody's business."""
+        if self.quantize is None or not self.quantize.startswith(GGUF):
+            return self.quantize
+        return GGUF + Path(self.quantize.removeprefix(GGUF)).name
+
     def require(self, other: "Identity", where: str) -> None:
         """ValueError if `other`, which `where` was trained on, is another backbone."""
         if self.config != other.config:

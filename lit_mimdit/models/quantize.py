@@ -25,6 +25,11 @@ SKIPPED = ("pos_embed", "time_text_embed", "context_embedder", "norm_out", "proj
 NF4_BLOCK = 64  # weights that share one scale
 
 
+def lacks_file(value: str) -> bool:
+    """Returns whether a quantization names a GGUF file that this machine does not have."""
+    return value.startswith(GGUF) and not Path(value.removeprefix(GGUF)).expanduser().is_file()
+
+
 def checked(value: str | None, key: str = "model.backbone_quantize") -> str | None:
     """Returns a quantization, None for "none".
 
@@ -33,7 +38,7 @@ def checked(value: str | None, key: str = "model.backbone_quantize") -> str | No
     if value is None or value == NONE:
         return None
     if value.startswith(GGUF):
-        if not Path(value.removeprefix(GGUF)).expanduser().is_file():
+        if lacks_file(value):
             raise ValueError(
                 f"{key} is {value!r}: there is no such file; give the .gguf file of the backbone's"
                 " transformer"

@@ -116,8 +116,9 @@ def table(file: SystemFile, kind: str, licence: dict[str, Any], datasets: tuple[
     rows = {"system": f"{kind} (`{file.class_path}`)"}
     if file.backbone is not None:
         identity = file.backbone
+        kept = identity.dtype if identity.quantize is None else identity.shown_quantize()
         rows["backbone"] = (
-            f"{identity.name}, kept in {identity.dtype} in training; weights {identity.weights}"
+            f"{identity.name}, kept in {kept} in training; weights {identity.weights}"
         )
     branch = file.arguments.get("branch")
     if isinstance(branch, dict) and "groups" in branch:

@@ -14,6 +14,7 @@ import torch
 from lit_mimdit.inference.corrector import choose_fidelity
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.system_file import PACKAGE, load_system, save_system, system_path
+from lit_mimdit.models.quantize import NONE
 
 if TYPE_CHECKING:  # other exports must not wait for the metrics
     from lit_mimdit.sharing.repository import Facts
@@ -162,6 +163,7 @@ def export_pipeline(
         checkpoint,
         backbone,
         torch.device("cpu"),
+        backbone_quantize=NONE,  # diffusers reads no quantized folder without a GPU
         fidelity=fidelity,
         fidelity_weight=fidelity_weight,
     )

@@ -75,7 +75,8 @@ def shared(file: SystemFile, backbone: str | None) -> SystemFile:
             " names it by its hub id; add it, such as --backbone"
             " stabilityai/stable-diffusion-3.5-medium"
         )
-    return replace(file, backbone=replace(file.backbone, name=name))
+    shown = file.backbone.shown_quantize()
+    return replace(file, backbone=replace(file.backbone, name=name, quantize=shown))
 
 
 def plain_paths(values: Any, name: str = "") -> list[tuple[str, str]]:

@@ -31,6 +31,16 @@ from lit_mimdit.training.sharded_states import MASTER, ShardedStates
 DEFAULT_TIMEOUT = timedelta(minutes=10)
 
 
+def refuse_quantized(stage: int, system: nn.Module) -> None:
+    """ValueError for stage 3 of ZeRO with a quantized backbone, whose weights are not numbers."""
+    quantize = getattr(system, "backbone_quantize", None)
+    if stage == 3 and quantize is not None:
+        raise ValueError(
+            f"model.backbone_quantize is {quantize} under ZeRO stage 3, which cuts frozen weights"
+            " into parts, and quantized ones cannot be cut; choose zero2 or ddp"
+        )
+
+
 class FullPrecisionInputs(DeepSpeedPrecision):
     """DeepSpeed's precision without its rounding of every input.
 
@@ -147,6 +157,7 @@ class ZeRO(ShardedStates, DeepSpeedStrategy):
     def _setup_model_and_optimizer(
         self, model: nn.Module, optimizer: Optimizer | None, lr_scheduler: Any = None
     ) -> Any:
+        refuse_quantized(self.stage, self.lightning_module)
         if "bf16" not in self.config and "fp16" not in self.config:
             low = next(
                 (name for name, p in model.named_parameters() if p.dtype != torch.float32), None

@@ -86,6 +86,21 @@ def test_a_key_that_is_wrong_is_named(tiny, capsys):
     assert "model.backbone_quantize is 'int3': choose among nf4, int8" in capsys.readouterr().err
 
 
+def test_frozen_weights_that_cannot_be_cut_are_refused_under_zero3(wide):
+    from lit_mimdit.inference.sampler import SamplingConfig
+    from lit_mimdit.systems.controlnet import ControlNet, ControlNetConfig
+    from lit_mimdit.training.strategies import refuse_quantized
+
+    systems = [
+        ControlNet(str(wide), ControlNetConfig(1), SamplingConfig(), backbone_quantize=kind)
+        for kind in ("nf4", None)
+    ]
+    with pytest.raises(ValueError, match="is nf4 under ZeRO stage 3, which cuts .* zero2 or ddp"):
+        refuse_quantized(3, systems[0])
+    refuse_quantized(2, systems[0])
+    refuse_quantized(3, systems[1])
+
+
 def test_a_branch_learned_on_a_gguf_file_fits_its_backbone(wide):
     """The file keeps the output projection, so the two are told from other backbones."""
     plain = load_backbone(str(wide)).identity
