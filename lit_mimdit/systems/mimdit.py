@@ -12,6 +12,7 @@ from lit_mimdit.models.balance import load_balance_loss, z_loss
 from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.flow import FlowConfig
+from lit_mimdit.models.mim import MiM
 from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.systems.base import METRICS, Losses
@@ -165,6 +166,6 @@ class MiMDiT(LatentSystem):
         self, arguments: dict[str, Any], batch: dict[str, Any], gpu: bool, stage: int
     ) -> None:
         super().prepare_estimate(arguments, batch, gpu, stage)
-        assert isinstance(self.network, MiMDiTNetwork), "build_network makes it"
-        for mim in self.network.branch.mims:
+        # every branch's: few_step.FewStep has three
+        for mim in (module for module in self.modules() if isinstance(module, MiM)):
             mim.as_on_gpu = collects(arguments["branch"], gpu, stage)

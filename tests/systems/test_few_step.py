@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lit_mimdit.data.pairs import collate
+from lit_mimdit.estimate import simulate
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.inference.system_file import load_system, save_system, state_of
@@ -181,6 +182,24 @@ def test_the_exported_student_is_an_ordinary_mimdit_of_few_steps(make, branch_fi
     kept = parts(following)
     assert all(torch.equal(kept["student"][name], t) for name, t in file.tensors.items())
     assert all(torch.equal(kept["fake"][f"fake.{n}"], t) for n, t in taught.tensors.items())
+
+
+def test_the_dry_run_takes_the_costlier_step_of_three_branches(make):
+    """The student's, with the most steps it learns; its memory and work grow with them. On a GPU,
+    where each branch collects its sub-experts' weights.
+    """
+    costs = {}
+    for name, changes in {
+        "one": {"steps": [1]},
+        "four": {"steps": [1, 4]},
+        "three branches": {"steps": [1], "matching": 0.0, "distribution": 1.0},
+    }.items():
+        student = make(own_steps=1, **changes)
+        sizes = {"batch": 2, "crop": 16, "precision": "32-true", "gpu": True}
+        costs[name] = simulate(FewStep, dict(student.arguments), **sizes)
+    assert costs["four"].flops > 1.6 * costs["one"].flops
+    assert costs["four"].activations > 1.6 * costs["one"].activations
+    assert costs["three branches"].flops > 1.3 * costs["one"].flops
 
 
 def test_lpips_of_the_decoded_results_reaches_the_student(make, tmp_path, monkeypatch):
