@@ -79,17 +79,6 @@ def test_a_card_must_hold_the_peak_in_nine_tenths_of_it():
     ]
 
 
-def test_the_dry_run_prints_the_table(tiny, capsys):
-    config = tiny(**{"model.init_args.backbone_quantize": "int8"})
-    assert cli.main(["fit", "-c", config, "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert "restore/train at 64 px, one image at once" in said
-    lines = said.split("this card:")[1].splitlines()
-    assert lines[1].split()[-2:] == ["80", "GB"]
-    assert [line.split()[0] for line in lines[2:6]] == ["none", "nf4", "int8", "fp8"]
-    assert all(line.split()[4:] == ["yes/yes"] * 6 for line in lines[2:6])
-
-
 def test_the_frozen_bytes_are_those_of_the_quantization(backbone_folder):
     arguments = {"backbone": str(backbone_folder), "branch": BRANCH, "sampling": SAMPLING}
     plain, small = (

@@ -54,12 +54,13 @@ def test_a_folder_says_its_own_sizes(backbone_folder):
     )
 
 
-def test_it_prints_modules_parameters_and_memory_and_makes_nothing(tiny, tmp_path, capsys):
+def test_it_prints_modules_parameters_memory_and_cards_and_makes_nothing(tiny, tmp_path, capsys):
     """On eight GPUs that are not there, and with data that are not there."""
     changes = {
         "data.init_args.root": "nowhere",
         "data.init_args.sample_data": False,
         "data.init_args.batch_size": 16,
+        "model.init_args.backbone_quantize": "int8",
     }
     many = ["--trainer.devices", "8", "--trainer.strategy", "zero2", "--trainer.accelerator", "gpu"]
     assert cli.main(["fit", "-c", tiny(**changes), *many, "--dry-run"]) == 0
@@ -81,6 +82,11 @@ def test_it_prints_modules_parameters_and_memory_and_makes_nothing(tiny, tmp_pat
     ):
         assert row in said
     assert "<- this run" in said and "zero3_offload" in said
+    assert "restore/train at 64 px, one image at once" in said
+    lines = said.split("this card:")[1].splitlines()
+    assert lines[1].split()[-2:] == ["80", "GB"]
+    assert [line.split()[0] for line in lines[2:6]] == ["none", "nf4", "int8", "fp8"]
+    assert all(line.split()[4:] == ["yes/yes"] * 6 for line in lines[2:6])
     assert [path.name for path in tmp_path.rglob("*")] == ["tiny.yaml"], (
         "neither weights, data, logs nor checkpoints"
     )

@@ -30,7 +30,18 @@ def wide(make_backbone, tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8", pytest.param("fp8", marks=needs_torchao), "gguf"])
+SLOW = pytest.mark.slow  # one of four is enough for everyday
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "int8",
+        pytest.param("nf4", marks=SLOW),
+        pytest.param("fp8", marks=[SLOW, needs_torchao]),
+        pytest.param("gguf", marks=SLOW),
+    ],
+)
 def test_fit_resume_export_and_restore(tiny, wide, tmp_path, capsys, kind):
     """Validation lies between the steps, and resuming is the run that was not interrupted."""
     value = f"gguf:{wide / 'q8.gguf'}" if kind == "gguf" else kind
