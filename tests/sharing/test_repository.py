@@ -149,7 +149,7 @@ def results_of(checkpoint: Path, folder: Path) -> Path:
         (folder / part).mkdir(parents=True)
         for seed in range(2):
             draw = np.random.default_rng(seed + 9 * (part == "lq"))
-            pixels = draw.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+            pixels = draw.integers(0, 256, (64, 64, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / part / f"{seed}.png")
     args = ["restore", folder / "lq", "-o", folder / "out", "--checkpoint", checkpoint]
     assert cli.main([*map(str, args), "--device", "cpu"]) == 0
