@@ -176,11 +176,11 @@ def values_by_degradation(study: Study, rows: list[Row], key: str) -> Table:
     """Returns the values of one metric: a line a variant, a column a degradation."""
     own = [row for row in rows if row["metric"] == key]
     counts = {row["degradation"]: row["images"] for row in own}
-    found = {(row["variant"], row["degradation"]): row for row in own}
-    body = [
-        [name, *(value_cell(found.get((name, kind)), key) for kind in counts)]
-        for name in study.variants
-    ]
+    by_place = {(row["variant"], row["degradation"]): row for row in own}
+    body = []
+    for name in study.variants:
+        rows_of = [by_place.get((name, kind)) for kind in counts]
+        body.append([name, *(value_cell(row, key) for row in rows_of)])
     title = f"{METRICS[key].label} of each variant, {METRICS[key].direction}"
     return title, ["variant", *(f"{kind} ({n})" for kind, n in counts.items())], body
 
@@ -189,7 +189,9 @@ def value_cell(row: Row | None, key: str) -> str:
     """Returns 0.3456 [0.3300, 0.3612]; no brackets without an interval."""
     if row is None:
         return NONE
-    digits, low, high = METRICS[key].decimals, row["value_low"], row["value_high"]
+    digits = METRICS[key].decimals
+    low = row["value_low"]
+    high = row["value_high"]
     ends = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return f"{row['value']:.{digits}f}{ends}"
 
