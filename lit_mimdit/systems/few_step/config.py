@@ -30,7 +30,7 @@ class DistillationConfig:
     """What the student learns: the weights of three losses, and their settings.
 
     Teacher matching is `matching`, with or without `lpips`. Distribution matching is
-    `distribution` alone (DMD2) or with `matching` (DMD).
+    `distribution` alone, as in DMD2, or with `matching`, as in DMD.
 
     Args:
         steps: numbers of sampling steps that the student learns, taken in turn, a batch each.
