@@ -203,7 +203,12 @@ def test_a_nan_stops_before_the_optimizers_step(make, name):
         data[1][side] = torch.full_like(data[1][side], float("nan"))
     system = make(name)
     before = {key: tensor.clone() for key, tensor in system.trained.named_parameters()}
-    with pytest.raises(ValueError, match="is not finite .*the weights are untouched"):
+    # the frozen branch behind which a fidelity network learns notices it even earlier
+    early = name == "fidelity.FidelitySystem"
+    said = (
+        "of the degraded image is not finite" if early else "is not finite .*weights are untouched"
+    )
+    with pytest.raises(ValueError, match=said):
         fit(system, 1, data)
     assert all(torch.equal(p, before[key]) for key, p in system.trained.named_parameters())
 

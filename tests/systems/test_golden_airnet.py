@@ -69,6 +69,20 @@ def test_a_fresh_deformable_convolution_is_half_a_plain_one():
     torch.testing.assert_close(layer(u, inter), plain)
 
 
+def test_offsets_that_are_no_numbers_give_none_and_end_nothing():
+    """torchvision reads memory at an address that such an offset makes."""
+    layer = DeformableConv(4)
+    fill_network(layer, 0)
+    u, inter = torch.rand(2, 1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    clean = layer(u, inter)
+    assert clean.isfinite().all()
+    for value in (float("nan"), float("inf")):
+        broken = u.clone()
+        broken[0, 0, 30, 30] = value
+        found = layer(broken, inter)
+        assert found[..., 30, 30].isnan().all() and found[..., :20, :].equal(clean[..., :20, :])
+
+
 def test_the_queue_goes_round_and_a_batch_must_divide_it():
     network = small(6).train()
     for start in (2, 4, 0):

@@ -42,7 +42,10 @@ class DeformableConv(nn.Module):
 
     def forward(self, u: Tensor, inter: Tensor) -> Tensor:
         offset, mask = self.conv_offset_mask(torch.cat((u, inter), dim=1)).split((18, 9), dim=1)
-        return deform_conv2d(u, offset, self.weight, padding=1, mask=torch.sigmoid(mask))
+        # torchvision would take an offset that is no number for an address, and end the process
+        lost = (offset - offset).detach().sum(1, keepdim=True)  # 0 or, with such an offset, NaN
+        offset, mask = offset.nan_to_num(), torch.sigmoid(mask)
+        return deform_conv2d(u, offset, self.weight, padding=1, mask=mask) + lost
 
 
 class AffineTransform(nn.Module):
