@@ -52,9 +52,9 @@ def test_what_does_not_fit_or_is_not_trained_says_so():
 
 @pytest.mark.process
 def test_the_table_has_a_row_for_each(capsys):
-    systems.main(["--small", "--size", "64", "--only", "PromptIR", "AirNet"])
+    systems.main(["--small", "--size", "64", "--only", "AirNet"])
     lines = capsys.readouterr().out.splitlines()
     assert "bare SD3.5-medium" in lines[0] and lines[-1].endswith("of the first")
     names = [line.split(" | ")[0] for line in lines if line.startswith("| ")]
-    assert names == ["| system", "| PromptIR", "| AirNet"]
-    assert all(float(line.split(" | ")[6]) > 0 for line in lines[3:5])
+    assert names == ["| system", "| AirNet"]
+    assert float(lines[3].split(" | ")[6]) > 0
