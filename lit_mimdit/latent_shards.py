@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save
-from tqdm import tqdm
 
-from lit_mimdit.data.image_io import ImageError, to_tensor
+from lit_mimdit.data.image_io import to_tensor
 from lit_mimdit.data.pairs import SYMMETRIES, Augment, augment_array
-from lit_mimdit.data.shards.jobs import finish, start
+from lit_mimdit.data.shards.derive import Made, derive
 from lit_mimdit.data.shards.manifest import Manifest
 from lit_mimdit.data.shards.source import ShardSource
-from lit_mimdit.data.shards.writer import Member, ShardWriter, read_done
+from lit_mimdit.data.shards.writer import Member
 from lit_mimdit.data.tiles import Region
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.models.backbone import load_vae, weights_hash
@@ -78,43 +77,13 @@ def latents(
         "backbone": backbone,
         "vae": vae_identity(vae),
     }
-    manifest = images.manifest
-    start(destination, settings, [(shard.name, shard.sha256) for shard in manifest.shards])
-    failed: list[tuple[str, str]] = []
-    with tqdm(total=len(images), unit="pair", desc="encoding", dynamic_ncols=True) as bar:
-        for number, shard in enumerate(manifest.shards):
-            if read_done(destination, number) is None:
-                write_latents(destination, number, images, vae, augment, getattr(torch, dtype), bar)
-            else:
-                bar.update(len(shard))
-            failed += read_done(destination, number)[2]
-    finish(destination, "latents", settings, manifest.degradations, len(manifest.shards), failed)
+    kept = getattr(torch, dtype)
 
+    def encoded(index: int) -> Made:
+        height, width, tiles = images.tiles(index)
+        return height, width, list(_encoded(vae, tiles, images.tile, augment, kept))
 
-def write_latents(
-    folder: Path,
-    number: int,
-    images: ShardSource,
-    vae: AutoencoderKL,
-    augment: Augment,
-    dtype: torch.dtype,
-    bar: tqdm,
-) -> None:
-    """One shard of latents, with the pairs and tiles of the images' shard of the same number."""
-    with ShardWriter(folder, number) as writer:
-        for index in images.indices(number):
-            pair = images.about(index)
-            try:
-                height, width, tiles = images.tiles(index)
-                writer.add(
-                    pair, height, width, list(_encoded(vae, tiles, images.tile, augment, dtype))
-                )
-            except ImageError as error:
-                # the pair keeps its place, without tiles: training draws the same stand-in as from
-                # the images
-                writer.add(pair, 0, 0, [])
-                writer.failed.append((pair.id, str(error)))
-            bar.update()
+    derive(images, destination, settings, encoded, "encoding")
 
 
 def _encoded(

@@ -13,14 +13,12 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 
-from lit_mimdit.data.image_io import ImageError
 from lit_mimdit.data.order import sample_seed
-from lit_mimdit.data.shards.jobs import finish, start
+from lit_mimdit.data.shards.derive import Made, derive
 from lit_mimdit.data.shards.manifest import Manifest
 from lit_mimdit.data.shards.source import ShardSource, Stored
-from lit_mimdit.data.shards.writer import Member, ShardWriter, read_done
+from lit_mimdit.data.shards.writer import Member
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.guidance import conditioned
 from lit_mimdit.inference.loading import load_restorer
@@ -89,18 +87,17 @@ def teacher(
             " --backbone ...`"
         )
     settings |= {"teacher": identity_of(file, steps, solver), "noise_seed": seed}
-    manifest = latents.manifest
-    start(destination, settings, [(shard.name, shard.sha256) for shard in manifest.shards])
     restore = restoring(restorer, steps, solver)
-    failed: list[tuple[str, str]] = []
-    with tqdm(total=len(latents), unit="pair", desc="teaching", dynamic_ncols=True) as bar:
-        for number, shard in enumerate(manifest.shards):
-            if read_done(destination, number) is None:
-                write_results(destination, number, latents, restore, seed, bar)
-            else:
-                bar.update(len(shard))
-            failed += read_done(destination, number)[2]
-    finish(destination, "latents", settings, manifest.degradations, len(manifest.shards), failed)
+
+    def taught(index: int) -> Made:
+        height, width, tiles = latents.stored_latents(index)
+        restored = [
+            (box, _taught(stored, restore, [seed, index, tile]))
+            for tile, (box, stored) in enumerate(tiles)
+        ]
+        return height, width, restored
+
+    derive(latents, destination, settings, taught, "teaching")
 
 
 def restoring(restorer: Restorer, steps: int, solver: Solver) -> Restore:
@@ -118,26 +115,6 @@ def restoring(restorer: Restorer, steps: int, solver: Solver) -> Restore:
         return require_finite(latent, "the teacher's result").cpu()
 
     return restore
-
-
-def write_results(
-    folder: Path, number: int, latents: ShardSource, restore: Restore, seed: int, bar: tqdm
-) -> None:
-    """One shard with the teacher's results, of the latents' shard of the same number."""
-    with ShardWriter(folder, number) as writer:
-        for index in latents.indices(number):
-            pair = latents.about(index)
-            try:
-                height, width, tiles = latents.stored_latents(index)
-                taught = [
-                    (box, _taught(stored, restore, [seed, index, tile]))
-                    for tile, (box, stored) in enumerate(tiles)
-                ]
-                writer.add(pair, height, width, taught)
-            except ImageError as error:  # the pair keeps its place, as in latent_shards.py
-                writer.add(pair, 0, 0, [])
-                writer.failed.append((pair.id, str(error)))
-            bar.update()
 
 
 def _taught(stored: list[Stored], restore: Restore, place: list[int]) -> list[Member]:

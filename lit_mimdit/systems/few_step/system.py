@@ -4,7 +4,6 @@ The student is trained and exported, as an ordinary MiM-DiT. The teacher is froz
 which only distribution matching needs, learns what the student's results look like.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -13,9 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
-from lit_mimdit.evaluation.metrics import MISSING, choose
-from lit_mimdit.evaluation.perceptual import load
-from lit_mimdit.evaluation.weights import find_all
+from lit_mimdit.inference.guidance import conditioned
 from lit_mimdit.inference.sampler import SamplingConfig, euler, sample, times
 from lit_mimdit.inference.system_file import (
     KEY,
@@ -26,6 +23,7 @@ from lit_mimdit.inference.system_file import (
 )
 from lit_mimdit.models.backbone import Backbone
 from lit_mimdit.models.branch_config import BranchConfig
+from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.distillation import (
     distribution_gradient,
     is_students_turn,
@@ -36,7 +34,7 @@ from lit_mimdit.models.distillation import (
 )
 from lit_mimdit.models.flow import clean, interpolate, loss_per_sample, sample_noise, velocity
 from lit_mimdit.models.latents import decoded, encode
-from lit_mimdit.models.network import Condition, MiMDiTNetwork, Prompt
+from lit_mimdit.models.network import MiMDiTNetwork, Prompt
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.systems.base import METRICS, Losses
 from lit_mimdit.systems.few_step.config import (
@@ -45,6 +43,7 @@ from lit_mimdit.systems.few_step.config import (
     require_trained_sampling,
 )
 from lit_mimdit.systems.latent import LATENT_VERSIONS
+from lit_mimdit.systems.lpips import pretrained
 from lit_mimdit.systems.mimdit import MiMDiT
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.teacher_shards import identity_of, require_same_teacher
@@ -127,7 +126,7 @@ class FewStep(MiMDiT):
         self.teacher: MiMDiTNetwork | None = None
         self.fake: MiMDiTNetwork | None = None
         self.teacher_identity: dict[str, Any] = {}
-        self.lpips = _lpips() if self.distillation.lpips else None
+        self.lpips = pretrained("model.distillation.lpips") if self.distillation.lpips else None
         self.only_student = False  # of a dry run: the costlier of the two steps
 
     # -- building
@@ -252,20 +251,19 @@ class FewStep(MiMDiT):
 
     def _few_steps(
         self, z_lq: Tensor, prompt: Prompt, noise: Tensor, update: int
-    ) -> tuple[Tensor, Condition]:
+    ) -> tuple[Tensor, Decisions]:
         """The student's results by the published sampler, with gradients through every step."""
-        assert isinstance(self.network, MiMDiTNetwork), "build_network makes it"
-        condition = self.network.condition(z_lq, prompt)
-        choices = self.distillation.steps
+        assert self.network is not None, "configure_model assembles it"
+        look, choices = conditioned(self.network, z_lq, prompt, 1.0), self.distillation.steps
         path = self.times_of[choices[update % len(choices)]]
-        return euler(along(self.network, condition, prompt), noise, path), condition
+        return euler(look.velocity, noise, path), look.routing
 
     def _of_student(self, batch: dict[str, Any]) -> Losses:
         weights, (students, _) = self.distillation, self._updates()
         z_lq, prompt = self._given(batch)
         fixed = weights.asks_teacher and "z_teacher" in batch
         noise = self._noise(batch["noise_seed" if fixed else "seed"], z_lq)[0]
-        z, condition = self._few_steps(z_lq, prompt, noise, students)
+        z, routing = self._few_steps(z_lq, prompt, noise, students)
         terms = {}
         if weights.asks_teacher:
             taught = batch["z_teacher"] if fixed else self._many_steps(z_lq, prompt, noise)
@@ -277,7 +275,7 @@ class FewStep(MiMDiT):
             gradient = self._gradient(batch, z_lq, prompt, z.detach())
             terms["distribution"] = weights.distribution * surrogate(z, gradient)
         per_sample = torch.stack(list(terms.values())).sum(0)
-        return Losses(per_sample.mean(), per_sample, terms, condition.routing)
+        return Losses(per_sample.mean(), per_sample, terms, routing)
 
     def _of_fake(self, batch: dict[str, Any]) -> Losses:
         """Rectified flow on the student's results (DMD2, arXiv 2405.14867, section 3)."""
@@ -285,12 +283,12 @@ class FewStep(MiMDiT):
         z_lq, prompt = self._given(batch)
         with torch.no_grad():
             noise = self._noise(batch["seed"], z_lq)[0]
-            z, student = self._few_steps(z_lq, prompt, noise, self._updates()[1])
+            z, routing = self._few_steps(z_lq, prompt, noise, self._updates()[1])
         x_t, other, t = self._noisy(batch, z)
         condition = self.fake.condition(z_lq, prompt)
         predicted = self.fake(x_t, t, condition, prompt)
         error = loss_per_sample(predicted, velocity(z, other), t, "velocity")
-        return Losses(error.mean(), error.detach(), {FAKE: error}, student.routing)
+        return Losses(error.mean(), error.detach(), {FAKE: error}, routing)
 
     @torch.no_grad()
     def _gradient(self, batch: dict[str, Any], z_lq: Tensor, prompt: Prompt, z: Tensor) -> Tensor:
@@ -309,7 +307,7 @@ class FewStep(MiMDiT):
         assert self.teacher is not None, "assemble makes it"
         how = self.teacher_config
         config = replace(self.sampling, steps=how.steps, solver=how.solver)
-        velocity_at = along(self.teacher, self.teacher.condition(z_lq, prompt), prompt)
+        velocity_at = conditioned(self.teacher, z_lq, prompt, config.guidance).velocity
         return sample(velocity_at, z_lq, noise, self.scheduler, config)
 
     def _perceived(self, z: Tensor, taught: Tensor) -> Tensor:
@@ -341,28 +339,3 @@ class FewStep(MiMDiT):
         if self.fake is None:
             return self.global_step, 0
         return updates_before(self.global_step, self.distillation.fake_updates)
-
-
-def along(
-    network: MiMDiTNetwork, condition: Condition, prompt: Prompt
-) -> Callable[[Tensor, float], Tensor]:
-    """Returns the velocity at a latent and a time, for a solver."""
-
-    def velocity_at(x: Tensor, t: float) -> Tensor:
-        return network(x, torch.full((len(x),), t, device=x.device), condition, prompt)
-
-    return velocity_at
-
-
-def _lpips() -> torch.nn.Module:
-    """The network of the metric LPIPS, frozen; ValueError if its weights are missing."""
-    metric = choose(["lpips"])[0]
-    hits, missing = find_all(metric)
-    if missing:
-        raise ValueError(
-            f"model.distillation.lpips needs weights that are {MISSING.split(': ')[-1]}"
-            f" ({', '.join(file.name for file in missing)}): see `python -m lit_mimdit metrics`, or"
-            " set it to 0"
-        )
-    net: Any = load(metric, hits, torch.device("cpu")).net  # pyiqa's wrapper gives no gradients
-    return net
