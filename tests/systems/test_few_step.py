@@ -215,7 +215,8 @@ def test_lpips_of_the_decoded_results_reaches_the_student(make, tmp_path, monkey
     }
     monkeypatch.setenv("LIT_MIMDIT_WEIGHTS", str(tmp_path / "nowhere"))
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    with pytest.raises(ValueError, match=r"model.distillation.lpips needs weights that are missing \(.*set it to 0"):
+    said = r"model.distillation.lpips needs weights that are missing \(.*set it to 0"
+    with pytest.raises(ValueError, match=said):
         make(lpips=1.0)
     torch.save(lins, folder / "LPIPS_v0.1_alex-df73285e.pth")
     monkeypatch.setenv("LIT_MIMDIT_WEIGHTS", str(folder))
