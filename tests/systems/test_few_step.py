@@ -21,6 +21,7 @@ from lit_mimdit.systems import latent
 from lit_mimdit.systems.few_step import FewStep
 from lit_mimdit.systems.few_step.config import DistillationConfig, TeacherConfig
 from lit_mimdit.systems.optim import OptimizerConfig
+from lit_mimdit.training import strategies  # noqa: F401
 from lit_mimdit.training.trainer import Trainer
 
 BRANCH = BranchConfig(
@@ -232,15 +233,26 @@ def test_lpips_of_the_decoded_results_reaches_the_student(make, tmp_path, monkey
 
 
 def test_processes_that_would_wait_for_the_others_gradients_are_refused(make):
-    student = make(distribution=1.0)
-    for strategy, refused in (("ddp", True), ("ddp_find_unused_parameters_true", False)):
-        trainer: Any = L.Trainer(accelerator="cpu", devices=2, strategy=strategy, logger=False)
-        trainer.datamodule, student.trainer = None, trainer
+    """One process alone waits too, under a strategy made for several."""
+    matching, both = make(), make(distribution=1.0)
+    for devices, strategy, refused in (
+        (1, "auto", False),
+        (1, "ddp", True),
+        (1, "zero1_cpu", True),
+        (1, "ddp_find_unused_parameters_true", False),
+        (2, "ddp", True),
+        (2, "ddp_find_unused_parameters_true", False),
+    ):
+        trainer: Any = L.Trainer(
+            accelerator="cpu", devices=devices, strategy=strategy, logger=False
+        )
+        trainer.datamodule, matching.trainer, both.trainer = None, trainer, trainer
+        matching.on_train_start()
         if refused:
             with pytest.raises(ValueError, match="set trainer.strategy to ddp_find_unused"):
-                student.on_train_start()
+                both.on_train_start()
         else:
-            student.on_train_start()
+            both.on_train_start()
 
 
 WRONG = [

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.nn.attention import sdpa_kernel
 
@@ -218,9 +218,10 @@ class FewStep(MiMDiT):
     # -- training
 
     def on_train_start(self) -> None:
-        """ValueError for another teacher's results, and for processes that would not go on.
+        """ValueError for another teacher's results, and for a strategy that would not go on.
 
-        Distributed training expects gradients of every parameter, and here they come in turn.
+        Distributed strategies expect gradients of every parameter, and here they come in turn.
+        That holds for one process as well.
         """
         super().on_train_start()
         trainer: Any = self.trainer  # Lightning does not declare its datamodule
@@ -228,12 +229,14 @@ class FewStep(MiMDiT):
             require_same_teacher(self.teacher_identity, trainer.datamodule)
         strategy = trainer.strategy
         options = strategy._ddp_kwargs if isinstance(strategy, DDPStrategy) else {}
-        alone = self.fake is None or trainer.world_size == 1
-        if not alone and not options.get("find_unused_parameters"):
+        in_turn = isinstance(strategy, SingleDeviceStrategy) or options.get(
+            "find_unused_parameters"
+        )
+        if self.fake is not None and not in_turn:
             raise ValueError(
                 "model.distillation.distribution trains student and fake score in turn, and"
                 f" {type(strategy).__name__} expects gradients of both: set trainer.strategy to"
-                " ddp_find_unused_parameters_true"
+                " ddp_find_unused_parameters_true, or to auto for one process"
             )
 
     def losses(self, batch: dict[str, Any]) -> Losses:
