@@ -142,6 +142,13 @@ def test_every_link_leads_somewhere(name):
     assert not broken_links(name, PAGES[name])
 
 
+def test_the_first_page_leads_to_every_page_of_the_site():
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = set(re.findall(r"(?<=[ :])[\w/]+\.md$", site, re.MULTILINE)) - {"index.md"}
+    linked = set(re.findall(r"\]\(([\w/]+\.md)", PAGES["docs/index.md"]))
+    assert len(pages) > 50 and linked == pages
+
+
 # what was true once stays as it was told
 @pytest.mark.parametrize("name", [n for n in PAGES if n != "CHANGELOG.md"])
 def test_every_command_and_file_exists(name):
