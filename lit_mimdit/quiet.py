@@ -87,6 +87,16 @@ REMARKS = (
         "diffusers' own call of the hub's library",
     ),
     Remark(
+        "huggingface_hub.utils._http",
+        r"(?s).* thrown while requesting |Retrying in ",
+        "the error after the last try says it once; a wait for a rate limit is still announced",
+    ),
+    Remark(
+        "",
+        r"The `srun` command is available on your system but is not used",
+        "a command on one machine needs none; the scripts of experiments/cluster use it",
+    ),
+    Remark(
         "",
         r"Found \d+ module\(s\) in eval mode",
         "the backbone is frozen and stays in evaluation mode, as it must",

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 import warnings
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -78,6 +79,7 @@ def test_the_signature_that_is_read_is_the_one_that_runs(name):
 
 LIGHT = """
 import sys
+import time
 from lit_mimdit import cli
 for args in {commands!r}:
     try:
@@ -259,6 +261,43 @@ def test_a_remark_that_lightning_makes_in_its_own_module_is_silent(monkeypatch, 
         hush()
     checkpoint_connector.log.warning("`weights_only` was not set, defaulting to `False`.")
     assert not caplog.records
+
+
+def test_lightning_does_not_ask_for_srun(monkeypatch, tmp_path):
+    from lightning.fabric.plugins.environments import SLURMEnvironment
+
+    srun = tmp_path / "srun"
+    srun.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("SLURM_NTASKS", SHOW_ALL):
+        monkeypatch.delenv(name, raising=False)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert not SLURMEnvironment.detect()
+        assert len(seen) == 1  # Lightning still says it
+        hush()
+        assert not SLURMEnvironment.detect()
+    assert len(seen) == 1
+
+
+def test_what_the_hub_is_asked_again_is_not_told(monkeypatch, caplog):
+    """A real connection that is refused, by the hub's own client."""
+    from huggingface_hub.utils import http_backoff
+
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    monkeypatch.setattr(logger, "filters", [])
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.delenv(SHOW_ALL, raising=False)
+    for count in (3, 0):
+        caplog.clear()
+        with pytest.raises(Exception, match="refused"):
+            http_backoff("HEAD", "http://127.0.0.1:9", max_retries=1)
+        assert len(caplog.records) == count
+        with warnings.catch_warnings():
+            hush()
+    logger.warning("Rate limited. Waiting 300.0s before retry [Retry 1/5].")
+    assert len(caplog.records) == 1
 
 
 def test_published_weights_of_torch_jit_are_read_in_silence(monkeypatch, tmp_path):
