@@ -198,6 +198,25 @@ def hub(tmp_path, monkeypatch) -> Iterator[hub_server.Hub]:
         yield served
 
 
+@pytest.fixture
+def close_hub(hub, monkeypatch) -> Callable[[], str]:
+    """Leaves the client an address that nobody answers at, and returns it; the cache stays."""
+    import time
+
+    from huggingface_hub import constants, hf_api
+
+    def close() -> str:
+        closed = "http://127.0.0.1:9"
+        template = closed + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", closed)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(hf_api.api, "endpoint", closed)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)  # it tries again for 23 s
+        return closed
+
+    return close
+
+
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory) -> Path:
     """Sample data: 10 training pairs, 2 of validation, 2 of test, two types, 48 px."""

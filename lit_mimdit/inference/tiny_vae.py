@@ -4,6 +4,7 @@ It was trained by others to share the latents of the VAE (diffusers' Autoencoder
 madebyollin/taesd3 for Stable Diffusion 3.5).
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.backbone import weights_hash
+from lit_mimdit.models.folder import first_line, is_hub_id, not_from_hub
 from lit_mimdit.models.latents import downsampling
 
 if TYPE_CHECKING:
@@ -27,25 +29,40 @@ def load_tiny_vae(source: str, dtype: torch.dtype = torch.float32) -> "Autoencod
     """
     from diffusers import AutoencoderTiny
 
+    remedy = f"give the folder or hub id of an {CLASS}, such as {EXAMPLE} for Stable Diffusion 3.5"
+    where = _located(source, remedy)
     try:
-        config: Any = AutoencoderTiny.load_config(source)
+        config: Any = AutoencoderTiny.load_config(where)
         kind = config.get("_class_name")
         if kind != CLASS:
             raise ValueError(f"its class is {kind} and not {CLASS}")
         loaded: Any = AutoencoderTiny.from_pretrained(
-            source, torch_dtype=dtype, use_safetensors=True, output_loading_info=True
+            where, torch_dtype=dtype, use_safetensors=True, output_loading_info=True
         )
         vae, info = loaded
         for kept in ("missing_keys", "unexpected_keys"):  # diffusers fills them at random
             if info[kept]:
                 raise ValueError(f"it has {kept.replace('_', ' ')} such as {sorted(info[kept])[0]}")
     except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
+        missed = not_from_hub(source, error)
+        if missed is not None:
+            raise ValueError(f"vae {source!r}: is no folder here; {missed}") from error
         raise ValueError(
-            f"vae {source!r}: could not be loaded ({reason}); give the folder or hub id of an"
-            f" {CLASS}, such as {EXAMPLE} for Stable Diffusion 3.5"
+            f"vae {source!r}: could not be loaded ({first_line(error)}); {remedy}"
         ) from error
     return vae.requires_grad_(False).eval()
+
+
+def _located(source: str, remedy: str) -> str:
+    """The folder, or the hub id itself; ValueError, before the hub is asked, if it is neither."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"vae {source!r}: the folder holds no config.json; {remedy}")
+        return str(folder)
+    if folder.exists() or not is_hub_id(source):
+        raise ValueError(f"vae {source!r}: there is no such folder; {remedy}")
+    return source
 
 
 def with_tiny_vae(restorer: Any, source: str, where: str) -> Restorer:

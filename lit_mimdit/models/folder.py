@@ -1,9 +1,12 @@
 """Where a backbone lies: the embedded nano, a local folder in diffusers' format, or the hub."""
 
+import socket
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 NANO = "nano"
 PARTS = (
@@ -11,6 +14,9 @@ PARTS = (
     "vae",
     "scheduler",
 )  # of a folder; its text encoders are asked for only where a prompt is to be embedded
+
+# what lies behind an error if the hub gave no answer; OfflineModeIsEnabled is a ConnectionError
+UNREACHED = (LocalEntryNotFoundError, ConnectionError, TimeoutError, socket.gaierror)
 
 
 def nano_folder() -> Path:
@@ -41,7 +47,7 @@ def locate(source: str) -> str:
                 f" {download('stabilityai/stable-diffusion-3.5-medium')}"
             )
         return str(folder)
-    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+    if not is_hub_id(source):
         raise ValueError(
             f"model.backbone: there is no folder {source!r}; give a diffusers folder of SD3.5, a"
             " hub id (owner/name) or nano"
@@ -55,6 +61,11 @@ def locate(source: str) -> str:
         raise unavailable(source, error) from error
 
 
+def is_hub_id(source: str) -> bool:
+    """Returns whether a text may be OWNER/NAME on the hub; it may be a folder as well."""
+    return source.count("/") == 1 and not source.startswith((".", "/", "~"))
+
+
 def download(source: str) -> str:
     """Returns the command that fetches a backbone from the hub, without the files of other
     frameworks and single-file formats.
@@ -65,20 +76,65 @@ def download(source: str) -> str:
     )
 
 
+def not_from_hub(source: str, error: BaseException) -> str | None:
+    """Returns why the hub gave no file of `source`, and what to do; None if `error` comes from
+    something else, as it does where `source` is a folder here.
+
+    diffusers says of a hub that it cannot reach that a file is not there. What happened is in the
+    exceptions before.
+    """
+    chain = list(_causes(error))
+    here = Path(source).expanduser().is_dir()
+    if here or not any(isinstance(one, UNREACHED) for one in chain):
+        return None
+    remedy = (
+        f"bring the folder that {download(source)} writes on a machine with a network, and give"
+        " its path"
+    )
+    if constants.HF_HUB_OFFLINE:
+        return (
+            "HF_HUB_OFFLINE is set, and the hub's cache does not have it: unset it once to"
+            f" download, or {remedy}"
+        )
+    answers = [getattr(one, "response", None) for one in chain]
+    status = next((answer.status_code for answer in answers if answer is not None), None)
+    if status is not None:
+        return f"the hub at {constants.ENDPOINT} answers with status {status}: {remedy}"
+    return f"the hub cannot be reached at {constants.ENDPOINT} ({first_line(chain[-1])}): {remedy}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and those that led to it, the last one first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's text, or its class if it has none."""
+    return " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
+
+
 def unavailable(source: str, error: Exception) -> ValueError:
     """Returns what to do when `source` could not be loaded.
 
     The text says how to get it from the hub, or what is wrong with the local folder.
     """
-    reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
+    reason = first_line(error)
     if Path(source).expanduser().is_dir() or source == NANO:
         return ValueError(
             f"model.backbone: {source!r} could not be loaded ({reason}): a file is missing, damaged"
             " or no safetensors; download it again"
         )
+    gated = (
+        f"Stable Diffusion 3.5 is gated: accept its licence on https://huggingface.co/{source} and"
+        " log in with `hf auth login`"
+    )
+    missed = not_from_hub(source, error)
+    if missed is not None:
+        return ValueError(f"model.backbone: {source!r} is no folder here; {missed}. {gated}")
     return ValueError(
-        f"model.backbone: {source!r} could not be loaded ({reason}). Stable Diffusion 3.5 is gated:"
-        f" accept its licence on https://huggingface.co/{source}, log in with `hf auth login`, and"
-        f" start again; or, where there is no network, bring the folder that {download(source)}"
-        " writes and give its path"
+        f"model.backbone: {source!r} could not be loaded ({reason}). {gated}, and start again; or,"
+        f" where there is no network, bring the folder that {download(source)} writes and give its"
+        " path"
     )

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lit_mimdit.models.folder import first_line, not_from_hub, unavailable
+
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel
 
@@ -163,9 +165,11 @@ def load_gguf(where: str, kind: str, dtype: torch.dtype) -> "SD3Transformer2DMod
         )
     # readers of foreign formats raise many types
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, TypeError) as error:
-        reason = " ".join((str(error).strip() or type(error).__name__).splitlines()[0].split())
+        if not_from_hub(where, error) is not None:
+            raise unavailable(where, error) from error
         raise ValueError(
-            f"model.backbone_quantize is {kind!r}: the file does not fit ({reason}); {remedy}"
+            f"model.backbone_quantize is {kind!r}: the file does not fit ({first_line(error)});"
+            f" {remedy}"
         ) from error
     lacking = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
     if lacking:

@@ -1,7 +1,6 @@
 """Systems by their name on the hub: real client, real cache, and a hub on loopback."""
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -138,13 +137,9 @@ def test_offline_the_cache_is_used_and_what_it_lacks_is_named(hub, network, monk
     assert hub.asked == []
 
 
-def test_a_hub_that_cannot_be_reached_is_named_and_the_cache_is_used(hub, network, monkeypatch):
+def test_a_hub_that_cannot_be_reached_is_named_and_the_cache_is_used(network, close_hub):
     first = load_system("me/net")
-    closed = "http://127.0.0.1:9"
-    template = closed + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", closed)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client tries again for 23 s
+    closed = close_hub()
     assert load_system("me/net").description() == first.description()
     with pytest.raises(ValueError, match=f"the hub cannot be reached at {closed}") as caught:
         load_system("me/never")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderTiny
+from huggingface_hub import constants
 from kit.files import write_regression
 from kit.hub_server import Repository
 from PIL import Image
@@ -84,6 +85,32 @@ def test_the_record_names_it_from_a_folder_and_from_the_hub(branch_file, tiny, h
     assert pictures[0] != pictures[1] == pictures[2]
     other = load_tiny_vae(str(write_tiny(tmp_path / "other", seed=1)))
     assert weights_hash(other) != weights
+
+
+def test_what_cannot_be_on_the_hub_is_not_asked_for(hub, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for vae, message in (
+        ("/nonexistent", "vae '/nonexistent': there is no such folder; give the folder or hub id"),
+        ("nano", "vae 'nano': there is no such folder; give"),
+        (str(tmp_path / "file"), "file': there is no such folder; give"),
+        (str(tmp_path / "empty"), "empty': the folder holds no config.json; give the folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_tiny_vae(vae)
+    assert hub.asked == []
+
+
+def test_a_hub_that_cannot_be_reached_is_what_is_said(close_hub, monkeypatch):
+    closed = close_hub()
+    said = f"vae 'me/taesd': is no folder here; the hub cannot be reached at {closed} .*: bring"
+    with pytest.raises(ValueError, match=said) as caught:
+        load_tiny_vae("me/taesd")
+    assert "\n" not in str(caught.value) and "config.json" not in str(caught.value)
+    assert "`hf download me/taesd " in str(caught.value)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="folder here; HF_HUB_OFFLINE is set, and the hub's cache"):
+        load_tiny_vae("me/taesd")
 
 
 def test_what_does_not_fit_is_refused_in_one_line(branch_file, backbone_folder, hub, tmp_path):

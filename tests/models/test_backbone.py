@@ -12,10 +12,13 @@ import huggingface_hub.constants
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+from kit.hub_server import Repository
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lit_mimdit.models.backbone import load_backbone, load_vae, weights_hash
+from lit_mimdit.models.folder import not_from_hub
+from lit_mimdit.models.geometry import read_geometry
 
 
 @pytest.fixture
@@ -189,10 +192,42 @@ def test_a_gated_or_missing_model_says_how_to_get_it(monkeypatch, tmp_path):
         "hf auth login",
         "hf download",
         "give its path",
+        "is no folder here; HF_HUB_OFFLINE is set, and the hub's cache does not have it: unset it",
     ):
         assert word in said
     with pytest.raises(ValueError, match=re.escape("there is no folder './nowhere'")):
         load_backbone("./nowhere")
+
+
+@pytest.mark.parametrize("load", [load_backbone, read_geometry])
+def test_a_hub_that_cannot_be_reached_is_what_is_said(close_hub, load):
+    closed = close_hub()
+    with pytest.raises(ValueError) as raised:
+        load("me/sd")
+    said = str(raised.value)
+    away = f"the hub cannot be reached at {closed} (["
+    assert said.startswith(f"model.backbone: 'me/sd' is no folder here; {away}")
+    assert "hf download me/sd" in said and "give its path" in said and "licence" in said
+    assert "\n" not in said and "config.json" not in said
+
+
+def test_a_hub_that_answers_is_not_said_to_be_away(hub, tmp_path):
+    """What it lacks, what it refuses, and what it refuses without a reason."""
+    hub.repositories["me/empty"] = Repository()
+    hub.repositories["me/empty"].commit({"README.md": b"words"})
+    hub.repositories["you/gated"] = Repository(gated=True)
+    hub.repositories["you/forbidden"] = Repository(forbidden=True)
+    for name, message in (
+        ("me/empty", "could not be loaded .me/empty does not appear to have .*config.json"),
+        ("me/none", "could not be loaded .me/none is not a local folder"),
+        ("you/gated", "could not be loaded .you/gated is not a local folder"),
+        ("you/forbidden", f"the hub at {hub.url} answers with status 403: bring the folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_vae(name)
+    for error in (TimeoutError("timed out"), ConnectionError("reset")):  # of a folder on a network
+        assert not_from_hub(str(tmp_path), error) is None
+        assert "timed out" in (not_from_hub("me/sd", TimeoutError("timed out")) or "")
 
 
 def test_the_vae_alone_needs_nothing_else(folder):

@@ -162,6 +162,14 @@ def test_a_missing_package_is_named(monkeypatch):
         checked("fp8")
 
 
+def test_a_gguf_files_configuration_that_the_hub_does_not_give_is_not_the_files_fault(
+    wide, close_hub
+):
+    close_hub()
+    with pytest.raises(ValueError, match="^model.backbone: 'me/sd' is no folder here; the hub can"):
+        load_backbone("me/sd", quantize=f"gguf:{wide / 'q8.gguf'}")
+
+
 def test_a_gguf_file_of_another_backbone_is_refused(wide, backbone_folder, tmp_path):
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(b"no such format")
