@@ -168,13 +168,12 @@ def load_gguf(where: str, kind: str, dtype: torch.dtype) -> "SD3Transformer2DMod
         if not_from_hub(where, error) is not None:
             raise unavailable(where, error) from error
         raise ValueError(
-            f"model.backbone_quantize is {kind!r}: the file does not fit ({first_line(error)});"
-            f" {remedy}"
+            f"backbone_quantize is {kind!r}: the file does not fit ({first_line(error)}); {remedy}"
         ) from error
     lacking = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
     if lacking:
         raise ValueError(
-            f"model.backbone_quantize is {kind!r}: the file lacks {len(lacking)} tensors such as"
+            f"backbone_quantize is {kind!r}: the file lacks {len(lacking)} tensors such as"
             f" {lacking[0]}; {remedy}"
         )
     return model
@@ -300,6 +299,6 @@ def _file_bytes(kind: str) -> int:
         tensors = GGUFReader(Path(kind.removeprefix(GGUF)).expanduser()).tensors
     except ValueError as error:
         raise ValueError(
-            f"model.backbone_quantize is {kind!r}: no readable GGUF file ({error}); give another"
+            f"backbone_quantize is {kind!r}: no readable GGUF file ({error}); give another"
         ) from error
     return sum(int(tensor.n_bytes) for tensor in tensors)

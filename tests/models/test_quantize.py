@@ -177,3 +177,7 @@ def test_a_gguf_file_of_another_backbone_is_refused(wide, backbone_folder, tmp_p
         with pytest.raises(ValueError, match="gguf' ?: the file does not fit") as caught:
             load_backbone(str(folder), quantize=f"gguf:{file}")
         assert "\n" not in str(caught.value)
+        # it may come from the option of a command as well
+        assert str(caught.value).startswith("backbone_quantize is 'gguf:")
+    with pytest.raises(ValueError, match="^backbone_quantize is .*: no readable GGUF file"):
+        planned_saving(torch.nn.Linear(1, 1), f"gguf:{damaged}")
