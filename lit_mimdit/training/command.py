@@ -2,15 +2,20 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
 import yaml
-from jsonargparse import set_loader, set_parsing_settings
+from jsonargparse import Namespace, set_loader, set_parsing_settings
 from jsonargparse._optionals import get_omegaconf_loader
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
 from lightning.pytorch.utilities import rank_zero_info
 
 import lit_mimdit.training.strategies  # noqa: F401  their names
@@ -66,6 +71,24 @@ class TrainerCommand(LightningCLI):
         called = sys.argv[1]
         return {called: LightningCLI.subcommands()[called]}
 
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Build the parser of the command that is called.
+
+        A parser of commands around it would read and check every value a second time.
+        """
+        (called,) = self.subcommands()
+        self._subcommand_method_arguments: dict[str, list[str]] = {}
+        options = main_kwargs | {"prog": f"{main_kwargs['prog']} {called}"}
+        self.parser = self._prepare_subcommand_parser(Trainer, called, **options)
+        self._subcommand_parsers = {called: self.parser}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Read the values of the command, and keep them under its name as Lightning does."""
+        called, *options = sys.argv[1:]
+        self.config = Namespace({called: parser.parse_args(options), "subcommand": called})
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         choices = Literal["highest", "high", "medium"]
         parser.add_argument(
@@ -91,8 +114,13 @@ class TrainerCommand(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build nothing for a dry run: a logger would open its folder, a strategy ask for GPUs."""
-        if not self.config[self.subcommand].dry_run:
-            super().instantiate_classes()
+        values = self.config[self.subcommand]
+        if values.dry_run:
+            return
+        built = self.parser.instantiate_classes(values)
+        self.config_init = Namespace({self.subcommand: built})
+        self.model, self.datamodule = built.model, built.get("data")
+        self.trainer = self.instantiate_trainer()
 
     def _run_subcommand(self, subcommand: str) -> None:
         if not self.config[subcommand].dry_run:
@@ -197,13 +225,12 @@ def run_trainer(args: list[str], prog: str) -> None:
     load = reading_old_names(get_omegaconf_loader(PARSER_MODE))
     set_loader(PARSER_MODE, load, exceptions=(yaml.YAMLError,))
     sys.argv = [sys.argv[0], *prepared(args)]
-    options = {"parser_mode": PARSER_MODE, "exit_on_error": False}
     TrainerCommand(
         trainer_class=Trainer,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,  # the system's own configuration is the only one
         seed_everything_default=0,
-        parser_kwargs={"prog": prog, **options, args[0]: options},
+        parser_kwargs={"prog": prog, "parser_mode": PARSER_MODE, "exit_on_error": False},
         save_config_callback=EffectiveConfig,
     )
