@@ -126,7 +126,7 @@ def run_all(runs: list[Run], study: Study, jobs: int, threads: int) -> dict[str,
         while waiting or active:
             while waiting and len(active) < jobs:
                 run = waiting.pop(0)
-                run.write_plan(study.metrics)
+                run.write_plan(study)
                 process = context.Process(target=run_logged, args=(run.folder,), name=run.name)
                 process.start()  # a signal may end this: only what runs can be terminated
                 active[run] = process

@@ -39,15 +39,19 @@ def run(folder: Path) -> int:
             return 0
         plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         checkpoint, done = None, {"steps": None, "seconds": None}
+        trainings = [(folder / name, args) for name, args in plan.get("before", {}).items()]
         if "fit" in plan:
-            if status := _command(plan["fit"]):
-                return status
-            checkpoint, _ = newest_valid(folder / "checkpoints")
-            done = progress(checkpoint)
-            missing = unfinished(done, effective(folder / "log"))
-            if missing is not None:
-                print(f"error: {missing}", file=sys.stderr)
-                return 1
+            done = {"steps": 0, "seconds": 0.0}
+            for place, args in [*trainings, (folder, plan["fit"])]:
+                if status := _command(args):
+                    return status
+                checkpoint, _ = newest_valid(place / "checkpoints")
+                here = progress(checkpoint)
+                missing = unfinished(here, effective(place / "log"))
+                if missing is not None:
+                    print(f"error: {missing}", file=sys.stderr)
+                    return 1
+                done = {name: total + (here[name] or 0) for name, total in done.items()}
         at = [] if checkpoint is None else ["--ckpt_path", str(checkpoint)]
         test = [*plan["test"], *at]
         if status := _command(test):

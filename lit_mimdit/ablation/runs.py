@@ -3,11 +3,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 
-from lit_mimdit.ablation.study import Study, read_yaml
+from lit_mimdit.ablation.study import EarlierRun, Study, read_yaml
 from lit_mimdit.ablation.variants import class_of, system_of, whole
 from lit_mimdit.evaluation.score_files import SUMMARY
 from lit_mimdit.files import write_bytes
@@ -45,39 +46,59 @@ class Run:
             self.folder / "test" / f"test_{SUMMARY}"
         ).is_file()
 
-    def arguments(self, command: str, metrics: list[str]) -> list[str]:
+    def arguments(self, command: str, study: Study, earlier: EarlierRun | None = None) -> list[str]:
         """Returns the arguments of `python -m lit_mimdit` for "fit" or "test".
 
         A test lays the study's `test` over the variant.
+
+        Args:
+            command: "fit" or "test".
+            study: that the run is of.
+            earlier: training before the variant's own, if it is that one's.
         """
-        args = [command, "-c", str(frozen(self.study, f"{WHOLE}_{self.variant}"))]
+        before = study.variants[self.variant].before
+        done = before if earlier is None else before[: before.index(earlier)]
+        folder = self.folder if earlier is None else self.folder_of(earlier)
+        args = [command, "-c", str(frozen(self.study, whole_name(self.variant, earlier)))]
         if command == "test":
             args += ["-c", str(frozen(self.study, "test"))]
         values = {
             "seed_everything": self.seed,
             "data.init_args.seed": self.seed,
-            "trainer.default_root_dir": self.folder,
-            "trainer.logger.init_args.save_dir": self.folder,
+            "trainer.default_root_dir": folder,
+            "trainer.logger.init_args.save_dir": folder,
             "trainer.logger.init_args.name": "",
             "trainer.logger.init_args.version": "log" if command == "fit" else "test",
-            "model.init_args.metrics": json.dumps(metrics),
+            "model.init_args.metrics": json.dumps(study.metrics),
         }
+        values |= {one.gives: self.folder_of(one) / "checkpoints" / "last.ckpt" for one in done}
         for name, value in values.items():
             args += [f"--{name}", str(value)]
         if command == "fit":
             args += ["--resume", "auto"]
         return args
 
-    def write_plan(self, metrics: list[str]) -> None:
+    def folder_of(self, earlier: EarlierRun) -> Path:
+        """Returns the folder of a training before the variant's own."""
+        return self.folder / earlier.name
+
+    def write_plan(self, study: Study) -> None:
         """The commands that the run's process reads (ablation/run.py); a system that is not trained
-        has no "fit".
+        has no "fit", and "before" holds those of trainings that come first, by folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = frozen(self.study, f"{WHOLE}_{self.variant}")
+        path = frozen(self.study, whole_name(self.variant))
         system = system_of(read_yaml(path, "variant"), str(path))
         commands = ("fit", "test") if system.TRAINABLE else ("test",)
-        plan = {name: self.arguments(name, metrics) for name in commands}
+        plan: dict[str, Any] = {name: self.arguments(name, study) for name in commands}
+        if before := study.variants[self.variant].before:
+            plan["before"] = {one.name: self.arguments("fit", study, one) for one in before}
         write_bytes(self.folder / PLAN, (json.dumps(plan, indent=1) + "\n").encode())
+
+
+def whole_name(variant: str, earlier: EarlierRun | None = None) -> str:
+    """Returns the name of the frozen file with all that a training is configured with."""
+    return f"{WHOLE}_{variant}" if earlier is None else f"{WHOLE}_{variant}.{earlier.name}"
 
 
 def frozen(study: Path, name: str) -> Path:
@@ -109,10 +130,12 @@ def freeze(study: Study, source: Path, folder: Path) -> dict[str, list[str]]:
     texts |= {"settings": yaml.safe_dump(study.settings), "test": yaml.safe_dump(study.test)}
     left_out: dict[str, list[str]] = {}
     for name, variant in study.variants.items():
-        lines = variant.read(beside)
-        values, dropped = whole(base, study.settings, lines, study.minutes, f"variant {name}")
-        texts |= {f"variant_{name}": yaml.safe_dump(lines)}
-        texts |= {f"{WHOLE}_{name}": yaml.safe_dump(values, sort_keys=False)}
+        texts |= {f"variant_{name}": yaml.safe_dump(variant.read(beside))}
+        for earlier in (*variant.before, None):
+            lines = (earlier or variant).read(beside)
+            minutes = variant.minutes(study.minutes, earlier)
+            values, dropped = whole(base, study.settings, lines, minutes, f"variant {name}")
+            texts |= {whole_name(name, earlier): yaml.safe_dump(values, sort_keys=False)}
         if dropped:
             left_out[name] = dropped
     _write_frozen(texts, folder)

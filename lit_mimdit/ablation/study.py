@@ -43,17 +43,8 @@ class PaperRow:
 
 
 @dataclass
-class Variant:
-    """One change of the full model, or another system.
-
-    Args:
-        file: YAML of the lines that differ, relative to the study file. It may be a whole
-            experiment.
-        lines: the lines themselves, where a file would be too much. With a file they are laid over
-            what it gives.
-        take: sections of the file that count, such as [model]; all of them if not given. So an
-            experiment of another system gives its model, and data and trainer stay the study's.
-        paper: the paper's row, if it has one.
+class Lines:
+    """What a training has of its own; its arguments are those of Variant.
 
     Lines that name another `model.class_path` replace the base's arguments of the model.
     """
@@ -61,7 +52,6 @@ class Variant:
     file: str | None = None
     lines: dict[str, Any] = field(default_factory=dict)
     take: list[str] = field(default_factory=list)
-    paper: PaperRow | None = None
 
     def __post_init__(self) -> None:
         if self.take and self.file is None:
@@ -79,6 +69,78 @@ class Variant:
                 f" {', '.join(values)}"
             )
         return merge({name: values[name] for name in self.take or values}, self.lines)
+
+
+@dataclass
+class EarlierRun(Lines):
+    """A training before a variant's own, such as the first of two stages.
+
+    Args:
+        file: as in Variant.
+        lines: as in Variant.
+        take: as in Variant.
+        name: of its folder.
+        gives: key that its checkpoint is given to in all trainings after it, such as
+            model.init_args.first_stage.
+        share: of the study's minutes, in (0, 1). The variant's own training has what the earlier
+            ones leave. None where steps end the runs: the lines then say how many.
+    """
+
+    name: str = ""
+    gives: str = ""
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name.replace("_", "").isalnum():
+            raise ValueError(
+                f"before.name is {self.name!r}, and it names a folder: letters, digits and _ only"
+            )
+        if not self.gives.startswith("model."):
+            raise ValueError(
+                f"before.gives is {self.gives!r}: it is a key of the model that takes the"
+                " checkpoint, such as model.init_args.first_stage"
+            )
+        if self.share is not None and not 0 < self.share < 1:
+            raise ValueError(f"before.share is {self.share}: it must lie between 0 and 1")
+
+
+@dataclass
+class Variant(Lines):
+    """One change of the full model, or another system.
+
+    Args:
+        file: YAML of the lines that differ, relative to the study file. It may be a whole
+            experiment.
+        lines: the lines themselves, where a file would be too much. With a file they are laid over
+            what it gives.
+        take: sections of the file that count, such as [model]; all of them if not given. So an
+            experiment of another system gives its model, and data and trainer stay the study's.
+        paper: the paper's row, if it has one.
+        before: trainings that come first, in this order; see EarlierRun.
+    """
+
+    paper: PaperRow | None = None
+    before: list[EarlierRun] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = [earlier.name for earlier in self.before]
+        if len(set(names)) < len(names):
+            raise ValueError(f"before.name are {names}: give each training a name of its own")
+        if sum(earlier.share or 0 for earlier in self.before) >= 1:
+            raise ValueError(
+                f"before.share are {[earlier.share for earlier in self.before]}: they leave nothing"
+                " for the variant's own training; make their sum less than 1"
+            )
+
+    def minutes(self, all_of_them: float | None, earlier: EarlierRun | None = None) -> float | None:
+        """Returns the minutes of one of the variant's trainings, of its own if none is given."""
+        if all_of_them is None:
+            return None
+        if earlier is not None:
+            return all_of_them * (earlier.share or 0)
+        return all_of_them * (1 - sum(one.share or 0 for one in self.before))
 
 
 @dataclass
@@ -109,8 +171,10 @@ class Study:
     def __post_init__(self) -> None:
         self.metrics = [metric.key for metric in choose(self.metrics, "metrics")]
         full = self.variants.get(self.full)
-        if full is None or full.file is not None or full.lines:
-            raise ValueError(f"full is {self.full!r}: it must be a variant without file and lines")
+        if full is None or full.file is not None or full.lines or full.before:
+            raise ValueError(
+                f"full is {self.full!r}: it must be a variant without file, lines and before"
+            )
         if len(set(self.seeds)) < len(self.seeds) or not self.seeds:
             raise ValueError(
                 f"seeds are {self.seeds}: give at least one, each once (3 or more for intervals)"
@@ -122,6 +186,14 @@ class Study:
             )
 
     def _require_one_budget(self) -> None:
+        for name, variant in self.variants.items():
+            for earlier in variant.before:
+                if (earlier.share is None) != (self.minutes is None):
+                    raise ValueError(
+                        f"variants.{name}: before.share of {earlier.name} is {earlier.share}, and"
+                        f" minutes is {self.minutes}; a share is one of minutes, so give both or"
+                        " neither"
+                    )
         if self.minutes is None:
             return
         if self.minutes <= 0:
@@ -155,15 +227,14 @@ def read_study(path: Path) -> Study:
         raise ValueError(f"{path}: {error}") from error
     # the parser of typed values fills in what a class named in a line would take: lines stay lines
     for name, variant in study.variants.items():
-        object.__setattr__(
-            variant, "lines", ((raw["variants"] or {})[name] or {}).get("lines") or {}
-        )
+        own = (raw["variants"] or {})[name] or {}
+        stated = zip([variant, *variant.before], [own, *own.get("before", [])], strict=True)
+        for lines, written in stated:
+            object.__setattr__(lines, "lines", written.get("lines") or {})
     for part in ("settings", "test"):
         object.__setattr__(study, part, raw.get(part) or {})
-    for file in [
-        study.base,
-        *(variant.file for variant in study.variants.values() if variant.file),
-    ]:
+    trainings = [one for v in study.variants.values() for one in (v, *v.before)]
+    for file in [study.base, *(one.file for one in trainings if one.file)]:
         if not (path.parent / file).is_file():
             raise ValueError(f"{path}: names {file}, and there is no {path.parent / file}")
     return study

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lit_mimdit import cli
-from lit_mimdit.ablation.runs import FROZEN, Run, all_runs, freeze
+from lit_mimdit.ablation.runs import FROZEN, Run, all_runs, freeze, frozen, whole_name
 from lit_mimdit.ablation.study import Variant, read_study, read_yaml, with_tests_of
 from lit_mimdit.ablation.variants import budget_of, merge
 from lit_mimdit.estimate import meta_system, simulate
@@ -21,8 +21,6 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "experiments" / "ablations"
 STUDIES = ("first", "nano", "grid", "learning", "sd35_medium")
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in STUDIES)
-# trained in several runs, each from the files of the one before: a study trains each variant once
-NOT_ALONE = {"diffir", "diffir_prior", "diffir_stage1"}
 BASES = {"nano": "quickstart.yaml", "sd35": "foundir_sd35_medium.yaml"}
 
 
@@ -81,18 +79,14 @@ def test_runs_of_a_study_differ_in_the_variants_lines_only(name, tmp_path, capsy
     runs = {(run.variant, run.seed): run for run in all_runs(study, tmp_path)}
     least = 2 if name == "first" else 3  # that one only shows how a study works
     assert len(runs) == len(study.variants) * len(study.seeds) and len(study.seeds) >= least
-    first = resolved(capsys, *runs[study.full, 0].arguments("fit", study.metrics)[1:])
-    again = difference(
-        first, resolved(capsys, *runs[study.full, 1].arguments("fit", study.metrics)[1:])
-    )
+    first = resolved(capsys, *runs[study.full, 0].arguments("fit", study)[1:])
+    again = difference(first, resolved(capsys, *runs[study.full, 1].arguments("fit", study)[1:]))
     assert {key for key in again if "dir" not in key and "callbacks" not in key} == {
         "seed_everything",
         "data.init_args.seed",
     }
     for variant in [name for name in study.others if study.variants[name].lines]:
-        changed = difference(
-            first, resolved(capsys, *runs[variant, 0].arguments("fit", study.metrics)[1:])
-        )
+        changed = difference(first, resolved(capsys, *runs[variant, 0].arguments("fit", study)[1:]))
         of_folder = {key for key in changed if "dir" in key or "callbacks" in key}
         assert {key: value for key, value in changed.items() if key not in of_folder} == leaves(
             study.variants[variant].lines
@@ -108,7 +102,7 @@ def test_the_league_gives_every_system_the_same_data_and_time(tmp_path, capsys):
     freeze(study, LEAGUE, tmp_path)
     models, shared = set(), []
     for variant in study.variants:
-        args = Run(variant, 0, tmp_path).arguments("fit", study.metrics)[1:]
+        args = Run(variant, 0, tmp_path).arguments("fit", study)[1:]
         with pytest.raises(SystemExit):
             cli.main(["fit", *args, "--print_config"])
         values = yaml.safe_load(capsys.readouterr().out)
@@ -118,7 +112,11 @@ def test_the_league_gives_every_system_the_same_data_and_time(tmp_path, capsys):
                 values["data"]["init_args"].pop("crop") == 2 * values["model"]["init_args"]["patch"]
             )
             values["data"]["init_args"]["crop"] = 64
-        shared.append((values["data"], values["trainer"]["max_steps"], budget_of(values)))
+        spent = [budget_of(values)]
+        for earlier in study.variants[variant].before:
+            name = whole_name(variant, earlier)
+            spent.append(budget_of(yaml.safe_load(frozen(tmp_path, name).read_text())))
+        shared.append((values["data"], values["trainer"]["max_steps"], pytest.approx(sum(spent))))
     assert len(models) == len(study.variants) and len(study.seeds) == 2
     assert all(one == (shared[0][0], -1, study.minutes) for one in shared)
 
@@ -126,8 +124,9 @@ def test_the_league_gives_every_system_the_same_data_and_time(tmp_path, capsys):
 def test_the_league_has_every_small_version():
     """A new file in experiments/systems/nano needs a line in league.yaml."""
     files = {path.stem for path in (LEAGUE.parent / "nano").glob("*.yaml")}
-    listed = {Path(one.file).stem for one in read_study(LEAGUE).variants.values() if one.file}
-    assert files - NOT_ALONE <= listed
+    variants = read_study(LEAGUE).variants.values()
+    trainings = [one for variant in variants for one in (variant, *variant.before)]
+    assert files <= {Path(one.file).stem for one in trainings if one.file}
 
 
 SD35_TRAINED = {"wo_intra": 87.32, "sparse_dense": 221.43}  # millions
@@ -208,7 +207,7 @@ def test_a_study_is_tested_on_another_tree(tmp_path):
 
 
 BROKEN = {
-    "full": ("fool", "full is 'fool': it must be a variant without file and lines"),
+    "full": ("fool", "full is 'fool': it must be a variant without file, lines and before"),
     "seeds": ([1, 1], "seeds are [1, 1]: give at least one, each once"),
     "metrics": (["lpip"], "metrics: no metric 'lpip'"),
     "base": ("gone.yaml", "names gone.yaml, and there is no"),

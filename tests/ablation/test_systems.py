@@ -11,7 +11,7 @@ import yaml
 from lit_mimdit import cli
 from lit_mimdit.ablation import command
 from lit_mimdit.ablation.cost import cost, seconds_per_megapixel
-from lit_mimdit.ablation.run import progress, run
+from lit_mimdit.ablation.run import effective, progress, run
 from lit_mimdit.ablation.runs import Run
 from lit_mimdit.ablation.study import Study
 from lit_mimdit.systems.classical import Classical
@@ -28,16 +28,50 @@ REGRESSION = {
         "optimizer": {"lr": 1e-2, "schedule": "cosine"},
     },
 }
+SMALL = {"dim": 8, "num_blocks": [1, 1, 1, 1], "heads": [1, 1, 1, 1], "n_feats": 8}
+SMALL |= {
+    "optimizer": {"lr": 1e-3},
+    "num_refinement_blocks": 1,
+    "n_encoder_res": 1,
+    "n_denoise_res": 1,
+    "tile": 64,
+    "overlap": 8,
+}
 MEDIAN = {
     "class_path": "lit_mimdit.systems.classical.Classical",
     "init_args": {"method": "median"},
 }
 
 
+def diffir(**arguments) -> dict:
+    """Lines of a small DiffIR."""
+    kind = "lit_mimdit.systems.diffir.DiffIR"
+    return {"model": {"class_path": kind, "init_args": SMALL | arguments}}
+
+
+STAGES = {
+    "lines": diffir(stage=2, phase="joint"),
+    "before": [
+        {
+            "name": "stage1",
+            "lines": diffir(stage=1),
+            "share": 0.5,
+            "gives": "model.init_args.first_stage",
+        },
+        {
+            "name": "prior",
+            "lines": diffir(stage=2, phase="prior"),
+            "share": 0.2,
+            "gives": "model.init_args.init",
+        },
+    ],
+}
+
+
 def run_here(runs: list[Run], study: Study, jobs: int, threads: int) -> dict[str, str]:
     """All runs in this process, one by one: test_command.py has those in processes of their own."""
     for one in runs:
-        one.write_plan(study.metrics)
+        one.write_plan(study)
         assert run(one.folder) == 0, one.name
     return {}
 
@@ -60,6 +94,7 @@ def league(tiny_settings, write_settings, tmp_path_factory) -> Path:
             "mimdit": {},
             "regression": {"file": "regression.yaml", "take": ["model"]},
             "median": {"lines": {"model": MEDIAN}},
+            "diffir": STAGES,
         },
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
@@ -83,6 +118,25 @@ def test_every_run_trains_for_its_time_and_says_so(league):
     tool = json.loads((run_of(league, "median") / "cost.json").read_text())
     assert tool["seconds"] is tool["steps"] is tool["trained_parameters"] is None
     assert not (run_of(league, "median") / "log").exists(), "nothing was trained"
+
+
+def test_trainings_that_come_first_share_the_time_and_hand_on_what_they_learned(league):
+    folder = run_of(league, "diffir")
+    trainings = {"stage1": 0.5, "prior": 0.2, "": 0.3}
+    held = {name: progress(folder / name / "checkpoints/last.ckpt") for name in trainings}
+    for name, share in trainings.items():
+        assert held[name]["seconds"] >= 60 * MINUTES * share and held[name]["steps"] > 0
+    found = json.loads((folder / "cost.json").read_text())
+    for key in ("steps", "seconds"):
+        assert found[key] == pytest.approx(sum(one[key] for one in held.values()))
+    given = effective(folder / "log")["model"]["init_args"]
+    assert Path(given["first_stage"]) == folder / "stage1/checkpoints/last.ckpt"
+    assert Path(given["init"]) == folder / "prior/checkpoints/last.ckpt"
+    prior = effective(folder / "prior/log")["model"]["init_args"]
+    assert prior["first_stage"] == given["first_stage"] and prior["init"] is None
+    assert "first_stage" not in (folder / "stage1/log/config.yaml").read_text().replace(
+        "first_stage: null", ""
+    )
 
 
 def test_tables_leave_empty_what_does_not_apply(league):

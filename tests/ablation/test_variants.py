@@ -146,6 +146,37 @@ def test_a_budget_that_makes_no_sense_is_named(minutes, trainer, message, tmp_pa
     assert message in str(error.value)
 
 
+STAGE = {"name": "stage1", "gives": "model.init_args.first_stage", "share": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("before", "minutes", "message"),
+    [
+        ([STAGE | {"share": 1.5}], 15, "before.share is 1.5: it must lie between 0 and 1"),
+        ([STAGE, STAGE | {"name": "b"}], 15, "before.share are [0.5, 0.5]: they leave nothing"),
+        ([STAGE | {"share": 0.2}] * 2, 15, "before.name are ['stage1', 'stage1']: give each"),
+        ([STAGE | {"name": "a/b"}], 15, "before.name is 'a/b', and it names a folder"),
+        ([STAGE | {"gives": "data.root"}], 15, "before.gives is 'data.root': it is a key of the"),
+        ([STAGE], None, "share of stage1 is 0.5, and minutes is None; a share is one of minutes"),
+        ([STAGE | {"share": None}], 15, "share of stage1 is None, and minutes is 15"),
+        ([STAGE | {"file": "gone.yaml"}], 15, "names gone.yaml, and there is no"),
+    ],
+)
+def test_trainings_that_come_first_and_make_no_sense_are_named(before, minutes, message, tmp_path):
+    write(tmp_path / "base.yaml", BASE)
+    values = {"base": "base.yaml", "full": "full", "seeds": [0], "metrics": ["psnr"]}
+    values |= {"variants": {"full": {}, "two": {"before": before}}, "minutes": minutes}
+    write(tmp_path / "study.yaml", values)
+    with pytest.raises(ValueError, match="study.yaml") as error:
+        read_study(tmp_path / "study.yaml")
+    assert message in str(error.value) and "\n" not in str(error.value)
+    if minutes == 15 and message.startswith("share of"):
+        values["variants"] = {"full": {"before": before}}
+        write(tmp_path / "study.yaml", values)
+        with pytest.raises(ValueError, match="without file, lines and before"):
+            read_study(tmp_path / "study.yaml")
+
+
 def test_a_system_that_is_not_trained_is_only_tested(tmp_path):
     write(tmp_path / "base.yaml", BASE)
     tool = {"model": {"class_path": CLASSICAL, "init_args": {"method": "median"}}}
@@ -157,7 +188,7 @@ def test_a_system_that_is_not_trained_is_only_tested(tmp_path):
     assert yaml.safe_load(frozen.read_text())["model"] == tool["model"]
     for name, commands in {"full": {"fit", "test"}, "tool": {"test"}}.items():
         run = Run(name, 0, tmp_path)
-        run.write_plan(study.metrics)
+        run.write_plan(study)
         assert yaml.safe_load((run.folder / "plan.json").read_text()).keys() == commands
 
 
