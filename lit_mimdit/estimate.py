@@ -39,6 +39,39 @@ def _tensors(*values: Any) -> Iterator[Tensor]:
             yield from _tensors(*value)
 
 
+# 2 B C_out H W (C_in / groups) k^2 for each of the two gradients, as for the convolution itself
+def backward_flops(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    wanted: list[bool],
+    **_: Any,
+) -> int:
+    """Returns operations of a convolution's backward pass.
+
+    PyTorch's own count takes a convolution of groups for a whole one where the weight's gradient is
+    concerned. A depthwise one of 48 channels then counts 24 times.
+
+    Args:
+        grad: of the output.
+        x: the input.
+        weight: (C_out, C_in / groups, k, k), or (C_in, C_out / groups, k, k) if `transposed`.
+        wanted: whether the gradients of input, weight and bias are asked for.
+    """
+    positions = x if transposed else grad
+    return 2 * positions.numel() * weight.shape[1:].numel() * sum(wanted[:2])
+
+
+FLOPS = flop_registry | {torch.ops.aten.convolution_backward: backward_flops}
+
+
 class Alive(TorchDispatchMode):
     """Adds up the storages that operations make, until they are freed. peak, live: bytes; flops: of
     all operations.
@@ -59,7 +92,7 @@ class Alive(TorchDispatchMode):
         for tensor in _tensors(args, *(kwargs or {}).values()):
             self._was_there(tensor)
         result = func(*args, **(kwargs or {}))
-        if (count := flop_registry.get(func._overloadpacket)) is not None:
+        if (count := FLOPS.get(func._overloadpacket)) is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=result)
         for tensor in _tensors(result):
             self._note(tensor)

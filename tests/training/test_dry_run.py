@@ -27,7 +27,7 @@ import memory
 MILLION = 10**6
 
 
-@pytest.mark.parametrize("source, millions", zip(KNOWN, (2243.17, 8056.63), strict=True))
+@pytest.mark.parametrize("source, millions", list(zip(KNOWN, (2243.17, 8056.63), strict=True)))
 def test_the_shipped_sizes_are_those_of_the_releases(source, millions):
     geometry = read_geometry(source)
     loaded = meta_backbone(source, geometry, torch.bfloat16)
@@ -245,6 +245,20 @@ def test_new_storages_are_added_up_while_they_live_and_views_are_none():
         product = product[:1].clone()
         assert (alive.live, alive.peak) == (4 * 256, 4 * 256 * 256 + 4 * 256)
     assert len(product) == 1
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("kind", [torch.nn.Conv2d, torch.nn.ConvTranspose2d])
+def test_a_convolution_of_groups_counts_no_products_between_them(kind, groups):
+    """Forward and two gradients, by hand: 6 channels in, 12 out, 3 x 3 taps, stride 2."""
+    convolution = kind(6, 12, 3, stride=2, padding=1, groups=groups, bias=False)
+    x = torch.randn(5, 6, 8, 8, requires_grad=True)
+    with Alive() as alive:
+        convolution(x).sum().backward()
+    # where the taps lie: at each output, or for a transposed one at each input
+    positions = 4 * 4 if kind is torch.nn.Conv2d else 8 * 8
+    once = 2 * 5 * positions * 9 * 6 * 12 // groups
+    assert alive.flops == 3 * once
 
 
 def test_a_gpu_collects_the_weights_of_each_image_except_for_left_out_groups_and_zero3():
