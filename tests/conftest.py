@@ -57,6 +57,19 @@ HEAVY_NAMES = {
 FAST_PLACES = ("data", "models", "test_docs.py", "test_house.py")
 
 
+def within(path: Path) -> tuple[str, ...]:
+    """Names of the folders, and of the file, from the folder of the tests on."""
+    return path.relative_to(ROOT / "tests").parts if path.is_relative_to(ROOT / "tests") else ()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Places without fast tests are not read for `-m fast`: reading takes longer than testing."""
+    place = within(collection_path)[:1]
+    return (
+        config.option.markexpr == "fast" and bool(place) and place[0] not in FAST_PLACES
+    ) or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests that start other processes, which `pytest` leaves out, and fast ones.
 
@@ -65,19 +78,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         function = getattr(item, "function", None)
         names = set() if function is None else set(function.__code__.co_names)
-        placed = any(part in PROCESS_PLACES for part in item.path.parts)
+        parts = within(item.path)
+        placed = any(part in PROCESS_PLACES for part in parts)
         starts = names & PROCESS_NAMES or PROCESS_FIXTURES & set(getattr(item, "fixturenames", ()))
         if placed or starts or item.path.name.endswith("_processes.py"):
             item.add_marker(pytest.mark.process)
         elif (
-            any(part in FAST_PLACES for part in item.path.parts)
+            any(part in FAST_PLACES for part in parts[:1])
             and item.get_closest_marker("slow") is None
             and not HEAVY_FIXTURES & set(getattr(item, "fixturenames", ()))
             and not HEAVY_NAMES & names
         ):
             item.add_marker(pytest.mark.fast)
     slow = Counter(item.path for item in items if item.get_closest_marker("fast") is None)
-    items.sort(key=lambda item: ("cluster" not in item.path.parts, -slow[item.path]))
+    items.sort(key=lambda item: ("cluster" not in within(item.path), -slow[item.path]))
 
 
 def pytest_collection_finish() -> None:
