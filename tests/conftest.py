@@ -81,7 +81,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parts = within(item.path)
         placed = any(part in PROCESS_PLACES for part in parts)
         starts = names & PROCESS_NAMES or PROCESS_FIXTURES & set(getattr(item, "fixturenames", ()))
-        if placed or starts or item.path.name.endswith("_processes.py"):
+        said = item.get_closest_marker("process") is not None
+        if said or placed or starts or item.path.name.endswith("_processes.py"):
             item.add_marker(pytest.mark.process)
         elif (
             any(part in FAST_PLACES for part in parts[:1])

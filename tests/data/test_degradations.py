@@ -56,9 +56,9 @@ def test_any_size(name, shape):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", [*ALL, *FOUNDIR_TYPES])
 def test_severities_are_steps(photograph, name, seed):
-    names = FOUNDIR_TYPES.get(name, (name,))
+    names, face = FOUNDIR_TYPES.get(name, (name,)), photograph[20:180, 60:240]
     light, medium, heavy = (
-        psnr(photograph, degrade(photograph, names, severity, rng(seed)), data_range=1)
+        psnr(face, degrade(face, names, severity, rng(seed)), data_range=1)
         for severity in SEVERITIES
     )
     assert light > medium + 0.3 and medium > heavy + 0.3
