@@ -4,8 +4,10 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
@@ -185,6 +187,30 @@ def test_a_second_ctrl_c_stops_at_once_and_the_old_handler_comes_back():
         signal.raise_signal(signal.SIGINT)
     callback.on_exception(run, None, KeyboardInterrupt())
     assert signal.getsignal(signal.SIGINT) is before
+
+
+class Watcher(L.Callback):
+    """Notes what SIGTERM would do, at each batch of a command without training."""
+
+    def __init__(self) -> None:
+        self.seen: list = []
+
+    def note(self, *_: object) -> None:
+        self.seen.append(signal.getsignal(signal.SIGTERM))
+
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = note
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_sigterm_ends_a_command_that_has_nothing_to_save(command):
+    """Lightning's own handler would note it, and go on to the end of the data."""
+    before, watcher = signal.getsignal(signal.SIGTERM), Watcher()
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    stop = callbacks.GracefulStop()
+    run = L.Trainer(accelerator="cpu", callbacks=[watcher, stop], **quiet)
+    getattr(run, command)(BoringModel())
+    assert watcher.seen and set(watcher.seen) == {signal.SIG_DFL}
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_stop_must_stand_below_the_average():

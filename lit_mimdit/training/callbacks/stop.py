@@ -5,6 +5,7 @@ That holds at its end, at Ctrl-C and before a time limit; the same command goes 
 
 import os
 import signal
+import threading
 from itertools import chain, count
 from pathlib import Path
 from types import FrameType
@@ -28,6 +29,7 @@ class GracefulStop(L.Callback):
     saves and stops. Before that SIGUSR1 requeues the Slurm job if there is one. SIGTERM requeues it
     unless it was cancelled or preempted. A second SIGINT stops at once. Every
     validation starts with a checkpoint, so that SIGTERM and SIGUSR1 need not wait for its end.
+    `validate`, `test` and `predict` have nothing to save: SIGTERM ends them at once.
 
     Args:
         requeue: put the Slurm job back into the queue.
@@ -86,6 +88,12 @@ class GracefulStop(L.Callback):
         self._saved_at = trainer.global_step
         self._path = self._choose_path(trainer)
 
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        _end_at_once()
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        _end_at_once()
+
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
@@ -117,6 +125,8 @@ class GracefulStop(L.Callback):
             rank_zero_info(said)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            _end_at_once()
         if (
             trainer.training
             or trainer.state.fn != "fit"
@@ -200,3 +210,11 @@ class GracefulStop(L.Callback):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+def _end_at_once() -> None:
+    """Let SIGTERM end this process: Lightning's own handler notes it, and goes on to the end. What
+    was there before comes back with Lightning's teardown. Only a main thread has handlers.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
