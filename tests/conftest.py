@@ -62,12 +62,15 @@ def within(path: Path) -> tuple[str, ...]:
     return path.relative_to(ROOT / "tests").parts if path.is_relative_to(ROOT / "tests") else ()
 
 
+def is_fast(parts: tuple[str, ...]) -> bool:
+    """Whether fast tests lie at a place, whose names `within` gives."""
+    return bool(parts) and parts[0] in FAST_PLACES
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Places without fast tests are not read for `-m fast`: reading takes longer than testing."""
-    place = within(collection_path)[:1]
-    return (
-        config.option.markexpr == "fast" and bool(place) and place[0] not in FAST_PLACES
-    ) or None
+    parts = within(collection_path)
+    return (config.option.markexpr == "fast" and bool(parts) and not is_fast(parts)) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,7 +88,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if said or placed or starts or item.path.name.endswith("_processes.py"):
             item.add_marker(pytest.mark.process)
         elif (
-            any(part in FAST_PLACES for part in parts[:1])
+            is_fast(parts)
             and item.get_closest_marker("slow") is None
             and not HEAVY_FIXTURES & set(getattr(item, "fixturenames", ()))
             and not HEAVY_NAMES & names

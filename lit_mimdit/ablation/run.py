@@ -19,7 +19,7 @@ from filelock import FileLock
 
 import lit_mimdit.systems.mimdit  # noqa: F401
 from lit_mimdit.ablation.cost import cost
-from lit_mimdit.ablation.runs import COST, PLAN
+from lit_mimdit.ablation.runs import BEFORE, COST, PLAN
 from lit_mimdit.ablation.variants import Values, budget_of
 from lit_mimdit.cli import main
 from lit_mimdit.files import write_bytes
@@ -39,7 +39,9 @@ def run(folder: Path) -> int:
             return 0
         plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         checkpoint, done = None, {"steps": None, "seconds": None}
-        trainings = [(folder / name, args) for name, args in plan.get("before", {}).items()]
+        trainings = [
+            (folder / BEFORE / name, args) for name, args in plan.get("before", {}).items()
+        ]
         if "fit" in plan:
             done = {"steps": 0, "seconds": 0.0}
             for place, args in [*trainings, (folder, plan["fit"])]:

@@ -14,6 +14,7 @@ from lit_mimdit.evaluation.score_files import SUMMARY
 from lit_mimdit.files import write_bytes
 
 FROZEN, RUNS = "study", "runs"  # folders
+BEFORE = "before"  # in a run's folder: the trainings before its own, each in one of its name
 PLAN, COST = "plan.json", "cost.json"
 WHOLE = "whole"  # with a variant's name: all that its runs are configured with
 
@@ -80,7 +81,7 @@ class Run:
 
     def folder_of(self, earlier: EarlierRun) -> Path:
         """Returns the folder of a training before the variant's own."""
-        return self.folder / earlier.name
+        return self.folder / BEFORE / earlier.name
 
     def write_plan(self, study: Study) -> None:
         """The commands that the run's process reads (ablation/run.py); a system that is not trained
@@ -92,7 +93,7 @@ class Run:
         commands = ("fit", "test") if system.TRAINABLE else ("test",)
         plan: dict[str, Any] = {name: self.arguments(name, study) for name in commands}
         if before := study.variants[self.variant].before:
-            plan["before"] = {one.name: self.arguments("fit", study, one) for one in before}
+            plan[BEFORE] = {one.name: self.arguments("fit", study, one) for one in before}
         write_bytes(self.folder / PLAN, (json.dumps(plan, indent=1) + "\n").encode())
 
 

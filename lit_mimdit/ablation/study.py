@@ -228,7 +228,7 @@ def read_study(path: Path) -> Study:
     # the parser of typed values fills in what a class named in a line would take: lines stay lines
     for name, variant in study.variants.items():
         own = (raw["variants"] or {})[name] or {}
-        stated = zip([variant, *variant.before], [own, *own.get("before", [])], strict=True)
+        stated = zip([variant, *variant.before], [own, *(own.get("before") or [])], strict=True)
         for lines, written in stated:
             object.__setattr__(lines, "lines", written.get("lines") or {})
     for part in ("settings", "test"):

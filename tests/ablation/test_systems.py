@@ -122,7 +122,7 @@ def test_every_run_trains_for_its_time_and_says_so(league):
 
 def test_trainings_that_come_first_share_the_time_and_hand_on_what_they_learned(league):
     folder = run_of(league, "diffir")
-    trainings = {"stage1": 0.5, "prior": 0.2, "": 0.3}
+    trainings = {"before/stage1": 0.5, "before/prior": 0.2, "": 0.3}
     held = {name: progress(folder / name / "checkpoints/last.ckpt") for name in trainings}
     for name, share in trainings.items():
         assert held[name]["seconds"] >= 60 * MINUTES * share and held[name]["steps"] > 0
@@ -130,13 +130,17 @@ def test_trainings_that_come_first_share_the_time_and_hand_on_what_they_learned(
     for key in ("steps", "seconds"):
         assert found[key] == pytest.approx(sum(one[key] for one in held.values()))
     given = effective(folder / "log")["model"]["init_args"]
-    assert Path(given["first_stage"]) == folder / "stage1/checkpoints/last.ckpt"
-    assert Path(given["init"]) == folder / "prior/checkpoints/last.ckpt"
-    prior = effective(folder / "prior/log")["model"]["init_args"]
+    assert Path(given["first_stage"]) == folder / "before/stage1/checkpoints/last.ckpt"
+    assert Path(given["init"]) == folder / "before/prior/checkpoints/last.ckpt"
+    prior = effective(folder / "before/prior/log")["model"]["init_args"]
     assert prior["first_stage"] == given["first_stage"] and prior["init"] is None
-    assert "first_stage" not in (folder / "stage1/log/config.yaml").read_text().replace(
-        "first_stage: null", ""
-    )
+    first = effective(folder / "before/stage1/log")["model"]["init_args"]
+    assert first["first_stage"] is None and first["init"] is None
+    # killed before its costs were written, the run goes on and trains nothing anew
+    (folder / "cost.json").unlink()
+    assert run(folder) == 0
+    again = json.loads((folder / "cost.json").read_text())
+    assert (again["steps"], again["seconds"]) == (found["steps"], found["seconds"])
 
 
 def test_tables_leave_empty_what_does_not_apply(league):

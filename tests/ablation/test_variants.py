@@ -9,7 +9,7 @@ import yaml
 from lit_mimdit.ablation.command import LOG, START, run_logged
 from lit_mimdit.ablation.run import unfinished
 from lit_mimdit.ablation.runs import FROZEN, Run, freeze
-from lit_mimdit.ablation.study import Study, Variant, read_study
+from lit_mimdit.ablation.study import EarlierRun, Study, Variant, read_study
 from lit_mimdit.ablation.variants import WATCH, budget_of, merge, system_of, whole
 
 MIMDIT = "lit_mimdit.systems.mimdit.MiMDiT"
@@ -170,11 +170,12 @@ def test_trainings_that_come_first_and_make_no_sense_are_named(before, minutes, 
     with pytest.raises(ValueError, match="study.yaml") as error:
         read_study(tmp_path / "study.yaml")
     assert message in str(error.value) and "\n" not in str(error.value)
-    if minutes == 15 and message.startswith("share of"):
-        values["variants"] = {"full": {"before": before}}
-        write(tmp_path / "study.yaml", values)
-        with pytest.raises(ValueError, match="without file, lines and before"):
-            read_study(tmp_path / "study.yaml")
+
+
+def test_the_full_model_has_one_training():
+    stage = EarlierRun(**STAGE)
+    with pytest.raises(ValueError, match="without file, lines and before"):
+        Study("base.yaml", "full", {"full": Variant(before=[stage])}, [0], ["psnr"], minutes=15)
 
 
 def test_a_system_that_is_not_trained_is_only_tested(tmp_path):
