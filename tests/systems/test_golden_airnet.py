@@ -5,10 +5,12 @@ import pytest
 import shared_golden
 import torch
 from filling import fill_network
+from torchvision.ops import deform_conv2d
 
 from lit_mimdit.systems.airnet import objective
+from lit_mimdit.systems.airnet.deformable import DeformableConv, sampled_conv2d
 from lit_mimdit.systems.airnet.inference import restore
-from lit_mimdit.systems.airnet.network import AirNetNetwork, DeformableConv
+from lit_mimdit.systems.airnet.network import AirNetNetwork
 from lit_mimdit.systems.airnet.official import PUBLISHED, arguments, from_official, names_of
 
 
@@ -67,6 +69,27 @@ def test_a_fresh_deformable_convolution_is_half_a_plain_one():
     u, inter = torch.rand(2, 3, 6, 5), torch.rand(2, 3, 6, 5)
     plain = torch.nn.functional.conv2d(u, layer.weight, padding=1) / 2
     torch.testing.assert_close(layer(u, inter), plain)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7, 9), (1, 3, 1, 4)])
+def test_a_deformable_convolution_and_its_gradients_are_torchvisions(shape):
+    count, channels, height, width = shape
+    given = [
+        torch.randn(shape).double(),
+        # far enough to leave the image on every side
+        3 * torch.randn(count, 18, height, width).double(),
+        torch.randn(4, channels, 3, 3).double(),
+        torch.rand(count, 9, height, width).double(),
+    ]
+    u, offset, weight, mask = (value.requires_grad_() for value in given)
+    own = sampled_conv2d(u, offset, weight, mask)
+    theirs = deform_conv2d(u, offset, weight, padding=1, mask=mask)
+    torch.testing.assert_close(own, theirs, rtol=0, atol=1e-12)
+    direction = torch.randn(own.shape).double()
+    for found, wanted in zip(
+        torch.autograd.grad(own, given, direction), torch.autograd.grad(theirs, given, direction)
+    ):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
 def test_offsets_that_are_no_numbers_give_none_and_end_nothing():

@@ -6,46 +6,16 @@ Source: "All-In-One Image Restoration for Unknown Corruption" (CVPR 2022).
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from lit_mimdit.models.module_list import module_list
 from lit_mimdit.systems.airnet.contrast import SLOPE, Contrast
+from lit_mimdit.systems.airnet.deformable import DeformableConv
 
 
 def conv3(channels: int, out: int) -> nn.Conv2d:
     return nn.Conv2d(channels, out, 3, padding=1)
-
-
-class DeformableConv(nn.Module):
-    """A 3x3 convolution whose sampling points and weights follow u and the features I.
-
-        o = conv3x3(concat(u, I)), 27 channels
-        result(p) = sum_k W_k m_k(p) u(p + p_k + (dy_k, dx_k)(p))
-
-    Channels 0 ... 17 of o are (dy_k, dx_k), interleaved, for kernel position k in raster order;
-    m = sigmoid(channels 18 ... 26). Values between pixels are bilinear, and zero outside.
-
-    channels: C of u and of I.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        bound = (9 * channels) ** -0.5
-        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3).uniform_(-bound, bound))
-        self.conv_offset_mask = conv3(2 * channels, 27)
-        # so that it begins as a plain convolution times 1/2
-        for parameter in self.conv_offset_mask.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, u: Tensor, inter: Tensor) -> Tensor:
-        offset, mask = self.conv_offset_mask(torch.cat((u, inter), dim=1)).split((18, 9), dim=1)
-        # torchvision would take an offset that is no number for an address, and end the process
-        lost = (offset - offset).detach().sum(1, keepdim=True)  # 0 or, with such an offset, NaN
-        offset, mask = offset.nan_to_num(), torch.sigmoid(mask)
-        return deform_conv2d(u, offset, self.weight, padding=1, mask=mask) + lost
 
 
 class AffineTransform(nn.Module):
