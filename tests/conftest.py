@@ -5,6 +5,7 @@ needs neither.
 """
 
 import copy
+import gc
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each
@@ -99,8 +100,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Import lightning: its log handler keeps the stderr of then, which must not be one test's."""
+    """Import lightning: its log handler keeps the stderr of then, which must not be one test's.
+
+    What is imported by now stays, so collections of garbage need not look at it: half a second each.
+    """
     import lightning  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lit_mimdit.data.fonts import families
 
@@ -28,8 +29,17 @@ STYLE: dict[str, Any] = {
 }
 
 
+def arrange(figure: Figure) -> None:
+    """Arrange what a figure holds, once: matplotlib would do so twice for every file of it."""
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
 def pixels(figure: Figure) -> np.ndarray:
     """(H, W, 3) uint8."""
+    arrange(figure)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -39,6 +49,7 @@ def svg(figure: Figure) -> str:
     """Returns a figure as SVG text, to stand in a page."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
+        arrange(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :].rstrip()
@@ -47,5 +58,6 @@ def svg(figure: Figure) -> str:
 def png(figure: Figure, dpi: int = 150) -> bytes:
     """Returns the bytes of a figure's PNG file."""
     buffer = io.BytesIO()
+    arrange(figure)
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()

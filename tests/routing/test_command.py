@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from scipy import stats
 from lit_mimdit import cli
 from lit_mimdit.data.sample_data import write_sample_data
 from lit_mimdit.inference.loading import load_restorer
+from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.routing.command import names_of
 from lit_mimdit.routing.study_files import TABLES, read_csv
@@ -57,14 +59,16 @@ def study(data, branches, tmp_path_factory) -> tuple[Path, str]:
     return folder, said.getvalue()
 
 
+@cache
+def loaded(branch: Path) -> tuple[Restorer, dict[str, torch.Tensor]]:
+    return load_restorer(branch, None, torch.device("cpu")), load_system(branch).tensors
+
+
 def by_hand(branch: Path, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Inter weights (L, G) and chosen sub-experts (L, G, E) of a small image, from the parameters
     alone, one MiM after the other.
     """
-    restorer, tensors = (
-        load_restorer(branch, None, torch.device("cpu")),
-        load_system(branch).tensors,
-    )
+    restorer, tensors = loaded(branch)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
         posterior = restorer.vae.encode(2 * pixels - 1).latent_dist.mode()
