@@ -36,9 +36,9 @@ def leaves(values: Any, place: str = "") -> dict[str, Any]:
 
 
 def resolved(capsys, *args: str) -> dict[str, Any]:
-    """What `fit` would run with, flat."""
+    """What `fit` would run with, flat, but for the callbacks, whose checks take half of the time."""
     with pytest.raises(SystemExit) as left:
-        cli.main(["fit", *args, "--print_config"])
+        cli.main(["fit", *args, "--trainer.callbacks", "null", "--print_config"])
     assert left.value.code == 0
     return leaves(yaml.safe_load(capsys.readouterr().out))
 
@@ -81,13 +81,13 @@ def test_runs_of_a_study_differ_in_the_variants_lines_only(name, tmp_path, capsy
     assert len(runs) == len(study.variants) * len(study.seeds) and len(study.seeds) >= least
     first = resolved(capsys, *runs[study.full, 0].arguments("fit", study)[1:])
     again = difference(first, resolved(capsys, *runs[study.full, 1].arguments("fit", study)[1:]))
-    assert {key for key in again if "dir" not in key and "callbacks" not in key} == {
+    assert {key for key in again if "dir" not in key} == {
         "seed_everything",
         "data.init_args.seed",
     }
     for variant in [name for name in study.others if study.variants[name].lines]:
         changed = difference(first, resolved(capsys, *runs[variant, 0].arguments("fit", study)[1:]))
-        of_folder = {key for key in changed if "dir" in key or "callbacks" in key}
+        of_folder = {key for key in changed if "dir" in key}
         assert {key: value for key, value in changed.items() if key not in of_folder} == leaves(
             study.variants[variant].lines
         )
