@@ -120,14 +120,14 @@ def samples(count: int, side: int = 16) -> list[dict[str, Any]]:
 
 
 class Keep(L.Callback):
-    """Saves a checkpoint behind the last step, where ModelCheckpoint does."""
+    """Saves checkpoints behind the steps that `paths` has, where ModelCheckpoint does."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, paths: dict[int, Path]) -> None:
+        self.paths = paths
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if self.path is not None and trainer.global_step == trainer.max_steps:
-            trainer.save_checkpoint(self.path)
+        if trainer.global_step in self.paths:
+            trainer.save_checkpoint(self.paths[trainer.global_step])
 
 
 def fit(
@@ -135,14 +135,14 @@ def fit(
     steps: int,
     data: list | None = None,
     path: Path | None = None,
-    keep: Path | None = None,
+    keep: dict[int, Path] | None = None,
 ) -> L.Trainer:
-    """Train on batches of two, from the checkpoint `path`; leave one in `keep`."""
+    """Train on batches of two, from the checkpoint `path`; leave some in `keep`, by step."""
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
         max_epochs=-1,
-        callbacks=[EMA(0.5), FiniteGuard(), Keep(keep)],
+        callbacks=[EMA(0.5), FiniteGuard(), Keep(keep or {})],
         enable_checkpointing=False,
         **QUIET,
     )
@@ -164,7 +164,7 @@ def image(*shape: int) -> torch.Tensor:
 def test_trained_saved_exported_and_restored_agree_to_the_bit(make, name, tmp_path):
     system = make(name)
     before = {key: tensor.clone() for key, tensor in state_of(system.trained).items()}
-    trainer = fit(system, 2, keep=tmp_path / "last.ckpt")
+    trainer = fit(system, 2, keep={2: tmp_path / "last.ckpt"})
     after = state_of(system.trained)
     assert any(not torch.equal(after[key], before[key]) for key in before), "it learns"
     checkpoint = read_checkpoint(tmp_path / "last.ckpt")
@@ -186,11 +186,10 @@ def test_trained_saved_exported_and_restored_agree_to_the_bit(make, name, tmp_pa
 def test_a_killed_run_resumes_to_the_bit(make, name, tmp_path):
     one = samples(2)  # an epoch is a step: the order of samples is tested elsewhere
     whole, cut, resumed = (tmp_path / f"{part}.ckpt" for part in ("whole", "cut", "resumed"))
-    fit(make(name), 3, one, keep=whole)
-    fit(make(name), 1, one, keep=cut)
+    fit(make(name), 3, one, keep={1: cut, 3: whole})
     system = make(name)
     torch.manual_seed(99)  # whatever the new process did before
-    fit(system, 3, one, path=cut, keep=resumed)
+    fit(system, 3, one, path=cut, keep={3: resumed})
     expected, kept = (read_checkpoint(path)["state_dict"] for path in (whole, resumed))
     different = [key for key in expected if not torch.equal(expected[key], kept[key])]
     assert not different, different[:5]
