@@ -11,6 +11,7 @@ branch is small), and the first one writes the same file that a single process w
 under every strategy and number of processes, and everything that reads checkpoints reads it.
 """
 
+import functools
 import itertools
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -23,12 +24,25 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.model_summary import model_summary_deepspeed
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_mimdit.training.sharded_states import MASTER, ShardedStates
 
 DEFAULT_TIMEOUT = timedelta(minutes=10)
+# After every module, DeepSpeed looks whether its parameters are used again in the modules that
+# follow, until those have so many parameters. Its own 1e9 reaches to the end of a step, which costs
+# the square of the number of modules: seconds a step for MiM-DiT's thousands of small ones. Smaller
+# parameters than this stay anyway (stage3_param_persistence_threshold).
+REUSE_DISTANCE = 100_000
+
+# Lightning's summary asks for DeepSpeed's version once for every parameter, and reads it from the
+# package's files each time: seconds before the first step
+if not hasattr(model_summary_deepspeed.RequirementCache, "cache_info"):
+    model_summary_deepspeed.RequirementCache = functools.cache(
+        model_summary_deepspeed.RequirementCache
+    )
 
 
 def refuse_quantized(stage: int, system: nn.Module) -> None:
@@ -91,6 +105,8 @@ class ZeRO(ShardedStates, DeepSpeedStrategy):
         )
         # PyTorch's Adam steps on the host as well, and needs no compiler there
         self.config |= {"zero_force_ds_cpu_optimizer": False}
+        if stage == 3:
+            self.config["zero_optimization"]["stage3_max_reuse_distance"] = REUSE_DISTANCE
         for key, value in (config or {}).items():
             merge = isinstance(value, dict) and isinstance(self.config.get(key), dict)
             self.config[key] = self.config[key] | value if merge else value
