@@ -44,7 +44,7 @@ def assert_close(path: Path, expected: dict[str, torch.Tensor], atol: float = 2e
 
 def test_two_processes_follow_one_and_every_checkpoint_resumes_everywhere(warm, tiny, tmp_path):
     """With validation in the middle of the run, for which ZeRO-3 gathers its parameters."""
-    config = tiny(**{"trainer.limit_val_batches": 1})
+    config = tiny(**{"trainer.limit_val_batches": 1, "trainer.max_steps": 5})
     warm.run(tmp_path, ["fit", "-c", config])
     one = tensors(tmp_path / CHECKPOINTS / "last.ckpt")
     for name, strategy, resumed in (

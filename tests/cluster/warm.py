@@ -14,6 +14,7 @@ The end of the input kills what still runs.
 """
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -84,15 +85,24 @@ def wait(pid: int, timeout: float) -> int | None:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    import deepspeed  # noqa: F401
+    # what runs import only while they are under way costs each of them seconds: DeepSpeed's Muon,
+    # which it imports whatever the optimizer is, starts PyTorch's compiler
+    import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
     import lightning.pytorch.cli  # noqa: F401
-    import torch.distributed.run  # noqa: F401
+    import omegaconf  # noqa: F401
+    import torch.distributed.run
 
     import lit_mimdit.cli
     import lit_mimdit.data.datamodule
     import lit_mimdit.systems.mimdit
     import lit_mimdit.training.callbacks
+    import lit_mimdit.training.command
     import lit_mimdit.training.strategies  # noqa: F401
+
+    # DeepSpeed's ZeRO-3 puts all parameters in words, for a message that it does not print
+    torch.set_printoptions(threshold=0, edgeitems=0)
+    gc.collect()
+    gc.freeze()  # a collection in a fork would write to, and so copy, the memory of all of this
 
     running: set[int] = set()
     for line in sys.stdin:
