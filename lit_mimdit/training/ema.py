@@ -97,12 +97,13 @@ class EMA(L.Callback):
     @torch.no_grad()
     def copy_to(self, module: L.LightningModule) -> None:
         """Overwrite the trained parameters of `module` with their average."""
-        for name, parameter in self._trained(module).items():
-            average = (
-                self._zero.full(parameter, SHARDED)
-                if self._zero is not None
-                else self.average[name]
-            )
+        trained = self._trained(module)
+        averages = (
+            self._zero.full(trained.values(), SHARDED)
+            if self._zero is not None
+            else (self.average[name] for name in trained)
+        )
+        for parameter, average in zip(trained.values(), averages, strict=True):
             parameter.copy_(average)
 
     def _swap_in(self, module: L.LightningModule) -> None:

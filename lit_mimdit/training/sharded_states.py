@@ -1,7 +1,7 @@
 """States that DeepSpeed's ZeRO shards over the processes, given and taken as whole tensors."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,23 @@ from torch import Tensor, nn
 from lit_mimdit.systems.optim import moments_by_name
 
 MASTER = None  # key of a parameter's own 32-bit value among the states that are given and taken
+
+BUNDLE = 2**24  # numbers that travel at once, unless a single parameter has more
+
+
+def bundles(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Parameters in their order, as many at once as BUNDLE allows."""
+    bundle: list[nn.Parameter] = []
+    size = 0
+    for parameter in parameters:
+        numel = getattr(parameter, "ds_numel", parameter.numel())  # ZeRO-3's own are empty
+        if bundle and size + numel > BUNDLE:
+            yield bundle
+            bundle, size = [], 0
+        bundle.append(parameter)
+        size += numel
+    if bundle:
+        yield bundle
 
 
 class ShardedStates:
@@ -68,17 +85,43 @@ class ShardedStates:
             weight,
         )
 
-    def full(self, parameter: nn.Parameter, key: str | None = MASTER) -> Tensor:
-        """Returns a state of a parameter put together from all processes, float32 of the
-        parameter's shape; all of them must ask.
+    @torch.no_grad()
+    def full(self, parameters: Iterable[nn.Parameter], key: str | None) -> Iterator[Tensor]:
+        """Yields a state of each parameter put together from all processes, float32 of its shape;
+        all of them must ask. Many travel at once: each message costs time, and there are thousands.
         """
-        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+        for bundle in bundles(parameters):
+            parts = [self._part(parameter, key).flatten() for parameter in bundle]
+            flat = torch.cat([part.to(self.root_device, torch.float32) for part in parts])
+            sizes = [part.numel() for part in parts]
+            if self.stage == 3:  # each process has a part of every parameter
+                whole = flat.new_empty(self.world_size, len(flat))
+                dist.all_gather(list(whole), flat)
+                values = [columns.flatten() for columns in whole.split(sizes, dim=1)]
+            else:  # what others have is 0 here
+                dist.all_reduce(flat)
+                values = list(flat.split(sizes))
+            for parameter, value in zip(bundle, values, strict=True):
+                shape = parameter.ds_shape if self.stage == 3 else parameter.shape
+                yield value[: shape.numel()].view(shape)
 
-        return (
-            safe_get_full_fp32_param(parameter)
-            if key is MASTER
-            else safe_get_full_optimizer_state(parameter, key)
-        )
+    def _part(self, parameter: nn.Parameter, key: str | None) -> Tensor:
+        """This process's part of a state: in ZeRO-3 that alone, else with zeros around it."""
+        from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
+
+        if self.stage == 3:
+            return (
+                safe_get_local_fp32_param(parameter)
+                if key is MASTER
+                else safe_get_local_optimizer_state(parameter, key)
+            )
+        whole = torch.zeros_like(parameter, dtype=torch.float32).flatten()
+        mapping = parameter._hp_mapping  # None where all of it is another process's
+        if mapping is not None:
+            place = mapping.lp_fragment_address
+            part = mapping.get_hp_fragment(key)
+            whole.narrow(0, place.start, place.numel).copy_(part)
+        return whole
 
     def set_full(self, parameter: nn.Parameter, value: Tensor, key: str | None = MASTER) -> None:
         """The inverse of `full`: each process keeps its part of `value`."""
@@ -142,8 +185,7 @@ class ShardedStates:
         ask.
         """
         states = {}
-        for name, parameter in named.items():
-            whole = self.full(parameter, key)
+        for name, whole in zip(named, self.full(named.values(), key), strict=True):
             if everywhere or self.is_global_zero:
                 states[name] = whole.detach().cpu().clone()
         return states
