@@ -6,6 +6,7 @@ a process group, as they are behind a launcher; what they say goes to FOLDER/out
 is a line with the ranks' exit statuses, negative for a signal.
 """
 
+import gc
 import json
 import os
 import socket
@@ -14,11 +15,13 @@ import time
 import traceback
 
 import lightning.pytorch.loggers  # noqa: F401
+import omegaconf  # noqa: F401
 import torch.utils.tensorboard  # noqa: F401
 
 import lit_mimdit.data.datamodule
 import lit_mimdit.systems.mimdit
 import lit_mimdit.training.callbacks
+import lit_mimdit.training.command
 import lit_mimdit.training.strategies  # noqa: F401
 from lit_mimdit import cli
 
@@ -72,5 +75,7 @@ def perform(run: dict) -> list[int]:
     return [statuses[pid] for pid in ranks]
 
 
+gc.collect()
+gc.freeze()  # a collection in a fork would write to, and so copy, the memory of all of this
 for line in sys.stdin:
     print(json.dumps(perform(json.loads(line))), flush=True)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import cut_runs
+import pytest
 import torch
 from cut_runs import Line, content, fit, read
 from kit.fresh import in_fresh_process
@@ -41,40 +42,41 @@ def taken(folder: Path) -> dict[int, list]:
     return {step: sorted(items) for step, items in steps.items()}
 
 
-def test_two_ranks_with_workers_cut_twice_end_as_one_run(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The folder of all runs below, which one new process starts: it imports torch once."""
+    folder = tmp_path_factory.mktemp("cuts")
+    whole, cut, single, changing = (
+        folder / name for name in ("whole", "cut", "single", "changing")
+    )
+    runs = [
+        (whole, None, {"workers": 2, "max_epochs": 3} | TWO),
+        (cut, None, {"workers": 2, "max_epochs": 1} | TWO),
+        (cut, cut / "last.ckpt", {"workers": 0, "max_steps": 3} | TWO),
+        (cut, cut / "last.ckpt", {"workers": 2, "max_epochs": 3} | TWO),
+        (single, None, {"max_steps": 5} | ONE),
+        (changing, None, {"max_steps": 1} | ONE),
+        (changing, changing / "last.ckpt", {"max_steps": 4} | TWO),
+        (changing, changing / "last.ckpt", {"max_steps": 5, "workers": 2} | ONE),
+    ]
+    in_fresh_process(fit_all, runs)
+    return folder
+
+
+def test_two_ranks_with_workers_cut_twice_end_as_one_run(folder):
     """Cut at the end of an epoch and in the middle of the next, 2 steps an epoch; the second run
     has no workers."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    last = cut / "last.ckpt"
-    in_fresh_process(
-        fit_all,
-        [
-            (whole, None, {"workers": 2, "max_epochs": 3} | TWO),
-            (cut, None, {"workers": 2, "max_epochs": 1} | TWO),
-            (cut, last, {"workers": 0, "max_steps": 3} | TWO),
-            (cut, last, {"workers": 2, "max_epochs": 3} | TWO),
-        ],
-    )
+    whole, cut = folder / "whole", folder / "cut"
     assert content(read(cut / "last.ckpt")) == content(read(whole / "last.ckpt"))
     steps = taken(cut)
     assert steps == taken(whole)
     assert sorted(steps) == list(range(6)) and {len(items) for items in steps.values()} == {4}
 
 
-def test_another_number_of_ranks_goes_on_with_the_same_samples(tmp_path):
+def test_another_number_of_ranks_goes_on_with_the_same_samples(folder):
     """One process, then two, then one: the steps take what one process alone takes, and the weights
     differ by rounding only."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    last = cut / "last.ckpt"
-    in_fresh_process(
-        fit_all,
-        [
-            (whole, None, {"max_steps": 5} | ONE),
-            (cut, None, {"max_steps": 1} | ONE),
-            (cut, last, {"max_steps": 4} | TWO),
-            (cut, last, {"max_steps": 5, "workers": 2} | ONE),
-        ],
-    )
+    whole, cut = folder / "single", folder / "changing"
     assert taken(cut) == taken(whole)
     one, other = read(cut / "last.ckpt"), read(whole / "last.ckpt")
     assert (one["epoch"], one["global_step"]) == (other["epoch"], other["global_step"]) == (2, 5)
