@@ -33,9 +33,9 @@ from lit_mimdit.training.sharded_states import MASTER, ShardedStates
 DEFAULT_TIMEOUT = timedelta(minutes=10)
 # After every module, DeepSpeed looks whether its parameters are used again in the modules that
 # follow, until those have so many parameters. Its own 1e9 reaches to the end of a step, which costs
-# the square of the number of modules: seconds a step for MiM-DiT's thousands of small ones. Smaller
-# parameters than this stay anyway (stage3_param_persistence_threshold).
-REUSE_DISTANCE = 100_000
+# the square of the number of modules: seconds a step for MiM-DiT's thousands of small ones.
+# Parameters of up to 1e5 numbers stay anyway (stage3_param_persistence_threshold).
+REUSE_DISTANCE = 10_000
 
 # Lightning's summary asks for DeepSpeed's version once for every parameter, and reads it from the
 # package's files each time: seconds before the first step
