@@ -59,6 +59,7 @@ def run(request: dict) -> None:
                 raise OSError(ctypes.get_errno(), "setns")
     if request.get("torchrun") is None:
         return worker(request["folder"], request["args"])
+    from torch.distributed.elastic.multiprocessing.api import MultiprocessContext
     from torch.distributed.elastic.rendezvous import dynamic_rendezvous
     from torch.distributed.launcher.api import elastic_launch
     from torch.distributed.run import config_from_args, parse_args
@@ -66,6 +67,16 @@ def run(request: dict) -> None:
     # the name of a caller, for a log that nobody keeps: found by going through all modules, of
     # which there are thousands here
     dynamic_rendezvous.get_method_name = lambda depth=2: ""
+    # A function that has ended waits until its result is read, which an agent that is told to stop
+    # never does: it kills it after 30 seconds. Commands, which torchrun starts elsewhere, just end.
+    close = MultiprocessContext._close
+
+    def close_and_let_go(self, *args, **options) -> None:
+        if not self._worker_finished_event.is_set():
+            self._worker_finished_event.set()
+        close(self, *args, **options)
+
+    MultiprocessContext._close = close_and_let_go
     config, _, _ = config_from_args(parse_args([*request["torchrun"], "--no-python", "unused"]))
     config.start_method = "fork"
     elastic_launch(config, worker)(request["folder"], request["args"])
