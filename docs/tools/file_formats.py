@@ -32,7 +32,7 @@ FORMATS: dict[str, tuple[str, str, list[Any]]] = {
         "lit_mimdit.training.checkpoint",
         [RestorationSystem.on_save_checkpoint, SystemFile.description],
     ),
-    "Fidelity network: fidelity.safetensors": ("export", "lit_mimdit.inference.corrector", []),
+    "Fidelity network: fidelity.safetensors": ("export", "lit_mimdit.inference.fidelity_file", []),
     "Shards: manifest.json": (
         "data shard, data latents",
         "lit_mimdit.data.shards.manifest",

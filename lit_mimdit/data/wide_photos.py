@@ -55,6 +55,9 @@ class WideBatches(Dataset):
     def __len__(self) -> int:
         return self.batches
 
+    def _kind(self, index: int) -> str | None:
+        return None if self.kinds is None else self.kinds[index % len(self.kinds)]
+
     def _clean(self, generator: np.random.Generator) -> np.ndarray:
         """A crop with its margin, turned and flipped, (S + 2 MARGIN, same, 3) uint8."""
         level = self.levels[generator.choice(len(self.levels), p=self.weights)]
@@ -62,15 +65,17 @@ class WideBatches(Dataset):
         top, left = (int(generator.integers(0, n - side + 1)) for n in level.shape[:2])
         crop = level[top : top + side, left : left + side]
         crop = augment_array(crop, bool(generator.integers(2)), int(generator.integers(4)))
+        crop = np.ascontiguousarray(crop)  # rows in order: all that follows is a third faster
         if generator.random() < self.dim:
             crop = dimmed(crop, generator.uniform(0.5, 1), generator.uniform(1, 1.8))
         return crop
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def pixels(self, index: int) -> tuple[Tensor, Tensor]:
+        """Returns lq and gt of a batch as bytes, (B, 3, S, S) uint8: a quarter to hand over."""
         if not 0 <= index < self.batches:
             raise IndexError(index)
         generator = np.random.default_rng([self.seed, self.epoch, index])
-        kind = None if self.kinds is None else self.kinds[index % len(self.kinds)]
+        kind = self._kind(index)
         pairs: list[tuple[Tensor, Tensor]] = []
         for row in range(self.batch_size):
             if kind is None:
@@ -84,8 +89,12 @@ class WideBatches(Dataset):
             start = (len(clean) - self.crop) // 2
             window = np.s_[start : start + self.crop, start : start + self.crop]
             pairs.append((to_planes(degraded[window]), to_planes(clean[window])))
-        lq, gt = (torch.stack(images).float() / 255 for images in zip(*pairs, strict=True))
-        return {"lq": lq, "gt": gt, "kind": kind or "any"}
+        lq, gt = (torch.stack(images) for images in zip(*pairs, strict=True))
+        return lq, gt
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        lq, gt = (images.float() / 255 for images in self.pixels(index))
+        return {"lq": lq, "gt": gt, "kind": self._kind(index) or "any"}
 
 
 class WidePhotos(L.LightningDataModule):
@@ -101,6 +110,8 @@ class WidePhotos(L.LightningDataModule):
         longest: photographs are first reduced to this many pixels on their longer side.
         dim: share of the training crops that are dimmed before they are degraded.
         seed: of the crops.
+        workers: loader processes; 0 makes crops in the training process. Any number gives the same
+            batches.
     """
 
     def __init__(
@@ -114,6 +125,7 @@ class WidePhotos(L.LightningDataModule):
         longest: int = 1536,
         dim: float = 0.1,
         seed: int = 0,
+        workers: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= dim <= 1:
@@ -123,6 +135,8 @@ class WidePhotos(L.LightningDataModule):
                 f"data.crop is {crop}, data.batch_size {batch_size} and data.batches {batches}: all"
                 " must be positive"
             )
+        if workers < 0:
+            raise ValueError(f"data.workers is {workers}: it must be 0 or more")
         self.photos = photos
         self.val_photos = val_photos
         self.longest = longest
@@ -132,6 +146,7 @@ class WidePhotos(L.LightningDataModule):
         self.val_batches = val_batches
         self.dim = dim
         self.seed = seed
+        self.workers = workers
 
     def setup(self, stage: str) -> None:
         kinds = [*KINDS, CLEAN]
@@ -147,7 +162,7 @@ class WidePhotos(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         self.train.epoch = self.trainer.current_epoch  # reloaded every epoch by the trainer
-        return DataLoader(self.train, batch_size=None)
+        return DataLoader(self.train, batch_size=None, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.val, batch_size=None)
+        return DataLoader(self.val, batch_size=None, num_workers=self.workers)

@@ -1,23 +1,18 @@
 """The fidelity network (models/fidelity.py) at work: behind a restorer, on images of any size."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from lit_mimdit.files import write_bytes
 from lit_mimdit.inference import spots, tiling
+from lit_mimdit.inference.fidelity_file import read_fidelity
 from lit_mimdit.inference.system_file import PACKAGE
 from lit_mimdit.models.backbone import nano_folder
 from lit_mimdit.models.fidelity import Fidelity
 
-FORMAT = "lit_mimdit.fidelity.3"
-KEY = "lit_mimdit"
 TILE, OVERLAP = 512, 64  # pixels
 
 
@@ -76,31 +71,6 @@ class Corrector:
         return tiling.blend(pair, boxes, boxes, OVERLAP, 1, correct)
 
 
-def save_fidelity(path: Path, network: Fidelity) -> None:
-    """Write a network as one safetensors file of float16, whole or not at all."""
-    tensors = {
-        name: tensor.detach().cpu().half().contiguous()
-        for name, tensor in network.state_dict().items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(
-        path,
-        save(
-            tensors,
-            {
-                KEY: json.dumps(
-                    {
-                        "format": FORMAT,
-                        "widths": network.widths,
-                        "blocks": network.blocks,
-                        "gain": network.gain,
-                    }
-                )
-            },
-        ),
-    )
-
-
 def choose_fidelity(fidelity: str, own_branch: bool) -> str | None:
     """Returns what `load_corrector` takes, for a command's value.
 
@@ -121,16 +91,7 @@ def load_corrector(fidelity: str | None, weight: float = 1.0) -> Corrector | Non
             f"fidelity {path}: no such file; experiments/nano/fidelity.yaml trains one, null does"
             " without"
         )
-    try:
-        with safe_open(path, "pt") as handle:
-            values = json.loads((handle.metadata() or {}).get(KEY, "{}"))
-            tensors = {name: handle.get_tensor(name).float() for name in handle.keys()}  # noqa: SIM118
-        if values.get("format") != FORMAT:
-            raise ValueError(f"it says {values.get('format')!r} and not {FORMAT!r}")
-        network = Fidelity(tuple(values["widths"]), values["blocks"], values.get("gain", False))
-        network.load_state_dict(tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"fidelity {path}: not a fidelity network ({error})") from error
+    network = read_fidelity(path)
     return Corrector(
         network,
         weight,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lit_mimdit.data.wide_photos import CLEAN
 from lit_mimdit.evaluation.pixel import psnr
-from lit_mimdit.inference.corrector import load_corrector, save_fidelity
+from lit_mimdit.inference.corrector import load_corrector
+from lit_mimdit.inference.fidelity_file import save_fidelity
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.systems.optim import OptimizerConfig, configure
 from lit_mimdit.systems.pixel import error_per_image

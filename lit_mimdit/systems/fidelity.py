@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_mimdit.inference.corrector import Corrector, load_corrector, save_fidelity
+from lit_mimdit.inference.corrector import Corrector, load_corrector
+from lit_mimdit.inference.fidelity_file import save_fidelity
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.system_file import PACKAGE

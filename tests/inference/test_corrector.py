@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from lit_mimdit import cli
 from lit_mimdit.inference import corrector
-from lit_mimdit.inference.corrector import Corrector, load_corrector, save_fidelity
+from lit_mimdit.inference.corrector import Corrector, load_corrector
+from lit_mimdit.inference.fidelity_file import save_fidelity
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.models.fidelity import Fidelity
 

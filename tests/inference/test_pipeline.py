@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from lit_mimdit import cli
-from lit_mimdit.inference.corrector import save_fidelity
+from lit_mimdit.inference.fidelity_file import save_fidelity
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.pipeline import MiMDiTPipeline
 from lit_mimdit.inference.restorer import Restorer
@@ -206,7 +206,7 @@ def test_the_packages_own_branch_is_exported_with_its_fidelity_network(tmp_path)
 SCRIPT = """
 import sys
 from PIL import Image
-from lit_mimdit.inference.corrector import save_fidelity
+from lit_mimdit.inference.fidelity_file import save_fidelity
 from lit_mimdit.inference.pipeline import MiMDiTPipeline
 pipeline = MiMDiTPipeline.from_pretrained(sys.argv[1])
 pipeline(Image.open(sys.argv[2])).images[0].save(sys.argv[3])

@@ -1,5 +1,7 @@
 """Batches under wide degradations, and the training of the fidelity network on them."""
 
+from types import SimpleNamespace
+
 import lightning as L
 import numpy as np
 import pytest
@@ -59,6 +61,33 @@ def test_settings_are_checked():
         WidePhotos("a", "b", dim=2)
     with pytest.raises(ValueError, match=r"data\.crop is 0"):
         WidePhotos("a", "b", crop=0)
+    with pytest.raises(ValueError, match=r"data\.workers is -1"):
+        WidePhotos("a", "b", workers=-1)
+
+
+@pytest.mark.process
+def test_any_number_of_workers_gives_the_same_batches(tmp_path):
+    """Training batches of two epochs, which differ, and those of validation."""
+    Image.fromarray(photographs.load("chelsea")[:100, :120]).save(tmp_path / "a.png")
+    lists = []
+    for workers in (0, 2):
+        data = WidePhotos(
+            str(tmp_path), str(tmp_path), 32, 2, batches=3, val_batches=1, workers=workers
+        )
+        data.trainer = SimpleNamespace(current_epoch=0)
+        data.setup("fit")
+        batches = list(data.val_dataloader())
+        for data.trainer.current_epoch in (0, 1):
+            loader = data.train_dataloader()
+            assert loader.num_workers == workers
+            batches += loader
+        lists.append(batches)
+    alone, shared = lists
+    assert len(alone) == len(shared) == 7 + 2 * 3
+    assert not torch.equal(alone[-1]["lq"], alone[-4]["lq"])
+    for one, other in zip(alone, shared, strict=True):
+        assert one["kind"] == other["kind"]
+        assert torch.equal(one["lq"], other["lq"]) and torch.equal(one["gt"], other["gt"])
 
 
 def module(tmp_path, **settings):
