@@ -36,7 +36,7 @@ def leaves(values: Any, place: str = "") -> dict[str, Any]:
 
 
 def resolved(capsys, *args: str) -> dict[str, Any]:
-    """What `fit` would run with, flat, but for the callbacks, whose checks take half of the time."""
+    """What `fit` would run with, flat; without callbacks, whose checks take half of the time."""
     with pytest.raises(SystemExit) as left:
         cli.main(["fit", *args, "--trainer.callbacks", "null", "--print_config"])
     assert left.value.code == 0
