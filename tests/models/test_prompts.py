@@ -75,19 +75,20 @@ def test_it_is_computed_once_and_the_encoders_are_released(pipeline_folder, cach
     assert len(asked) == 3 and len(list((cache / "prompts").glob("*.safetensors"))) == 3
 
 
-@pytest.mark.parametrize("damage", [b"", b"not safetensors", "cut", "shape"])
-def test_a_damaged_cache_is_computed_anew(pipeline_folder, cache, damage):
+def test_a_damaged_cache_is_computed_anew(pipeline_folder, cache):
     expected = load(pipeline_folder, text=CAT).of()
-    for file in (cache / "prompts").glob("*.safetensors"):
-        if damage == "shape":
-            from safetensors.torch import save_file
+    for damage in (b"", b"not safetensors", "cut", "shape"):
+        for file in (cache / "prompts").glob("*.safetensors"):
+            if damage == "shape":
+                from safetensors.torch import save_file
 
-            save_file({"embeds": torch.zeros(1, 333, 31), "pooled": torch.zeros(1, 12)}, file)
-        else:
-            file.write_bytes(file.read_bytes()[:-9] if damage == "cut" else damage)
-    found = load(pipeline_folder, text=CAT).of()
-    assert torch.equal(found.embeds, expected.embeds) and torch.equal(found.pooled, expected.pooled)
-    assert load(pipeline_folder, text=CAT).empty.embeds.shape == (1, 333, 32)
+                save_file({"embeds": torch.zeros(1, 333, 31), "pooled": torch.zeros(1, 12)}, file)
+            else:
+                file.write_bytes(file.read_bytes()[:-9] if damage == "cut" else damage)
+        found = load(pipeline_folder, text=CAT)
+        assert torch.equal(found.of().embeds, expected.embeds), damage
+        assert torch.equal(found.of().pooled, expected.pooled), damage
+        assert found.empty.embeds.shape == (1, 333, 32), damage
 
 
 def test_other_encoders_are_not_answered_from_the_cache(pipeline_folder, tmp_path, cache):
