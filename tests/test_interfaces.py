@@ -334,11 +334,10 @@ def test_a_command_whose_reader_has_gone_ends_in_silence(monkeypatch, capfd, arg
     os.close(reader)
     with os.fdopen(writer, "w", encoding="utf-8") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        if args[0] == "restore":
-            with pytest.raises(SystemExit):
-                cli.main(args)
-        else:
+        try:
             assert cli.main(args) == cli.UNREAD
+        except SystemExit:  # argparse itself ignores a lost reader since Python 3.11.3
+            assert "--help" in args
         stdout.write("more")  # to the null device: closing it raises nothing
     assert capfd.readouterr().err == ""
 

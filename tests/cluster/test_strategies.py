@@ -43,7 +43,10 @@ def assert_close(path: Path, expected: dict[str, torch.Tensor], atol: float = 2e
 
 
 def test_two_processes_follow_one_and_every_checkpoint_resumes_everywhere(warm, tiny, tmp_path):
-    """With validation in the middle of the run, for which ZeRO-3 gathers its parameters."""
+    """With validation in the middle of the run, for which ZeRO-3 gathers its parameters.
+
+    What ZeRO gathers travels in many bundles, some of several parameters.
+    """
     config = tiny(**{"trainer.limit_val_batches": 1, "trainer.max_steps": 5})
     warm.run(tmp_path, ["fit", "-c", config])
     one = tensors(tmp_path / CHECKPOINTS / "last.ckpt")
@@ -59,7 +62,8 @@ def test_two_processes_follow_one_and_every_checkpoint_resumes_everywhere(warm, 
             if resumed is None
             else ["--ckpt_path", str(tmp_path / resumed / CHECKPOINTS / "step=3.ckpt")]
         )
-        warm.run(tmp_path / name, ["fit", "-c", config, *two(strategy), *start], SINGLE_HOST)
+        args = ["fit", "-c", config, *two(strategy), *start]
+        warm.run(tmp_path / name, args, SINGLE_HOST, env={"BUNDLE": "100"})
         assert_close(tmp_path / name / CHECKPOINTS / "last.ckpt", one)
 
 

@@ -27,8 +27,11 @@ CLONE_NEWNET = 0x40000000
 
 
 def worker(folder: str, args: list[str]) -> None:
-    """One rank; `{rank}` in the folder is its own."""
+    """One rank; `{rank}` in the folder is its own. BUNDLE: so many numbers travel at once."""
     from lit_mimdit import cli
+    from lit_mimdit.training import sharded_states
+
+    sharded_states.BUNDLE = int(os.environ.get("BUNDLE", sharded_states.BUNDLE))
 
     folder = folder.format(rank=os.environ.get("RANK", 0))
     Path(folder).mkdir(parents=True, exist_ok=True)
