@@ -36,7 +36,7 @@ def train(name: str, places: dict[str, str], batch: int, keep: Path, **processes
         accelerator="cpu",
         max_steps=2,
         max_epochs=-1,
-        callbacks=[Keep(keep)],
+        callbacks=[Keep({2: keep})],
         enable_checkpointing=False,
         **QUIET,
         **processes,
