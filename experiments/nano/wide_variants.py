@@ -26,6 +26,7 @@ from torch import Tensor
 from lit_mimdit.evaluation.pixel import eight_bit
 from lit_mimdit.inference.fidelity_file import read_fidelity
 from lit_mimdit.models.fidelity import Fidelity
+from lit_mimdit.nano.charbonnier import charbonnier_per_image
 
 FLOOR, SMOOTH, HARM = 0.1, 0.02, 4.0
 THREE, FOUR = (32, 64, 128), (32, 64, 128, 128)
@@ -62,19 +63,10 @@ VARIANTS = (
 TINY = (Variant("relative", (8, 8)), Variant("l1_harm", (8, 8), False, harm=HARM))
 
 
-# e = mean sqrt(d^2 + s^2) - s
-def error(image: Tensor, reference: Tensor, smooth: float) -> Tensor:
-    """Returns the error of each of (B, 3, H, W), (B,)."""
-    apart = image - reference
-    if smooth == 0:
-        return apart.abs().mean((1, 2, 3))
-    return ((apart.square() + smooth**2).sqrt() - smooth).mean((1, 2, 3))
-
-
-# L = mean w (e + h max(0, e - e_lq)), w = 1 / (e_lq + floor) or 1
+# L = mean w (e + h max(0, e - e_lq)), w = 1 / (e_lq + floor) or 1; e: see charbonnier_per_image
 def loss_of(variant: Variant, output: Tensor, lq: Tensor, gt: Tensor) -> Tensor:
     """Returns the loss of a batch."""
-    after, before = (error(image, gt, variant.smooth) for image in (output, lq))
+    after, before = (charbonnier_per_image(image - gt, variant.smooth) for image in (output, lq))
     cost = after + variant.harm * (after - before).clamp_min(0)
     return (cost / (before + FLOOR)).mean() if variant.relative else cost.mean()
 

@@ -46,7 +46,8 @@ def read_fidelity(path: Path) -> Fidelity:
     try:
         with safe_open(path, "pt") as handle:
             values = json.loads((handle.metadata() or {}).get(KEY, "{}"))
-            tensors = {name: handle.get_tensor(name).float() for name in handle.keys()}  # noqa: SIM118
+            names = handle.keys()  # it is no mapping
+            tensors = {name: handle.get_tensor(name).float() for name in names}
         if values.get("format") != FORMAT:
             raise ValueError(f"it says {values.get('format')!r} and not {FORMAT!r}")
         network = Fidelity(tuple(values["widths"]), values["blocks"], values.get("gain", False))

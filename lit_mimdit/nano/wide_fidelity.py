@@ -12,8 +12,8 @@ from lit_mimdit.evaluation.pixel import psnr
 from lit_mimdit.inference.corrector import load_corrector
 from lit_mimdit.inference.fidelity_file import save_fidelity
 from lit_mimdit.models.fidelity import Fidelity
+from lit_mimdit.nano.charbonnier import charbonnier_per_image
 from lit_mimdit.systems.optim import OptimizerConfig, configure
-from lit_mimdit.systems.pixel import error_per_image
 
 Loss = Literal["relative", "l1", "log"]
 
@@ -26,7 +26,7 @@ class WideFidelity(L.LightningModule):
     alone, since its gradient vanishes for large errors. The relative loss e / (e_lq + floor) has
     weights that do not change while training.
 
-    Below `smooth`, an error of a pixel counts by its square (Charbonnier et al., ICIP 1994). An L1
+    Below `smooth`, an error of a pixel counts by its square (charbonnier.py). An L1
     has the slope 1 at any error, and with it clean images kept the network at the identity.
 
     Args:
@@ -75,19 +75,15 @@ class WideFidelity(L.LightningModule):
                 )
             self.network.load_state_dict(start.network.state_dict())
 
-    # e = mean (sqrt(d^2 + s^2) - s) + w (the same of the differences of neighbouring d)
+    # e = c(d) + w (c(dx d) + c(dy d)), c: see charbonnier_per_image
     def error(self, image: Tensor, reference: Tensor) -> Tensor:
         """Returns the error of each of (B, 3, H, W), (B,)."""
-        if self.smooth == 0:
-            return error_per_image(image, reference, self.gradient_weight)
         apart = image - reference
-        planes = [(apart, 1.0)]
-        if self.gradient_weight:
-            planes += [(apart.diff(dim=axis), self.gradient_weight) for axis in (-1, -2)]
-        return sum(
-            weight * ((d.square() + self.smooth**2).sqrt() - self.smooth).mean((1, 2, 3))
-            for d, weight in planes
-        )
+        error = charbonnier_per_image(apart, self.smooth)
+        if self.gradient_weight == 0:
+            return error
+        edges = [charbonnier_per_image(apart.diff(dim=axis), self.smooth) for axis in (-1, -2)]
+        return error + self.gradient_weight * sum(edges)
 
     # L = mean e / (e_lq + floor), mean e, or mean log(e + floor)
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:

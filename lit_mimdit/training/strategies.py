@@ -39,10 +39,7 @@ REUSE_DISTANCE = 10_000
 
 # Lightning's summary asks for DeepSpeed's version once for every parameter, and reads it from the
 # package's files each time: seconds before the first step
-if not hasattr(model_summary_deepspeed.RequirementCache, "cache_info"):
-    model_summary_deepspeed.RequirementCache = functools.cache(
-        model_summary_deepspeed.RequirementCache
-    )
+model_summary_deepspeed.RequirementCache = functools.cache(model_summary_deepspeed.RequirementCache)
 
 
 def refuse_quantized(stage: int, system: nn.Module) -> None:
