@@ -185,10 +185,15 @@ def main(argv: list[str] | None = None) -> int:
     """
     accept_everything()
     hush()
+    status, unread = UNREAD, False
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
-    finally:  # --help leaves by SystemExit
+    except BrokenPipeError:  # of a text longer than stdout's buffer
         unread = nobody_reads()
+        if not unread:
+            raise
+    finally:  # --help leaves by SystemExit
+        unread = nobody_reads() or unread
     return UNREAD if unread else status
 
 

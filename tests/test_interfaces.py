@@ -328,7 +328,16 @@ def test_a_server_of_processes_hushes_before_it_loads_the_libraries(monkeypatch)
     assert preloaded[0] == "lit_mimdit.hushed"
 
 
-@pytest.mark.parametrize("args", [["--help"], ["metrics"], ["restore", "--help"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--help"],
+        ["metrics"],
+        ["restore", "--help"],
+        ["fit", "--help"],  # longer than stdout's buffer
+        ["--print_completion", "bash"],
+    ],
+)
 def test_a_command_whose_reader_has_gone_ends_in_silence(monkeypatch, capfd, args):
     reader, writer = os.pipe()
     os.close(reader)
