@@ -133,7 +133,7 @@ def test_the_command_says_what_is_missing(monkeypatch, capsys):
         importlib.util, "find_spec", lambda name: None if name == "gradio" else find(name)
     )
     assert main(["demo"]) == 2
-    assert "pip install 'lit_mimdit[demo]'" in capsys.readouterr().err
+    assert 'pip install "gradio>=6.31,<7"' in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_named():
