@@ -183,13 +183,8 @@ def test_interpolation_follows_overrides(tiny, capsys, tmp_path):
 
     def values(*args: str) -> tuple[int, int]:
         found = printed_config(capsys, "-c", config, *args)
-
-        def resolve(value):
-            return found["data"]["init_args"]["crop"] if isinstance(value, str) else value
-
-        return resolve(found["data"]["init_args"]["eval_crop"]), resolve(
-            found["model"]["init_args"]["sampling"]["tile"]
-        )
+        model, data = found["model"]["init_args"], found["data"]["init_args"]
+        return data["eval_crop"], model["sampling"]["tile"]
 
     assert values() == (32, 32)
     assert values("--data.init_args.crop", "24") == (24, 24)
