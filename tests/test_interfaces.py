@@ -63,21 +63,21 @@ print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 
 
-def test_help_of_every_command_loads_none_of_the_heavy_libraries():
+def test_help_of_every_command_loads_none_of_the_heavy_libraries(processes):
     commands = [[*name.split(), "--help"] for name in cli.COMMANDS]
     commands += [["--help"], ["fit", "--help"], ["restore", "--stepz", "3", "x", "-o", "y"]]
     code = LIGHT.format(commands=commands)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    done = processes.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr.splitlines()[-1] == "[]", done.stderr[-2000:]
     assert "--fidelity_weight" in done.stdout and "--resume auto" in done.stdout
 
 
-def test_importing_restore_loads_torch_and_neither_diffusers_nor_the_compiler():
+def test_importing_restore_loads_torch_and_neither_diffusers_nor_the_compiler(processes):
     code = (
         "import sys, lit_mimdit.inference.restore; print(sorted({'diffusers', 'lightning',"
         " 'transformers', 'torch._dynamo', 'scipy', 'pyiqa'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    done = processes.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "[]\n", done.stdout + done.stderr[-2000:]
 
 
@@ -110,12 +110,12 @@ def test_an_unknown_shell_is_named(capsys):
     assert "'fish': choose among bash, zsh" in capsys.readouterr().err
 
 
-def test_a_console_of_code_page_1252_shows_every_text():
+def test_a_console_of_code_page_1252_shows_every_text(processes):
     code = (
         "from lit_mimdit.console import accept_everything; accept_everything();"
         " print('PSNR \\u2191 \\u65e5\\u672c \\u2501\\u2503\\u250f 50 \\u00b1 \\ud800')"
     )
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", code],
         capture_output=True,
         cwd=ROOT,

@@ -116,7 +116,7 @@ def test_eight_at_once_are_not_mixed_up(address, session, tmp_path):
     assert [data for data, _ in found] == again and len(set(again)) == 8
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("takes_minutes")
 def test_a_hundred_requests_leave_no_memory_behind(address, photo):
     visitor = client(address)
     for _ in range(20):
