@@ -1,4 +1,4 @@
-"""Tiers of tests, and what several of them share.
+"""What tests share.
 
 PyTorch and diffusers are imported where they are used: the process that hands out tests to others
 needs neither.
@@ -11,92 +11,19 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from kit import hub_server, ranks, tiers
+from kit import hub_server, ranks
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SD3Transformer2DModel
 
 ROOT = Path(__file__).parents[1]
-# tests that start processes, servers, browsers or clusters: by the folder, by the file, or by what
-# a test names
-PROCESS_PLACES = ("cluster", "test_notebooks.py", "test_tensorboard.py", "test_remote.py")
-PROCESS_NAMES = {"subprocess", "Popen", "cut_processes", "moto"}
-PROCESS_FIXTURES = {"starter"}
-# what takes seconds: whole models, data sets, runs and commands
-HEAVY_FIXTURES = {
-    "backbone_folder",
-    "branch_file",
-    "data_root",
-    "folder",
-    "make_backbone",
-    "make_transformer",
-    "pictured_settings",
-    "pipeline_folder",
-    "shard_root",
-    "tiny_settings",
-    "transformer",
-    "tree",
-    "vae",
-}
-HEAVY_NAMES = {
-    "_dynamo",
-    "main",
-    "run",
-    "fit",
-    "test",
-    "import_module",
-    "MiMDiT",
-    "write_sample_data",
-}
-FAST_PLACES = ("data", "models", "test_docs.py", "test_house.py")
-
-
-def within(path: Path) -> tuple[str, ...]:
-    """Names of the folders, and of the file, from the folder of the tests on."""
-    return path.relative_to(ROOT / "tests").parts if path.is_relative_to(ROOT / "tests") else ()
-
-
-def is_fast(parts: tuple[str, ...]) -> bool:
-    """Whether fast tests lie at a place, whose names `within` gives."""
-    return bool(parts) and parts[0] in FAST_PLACES
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Places without fast tests are not read for `-m fast`: reading takes longer than testing."""
-    parts = within(collection_path)
-    return (config.option.markexpr == "fast" and bool(parts) and not is_fast(parts)) or None
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that start other processes, which `pytest` leaves out, and fast ones.
-
-    Files that take long come first, so that no process has a long one left when others are done.
-    """
-    for item in items:
-        function = getattr(item, "function", None)
-        names = set() if function is None else set(function.__code__.co_names)
-        parts = within(item.path)
-        placed = any(part in PROCESS_PLACES for part in parts)
-        starts = names & PROCESS_NAMES or PROCESS_FIXTURES & set(getattr(item, "fixturenames", ()))
-        said = item.get_closest_marker("process") is not None
-        if said or placed or starts or item.path.name.endswith("_processes.py"):
-            item.add_marker(pytest.mark.process)
-        elif (
-            is_fast(parts)
-            and item.get_closest_marker("slow") is None
-            and not HEAVY_FIXTURES & set(getattr(item, "fixturenames", ()))
-            and not HEAVY_NAMES & names
-        ):
-            item.add_marker(pytest.mark.fast)
-    slow = Counter(item.path for item in items if item.get_closest_marker("fast") is None)
-    items.sort(key=lambda item: ("cluster" not in within(item.path), -slow[item.path]))
+pytest_plugins = ("kit.seeds", "kit.tiers")
 
 
 def pytest_collection_finish() -> None:
@@ -110,29 +37,8 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    tiers.guard(item)
-
-
-def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    """Say what the choice of tests left out, and how to run it."""
-    if config.option.markexpr == "not process and not slow":
-        terminalreporter.write_line(
-            'left out: tests that start processes, and slow ones: pytest -m "process or slow"'
-        )
-
-
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    """Every test draws the same numbers, alone or after others."""
-    import torch
-
-    torch.manual_seed(0)
-
-
 @pytest.fixture
-def make_transformer() -> "Callable[..., SD3Transformer2DModel]":
+def make_transformer(takes_seconds) -> "Callable[..., SD3Transformer2DModel]":
     """Builds an SD3.5-like transformer.
 
     Width 16, 2 heads, 3 blocks, the first with dual attention; always the same weights.
@@ -148,7 +54,7 @@ def transformer(make_transformer) -> "SD3Transformer2DModel":
 
 
 @pytest.fixture
-def vae() -> "AutoencoderKL":
+def vae(takes_seconds) -> "AutoencoderKL":
     """An SD3.5-like autoencoder.
 
     16 latent channels, 3 levels (factor 4), a scaling and a shift factor, no quantisation
@@ -160,21 +66,21 @@ def vae() -> "AutoencoderKL":
 
 
 @pytest.fixture
-def make_backbone() -> Callable[..., Path]:
+def make_backbone(takes_seconds) -> Callable[..., Path]:
     from kit.small_models import write_backbone
 
     return write_backbone
 
 
 @pytest.fixture(scope="session")
-def backbone_folder(tmp_path_factory) -> Path:
+def backbone_folder(takes_seconds, tmp_path_factory) -> Path:
     from kit.small_models import write_backbone
 
     return write_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.fixture(scope="session")
-def pipeline_folder(tmp_path_factory) -> Path:
+def pipeline_folder(takes_seconds, tmp_path_factory) -> Path:
     """A complete small Stable Diffusion 3.5 of the sizes above, with text encoders and tokenizers,
     its transformer in several files.
     """
@@ -243,7 +149,7 @@ def close_hub(hub, monkeypatch) -> Callable[[], str]:
 
 
 @pytest.fixture(scope="session")
-def data_root(tmp_path_factory) -> Path:
+def data_root(takes_seconds, tmp_path_factory) -> Path:
     """Sample data: 10 training pairs, 2 of validation, 2 of test, two types, 48 px."""
     from lit_mimdit.data.sample_data import write_sample_data
 
@@ -334,7 +240,7 @@ def pictured_settings(backbone_folder, data_root) -> dict:
 
 
 @pytest.fixture(scope="session")
-def starter() -> Iterator[ranks.Starter]:
+def starter(processes) -> Iterator[ranks.Starter]:
     """Starts commands in processes of their own, in ranks if wanted."""
     with ranks.starting() as started:
         yield started

@@ -6,7 +6,6 @@ Its commands, its help, its errors of one line, and what YAML and options mean.
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,12 +22,6 @@ EXPERIMENTS = sorted(
     for p in (ROOT / "experiments").rglob("*.yaml")
     if p.parent.name != "ablations" and p.name != "league.yaml"
 )  # those: tests/ablation
-
-
-def run(*args: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "lit_mimdit", *args], capture_output=True, text=True, timeout=300
-    )
 
 
 def test_the_list_of_commands_is_known():
@@ -183,13 +176,8 @@ def test_interpolation_follows_overrides(tiny, capsys, tmp_path):
 
     def values(*args: str) -> tuple[int, int]:
         found = printed_config(capsys, "-c", config, *args)
-
-        def resolve(value):
-            return found["data"]["init_args"]["crop"] if isinstance(value, str) else value
-
-        return resolve(found["data"]["init_args"]["eval_crop"]), resolve(
-            found["model"]["init_args"]["sampling"]["tile"]
-        )
+        model, data = found["model"]["init_args"], found["data"]["init_args"]
+        return data["eval_crop"], model["sampling"]["tile"]
 
     assert values() == (32, 32)
     assert values("--data.init_args.crop", "24") == (24, 24)
@@ -345,9 +333,13 @@ def test_ctrl_c_outside_of_training_is_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-@pytest.mark.process
-def test_the_program_from_outside():
+def test_the_program_from_outside(processes):
     """The real process: help is quick, errors go to stderr with status 2."""
+
+    def run(*args: str):
+        command = [sys.executable, "-m", "lit_mimdit", *args]
+        return processes.run(command, capture_output=True, text=True, timeout=300)
+
     found = run("--help")
     assert found.returncode == 0 and "restore" in found.stdout
     found = run("restore", "gone.png", "-o", "out")

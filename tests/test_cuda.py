@@ -4,7 +4,6 @@ import copy
 import csv
 import math
 import os
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -151,7 +150,7 @@ def test_training_in_mixed_precision_and_a_restoration_from_the_command_line(tmp
 
 
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
-def test_deepspeed_on_the_device(strategy, tmp_path):
+def test_deepspeed_on_the_device(strategy, processes, tmp_path):
     pytest.importorskip("deepspeed")
     (tmp_path / "exp.yaml").write_text(
         yaml.safe_dump(settings(log_every_n_steps=1)), encoding="utf-8"
@@ -167,7 +166,7 @@ def test_deepspeed_on_the_device(strategy, tmp_path):
         strategy,
     ]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
+    done = processes.run(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import subprocess
 import sys
 from types import ModuleType
 
@@ -64,16 +63,15 @@ def test_what_was_imported_before_is_left_alone(monkeypatch):
     assert sys.meta_path == finders
 
 
-@pytest.mark.process
 @pytest.mark.skipif(
     importlib.util.find_spec("torchao") is not None,
     reason="diffusers imports torchao, if it is there",
 )
-def test_diffusers_alone_brings_in_no_compiler():
+def test_diffusers_alone_brings_in_no_compiler(processes):
     """bitsandbytes, which pyiqa installs, would."""
     code = (
         "import lit_mimdit, sys; from diffusers import SD3Transformer2DModel, AutoencoderKL;"
         "print('torch._inductor.compile_fx' in sys.modules, 'bitsandbytes' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = processes.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ["False", "True"] and "gemm_4bit" not in done.stderr, done

@@ -20,7 +20,7 @@ def test_the_plan_fits_into_ten_minutes_and_has_one_file_a_part():
         )
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("processes")
 def test_a_part_that_fails_or_takes_too_long_is_named_and_ends_nothing(
     tmp_path, monkeypatch, capsys
 ):
@@ -36,8 +36,7 @@ def test_a_part_that_fails_or_takes_too_long_is_named_and_ends_nothing(
     assert "42" in (tmp_path / "works.txt").read_text() and "1 of 3 parts are ok" in said
 
 
-@pytest.mark.process
-@pytest.mark.slow
+@pytest.mark.usefixtures("processes", "takes_minutes")
 def test_the_whole_plan_runs_small(tmp_path):
     assert gpu.main(["-o", str(tmp_path), "--tiny"]) == 0
     for name in ("step_batch_1", "sparse"):

@@ -9,6 +9,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[1] / "notebooks"
 
 
+@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.name)
 def test_notebook_runs_and_draws(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)

@@ -50,7 +50,7 @@ def test_what_does_not_fit_or_is_not_trained_says_so():
     assert systems.cells("X", failed, str)[4:7] == ["did not fit", None, "not asked"]
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("processes")
 def test_the_table_has_a_row_for_each(capsys):
     systems.main(["--small", "--size", "64", "--only", "AirNet"])
     lines = capsys.readouterr().out.splitlines()

@@ -26,7 +26,7 @@ HEADERS = {
 }
 # addresses of other hosts; those of w3.org only name the language of a drawing
 FOREIGN = re.compile(rb"https?://(?!127\.0\.0\.1|localhost|www\.w3\.org)[^\s\"'<>\\)]*")
-NEEDS = "the demo page needs gradio, which is not here; run: pip install 'lit_mimdit[demo]'"
+NEEDS = 'the demo page needs gradio, which is not installed; run: pip install "gradio>=6.31,<7"'
 
 
 def offline(folder: Path) -> None:

@@ -55,7 +55,7 @@ def checked(value: str | None, key: str = "model.backbone_quantize") -> str | No
     if find_spec(package) is None:
         raise ValueError(
             f"{key} is {value!r}, which needs the package {package}: install it with pip install"
-            f' {package}, or pip install "lit_mimdit[quantize]"'
+            f" {package}"
         )
     return value
 

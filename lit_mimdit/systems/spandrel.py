@@ -1,7 +1,7 @@
 """Image-to-image networks of others, in any architecture that the library spandrel knows.
 
 A file that somebody released restores here like a system of this project. spandrel recognises the
-architecture by names and shapes of the tensors; it is an extra, `pip install lit_mimdit[spandrel]`.
+architecture by names and shapes of the tensors. The extra `spandrel` of setup.cfg installs it.
 """
 
 from collections.abc import Mapping
@@ -34,8 +34,8 @@ def describe(state: Mapping[str, Any]) -> Any:
         import spandrel
     except ImportError as error:
         raise ValueError(
-            "a network of another project needs the library spandrel; install it with"
-            " `pip install lit_mimdit[spandrel]`"
+            "a network of another project needs spandrel, which is not installed; run:"
+            ' pip install "spandrel>=0.4.1,<0.5"'
         ) from error
     try:
         tensors = spandrel.canonicalize_state_dict(dict(state))

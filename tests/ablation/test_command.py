@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -23,7 +22,7 @@ from lit_mimdit.inference.system_file import build_system, load_system
 from lit_mimdit.models.network import MiMDiTNetwork
 from lit_mimdit.systems.base import RestorationSystem
 
-pytestmark = pytest.mark.process  # each run of a study is a process
+pytestmark = pytest.mark.usefixtures("processes")  # each run of a study is one
 
 DENSE = {"lines": {"model": {"init_args": {"branch": {"intra": {"router": "dense"}}}}}}
 SHARED = {"lines": {"model": {"init_args": {"branch": {"routers": "shared"}}}}}
@@ -192,7 +191,9 @@ def scores(table: Path) -> list[dict[str, str]]:
     return [{name: row[name] for name in row if not name.startswith("seconds")} for row in rows]
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tiny_settings, write_settings, tmp_path):
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(
+    processes, tiny_settings, write_settings, tmp_path
+):
     """A run whose process gets kill -9 between two checkpoints.
 
     It is named, and the same command finishes it from there.
@@ -205,8 +206,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tiny_settings, write_s
     )
     assert cli.main(whole) == 0
     run = folders[1] / "out/runs/full/seed0"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lit_mimdit", *killed], stderr=subprocess.PIPE, text=True
+    process = processes.Popen(
+        [sys.executable, "-m", "lit_mimdit", *killed], stderr=processes.PIPE, text=True
     )
     until = time.monotonic() + 280
     while not (run / "checkpoints/step=3.ckpt").is_file():

@@ -148,7 +148,7 @@ def test_variants_of_sd35_train_fewer_parameters_with_fewer_sub_experts(name):
     assert trained / 1e6 == pytest.approx(SD35_TRAINED[name], abs=0.005)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("takes_minutes")
 def test_a_step_of_a_variant_is_estimated_with_sd35():
     """Without its weights. Its backbone's products alone, by hand: 24 blocks of width 1536 with a
     feed-forward of 4 times that, 1024 tokens, forward and back to their input.

@@ -10,6 +10,11 @@ from real_runs import Warm
 from watch import Watch, seen
 
 
+@pytest.fixture(autouse=True)
+def real(processes) -> None:
+    """All that is here is about real processes."""
+
+
 @pytest.fixture(scope="session")
 def warm() -> Iterator[Warm]:
     if not sys.platform.startswith("linux"):

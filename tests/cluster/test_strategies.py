@@ -103,7 +103,7 @@ def export(checkpoint: Path, output: Path) -> dict[str, torch.Tensor]:
     return load_system(output).tensors
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("takes_minutes")
 def test_nano_under_zero_has_the_losses_of_one_process_resumes_and_is_exported(
     warm, watched, tmp_path
 ):

@@ -1,7 +1,6 @@
 """Pixels as tensors, writing that leaves a whole file or none, and listing folders."""
 
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -147,7 +146,7 @@ def test_impossible_requests(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failing_disk_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_failing_disk_leaves_the_old_file_and_nothing_else(processes, tmp_path):
     """A process that may write 20,000 bytes a file, as on a full disk.
 
     The write fails in the middle, for real.
@@ -165,9 +164,7 @@ try:
 except FileError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = processes.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"{target}: cannot be written: File too large"
     assert [path.name for path in tmp_path.iterdir()] == [
         "photo.png"

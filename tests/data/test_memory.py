@@ -10,7 +10,7 @@ from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.memory import keep_freed_memory
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("processes")
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
 def test_freed_memory_is_kept_and_used_again():
     # fresh processes: one that is forked from this one takes over how much memory this one has

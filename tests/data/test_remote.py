@@ -4,7 +4,6 @@ What fails for a while costs nothing, what stays broken is noted once.
 """
 
 import shutil
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -44,7 +43,7 @@ def upload(folder: Path, prefix: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ThreadedMotoServer]:
+def server(processes) -> Iterator[ThreadedMotoServer]:
     running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     yield running
@@ -262,8 +261,8 @@ assert source.read(0, None, None)[0].shape == (48, 48, 3) and source.take_notes(
 """
 
 
-def test_the_cache_works_without_fcntl(shard_root, tmp_path):
-    subprocess.run(
+def test_the_cache_works_without_fcntl(processes, shard_root, tmp_path):
+    processes.run(
         [sys.executable, "-W", "ignore", "-c", NO_FCNTL, str(shard_root), str(tmp_path / "cache")],
         check=True,
         timeout=300,

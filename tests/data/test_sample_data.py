@@ -13,6 +13,7 @@ from lit_mimdit.data.composition import FOUNDIR_TYPES, degrade
 from lit_mimdit.data.degradations import to_uint8
 from lit_mimdit.data.sample_data import write_sample_data
 
+pytestmark = pytest.mark.usefixtures("takes_seconds")  # whole data sets
 SMALL = {"size": 48, "train_crops": 2, "val_crops": 1, "test_crops": 3}
 ONE = {"size": 32, "train_crops": 0, "val_crops": 1, "test_crops": 0, "types": ["06JPEG"]}
 

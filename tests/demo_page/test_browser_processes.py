@@ -30,7 +30,7 @@ SECONDS = 120
 
 
 @pytest.fixture
-def page(address) -> Iterator[WebDriver]:
+def page(processes, address) -> Iterator[WebDriver]:
     with script.browser(1400, 1500) as driver:
         driver.get(address)
         wait(driver, "#restore")

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -179,12 +178,12 @@ class Killed(BaseException):
     pass
 
 
-def test_after_kill_9_the_same_command_goes_on(folders, capsys, monkeypatch):
+def test_after_kill_9_the_same_command_goes_on(processes, folders, capsys, monkeypatch):
     """The process is really killed after its third image; what it scored is not scored again, and
     the result is the uninterrupted one.
     """
     assert run(output="whole") == 0
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", DYING, *arguments()], capture_output=True
     )  # not a fork: torch's threads would not survive it
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()

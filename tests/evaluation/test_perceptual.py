@@ -55,7 +55,8 @@ def test_every_metric_is_built_and_runs_from_files_of_the_table(key, weights_her
     for index, result in enumerate(together):  # a batch is its images
         alone = scorer.score(other[index : index + 1], clean[index : index + 1])[0]
         assert alone.scores[key] == pytest.approx(result.scores[key], rel=1e-4)
-    assert together[0].scores[key] != together[1].scores[key] or key.startswith(("clipiqa", "liqe"))
+    first, second = (result.scores[key] for result in together)
+    assert first != pytest.approx(second, rel=1e-3), "or it is no proof that a batch is its images"
     assert capsys.readouterr().out == ""
     about = scorer.describe()[key]
     assert len(about["weights"]) == len(METRICS[key].files) and all(

@@ -1,9 +1,9 @@
 """Means, intervals, groups and failures against sums by hand; two processes against one."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
+from subprocess import PIPE, Popen
 
 import numpy as np
 import pytest
@@ -194,15 +194,15 @@ if world > 1:
 """
 
 
-def test_two_processes_give_the_summary_of_one(tmp_path):
+def test_two_processes_give_the_summary_of_one(processes, tmp_path):
     """Seven images, four on rank 0 and three on rank 1.
 
     The same JSON to the last digit, FID and intervals too.
     """
 
-    def start(rank: int, world: int) -> subprocess.Popen:
+    def start(rank: int, world: int) -> Popen:
         command = [sys.executable, "-c", RANKS, str(rank), str(world), str(tmp_path)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return processes.Popen(command, stdout=PIPE, stderr=PIPE, text=True)
 
     running = [start(0, 1), start(0, 2), start(1, 2)]
     said = [process.communicate(timeout=300) for process in running]

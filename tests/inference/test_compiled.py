@@ -10,7 +10,7 @@ from lit_mimdit.inference.layout import Layout
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.models.compiling import compile_network
 
-pytestmark = pytest.mark.slow  # the compiler takes half a minute to trace
+pytestmark = pytest.mark.usefixtures("takes_minutes")  # the compiler takes half of one to trace
 
 
 def test_other_sizes_of_image_need_one_graph_more_at_most_and_give_the_same_picture(branch_file):

@@ -4,7 +4,6 @@ Written by export, loaded in three lines without Lightning, restoring as the Res
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -216,10 +215,10 @@ assert not heavy, heavy[:3]
 """
 
 
-def test_three_lines_restore_without_lightning(folder, pipeline, tmp_path):
+def test_three_lines_restore_without_lightning(processes, folder, pipeline, tmp_path):
     pixels = photo(24, 40)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
-    done = subprocess.run(
+    done = processes.run(
         [
             sys.executable,
             "-c",

@@ -85,10 +85,9 @@ def test_it_computes_what_diffusers_own_pipeline_computes(pipeline_folder, cache
     torch.testing.assert_close(theirs, (image / 2 + 0.5).clamp(0, 1), rtol=1e-4, atol=1e-4)
 
 
-def test_a_hub_id_is_read_from_the_hubs_cache(pipeline_folder, tmp_path, cache):
+def test_a_hub_id_is_read_from_the_hubs_cache(processes, pipeline_folder, tmp_path, cache):
     """The layout in which `hf download` keeps a snapshot, and no network."""
     import os
-    import subprocess
     import sys
 
     commit, home = "0123456789abcdef0123456789abcdef01234567", tmp_path / "hub"
@@ -106,7 +105,7 @@ def test_a_hub_id_is_read_from_the_hubs_cache(pipeline_folder, tmp_path, cache):
         "HF_HUB_OFFLINE": "1",
         "LIT_MIMDIT_CACHE": str(tmp_path / "cache"),
     }
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=600
     )
     assert done.returncode == 0, done.stderr

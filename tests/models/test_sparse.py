@@ -52,6 +52,7 @@ def results(module, x: Tensor, parameters: list) -> list[Tensor]:
     return [c.detach(), *torch.autograd.grad((c * probe).sum(), parameters, materialize_grads=True)]
 
 
+@pytest.mark.usefixtures("takes_seconds")  # the compiler's
 def test_compiled_it_computes_the_same_for_every_choice_of_experts():
     """Numbers of images an expert works on.
 
@@ -74,6 +75,7 @@ def test_compiled_it_computes_the_same_for_every_choice_of_experts():
     assert {0, 1} <= seen and len(seen) > 3
 
 
+@pytest.mark.usefixtures("takes_seconds")  # the compiler's
 def test_all_images_at_once_are_one_graph_for_every_choice_of_experts(monkeypatch):
     monkeypatch.setattr(MiM, "_wants_all_at_once", lambda *_: True)
     torch._dynamo.reset()

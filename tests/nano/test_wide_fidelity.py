@@ -65,7 +65,7 @@ def test_settings_are_checked():
         WidePhotos("a", "b", workers=-1)
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("processes")
 def test_any_number_of_workers_gives_the_same_batches(tmp_path):
     """Training batches of two epochs, which differ, and those of validation."""
     Image.fromarray(photographs.load("chelsea")[:100, :120]).save(tmp_path / "a.png")

@@ -137,7 +137,7 @@ def _process(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.process
+@pytest.mark.usefixtures("processes")
 def test_two_processes_are_one(tmp_path):
     mp.spawn(_process, (str(tmp_path),), nprocs=2)
     expected = tallies_of(records(7))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from kit.fresh import in_fresh_process
 from test_contract import (  # noqa: F401  diffir_stage_1 and places are fixtures
     QUIET,
     TRAINABLE,
@@ -62,7 +61,7 @@ def train_all(folder: Path, places: dict[str, str]) -> dict[str, str]:  # noqa: 
 
 
 @pytest.fixture(scope="module")
-def runs(places, tmp_path_factory) -> tuple[Path, dict[str, str]]:  # noqa: F811
+def runs(places, in_fresh_process, tmp_path_factory) -> tuple[Path, dict[str, str]]:  # noqa: F811
     folder = tmp_path_factory.mktemp("processes")
     return folder, in_fresh_process(train_all, folder, places)
 

@@ -29,9 +29,8 @@ def test_every_number_of_the_authors_golden_file(capsys):
     shared_golden.demand_equal("DiffUIR_small.safetensors", capsys)
 
 
-@pytest.mark.slow
-def test_every_number_at_the_published_size(capsys):
-    shared_golden.demand_equal("DiffUIR_fullsize.safetensors", capsys)
+def test_every_number_at_the_published_size(demand_equal_at_full_size):
+    demand_equal_at_full_size("DiffUIR_fullsize.safetensors")
 
 
 def test_our_own_numbers_have_not_changed():

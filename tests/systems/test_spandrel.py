@@ -1,5 +1,6 @@
 """Networks of other projects: what spandrel reads restores, and what does not fit is refused."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def test_a_released_file_restores_as_spandrel_does(tmp_path):
         restored, _ = system.restorer()(image, torch.tensor([0]))
         assert torch.equal(restored, expected) and not torch.equal(restored, image)
         assert system.architecture == "DnCNN"
+
+
+def test_without_spandrel_the_message_names_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    with pytest.raises(ValueError, match=r'needs spandrel.* pip install "spandrel>=0.4.1,<0.5"$'):
+        Spandrel.from_official(weights())
 
 
 def test_tiles_are_what_the_network_demands():

@@ -8,7 +8,6 @@ import cut_runs
 import pytest
 import torch
 from cut_runs import Line, content, fit, read
-from kit.fresh import in_fresh_process
 
 ONE, TWO = ({"devices": ranks, "strategy": "ddp_fork"} for ranks in (1, 2))
 
@@ -43,7 +42,7 @@ def taken(folder: Path) -> dict[int, list]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(in_fresh_process, tmp_path_factory) -> Path:
     """The folder of all runs below, which one new process starts: it imports torch once."""
     folder = tmp_path_factory.mktemp("cuts")
     whole, cut, single, changing = (

@@ -44,6 +44,7 @@ def steps_of(end: tuple[str, int]) -> int:
 
 
 ENDS = [*(("max_steps", n) for n in range(1, STEPS)), *(("max_epochs", n) for n in (1, 2))]
+LASTS = [("max_steps", STEPS), ("max_epochs", EPOCHS)]
 CUTS = {n: list(itertools.combinations(sorted(ENDS, key=steps_of), n)) for n in (1, 2, 3)}
 
 
@@ -52,9 +53,7 @@ def chains(tmp_path_factory) -> Chains:
     return Chains(tmp_path_factory.mktemp("chains"))
 
 
-@pytest.mark.parametrize("cuts", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("last", [("max_steps", STEPS), ("max_epochs", EPOCHS)])
-def test_all_chains_of_up_to_three_cuts_end_as_the_uninterrupted_run(chains, last, cuts):
+def assert_all_chains_end_as_the_uninterrupted_run(chains: Chains, last: tuple, cuts: int) -> None:
     """By steps, by epochs and mixed: at every step, in the middle and at the end of epochs."""
     whole, taken = chains.run((last,))
     right = content(read(whole))
@@ -64,6 +63,18 @@ def test_all_chains_of_up_to_three_cuts_end_as_the_uninterrupted_run(chains, las
         path, steps = chains.run((*chain, last))
         assert steps == taken, f"{chain}: other samples"
         assert content(read(path)) == right, f"{chain}: another end"
+
+
+@pytest.mark.parametrize("cuts", [1, 2])
+@pytest.mark.parametrize("last", LASTS)
+def test_all_chains_of_one_or_two_cuts_end_as_the_uninterrupted_run(chains, last, cuts):
+    assert_all_chains_end_as_the_uninterrupted_run(chains, last, cuts)
+
+
+@pytest.mark.usefixtures("takes_minutes")
+@pytest.mark.parametrize("last", LASTS)
+def test_all_chains_of_three_cuts_end_as_the_uninterrupted_run(chains, last):
+    assert_all_chains_end_as_the_uninterrupted_run(chains, last, 3)
 
 
 def test_a_run_can_be_stopped_behind_any_batch_and_an_unfinished_step_is_done_again(tmp_path):

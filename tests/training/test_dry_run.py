@@ -288,7 +288,7 @@ def test_what_is_meant_for_gpus():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("takes_minutes")
 @pytest.mark.parametrize("checkpointing, gpu", [(0, 0), (1, 0), (0, 1)])
 def test_the_estimate_is_within_a_tenth_of_what_a_step_takes(checkpointing, gpu, monkeypatch):
     """Two real steps, also in the way of a GPU, by the script that gives the figures of

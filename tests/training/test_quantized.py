@@ -30,19 +30,17 @@ def wide(make_backbone, tmp_path) -> Path:
     return folder
 
 
-SLOW = pytest.mark.slow  # one of four is enough for everyday
+def test_fit_resume_export_and_restore(tiny, wide, capsys):
+    fit_resume_export_and_restore(tiny, wide, capsys, "int8")
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "int8",
-        pytest.param("nf4", marks=SLOW),
-        pytest.param("fp8", marks=[SLOW, needs_torchao]),
-        pytest.param("gguf", marks=SLOW),
-    ],
-)
-def test_fit_resume_export_and_restore(tiny, wide, tmp_path, capsys, kind):
+@pytest.mark.usefixtures("takes_minutes")  # one of four is enough for every day
+@pytest.mark.parametrize("kind", ["nf4", pytest.param("fp8", marks=needs_torchao), "gguf"])
+def test_fit_resume_export_and_restore_in_other_bits(tiny, wide, capsys, kind):
+    fit_resume_export_and_restore(tiny, wide, capsys, kind)
+
+
+def fit_resume_export_and_restore(tiny, wide: Path, capsys, kind: str) -> None:
     """Validation lies between the steps, and resuming is the run that was not interrupted."""
     value = f"gguf:{wide / 'q8.gguf'}" if kind == "gguf" else kind
     changes = {"model.init_args.backbone": str(wide), "model.init_args.backbone_quantize": value}

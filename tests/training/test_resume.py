@@ -3,7 +3,6 @@
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -88,7 +87,7 @@ def test_a_new_run_leaves_the_last_checkpoint_of_an_older_one(tiny):
     ], "last is the newest, and goes on in its file"
 
 
-def test_ctrl_c_stops_cleanly_and_the_run_goes_on_from_there(tiny, tmp_path):
+def test_ctrl_c_stops_cleanly_and_the_run_goes_on_from_there(processes, tiny, tmp_path):
     changes = {
         "trainer.max_steps": 400,
         "trainer.limit_val_batches": 1,
@@ -97,7 +96,7 @@ def test_ctrl_c_stops_cleanly_and_the_run_goes_on_from_there(tiny, tmp_path):
     config = tiny(**changes, **{"model.init_args.optimizer.schedule": "constant"})
     command = [sys.executable, "-m", "lit_mimdit", "fit", "-c", config]
     with open("output.txt", "wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = processes.Popen(command, stdout=output, stderr=processes.STDOUT)
         limit = time.monotonic() + 300
         while (
             not Path("runs/quickstart/checkpoints/step=3.ckpt").exists()

@@ -36,6 +36,7 @@ PAGES = {
 }
 
 
+@pytest.mark.usefixtures("processes")
 @pytest.mark.skipif(
     not script.installed(), reason="no browser here: apt-get install chromium chromium-driver"
 )

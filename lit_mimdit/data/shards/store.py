@@ -108,7 +108,7 @@ class S3Store:
             except ModuleNotFoundError as error:
                 raise ValueError(
                     f"{self.place} is on S3, and {error.name} is not installed: install it with"
-                    ' pip install "lit_mimdit[s3]"'
+                    ' pip install "boto3>=1.35,<2"'
                 ) from error
 
             retries = {"total_max_attempts": self.retries + 1, "mode": "standard"}
