@@ -40,7 +40,7 @@ class WandbRun:
     """What wandb.init returns."""
 
     def __init__(self) -> None:
-        self.id, self.name, self.config = "1", "a", {}
+        self.id, self.name = "1", "a"
         self.config = SimpleNamespace(values={}, update=self._configure)
         self.logged: list[dict] = []
 

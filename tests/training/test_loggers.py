@@ -204,8 +204,10 @@ def test_a_run_shows_the_same_curves_in_every_logger(tiny, monkeypatch, tmp_path
         {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": {"save_dir": name}}
         for name in ("TensorBoardLogger", "CSVLogger")
     ]
+    extra = tmp_path / "loggers.yaml"
+    extra.write_text(yaml.safe_dump({"trainer": {"logger": loggers}}), encoding="utf-8")
     with pytest.warns(UserWarning, match="CSVLogger cannot show") as said:
-        assert cli.main(["fit", "-c", tiny(**{"trainer.logger": loggers})]) == 0
+        assert cli.main(["fit", "-c", tiny(), "-c", str(extra)]) == 0
     assert sum("cannot show" in str(one.message) for one in said) == 1
     (folder,) = Path("TensorBoardLogger").rglob("version_0")
     guidance = {"histograms": 0, "images": 0, "scalars": 0}
