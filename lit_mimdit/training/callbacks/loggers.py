@@ -18,7 +18,9 @@ from torch.utils.tensorboard.summary import hparams
 from lit_mimdit.routing.tally import BINS
 from lit_mimdit.training.trackio_logger import TrackioLogger
 
-PICTURES, HISTOGRAMS, TEXTS = "pictures", "histograms", "texts"
+PICTURES = "pictures"
+HISTOGRAMS = "histograms"
+TEXTS = "texts"
 EDGES = np.linspace(0, 1, BINS + 1)
 Value = bool | int | float | str
 Charts = dict[str, dict[str, list]]
@@ -210,18 +212,18 @@ def displays(trainer: L.Trainer, what: str | None = None) -> list[Display]:
         what: pictures, histograms or texts leaves out displays without them, and names their
             loggers; None means curves and settings, which all have.
     """
-    found = [
+    every = [
         display_of(logger)
         for logger in trainer.loggers
         # a fast_dev_run has the dummy
         if trainer.is_global_zero and not isinstance(logger, DummyLogger)
     ]
     if what is None:
-        return found
-    for display in found:
+        return every
+    for display in every:
         if what not in display.shows:
             _say_once(display)
-    return [display for display in found if what in display.shows]
+    return [display for display in every if what in display.shows]
 
 
 def show_picture(trainer: L.Trainer, tag: str, pixels: np.ndarray, step: int) -> None:
