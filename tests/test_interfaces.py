@@ -369,27 +369,3 @@ def test_data_check_writes_no_picture_unasked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "cwd")
     assert check(str(tmp_path / "set")) == 0
     assert list((tmp_path / "cwd").iterdir()) == []
-
-
-def test_pictures_reach_every_logger_or_it_is_named_once():
-    import types
-
-    import numpy as np
-    from lightning.pytorch.loggers import CSVLogger
-
-    from lit_mimdit.training.callbacks import loggers
-
-    class Images(CSVLogger):
-        def log_image(self, key, images, step=None):
-            seen.append((key, images[0].shape, step))
-
-    seen: list = []
-    loggers._said.clear()
-    others = [Images("."), CSVLogger(".")]
-    trainer = types.SimpleNamespace(is_global_zero=True, loggers=others)
-    with pytest.warns(UserWarning, match="CSVLogger cannot show pictures") as said:
-        for step in (1, 2):
-            loggers.show_picture(trainer, "a/b", np.zeros((4, 5, 3), np.uint8), step)
-    assert seen == [("a/b", (4, 5, 3), 1), ("a/b", (4, 5, 3), 2)] and len(said) == 1
-    with pytest.warns(UserWarning, match="cannot show histograms"):
-        loggers.say_without_tensorboard(trainer, "histograms")

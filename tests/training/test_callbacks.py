@@ -27,14 +27,16 @@ class Logger:
 
 
 def trainer(step: int = 1, **more) -> SimpleNamespace:
+    logger = Logger()
     return SimpleNamespace(
         **(
             {
                 "global_step": step,
                 "global_rank": 0,
                 "world_size": 1,
-                "logger": Logger(),
-                "loggers": [],
+                "is_global_zero": True,
+                "logger": logger,
+                "loggers": [logger],
                 "precision_plugin": SimpleNamespace(),
                 "strategy": SingleDeviceStrategy("cpu"),
             }

@@ -1,15 +1,12 @@
-"""Hyper-parameters and the metrics they led to, in TensorBoard's HParams page: one row a run."""
+"""Hyper-parameters and the metrics they led to, one row a run."""
 
 from typing import Any
 
 import lightning as L
-from torch.utils.tensorboard.summary import hparams
 
 from lit_mimdit.evaluation.metrics import METRICS
 from lit_mimdit.systems.base import plain
-from lit_mimdit.training.callbacks.tensorboard import writer_of
-
-Value = bool | int | float | str
+from lit_mimdit.training.callbacks.loggers import Value, displays
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Value]:
@@ -49,23 +46,19 @@ DATA = ("root", "photos", "types", "batch_size", "crop", "augment", "eval_crop",
 
 
 class Hyperparameters(L.Callback):
-    """Writes the run's settings at its start and its last metrics at its end.
+    """Writes the run's settings at its start, and names the metrics to compare runs by.
 
-    The metrics are the training loss, and the scores of validation or test.
+    The metrics are the training loss, and the scores of validation or test. TensorBoard shows both
+    on its HParams page.
     """
 
     def _start(self, trainer: L.Trainer, pl_module: L.LightningModule, metrics: list[str]) -> None:
-        writer = writer_of(trainer)
-        # the page reads the metrics' own curves: a run that goes on, or was killed, has them too
-        if writer is not None:
-            self._summaries = hparams(settings_of(trainer, pl_module), dict.fromkeys(metrics, 0.0))
-            for summary in self._summaries[:2]:
-                writer.file_writer.add_summary(summary)
+        for display in displays(trainer):
+            display.settings(settings_of(trainer, pl_module), metrics)
 
     def _end(self, trainer: L.Trainer) -> None:
-        writer = writer_of(trainer)
-        if writer is not None:
-            writer.file_writer.add_summary(self._summaries[2])
+        for display in displays(trainer):
+            display.finished()
 
     @staticmethod
     def _scores(stage: str, keys: list[str]) -> list[str]:

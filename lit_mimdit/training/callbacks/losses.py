@@ -7,6 +7,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from lit_mimdit.training.callbacks.loggers import displays
+
 
 def mean_by_bin(values: Tensor, t: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """Returns the sum of `values` (B,) and number of samples in each of `bins` equal bins of t in
@@ -60,13 +62,12 @@ class LossByTime(L.Callback):
         due = (
             trainer.global_step % self.every_n_steps == 0 and trainer.global_step != self._logged
         )  # once a step when accumulating
-        if due and trainer.logger is not None:
+        if due:
             self._logged = trainer.global_step
             means = self.total / self.count
             edges = [f"{b / self.bins:.{len(str(self.bins - 1))}f}" for b in range(self.bins + 1)]
             names = [f"train/loss_t{low}-{high}" for low, high in pairwise(edges)]
-            trainer.logger.log_metrics(
-                {n: m for n, m, c in zip(names, means.tolist(), self.count.tolist()) if c},
-                step=trainer.global_step,
-            )
+            known = {n: m for n, m, c in zip(names, means.tolist(), self.count.tolist()) if c}
+            for display in displays(trainer):
+                display.curves(known, trainer.global_step)
             self.total, self.count = torch.zeros(self.bins), torch.zeros(self.bins)

@@ -58,13 +58,14 @@ class RunRecord(L.Callback):
     def on_fit_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> None:  # in setup nothing is resumed from yet
-        log_dir = trainer.log_dir  # on every process: it is a broadcast
+        # on every process: it is a broadcast; a logger may have no folder of its own
+        log_dir = trainer.log_dir or trainer.default_root_dir
         hosts: list[Any] = [None] * trainer.world_size
         if trainer.world_size > 1:
             dist.all_gather_object(hosts, os.environ.get("SLURMD_NODENAME") or socket.gethostname())
         else:
             hosts = [socket.gethostname()]
-        if log_dir is None or trainer.fast_dev_run or not trainer.is_global_zero:
+        if trainer.fast_dev_run or not trainer.is_global_zero:
             return
         values = {
             "command": sys.argv,

@@ -1,25 +1,11 @@
-"""The routers' weights as histograms in TensorBoard."""
+"""The routers' weights as histograms."""
 
 import lightning as L
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
-from lit_mimdit.routing.tally import BINS, Tally, total
-from lit_mimdit.training.callbacks.loggers import say_without_tensorboard
-from lit_mimdit.training.callbacks.tensorboard import writer_of
+from lit_mimdit.routing.tally import Tally, total
+from lit_mimdit.training.callbacks.loggers import HISTOGRAMS, Histogram, displays
 from lit_mimdit.training.callbacks.window import RoutingCallback, group_names
-
-
-def write_histogram(
-    writer: SummaryWriter, tag: str, counts: np.ndarray, sums: tuple[float, float], step: int
-) -> None:
-    """Counts (BINS,) over [0, 1] with the sums of the values and of their squares; all histograms
-    share one axis.
-    """
-    limits = np.linspace(0, 1, BINS + 1)[1:].tolist()
-    writer.add_histogram_raw(
-        tag, 0.0, 1.0, float(counts.sum()), *sums, limits, counts.tolist(), step
-    )
 
 
 class RoutingHistograms(RoutingCallback):
@@ -46,30 +32,28 @@ class RoutingHistograms(RoutingCallback):
         stage: str,
         tallies: dict[str, Tally],
     ) -> None:
-        writer = writer_of(trainer)
-        step = trainer.global_step
-        groups = group_names(pl_module.branch_config)
-        if writer is None:
-            say_without_tensorboard(trainer, "histograms")
+        shown = displays(trainer, HISTOGRAMS)
+        if not shown:
             return
+        groups = group_names(pl_module.branch_config)
         whole = total(list(tallies.values()))
         parts = {f"inter_moe_{stage}": whole}
         if self.by_degradation:
             parts |= {f"inter_moe_{stage}_{name}": tally for name, tally in tallies.items()}
+        histograms: dict[str, Histogram] = {}
         for name, tally in parts.items():
             for block, group in np.ndindex(tally.inter.shape):
-                sums = float(tally.inter[block, group]), float(tally.inter_squares[block, group])
-                write_histogram(
-                    writer,
-                    f"{name}/block_{block:02d}_{groups[group]}",
+                histograms[f"{name}/block_{block:02d}_{groups[group]}"] = Histogram(
                     tally.inter_histogram[block, group],
-                    sums,
-                    step,
+                    float(tally.inter[block, group]),
+                    float(tally.inter_squares[block, group]),
                 )
         for block, group, expert in np.ndindex(whole.gates.shape):
-            sums = (
+            tag = f"intra_moe_{stage}/block_{block:02d}_{groups[group]}_expert_{expert}"
+            histograms[tag] = Histogram(
+                whole.gates_histogram[block, group, expert],
                 float(whole.gates[block, group, expert]),
                 float(whole.gate_squares[block, group, expert]),
             )
-            tag = f"intra_moe_{stage}/block_{block:02d}_{groups[group]}_expert_{expert}"
-            write_histogram(writer, tag, whole.gates_histogram[block, group, expert], sums, step)
+        for display in shown:
+            display.histograms(histograms, trainer.global_step)

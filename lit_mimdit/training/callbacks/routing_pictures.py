@@ -1,4 +1,4 @@
-"""Routing is shown as pictures in TensorBoard.
+"""Routing is shown as pictures.
 
 They are heat maps by degradation, table 6 beside the published one, and the use of the sub-experts.
 """
@@ -11,7 +11,7 @@ from lit_mimdit.routing.choice_pictures import share_map
 from lit_mimdit.routing.pictures import heat_map, table_picture
 from lit_mimdit.routing.table6 import PAPER_GROUPS, TYPES, read_table6
 from lit_mimdit.routing.tally import Tally, total
-from lit_mimdit.training.callbacks.loggers import show_picture
+from lit_mimdit.training.callbacks.loggers import PICTURES, displays, show_picture
 from lit_mimdit.training.callbacks.window import RoutingCallback
 
 
@@ -61,7 +61,7 @@ class RoutingPictures(RoutingCallback):
         tallies: dict[str, Tally],
     ) -> None:
         step, groups = trainer.global_step, list(pl_module.branch_config.groups)
-        if not trainer.is_global_zero or not trainer.loggers:
+        if not displays(trainer, PICTURES):  # drawing takes long
             return
         whole = total(list(tallies.values()))
         about = f"{stage}, step {step}"

@@ -1,6 +1,4 @@
-"""Routing as curves in TensorBoard, on one page, with a warning where experts die or routers
-collapse.
-"""
+"""Routing as curves, with a warning where experts die or routers collapse."""
 
 import re
 from dataclasses import replace
@@ -12,10 +10,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lit_mimdit.routing.health import Health, enough, health_of
 from lit_mimdit.routing.table6 import TYPES
 from lit_mimdit.routing.tally import Tally, total
-from lit_mimdit.training.callbacks.tensorboard import writer_of
+from lit_mimdit.training.callbacks.loggers import TEXTS, Charts, displays
 from lit_mimdit.training.callbacks.window import RoutingCallback, group_names
-
-Charts = dict[str, dict[str, list]]
 
 
 def scalars_of(tallies: dict[str, Tally], groups: list[str], k: int) -> dict[str, float]:
@@ -107,7 +103,7 @@ class RoutingScalars(RoutingCallback):
     - `effective_experts_train`: how many groups or sub-experts the choices amount to.
     - `router_health_train`: dead sub-experts and collapsed routers. Each is warned of once.
 
-    The Custom Scalars page shows those of training in reading order.
+    TensorBoard's Custom Scalars page shows those of training in reading order.
 
     Args:
         every_n_steps: training steps between two points.
@@ -155,20 +151,22 @@ class RoutingScalars(RoutingCallback):
                     f"(of the last {int(whole.images)} images)",
                     trainer.global_step,
                 )
-        writer = writer_of(trainer)
-        if writer is None:
-            return
+        points = {}
         for name, value in values.items():
             where, tag = name.split("/")
-            writer.add_scalar(f"{where}_{stage}/{tag}", value, trainer.global_step)
-        if sentences:
-            writer.add_text(
-                f"router_health_{stage}/warnings", "\n\n".join(sentences), trainer.global_step
-            )
+            points[f"{where}_{stage}/{tag}"] = value
         names = sorted({*self._laid_out, *tallies})
-        if stage == "train" and names != self._laid_out:  # TensorBoard takes the last layout
+        for display in displays(trainer):
+            display.curves(points, trainer.global_step)
+            if stage == "train" and names != self._laid_out:  # TensorBoard takes the last layout
+                display.charts(layout_of(names, stage, len(whole.inter)))
+        if stage == "train":
             self._laid_out = names
-            writer.add_custom_scalars(layout_of(names, stage, len(whole.inter)))
+        if sentences:
+            for display in displays(trainer, TEXTS):
+                display.text(
+                    f"router_health_{stage}/warnings", "\n\n".join(sentences), trainer.global_step
+                )
 
     def _warn(self, health: Health, groups: list[str], about: str, step: int) -> None:
         """Warns of what it has not warned of before."""

@@ -1,4 +1,4 @@
-"""TensorBoard shows photographs before and after restoration.
+"""Photographs are shown before and after restoration.
 
 At every validation they are the same photographs with the same noise.
 """

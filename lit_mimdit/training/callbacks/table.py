@@ -34,8 +34,9 @@ class ResultTable(L.Callback):
         self.folder: Path | None = None  # of the run's results
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        log_dir = trainer.log_dir  # on every process: it is a broadcast
-        self.folder = Path(log_dir) if log_dir is not None and not trainer.fast_dev_run else None
+        # on every process: it is a broadcast; a logger may have no folder of its own
+        log_dir = trainer.log_dir or trainer.default_root_dir
+        self.folder = None if trainer.fast_dev_run else Path(log_dir)
 
     def show(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Prints and writes the scores of the evaluation that has just ended."""
