@@ -39,6 +39,27 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "FFDNet": ("model.0.", "model.2.", "model.4."),
     "Stable Diffusion 3": ("transformer_blocks.0.attn.", "pos_embed.proj."),
 }
+# Input channels of a layer, where other networks have the same names: name, channels.
+CHANNELS = {"FFDNet": ("model.0.weight", (5, 13))}  # 4 pixels of grey or colour, and the noise
+# What import-weights is told for a file, where it reads such files.
+IMPORTED_AS = {
+    "AirNet": "airnet FILE",
+    "DGUNet": "dgunet FILE",
+    "DGUNet+": "dgunet FILE",
+    "TransWeather": "transweather FILE",
+    "TransWeather without decoder": "transweather FILE",
+    "PromptIR": "promptir FILE",
+    "DiffIR, stage 2": "diffir FILE",
+    "DiffIR, stage 1": "diffir FILE",
+    "FoundIR's specialist for low light": "foundir GENERALIST FILE",
+    "Restormer or FoundIR's weather specialist": "foundir GENERALIST FILE",
+    "DiffUIR or FoundIR's generalist": "diffuir FILE (or foundir FILE)",
+    "AutoDIR": "autodir FILE",
+    "DA-CLIP's controller": "daclip FILE UNET",
+    "DA-CLIP's U-Net": "daclip CONTROLLER FILE",
+    "DiT4SR": "dit4sr FILE",
+    "FFDNet": "ffdnet FILE",
+}
 # Layers around a state dict, and prefixes of its names, in the files of all ten systems.
 WRAPPERS = ("params_ema", "params", "state_dict", "ema", "model")
 AVERAGED = "ema_model."  # ema_pytorch keeps averaged and online weights side by side
@@ -130,18 +151,39 @@ def unwrap(
 
 def seems_to_be(state: Mapping[str, Any]) -> str | None:
     """Returns the system whose names these are (a key of SIGNATURES), or None."""
-    return next((name for name, parts in SIGNATURES.items() if not _lacks(state, parts)), None)
+    return next((system for system in SIGNATURES if not _lacks(state, system)), None)
 
 
-def _lacks(state: Mapping[str, Any], fragments: Iterable[str]) -> list[str]:
-    """The fragments with which no name begins."""
-    return [part for part in fragments if not any(name.startswith(part) for name in state)]
+def how_to_import(file: Mapping[str, Any]) -> str:
+    """Returns what an author's file seems to be and the command that imports it; "" for another
+    file.
+    """
+    try:
+        system = seems_to_be(unwrap(file))
+    except ValueError:  # without tensors
+        return ""
+    if system is None or system not in IMPORTED_AS:
+        return ""
+    return (
+        f"it seems to be {system} as its authors publish it; import it first, with `python -m"
+        f" lit_mimdit import-weights {IMPORTED_AS[system]} -o OUTPUT.safetensors`"
+    )
+
+
+def _lacks(state: Mapping[str, Any], system: str) -> list[str]:
+    """The system's fragments with which no name begins; all, if a layer has other channels."""
+    layer, channels = CHANNELS.get(system, ("", ()))
+    shape = getattr(state.get(layer), "shape", None)  # names may come without tensors
+    if shape is not None and (len(shape) < 2 or shape[1] not in channels):
+        return list(SIGNATURES[system])
+    parts = SIGNATURES[system]
+    return [part for part in parts if not any(name.startswith(part) for name in state)]
 
 
 def _nearest(state: Mapping[str, Any], system: str) -> str | None:
     """The system of which a part of the fragments is there; `system` itself before the others."""
     for other in (system, *SIGNATURES):
-        if len(_lacks(state, SIGNATURES[other])) < len(SIGNATURES[other]):
+        if len(_lacks(state, other)) < len(SIGNATURES[other]):
             return other
     return None
 
@@ -153,7 +195,7 @@ def demand(state: Mapping[str, Any], system: str) -> None:
         return
     nearest = _nearest(state, system) if other is None else None
     if nearest is not None:
-        lacks = listed(_lacks(state, SIGNATURES[nearest]))
+        lacks = listed(_lacks(state, nearest))
         raise ValueError(
             f"not a checkpoint of {system}: it seems to be {nearest}, cut off, since no name"
             f" begins with {lacks}; fetch the file again"

@@ -10,7 +10,7 @@ from test_golden_daclip import clip_file, unet_file
 from lit_mimdit.data.pairs import collate
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.systems.daclip import DACLIP, objective
-from lit_mimdit.systems.daclip.clip import TextConfig, VisionConfig
+from lit_mimdit.systems.daclip.clip import DegradationCLIP, TextConfig, VisionConfig
 from lit_mimdit.systems.daclip.network import UNetConfig
 from lit_mimdit.systems.daclip.sampler import clip_pixels, clip_view, first_state, trajectory
 from lit_mimdit.systems.import_weights import import_weights
@@ -56,6 +56,14 @@ def test_the_authors_files_restore_by_their_sampler(files, tmp_path):
 def test_one_file_of_two_is_refused(files, tmp_path):
     with pytest.raises(ValueError, match="published as two files"):
         import_weights("daclip", files[1:], output=tmp_path / "x.safetensors")
+
+
+def test_files_of_two_variants_are_refused_by_their_names():
+    clip = own.filled(DegradationCLIP(512, SIZES["vision"], SIZES["text"]))
+    wild = own.daclip_unet(context_dim=768, use_degra_context=False, scale=0.5)
+    expected = r"of the universal variant with ViT-B/32 .* U-Net of the wild variant with ViT-L/14"
+    with pytest.raises(ValueError, match=expected):
+        DACLIP.from_official(wild.state_dict(), clip_file(clip), **HEADS)
 
 
 def test_training_needs_a_controller_and_reads_it(files):

@@ -141,6 +141,16 @@ def test_strangers_are_refused():
     )
 
 
+def test_a_network_with_ffdnets_names_is_not_ffdnet():
+    """A denoiser for colour, DnCNN, has the same names; its first layer sees 3 channels."""
+    names = dict.fromkeys(["model.0.bias", "model.2.weight", "model.4.weight"], torch.zeros(4))
+    for channels, known in {3: None, 5: "FFDNet", 13: "FFDNet"}.items():
+        state = names | {"model.0.weight": torch.zeros(4, channels, 3, 3)}
+        assert seems_to_be(state) == known
+    dncnn = names | {"model.0.weight": torch.zeros(4, 3, 3, 3)}
+    assert "no known system has names such as" in refusal(demand, dncnn, "FFDNet")
+
+
 def test_a_part_of_a_system_is_recognised():
     part = dict.fromkeys(["R.head.0.weight", "R.body.0.weight"])
     end = "it seems to be AirNet, cut off, since no name begins with E.E.encoder_q.E_pre.; fetch"
