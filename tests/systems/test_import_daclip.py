@@ -14,6 +14,7 @@ from lit_mimdit.systems.daclip.clip import DegradationCLIP, TextConfig, VisionCo
 from lit_mimdit.systems.daclip.network import UNetConfig
 from lit_mimdit.systems.daclip.sampler import clip_pixels, clip_view, first_state, trajectory
 from lit_mimdit.systems.import_weights import import_weights
+from lit_mimdit.systems.optim import OptimizerConfig, configure
 
 HEADS = {"vision_cfg": {"head_width": 8}, "text_cfg": {"heads": 2}}
 SIZES = {
@@ -112,6 +113,19 @@ def test_steps_are_drawn_evenly():
 def test_the_rate_falls_from_the_first_iteration_to_the_last():
     rates = [objective.learning_rate(at) * 2e-4 for at in (0, 350_000, 700_000, 900_000)]
     assert rates == pytest.approx([2e-4, 1.005e-4, 1e-6, 1e-6])
+
+
+@pytest.mark.parametrize(("changes", "last"), [({}, 700_000), ({"use_degra_context": False}, 5e5)])
+def test_the_published_schedule_counts_steps(changes, last):
+    """An optimizer of the recipe ends at 1e-6, at the variant's own length."""
+    unet = UNetConfig(nf=32, ch_mult=(1, 2), context_dim=8, **changes)
+    system = DACLIP(**SIZES | {"unet": unet})
+    config = OptimizerConfig(name="adamw", lr=2e-4, schedule="published")
+    rate, unit = system.published_rate, system._steps_per_epoch()
+    made = configure(system.trained.named_parameters(), config, last, rate, unit)
+    (factor,) = made["lr_scheduler"]["scheduler"].lr_lambdas
+    rates = [2e-4 * factor(int(step)) for step in (0, last / 2, last)]
+    assert rates == pytest.approx([2e-4, 1.005e-4, 1e-6])
 
 
 @pytest.mark.parametrize("size", [(24, 24), (20, 33), (40, 17)])

@@ -258,7 +258,7 @@ def _demand_one_variant(embedding: int, config: UNetConfig) -> None:
             for width in (embedding, config.context_dim)
         )
         raise ValueError(
-            f"DA-CLIP: the files do not belong together: the controller seems to be of the {has} and"
-            f" the U-Net of the {wants}; give daclip_ViT-B-32.pt with universal-ir.pth, or"
+            f"DA-CLIP: the files do not belong together: the controller seems to be of the {has}"
+            f" and the U-Net of the {wants}; give daclip_ViT-B-32.pt with universal-ir.pth, or"
             " wild-ir.pth with its own controller"
         )

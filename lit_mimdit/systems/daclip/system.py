@@ -161,8 +161,15 @@ class DACLIP(RestorationSystem):
         return Losses(error.mean(), error, {"step": error}, t=t / self.sde.steps)
 
     def published_rate(self, epoch: int) -> float:
-        """Returns a cosine over 700,000 iterations, from 2e-4 to 1e-6."""
-        return objective.learning_rate(epoch * (self._steps_per_epoch() or 0))
+        """Returns a cosine from 2e-4 to 1e-6 at an iteration; here the schedule's unit is a step.
+
+        It takes 700,000 iterations, in the wild variant 500,000.
+        """
+        wild = not self.network.unet.config.use_degra_context
+        return objective.learning_rate(epoch, 500_000 if wild else 700_000)
+
+    def _steps_per_epoch(self) -> int | None:
+        return 1  # the publication counts iterations
 
     def restorer(self) -> SeededRestorer:
         kept = {
