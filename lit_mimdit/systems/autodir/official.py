@@ -276,7 +276,8 @@ def from_official(file: Mapping[str, Any], **overrides: Any) -> AutoDIRNetwork:
     Args:
         file: the published Lightning checkpoint, or the state dict in it.
         overrides: `unet_args`, `vae_args`, `clip_args` ("text", "vision", "projection_dim") and
-            `scm_args`, mappings with the official constructors' arguments. Shapes tell all but the number of heads.
+            `scm_args`, mappings with the official constructors' arguments. Shapes tell all but the
+            number of heads.
 
     Raises:
         ValueError: another system's file, a file that is cut off, or a contradicting override; in
