@@ -8,6 +8,8 @@ import yaml
 
 from lit_mimdit import cli
 from lit_mimdit.estimate import Step, meta_system, simulate
+from lit_mimdit.systems.diffuir import objective as diffuir
+from lit_mimdit.systems.foundir import objective as foundir
 from lit_mimdit.training import dry_run
 from lit_mimdit.training.dry_run import typed
 
@@ -64,6 +66,27 @@ def test_a_dry_run_has_the_published_number_of_parameters(
     assert built + idle == count
     assert f"\ntrained {trained / 1e6:,.2f} M, frozen " in said
     assert (f"network has {count:,}, of which {idle:,} act on" in said) == bool(idle)
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "batch"),
+    [
+        ("diffuir", diffuir, sum(diffuir.BATCH.values())),
+        ("foundir", foundir, foundir.BATCH),
+    ],
+)
+def test_the_recipes_of_residual_diffusion_have_the_published_numbers(name, published, batch):
+    recipe = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    trainer, data = recipe["trainer"], recipe["data"]["init_args"]
+    optimizer = recipe["model"]["init_args"]["optimizer"]
+    assert (optimizer["lr"], *optimizer["betas"]) == (published.LEARNING_RATE, *published.BETAS)
+    assert trainer["gradient_clip_val"] == published.CLIP_NORM
+    assert trainer["max_steps"] == published.STEPS
+    assert trainer["accumulate_grad_batches"] == published.ACCUMULATE
+    assert (data["crop"], data["batch_size"]) == (published.PATCH, published.ACCUMULATE * batch)
+    decay = next(c["init_args"]["decay"] for c in trainer["callbacks"] if "EMA" in c["class_path"])
+    # an average of every step spans as many steps as the published one of every tenth
+    assert decay**published.EMA_EVERY == pytest.approx(published.EMA_BETA, rel=1e-5)
 
 
 def test_dgunets_page_and_recipe_give_dgunet_plus_its_published_widths():
