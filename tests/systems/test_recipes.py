@@ -86,7 +86,7 @@ def test_the_recipes_of_residual_diffusion_have_the_published_numbers(name, publ
     assert (data["crop"], data["batch_size"]) == (published.PATCH, published.ACCUMULATE * batch)
     decay = next(c["init_args"]["decay"] for c in trainer["callbacks"] if "EMA" in c["class_path"])
     # an average of every step spans as many steps as the published one of every tenth
-    assert decay**published.EMA_EVERY == pytest.approx(published.EMA_BETA, rel=1e-5)
+    assert decay**published.EMA_EVERY == pytest.approx(published.EMA_BETA, rel=1e-4)
 
 
 def test_dgunets_page_and_recipe_give_dgunet_plus_its_published_widths():
