@@ -158,6 +158,14 @@ def how_to_import(content: dict[str, Any]) -> str:
     return import_module(f"{HOME}official").how_to_import(content)  # of a room above this one
 
 
+def is_own(path: Path) -> bool:
+    """Returns whether a file is of this project: a Lightning checkpoint or an exported system."""
+    if path.suffix != ".safetensors":
+        return path.suffix == ".ckpt"
+    with safe_open(path, "pt") as handle:
+        return KEY in (handle.metadata() or {})
+
+
 def official_files(path: Path) -> list[str]:
     """Returns the names of the authors' files that an exported file was imported from, if any."""
     if path.suffix != ".safetensors":

@@ -25,6 +25,7 @@ PUBLISHED = {
     "diffir_prior": 26_911_934,
     "diffir": 26_911_934,
     "diffuir": 36_261_187,
+    "daclip_controller": CLIP,
     "daclip": 48_975_747 + CLIP,
     "autodir": 1_486_787_503,
     "foundir": 36_261_187,

@@ -56,11 +56,18 @@ TRANSPOSED = ("visual_control.proj", "clip.visual.proj", "clip.text_projection")
 
 
 class DACLIPNetwork(nn.Module):
-    """Both networks of DA-CLIP: `clip` embeds the degraded image, `unet` removes the noise."""
+    """Both networks of DA-CLIP: `clip` embeds the degraded image, `unet` removes the noise.
 
-    def __init__(self, clip: DegradationCLIP, unet: UNet) -> None:
+    The first stage has no U-Net.
+    """
+
+    unet: UNet
+
+    def __init__(self, clip: DegradationCLIP, unet: UNet | None = None) -> None:
         super().__init__()
-        self.clip, self.unet = clip, unet
+        self.clip = clip
+        if unet is not None:
+            self.unet = unet
 
 
 def official_name(name: str) -> str:
