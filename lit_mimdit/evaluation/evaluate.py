@@ -40,7 +40,8 @@ IMAGE_RULE = "full size, RGB, 8 bits, no crop, no resize"
 
 def evaluate(
     *,
-    restored: Path,
+    restored: Path | None = None,
+    checkpoint: Path | None = None,
     output: Path,
     reference: Path | None = None,
     degraded: Path | None = None,
@@ -69,7 +70,9 @@ def evaluate(
     command goes on where it was killed.
 
     Args:
-        restored: Folder of restored images.
+        restored: Folder of restored images; or give --checkpoint.
+        checkpoint: Restore the degraded images first, into OUTPUT/restored. It is what restore
+            --checkpoint takes, such as another project's .pth. Needs --degraded, or --layout.
         output: Folder for summary.json, scores.csv, tables.md, tables.tex and the record.
         reference: Folder of clean images, or a data set's root with --layout; without it only NIQE,
             LIQE, MUSIQ and CLIPIQA are computed.
@@ -99,11 +102,21 @@ def evaluate(
     Returns:
         0, or 1 if any score failed.
     """
+    if (restored is None) == (checkpoint is None):
+        raise ValueError("give the images by --restored FOLDER, or by --checkpoint FILE")
     for key, value in {"batch_size": batch_size, "resamples": resamples}.items():
         if value < 1:
             raise ValueError(f"{key} is {value}: it must be at least 1")
     _require_apart(output, restored, reference, degraded)
     table.choose(metrics)  # before the folders are read
+    if checkpoint is not None:
+        from lit_mimdit.evaluation.restoring import name_of, restore_first  # of diffusers' weight
+
+        options = {"meta": meta, "split": split, "frames": frames}
+        restored = restore_first(checkpoint, output, reference, degraded, layout, options, device)
+        suffix = suffix or degraded_suffix
+        name = name_of(checkpoint, restored) if name == "restored" else name
+    assert restored is not None, "one of the two is given"
     suffixes = {"restored": suffix, "reference": reference_suffix, "degraded": degraded_suffix}
     if layout is not None:
         _require_plain(suffixes)

@@ -155,6 +155,8 @@ def _league(
         ours = {entry.method: entry.text for entry in here}
         for row, line in zip(rows, body):
             absent = NOT_COMPUTED if _was_run(row, values) else NOT_RUN
+            if any(other.startswith(f"{row} (") for other in own):
+                absent = NONE  # its runs stand below it
             line.append((shown.get(row, NONE), paper_marks.get(row, "")))
             line.append((ours.get(row, absent), here_marks.get(row, "")))
     numbers = ", ".join(map(str, sorted(counts)))
@@ -164,13 +166,17 @@ def _league(
 
 
 def _with(rows: list[str], labels: Iterable[str]) -> list[str]:
-    """The paper's rows and all labels: AirNet* behind AirNet, others at the end."""
+    """The paper's rows and all labels: AirNet* and AirNet (seed 1) behind AirNet, others at the
+    end.
+    """
     rows = list(rows)
-    for label in labels:
-        if label not in rows:
-            trained = label.removesuffix("*")
-            place = rows.index(trained) + 1 if trained in rows else len(rows)
-            rows.insert(place, label)
+    for label in [label for label in labels if label not in rows]:
+        named = label.partition(" (")[0]
+        method = named if named in rows else named.removesuffix("*")
+        place = rows.index(method) + 1 if method in rows else len(rows)
+        while place < len(rows) and rows[place].startswith((f"{named} (", f"{method} (")):
+            place += 1
+        rows.insert(place, label)
     return rows
 
 

@@ -70,7 +70,7 @@ def pair(
     sources = {"restored": folder_source(restored, ends.get("restored", ""))}
     dataset, pairs = "", {}
     if layout is not None:
-        dataset, pairs = _data_set(layout, reference, degraded, options)
+        dataset, pairs = data_set(layout, reference, degraded, options)
         sources["reference"] = NamedFiles({name: pair.gt for name, pair in pairs.items()})
         if degraded is not None:
             sources["degraded"] = NamedFiles({name: pair.lq for name, pair in pairs.items()})
@@ -87,10 +87,10 @@ def pair(
     return pairing
 
 
-def _data_set(
+def data_set(
     layout: str, root: Path | None, degraded: Path | None, options: dict[str, str | Path | None]
 ) -> tuple[str, dict[str, Pair]]:
-    """What a data set is called in tables, and its pairs by name.
+    """Returns what a data set is called in tables, and its pairs by name.
 
     ValueError without its root, or for degraded images elsewhere.
     """

@@ -138,14 +138,23 @@ def add_plots(page: Page, runs: list[Evaluation]) -> None:
 
 def add_leagues(page: Page, runs: list[Evaluation]) -> None:
     """The methods of the paper's tables 1 and 2 in its order, with one's own numbers beside."""
-    labels = [label_of(run.summary) for run in runs]
-    own = {
-        run.name if labels.count(label) > 1 or label == "restored" else label: run.summary
-        for run, label in zip(runs, labels)
-    }
-    for league in leagues(own):
+    for league in leagues(labelled(runs)):
         page.heading(league.title, 2)
         page.markdown_tables(markdown_of(league))
+
+
+def labelled(runs: list[Evaluation]) -> dict[str, dict[str, Any]]:
+    """Returns the summaries of runs by their row; a method's several runs have their names in it,
+    as in "PromptIR (seed_1)".
+    """
+    labels, own = [label_of(run.summary) for run in runs], {}
+    for run, label in zip(runs, labels):
+        if label == "restored":
+            label = run.name
+        elif labels.count(label) > 1 and label != run.name:
+            label = f"{label} ({run.name})"
+        own[label] = run.summary
+    return own
 
 
 def add_run(page: Page, run: Evaluation, by: str | None, cases: int, side: int) -> None:

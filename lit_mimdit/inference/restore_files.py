@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from lit_mimdit.console import printable
@@ -149,7 +150,10 @@ def restore_file(
     total = restorer.evaluations(*photo.rgb.shape[-2:])
     with tqdm(total=total, desc=printable(source.name), unit="tile step", leave=False) as bar:
         restored, (decisions,) = restorer(photo.rgb[None], torch.tensor([seed]), bar.update, [id])
-    data = encode_photo(target, restored[0], photo.alpha, photo.gray, photo.bits, photo.metadata)
+    alpha = photo.alpha
+    if alpha is not None and alpha.shape[-2:] != restored.shape[-2:]:  # of a system that enlarges
+        alpha = F.interpolate(alpha[None], restored.shape[-2:], mode="bilinear")[0]
+    data = encode_photo(target, restored[0], alpha, photo.gray, photo.bits, photo.metadata)
     return data, inter_weights(decisions)
 
 

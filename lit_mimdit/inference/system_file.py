@@ -148,7 +148,22 @@ def load_system(path: str | Path) -> SystemFile:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{where}: not a readable safetensors file ({error})") from error
+    if not values and (told := how_to_import(tensors)):
+        raise ValueError(f"{where}: {told}")
     return undescribe(values, tensors, where)
+
+
+def how_to_import(content: dict[str, Any]) -> str:
+    """Returns what an author's file seems to be and the command that imports it, or ""."""
+    return import_module(f"{HOME}official").how_to_import(content)  # of a room above this one
+
+
+def is_own(path: Path) -> bool:
+    """Returns whether a file is of this project: a Lightning checkpoint or an exported system."""
+    if path.suffix != ".safetensors":
+        return path.suffix == ".ckpt"
+    with safe_open(path, "pt") as handle:
+        return KEY in (handle.metadata() or {})
 
 
 def official_files(path: Path) -> list[str]:
@@ -184,7 +199,8 @@ def system_of_checkpoint(
     below the checkpoint's entry `helpers`.
     """
     if KEY not in checkpoint:
-        raise ValueError(f"{where}: not a checkpoint of a restoration system")
+        told = how_to_import(checkpoint) or "give one that `fit` has written"
+        raise ValueError(f"{where}: not a checkpoint of a restoration system; {told}")
     tensors = dict(checkpoint["state_dict"])
     for name, state in checkpoint.get("callbacks", {}).items():
         if name.startswith("EMA"):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel
 
 TOKENS = 256  # of T5: the pipeline's own length
+MOST_TOKENS = 512  # of T5: what the pipeline allows
 SAMPLES, BLOCK = (
     64,
     1 << 16,
@@ -83,10 +84,15 @@ def read_embedding(path: Path, transformer: "SD3Transformer2DModel") -> Prompt |
 
 
 def embed(
-    source: str, where: str, texts: list[str], transformer: "SD3Transformer2DModel", cache: Path
+    source: str,
+    where: str,
+    texts: list[str],
+    transformer: "SD3Transformer2DModel",
+    cache: Path,
+    tokens: int = TOKENS,
 ) -> dict[str, Path]:
     """Returns the file with the embedding of each text, written first where it is missing or
-    damaged.
+    damaged. `tokens` is the length of T5's part.
 
     One process of a machine embeds, the others wait for it. ValueError if the backbone has no text
     encoders.
@@ -102,7 +108,7 @@ def embed(
             f"model.prompt: backbone {source!r} has no text encoders for {what}: leave prompt.text"
             " empty and prompt.captions null, or use a backbone with text encoders"
         )
-    key = f"{encoder_identity(where)} {transformer.dtype} {TOKENS}"
+    key = f"{encoder_identity(where)} {transformer.dtype} {tokens}"
     if (kind := quantized_as(transformer)) in PACKAGES:  # a GGUF file holds no text encoder
         key += f" {kind}"
     files = {
@@ -123,7 +129,7 @@ def embed(
                 text for text in lost if read_embedding(files[text], transformer) is None
             ]  # another process may have been faster
             if lost:
-                _embed(source, where, {text: files[text] for text in lost}, transformer)
+                _embed(source, where, {text: files[text] for text in lost}, transformer, tokens)
     except PermissionError as error:
         raise ValueError(
             f"the cache of prompts {cache} cannot be written: set LIT_MIMDIT_CACHE to a folder"
@@ -147,7 +153,11 @@ def _quantized(transformer: "SD3Transformer2DModel") -> dict[str, Any]:
 
 
 def _embed(
-    source: str, where: str, files: dict[str, Path], transformer: "SD3Transformer2DModel"
+    source: str,
+    where: str,
+    files: dict[str, Path],
+    transformer: "SD3Transformer2DModel",
+    tokens: int,
 ) -> None:
     damaged = [path.name for path in files.values() if path.exists()]
     if damaged:
@@ -176,7 +186,7 @@ def _embed(
     options = {
         "device": device,
         "do_classifier_free_guidance": False,
-        "max_sequence_length": TOKENS,
+        "max_sequence_length": tokens,
     }
     with torch.no_grad():
         for text in tqdm(files, desc="embedding prompts", unit="prompt", disable=len(files) == 1):

@@ -8,8 +8,8 @@ only for texts that are not there yet, and released before training or restoring
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lit_mimdit.models.captions import read_captions
-from lit_mimdit.models.encoders import NULL_PROMPT, embed, read_embedding
+from lit_mimdit.models.encoders import NULL_PROMPT, TOKENS, embed, read_embedding
 from lit_mimdit.models.network import Prompt
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class Prompts:
         where: what diffusers' from_pretrained takes for it.
         transformer: of the same backbone.
         empty: embeddings of its empty prompt.
+        told: what the encoders read of a text; the text itself unless given.
+        tokens: length of T5's part.
 
     ValueError if the backbone has no text encoders, or the file of captions cannot be read.
     """
@@ -122,14 +124,20 @@ class Prompts:
         where: str,
         transformer: "SD3Transformer2DModel",
         empty: Prompt,
+        told: Callable[[str], str] = str,
+        tokens: int = TOKENS,
     ) -> None:
-        self.config = config
-        self.empty = empty
+        self.config = replace(config, text=told(config.text))
         self._transformer = transformer
-        self.captions = read_captions(Path(config.captions)) if config.captions is not None else {}
-        texts = sorted({config.text, *self.captions.values()} - {""})
-        self._files = embed(source, where, texts, transformer, cache_folder()) if texts else {}
-        self.fixed = self._read(config.text)
+        captions = read_captions(Path(config.captions)) if config.captions is not None else {}
+        self.captions = {id: told(caption) for id, caption in captions.items()}
+        texts = sorted({self.config.text, *self.captions.values()} - {""})
+        if tokens != TOKENS:
+            texts.append("")  # `empty` has another length
+        kept = source, where, texts, transformer, cache_folder(), tokens
+        self._files = embed(*kept) if texts else {}
+        self.empty = empty if tokens == TOKENS else _kept(self._files[""], transformer)
+        self.fixed = self._read(self.config.text)
 
     def _read(self, text: str) -> Prompt:
         return _kept(self._files[text], self._transformer) if text else self.empty

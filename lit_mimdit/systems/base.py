@@ -156,6 +156,10 @@ class RestorationSystem(EvaluationSteps):
         """Text that the backbone was told in training; empty without one."""
         return ""
 
+    def import_note(self) -> str | None:
+        """Returns what whoever imports these weights should know of them, in one line, or None."""
+        return None
+
     @classmethod
     def estimated(cls, arguments: dict[str, Any], gpu: bool, stage: int) -> dict[str, Any]:
         """Returns arguments of the system whose step stands for this one's in a dry run's estimate.

@@ -77,3 +77,5 @@ def import_weights(
     save_system(output, file, getattr(torch, dtype))
     million = sum(tensor.numel() for tensor in file.tensors.values()) / 1e6
     print(f"{output}: {kind.__name__}, {million:.2f} M values; restore with --checkpoint {output}")
+    if (note := made.import_note()) is not None:
+        print(f"note: {note}")

@@ -152,14 +152,22 @@ class LatentSystem(RestorationSystem):
         self.identity = loaded.identity
         self.vae = loaded.vae
         self.scheduler = loaded.scheduler
-        self.prompts = Prompts(
-            self.prompt, self.backbone_name, loaded.where, loaded.transformer, loaded.prompt
-        )
+        places = self.backbone_name, loaded.where, loaded.transformer, loaded.prompt
+        self.prompts = Prompts(self.prompt, *places, told=self.told)
         self.network = self.build_network(loaded.transformer, loaded.prompt)
         if self.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()
         parts = self.network, self.vae, self.scheduler, self.sampling, self.identity
         self._restorer = Restorer(*parts, self.prompts, self.corrector)
+
+    def told(self, text: str) -> str:
+        """Returns what the text encoders read of a prompt or caption in restoring."""
+        return text
+
+    @property
+    def training_prompts(self) -> Prompts:
+        """What the backbone is told in training; unless a system says else, as in restoring."""
+        return self.prompts
 
     def train(self, mode: bool = True) -> "LatentSystem":
         super().train(mode)
@@ -184,7 +192,7 @@ class LatentSystem(RestorationSystem):
             z_gt, z_lq = self._latents(batch)
             noise, normal = sample_noise(batch["seed"].cpu(), tuple(z_gt.shape[1:]))
             noise, t = noise.to(z_gt), self.times(normal).to(z_gt.device)
-            prompt = self.prompts.of_training(batch["id"], batch["seed"]).to(z_gt.device)
+            prompt = self.training_prompts.of_training(batch["id"], batch["seed"]).to(z_gt.device)
             condition = self.network.condition(z_lq, prompt)
             predicted = self.network(interpolate(z_gt, noise, t), t, condition, prompt)
         per_sample = loss_per_sample(predicted, velocity(z_gt, noise), t, self.flow.weighting)

@@ -4,14 +4,15 @@ A file is opened without running code, unwrapped, recognised by its names, and l
 """
 
 import pickle
+import pickletools
 import warnings
 import zipfile
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -38,6 +39,27 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "FFDNet": ("model.0.", "model.2.", "model.4."),
     "Stable Diffusion 3": ("transformer_blocks.0.attn.", "pos_embed.proj."),
 }
+# Input channels of a layer, where other networks have the same names: name, channels.
+CHANNELS = {"FFDNet": ("model.0.weight", (5, 13))}  # 4 pixels of grey or colour, and the noise
+# What import-weights is told for a file, where it reads such files.
+IMPORTED_AS = {
+    "AirNet": "airnet FILE",
+    "DGUNet": "dgunet FILE",
+    "DGUNet+": "dgunet FILE",
+    "TransWeather": "transweather FILE",
+    "TransWeather without decoder": "transweather FILE",
+    "PromptIR": "promptir FILE",
+    "DiffIR, stage 2": "diffir FILE",
+    "DiffIR, stage 1": "diffir FILE",
+    "FoundIR's specialist for low light": "foundir GENERALIST FILE",
+    "Restormer or FoundIR's weather specialist": "foundir GENERALIST FILE",
+    "DiffUIR or FoundIR's generalist": "diffuir FILE (or foundir FILE)",
+    "AutoDIR": "autodir FILE",
+    "DA-CLIP's controller": "daclip FILE UNET",
+    "DA-CLIP's U-Net": "daclip CONTROLLER FILE",
+    "DiT4SR": "dit4sr FILE",
+    "FFDNet": "ffdnet FILE",
+}
 # Layers around a state dict, and prefixes of its names, in the files of all ten systems.
 WRAPPERS = ("params_ema", "params", "state_dict", "ema", "model")
 AVERAGED = "ema_model."  # ema_pytorch keeps averaged and online weights side by side
@@ -59,16 +81,14 @@ def read(path: str | Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ValueError(f"{path}: cannot be opened ({error.strerror or error})") from error
-    except (SafetensorError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: cut off or no checkpoint ({_first_line(error)}); fetch it again"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: this pickle needs code or is no checkpoint ({_first_line(error)}); only files"
-            " that hold tensors and plain values are read"
-        ) from error
-    except RuntimeError as error:  # torch's own reader of zip files
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises many types for a file that is not whole
+        if isinstance(error, pickle.UnpicklingError) and not _cut_off(path):
+            raise ValueError(
+                f"{path}: this pickle needs code or is no checkpoint ({_first_line(error)}); only"
+                " files that hold tensors and plain values are read"
+            ) from error
         raise ValueError(
             f"{path}: cut off or no checkpoint ({_first_line(error)}); fetch it again"
         ) from error
@@ -77,6 +97,24 @@ def read(path: str | Path) -> dict[str, Any]:
             f"{path}: holds a {type(content).__name__} instead of named tensors; give a checkpoint"
         )
     return dict(content)
+
+
+def _cut_off(path: Path) -> bool:
+    """Whether a file ends before its zip archive does, or before its pickles do.
+
+    In torch's format before 1.6 the fourth pickle is the checkpoint; raw numbers follow.
+    """
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            return not zipfile.is_zipfile(path)
+        file.seek(0)
+        try:
+            for _ in range(4):
+                if file.peek(1):
+                    deque(pickletools.genops(file), maxlen=0)  # reads and runs nothing
+        except (ValueError, UnicodeError):
+            return True
+    return False
 
 
 def _first_line(error: BaseException) -> str:
@@ -113,18 +151,39 @@ def unwrap(
 
 def seems_to_be(state: Mapping[str, Any]) -> str | None:
     """Returns the system whose names these are (a key of SIGNATURES), or None."""
-    return next((name for name, parts in SIGNATURES.items() if not _lacks(state, parts)), None)
+    return next((system for system in SIGNATURES if not _lacks(state, system)), None)
 
 
-def _lacks(state: Mapping[str, Any], fragments: Iterable[str]) -> list[str]:
-    """The fragments with which no name begins."""
-    return [part for part in fragments if not any(name.startswith(part) for name in state)]
+def how_to_import(file: Mapping[str, Any]) -> str:
+    """Returns what an author's file seems to be and the command that imports it; "" for another
+    file.
+    """
+    try:
+        system = seems_to_be(unwrap(file))
+    except ValueError:  # without tensors
+        return ""
+    if system is None or system not in IMPORTED_AS:
+        return ""
+    return (
+        f"it seems to be {system} as its authors publish it; import it first, with `python -m"
+        f" lit_mimdit import-weights {IMPORTED_AS[system]} -o OUTPUT.safetensors`"
+    )
+
+
+def _lacks(state: Mapping[str, Any], system: str) -> list[str]:
+    """The system's fragments with which no name begins; all, if a layer has other channels."""
+    layer, channels = CHANNELS.get(system, ("", ()))
+    shape = getattr(state.get(layer), "shape", None)  # names may come without tensors
+    if shape is not None and (len(shape) < 2 or shape[1] not in channels):
+        return list(SIGNATURES[system])
+    parts = SIGNATURES[system]
+    return [part for part in parts if not any(name.startswith(part) for name in state)]
 
 
 def _nearest(state: Mapping[str, Any], system: str) -> str | None:
     """The system of which a part of the fragments is there; `system` itself before the others."""
     for other in (system, *SIGNATURES):
-        if len(_lacks(state, SIGNATURES[other])) < len(SIGNATURES[other]):
+        if len(_lacks(state, other)) < len(SIGNATURES[other]):
             return other
     return None
 
@@ -136,7 +195,7 @@ def demand(state: Mapping[str, Any], system: str) -> None:
         return
     nearest = _nearest(state, system) if other is None else None
     if nearest is not None:
-        lacks = listed(_lacks(state, SIGNATURES[nearest]))
+        lacks = listed(_lacks(state, nearest))
         raise ValueError(
             f"not a checkpoint of {system}: it seems to be {nearest}, cut off, since no name"
             f" begins with {lacks}; fetch the file again"

@@ -21,6 +21,9 @@ class OptimizerConfig:
         name: "adam" (the paper's) or "adamw" (decoupled weight decay).
         betas: decay rates of the first and second moment.
         weight_decay: L2 penalty (adam) or decoupled decay (adamw).
+        decay_vectors: whether it also acts on biases, norms and other parameters of one axis or
+            none.
+        eps: added to the root of the second moment.
         warmup_steps: optimizer steps over which the rate rises linearly from 0.
         schedule: "constant" (the paper's fixed rate), "cosine" to 0 at the trainer's last step or
             at the end of its budget of time, or "published": that of the system's publication, by
@@ -33,6 +36,8 @@ class OptimizerConfig:
     name: Literal["adam", "adamw"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
+    decay_vectors: bool = True
+    eps: float = 1e-8
     warmup_steps: int = 0
     schedule: Literal["constant", "cosine", "published"] = "constant"
     lr_scale: dict[str, float] = field(default_factory=dict)
@@ -40,6 +45,8 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ValueError(f"optimizer.lr is {self.lr}: it must be positive")
+        if self.eps <= 0:
+            raise ValueError(f"optimizer.eps is {self.eps}: it must be positive")
         if self.warmup_steps < 0:
             raise ValueError(f"optimizer.warmup_steps is {self.warmup_steps}: it must be 0 or more")
         if not all(0 <= b < 1 for b in self.betas):
@@ -49,21 +56,25 @@ class OptimizerConfig:
 def parameter_groups(
     named: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
 ) -> list[dict[str, Any]]:
-    """Returns the trainable parameters grouped by their learning rate.
+    """Returns the trainable parameters grouped by their learning rate and weight decay.
 
     Each group carries its `name` and its `param_names`.
     """
     groups: dict[str, dict[str, Any]] = {}
+    scaled: set[str] = set()
     for name, parameter in named:
         if not parameter.requires_grad:
             continue
         key = next((k for k in config.lr_scale if k in name.split(".")), "rest")
+        scaled.add(key)
         rate = config.lr * config.lr_scale.get(key, 1.0)
-        new = {"params": [], "lr": rate, "name": key, "param_names": []}
-        group = groups.setdefault(key, new)
+        new: dict[str, Any] = {"params": [], "lr": rate, "name": key, "param_names": []}
+        if not config.decay_vectors and parameter.ndim < 2:
+            new |= {"name": f"{key}, no decay", "weight_decay": 0.0}
+        group = groups.setdefault(new["name"], new)
         group["params"].append(parameter)
         group["param_names"].append(name)
-    unused = [k for k in config.lr_scale if k not in groups]
+    unused = [k for k in config.lr_scale if k not in scaled]
     if unused:
         raise ValueError(
             f"optimizer.lr_scale names {unused}, which no trained parameter has as a part of its"
@@ -233,6 +244,7 @@ def configure(
         lr=config.lr,
         betas=config.betas,
         weight_decay=config.weight_decay,
+        eps=config.eps,
     )
     optimizer.register_load_state_dict_pre_hook(keep_configured_values)
     schedule = Schedule(optimizer, factor)

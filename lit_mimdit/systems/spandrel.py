@@ -14,7 +14,7 @@ from torch import Tensor
 from lit_mimdit.inference.pixel_restorer import OVERLAP, TILE
 from lit_mimdit.inference.system_file import SystemFile
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses
-from lit_mimdit.systems.official import read
+from lit_mimdit.systems.official import how_to_import, read
 from lit_mimdit.systems.pixel import PixelSystem
 
 __all__ = ["Spandrel"]
@@ -145,4 +145,4 @@ def read_file(path: Path) -> SystemFile:
     try:
         return Spandrel.from_official(content).system_file()
     except ValueError as error:
-        raise ValueError(f"checkpoint {path}: {error}") from error
+        raise ValueError(f"checkpoint {path}: {how_to_import(content) or error}") from error

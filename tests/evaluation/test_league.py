@@ -66,6 +66,24 @@ def test_an_asterisk_that_the_paper_lacks_stands_behind_its_method():
     assert [line[0][0] for line in table.body] == ["AirNet", "AirNet*", *ORDER[1:], "mine"]
 
 
+def test_runs_of_one_method_stand_behind_it():
+    own = {
+        "PromptIR (seed_0)": summary(3, lpips=0.3),
+        "PromptIR (seed_1)": summary(3, lpips=0.2),
+        "AirNet* (a)": summary(3, lpips=0.4),
+        "AirNet* (b)": summary(3, lpips=0.5),
+    }
+    (table,) = leagues(own)
+    rows = [line[0][0] for line in table.body]
+    assert rows[:3] == ["AirNet", "AirNet* (a)", "AirNet* (b)"]
+    place = rows.index("PromptIR")
+    assert rows[place + 1 : place + 4] == ["PromptIR (seed_0)", "PromptIR (seed_1)", "PromptIR*"]
+    here = "LPIPS \u2193 here"
+    assert cell(table, "PromptIR", here) == ("-", ""), "its runs stand below it"
+    assert cell(table, "PromptIR (seed_1)", here) == ("0.2000", "best")
+    assert cell(table, "AirNet", here) == ("not run", ""), "the authors' weights are other ones"
+
+
 def test_own_numbers_stand_beside_the_papers_with_their_own_marks():
     own = {
         "AirNet": summary(3, lpips=0.3, fid=20.0),

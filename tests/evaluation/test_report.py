@@ -10,6 +10,7 @@ from PIL import Image
 
 from lit_mimdit import cli
 from lit_mimdit.evaluation.drawing import interval_plot, routing_plot, small, strip, ticks
+from lit_mimdit.evaluation.report import Evaluation, labelled
 from lit_mimdit.evaluation.weights import VARIABLE
 from lit_mimdit.inference.run_record import write_record
 
@@ -81,6 +82,18 @@ def test_the_page_is_whole_in_itself(runs, capsys):
     assert "<span>degraded</span>" in html and "<span>reference</span>" in html
     for svg in re.findall(r"<svg.*?</svg>", html):
         ElementTree.fromstring(svg)
+
+
+def test_several_runs_of_one_method_keep_its_name():
+    def run(folder: str, name: str = "restored", system: str = "promptir.PromptIR") -> Evaluation:
+        made = {"system": {"class_path": f"lit_mimdit.systems.{system}"}}
+        return Evaluation(Path(folder), {"name": name, "restoration": made}, [], {})
+
+    two = [run("seed_0"), run("seed_1"), run("dgunet", system="dgunet.DGUNet")]
+    assert list(labelled(two)) == ["PromptIR (seed_0)", "PromptIR (seed_1)", "DGUNet"]
+    named = [run("a", "PromptIR"), run("b"), run("c", "mine"), run("d", system="other.Other")]
+    assert list(labelled(named)) == ["PromptIR", "PromptIR (b)", "mine", "d"]
+    assert list(labelled([run("a")])) == ["PromptIR"]
 
 
 def test_before_and_after_are_the_files(tmp_path):

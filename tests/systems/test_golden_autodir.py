@@ -77,6 +77,12 @@ def test_other_arguments_are_refused(network):
     state = published(network)
     with pytest.raises(ValueError, match="num_res_blocks=2 contradicts"):
         from_official(state, unet_args={"num_res_blocks": 2}, **HEADS)
+    for name, value, message in (
+        ("projection_dim", 9, "projection_dim=9 contradicts the checkpoint, whose tensors say 8"),
+        ("heads", 2, "no argument heads"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_official(state, clip_args=HEADS["clip_args"] | {name: value})
     with pytest.raises(ValueError, match="no argument unet"):
         from_official(state, unet={})
     with pytest.raises(ValueError, match="cannot be cut into 7 heads"):

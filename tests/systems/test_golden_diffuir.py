@@ -8,7 +8,6 @@ import shared_golden
 import torch
 
 from lit_mimdit.models.residual_diffusion import ResidualDiffusion
-from lit_mimdit.systems.diffuir import objective
 from lit_mimdit.systems.diffuir.network import VARIANTS
 from lit_mimdit.systems.diffuir.official import from_official
 from lit_mimdit.systems.diffuir.sampler import equalize
@@ -105,9 +104,3 @@ def test_histograms_are_equalised_by_channel():
     assert (equalize(image)[..., 0] == expected).all() and (equalize(image)[..., 1] == 7).all()
     with pytest.raises(ValueError, match="type float64 and 3 axes"):
         equalize(image / 255)
-
-
-def test_the_average_is_a_copy_at_first():
-    assert objective.ema_decay(100) == 0 and objective.ema_decay(10**6) == 0.995
-    assert objective.ema_decay(107) == pytest.approx(0.75)  # 1 - 8^(-2/3)
-    assert sum(objective.BATCH.values()) == 10

@@ -9,6 +9,7 @@ import torch
 from filling import fill_network
 
 from lit_mimdit.models.restormer import ChannelNorm, Modulation, RestormerBlock, expansion_of
+from lit_mimdit.systems.import_weights import import_weights
 from lit_mimdit.systems.promptir import objective
 from lit_mimdit.systems.promptir.inference import restore
 from lit_mimdit.systems.promptir.network import PromptIRNetwork
@@ -125,6 +126,23 @@ def test_prompts_that_got_no_gradient_are_found():
     with torch.no_grad():
         network.prompt2.maps.add_(0.05)
     assert not prompts_untrained(network)
+
+
+def test_the_import_of_untrained_prompts_says_so(tmp_path, capsys):
+    torch.manual_seed(0)
+    network = PromptIRNetwork(4, (1, 1, 1, 1), 1, (1, 2, 2, 4), prompt_dims=(4, 4, 4))
+    file, output = tmp_path / "model.ckpt", tmp_path / "promptir.safetensors"
+
+    def said() -> str:
+        state = {f"net.{name}": value for name, value in official_state(network).items()}
+        torch.save({"state_dict": state}, file)
+        import_weights("promptir", [file], output=output)
+        return capsys.readouterr().out
+
+    assert "\nnote: the prompts of this file look untrained" in said()
+    with torch.no_grad():
+        network.prompt3.maps.add_(0.05)
+    assert "note:" not in said()
 
 
 @pytest.mark.parametrize("tile", [None, 16])

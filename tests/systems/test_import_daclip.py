@@ -10,10 +10,11 @@ from test_golden_daclip import clip_file, unet_file
 from lit_mimdit.data.pairs import collate
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.systems.daclip import DACLIP, objective
-from lit_mimdit.systems.daclip.clip import TextConfig, VisionConfig
+from lit_mimdit.systems.daclip.clip import DegradationCLIP, TextConfig, VisionConfig
 from lit_mimdit.systems.daclip.network import UNetConfig
 from lit_mimdit.systems.daclip.sampler import clip_pixels, clip_view, first_state, trajectory
 from lit_mimdit.systems.import_weights import import_weights
+from lit_mimdit.systems.optim import OptimizerConfig, configure
 
 HEADS = {"vision_cfg": {"head_width": 8}, "text_cfg": {"heads": 2}}
 SIZES = {
@@ -56,6 +57,14 @@ def test_the_authors_files_restore_by_their_sampler(files, tmp_path):
 def test_one_file_of_two_is_refused(files, tmp_path):
     with pytest.raises(ValueError, match="published as two files"):
         import_weights("daclip", files[1:], output=tmp_path / "x.safetensors")
+
+
+def test_files_of_two_variants_are_refused_by_their_names():
+    clip = own.filled(DegradationCLIP(512, SIZES["vision"], SIZES["text"]))
+    wild = own.daclip_unet(context_dim=768, use_degra_context=False, scale=0.5)
+    expected = r"of the universal variant with ViT-B/32 .* U-Net of the wild variant with ViT-L/14"
+    with pytest.raises(ValueError, match=expected):
+        DACLIP.from_official(wild.state_dict(), clip_file(clip), **HEADS)
 
 
 def test_training_needs_a_controller_and_reads_it(files):
@@ -104,6 +113,19 @@ def test_steps_are_drawn_evenly():
 def test_the_rate_falls_from_the_first_iteration_to_the_last():
     rates = [objective.learning_rate(at) * 2e-4 for at in (0, 350_000, 700_000, 900_000)]
     assert rates == pytest.approx([2e-4, 1.005e-4, 1e-6, 1e-6])
+
+
+@pytest.mark.parametrize(("changes", "last"), [({}, 700_000), ({"use_degra_context": False}, 5e5)])
+def test_the_published_schedule_counts_steps(changes, last):
+    """An optimizer of the recipe ends at 1e-6, at the variant's own length."""
+    unet = UNetConfig(nf=32, ch_mult=(1, 2), context_dim=8, **changes)
+    system = DACLIP(**SIZES | {"unet": unet})
+    config = OptimizerConfig(name="adamw", lr=2e-4, schedule="published")
+    rate, unit = system.published_rate, system._steps_per_epoch()
+    made = configure(system.trained.named_parameters(), config, last, rate, unit)
+    (factor,) = made["lr_scheduler"]["scheduler"].lr_lambdas
+    rates = [2e-4 * factor(int(step)) for step in (0, last / 2, last)]
+    assert rates == pytest.approx([2e-4, 1.005e-4, 1e-6])
 
 
 @pytest.mark.parametrize("size", [(24, 24), (20, 33), (40, 17)])

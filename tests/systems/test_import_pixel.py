@@ -3,6 +3,7 @@
 import pytest
 import torch
 from filling import fill_network
+from safetensors.torch import save_file
 
 from lit_mimdit.evaluation.league import label_of
 from lit_mimdit.inference.loading import load_restorer
@@ -51,3 +52,22 @@ def test_an_official_file_restores_as_its_network_does(name, tmp_path):
     made = {"name": "restored", "restoration": describe_run(restorer, output, 0)}
     rows = {"airnet": "AirNet*", "dgunet": "DGUNet*", "transweather": "TransWeather*"}
     assert label_of(made) == rows[system]
+
+
+@pytest.mark.parametrize("name", ["released.pth", "released.ckpt", "released.safetensors"])
+def test_restoring_with_an_authors_file_names_the_command_that_imports_it(name, tmp_path):
+    """Each ending is read in another way."""
+    network, name_of, *_ = published_network("airnet")
+    state = {name_of(entry): value.contiguous() for entry, value in network.state_dict().items()}
+    if name.endswith(".safetensors"):
+        save_file(state, tmp_path / name)
+    else:
+        torch.save({"state_dict": state}, tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name}: .*seems to be AirNet .* import-weights airnet"):
+        load_restorer(tmp_path / name, device="cpu")
+
+
+def test_a_strange_checkpoint_is_not_called_an_authors(tmp_path):
+    torch.save({"state_dict": {"conv.weight": torch.zeros(1)}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="other.ckpt: not a checkpoint of a restoration system; g"):
+        load_restorer(tmp_path / "other.ckpt", device="cpu")

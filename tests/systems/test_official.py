@@ -68,6 +68,19 @@ def test_broken_files_are_refused_in_one_line(tmp_path, capsys):
     assert "cannot be opened" in refusal(read, tmp_path / "nowhere.pth")
 
 
+def test_a_file_that_ends_anywhere_is_called_cut_off(tmp_path):
+    """torch has a reader for each of its two formats; the older one raises many types."""
+    state = {"state_dict": {"layer.weight": torch.randn(3, 5), "layer.bias": torch.randn(3)}}
+    for zipped in (False, True):
+        path = tmp_path / f"whole_{zipped}.pth"
+        torch.save(state, path, _use_new_zipfile_serialization=zipped)
+        assert read(path)["state_dict"].keys() == state["state_dict"].keys()
+        content = path.read_bytes()
+        for end in {*range(1, len(content), 7), 2, 3, len(content) - 1}:
+            (tmp_path / "part.pth").write_bytes(content[:end])
+            assert "cut off or no checkpoint" in refusal(read, tmp_path / "part.pth"), end
+
+
 def test_wrapping_and_prefixes_come_off():
     state = {"a.weight": torch.ones(1), "b": torch.zeros(1)}
     prefixed = {f"module.net.{name}": value for name, value in state.items()}
@@ -126,6 +139,16 @@ def test_strangers_are_refused():
     assert "not a checkpoint of PromptIR: it seems to be AirNet" in refusal(
         from_official, {"R.head.0.weight": torch.ones(1), "E.E.encoder_q.E_pre.x": torch.ones(1)}
     )
+
+
+def test_a_network_with_ffdnets_names_is_not_ffdnet():
+    """A denoiser for colour, DnCNN, has the same names; its first layer sees 3 channels."""
+    names = dict.fromkeys(["model.0.bias", "model.2.weight", "model.4.weight"], torch.zeros(4))
+    for channels, known in {3: None, 5: "FFDNet", 13: "FFDNet"}.items():
+        state = names | {"model.0.weight": torch.zeros(4, channels, 3, 3)}
+        assert seems_to_be(state) == known
+    dncnn = names | {"model.0.weight": torch.zeros(4, 3, 3, 3)}
+    assert "no known system has names such as" in refusal(demand, dncnn, "FFDNet")
 
 
 def test_a_part_of_a_system_is_recognised():

@@ -1,14 +1,20 @@
 """Networks of other projects: what spandrel reads restores, and what does not fit is refused."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 spandrel = pytest.importorskip("spandrel", reason="the extra `spandrel` is not installed")
 
+from lit_mimdit import cli  # noqa: E402
+from lit_mimdit.evaluation.league import label_of  # noqa: E402
 from lit_mimdit.inference.system_file import build_system, load_system, save_system  # noqa: E402
 from lit_mimdit.systems.import_weights import import_weights  # noqa: E402
 from lit_mimdit.systems.spandrel import Spandrel  # noqa: E402
@@ -39,6 +45,43 @@ def test_without_spandrel_the_message_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(ValueError, match=r'needs spandrel.* pip install "spandrel>=0.4.1,<0.5"$'):
         Spandrel.from_official(weights())
+
+
+def test_a_released_file_becomes_a_row_in_one_command(tmp_path, monkeypatch):
+    """It scores what `restore` and `evaluate` score, also of a data set's own layout."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"params": weights()}, "model.pth")
+    draw = np.random.default_rng(0)
+    for kind, number in (("01Blur", "0001"), ("05Noise", "0002")):
+        for side in ("GT", "LQ"):
+            path = Path("root", kind, side, f"{number}.png")
+            path.parent.mkdir(parents=True)
+            Image.fromarray(draw.integers(0, 256, (24, 30, 3), dtype=np.uint8)).save(path)
+            Path(side).mkdir(exist_ok=True)
+            shutil.copy(path, Path(side, f"{number}.png"))
+    common = ["--metrics", "psnr", "--device", "cpu"]
+
+    def run(*args: str, output: str) -> dict:
+        assert cli.main(["evaluate", *args, *common, "-o", output]) == 0
+        return json.loads(Path(output, "summary.json").read_text())
+
+    plain = run("--checkpoint", "model.pth", "--degraded", "LQ", "--reference", "GT", output="one")
+    layout = ["--reference", "root", "--layout", "foundir"]
+    listed = run("--checkpoint", "model.pth", *layout, output="two")
+    restore = ["restore", "LQ", "-o", "apart", "--checkpoint", "model.pth", "--device", "cpu"]
+    assert cli.main(restore) == 0
+    apart = run("--restored", "apart", "--reference", "GT", output="three")
+    assert {group["degradation"] for group in listed["groups"]} >= {"01Blur", "05Noise"}
+
+    def mean(summary: dict) -> float:
+        return summary["groups"][-1]["versions"]["restored"]["psnr"]["mean"]
+
+    assert mean(plain) == mean(listed) == mean(apart)
+    assert label_of(plain) == label_of(listed) == "model" and apart["name"] == "restored"
+    assert plain["restoration"]["checkpoint"]["name"] == "model.pth"
+    for wrong in (["--degraded", "LQ"], ["--restored", "apart", "--checkpoint", "model.pth"]):
+        assert cli.main(["evaluate", *wrong, "--reference", "GT", "-o", "four"]) == 2
+    assert cli.main(["evaluate", "--checkpoint", "model.pth", "-o", "four", *common]) == 2
 
 
 def test_tiles_are_what_the_network_demands():

@@ -202,6 +202,8 @@ def _vae(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> VAESizes:
 
 def _clip(state: Mapping[str, Tensor], given: Mapping[str, Any]) -> tuple[TextSizes, VisionSizes]:
     parts = {}
+    shared = {"projection_dim": shape_of(state, f"{CLIP}text_projection.weight", SYSTEM)[0]}
+    choose(SYSTEM, {}, shared, {k: v for k, v in given.items() if k not in ("text", "vision")})
     for part in ("text", "vision"):
         at = f"{CLIP}{part}_model."
         mlp = shape_of(state, at + "encoder.layers.0.mlp.fc1.weight", SYSTEM)
@@ -260,13 +262,10 @@ def sizes_of(state: Mapping[str, Tensor], **overrides: Any) -> Sizes:
     unknown = sorted(set(overrides) - set(PARTS))
     if unknown:
         raise ValueError(f"{SYSTEM}: no argument {unknown[0]}; there are {', '.join(PARTS)}")
-    clip_given = {
-        k: v for k, v in overrides.get("clip_args", {}).items() if k in ("text", "vision")
-    }
     return Sizes(
         _unet(state, overrides.get("unet_args", {})),
         _vae(state, overrides.get("vae_args", {})),
-        *_clip(state, clip_given),
+        *_clip(state, overrides.get("clip_args", {})),
         _correction(state, overrides.get("scm_args", {})),
     )
 
@@ -276,8 +275,9 @@ def from_official(file: Mapping[str, Any], **overrides: Any) -> AutoDIRNetwork:
 
     Args:
         file: the published Lightning checkpoint, or the state dict in it.
-        overrides: `unet_args`, `vae_args`, `clip_args` ("text", "vision") and `scm_args`, mappings
-            with the official constructors' arguments. Shapes tell all but the number of heads.
+        overrides: `unet_args`, `vae_args`, `clip_args` ("text", "vision", "projection_dim") and
+            `scm_args`, mappings with the official constructors' arguments. Shapes tell all but the
+            number of heads.
 
     Raises:
         ValueError: another system's file, a file that is cut off, or a contradicting override; in

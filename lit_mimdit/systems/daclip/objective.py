@@ -175,9 +175,33 @@ def clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     Args:
         scale: exp(logit scale); training keeps it in [1, 100].
     """
-    logits = scale * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T
-    target = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    return clip_errors(images, texts, scale).mean()
+
+
+def clip_errors(
+    images: Tensor,
+    texts: Tensor,
+    scale: Tensor,
+    all_images: Tensor | None = None,
+    all_texts: Tensor | None = None,
+    first: int = 0,
+) -> Tensor:
+    """Returns the part of each pair in CLIP's contrastive loss, (B,).
+
+    Args:
+        images, texts: embeddings of this process's pairs, (B, E).
+        scale: exp(logit scale).
+        all_images, all_texts: of all processes, (N, E), among which a partner is looked for; those
+            of this process unless given.
+        first: place of this process's pairs in them.
+    """
+    images, texts = F.normalize(images, dim=1), F.normalize(texts, dim=1)
+    every_image = images if all_images is None else F.normalize(all_images, dim=1)
+    every_text = texts if all_texts is None else F.normalize(all_texts, dim=1)
+    target = first + torch.arange(len(images), device=images.device)
+    to_text = F.cross_entropy(scale * images @ every_text.T, target, reduction="none")
+    to_image = F.cross_entropy(scale * texts @ every_image.T, target, reduction="none")
+    return (to_text + to_image) / 2
 
 
 # loss = clip(e_img, caption) + clip(e_deg, word)

@@ -26,6 +26,7 @@ from lit_mimdit.systems.official import (
 )
 
 CONTROLLER, UNET = "DA-CLIP's controller", "DA-CLIP's U-Net"  # keys of official.SIGNATURES
+VARIANTS = {512: "universal variant with ViT-B/32", 768: "wild variant with ViT-L/14"}
 CLIP_ARGUMENTS = ("embed_dim", "vision_cfg", "text_cfg")
 
 # our names -> open_clip's, in this order
@@ -55,11 +56,18 @@ TRANSPOSED = ("visual_control.proj", "clip.visual.proj", "clip.text_projection")
 
 
 class DACLIPNetwork(nn.Module):
-    """Both networks of DA-CLIP: `clip` embeds the degraded image, `unet` removes the noise."""
+    """Both networks of DA-CLIP: `clip` embeds the degraded image, `unet` removes the noise.
 
-    def __init__(self, clip: DegradationCLIP, unet: UNet) -> None:
+    The first stage has no U-Net.
+    """
+
+    unet: UNet
+
+    def __init__(self, clip: DegradationCLIP, unet: UNet | None = None) -> None:
         super().__init__()
-        self.clip, self.unet = clip, unet
+        self.clip = clip
+        if unet is not None:
+            self.unet = unet
 
 
 def official_name(name: str) -> str:
@@ -225,7 +233,7 @@ def both_from_official(*files: Mapping[str, Any], **overrides: Any) -> DACLIPNet
         overrides: see `from_official`.
 
     Raises:
-        ValueError: see `from_official`; or one of the two is missing.
+        ValueError: see `from_official`; or one of the two is missing, or they are of two variants.
     """
     parts: dict[type, Any] = {}
     for file in files:
@@ -243,4 +251,21 @@ def both_from_official(*files: Mapping[str, Any], **overrides: Any) -> DACLIPNet
             "DA-CLIP is published as two files, the controller with its CLIP and the U-Net; give"
             " both, such as daclip_ViT-B-32.pt universal-ir.pth"
         )
-    return DACLIPNetwork(parts[DegradationCLIP], parts[UNet])
+    clip, unet = parts[DegradationCLIP], parts[UNet]
+    _demand_one_variant(clip.sizes[0], unet.config)
+    return DACLIPNetwork(clip, unet)
+
+
+def _demand_one_variant(embedding: int, config: UNetConfig) -> None:
+    """ValueError if the U-Net reads embeddings of another width than the controller's."""
+    reads = config.use_degra_context or config.use_image_context
+    if reads and config.context_dim != embedding:
+        has, wants = (
+            f"{VARIANTS.get(width, 'unpublished variant')} (embeddings of {width})"
+            for width in (embedding, config.context_dim)
+        )
+        raise ValueError(
+            f"DA-CLIP: the files do not belong together: the controller seems to be of the {has}"
+            f" and the U-Net of the {wants}; give daclip_ViT-B-32.pt with universal-ir.pth, or"
+            " wild-ir.pth with its own controller"
+        )

@@ -47,7 +47,11 @@ def clip_view(images: Tensor, size: int = 224) -> Tensor:
     shape = [size * height // short, size * width // short]
     seen = F.interpolate(images.float(), shape, mode="bicubic", antialias=True).clamp(0, 1)
     top, left = (round((side - size) / 2) for side in shape)
-    seen = seen[..., top : top + size, left : left + size]
+    return normalised(seen[..., top : top + size, left : left + size])
+
+
+def normalised(seen: Tensor) -> Tensor:
+    """Returns images (B, 3, S, S) in [0, 1] with CLIP's mean and deviation taken out."""
     mean, std = (seen.new_tensor(value)[:, None, None] for value in (MEAN, STD))
     return (seen - mean) / std
 

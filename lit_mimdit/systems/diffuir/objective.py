@@ -13,13 +13,3 @@ PATCH = 256  # pixels a side
 BATCH = {"haze": 4, "low light": 1, "rain": 2, "snow": 2, "blur": 1}  # images of one batch
 EMA_BETA = 0.995
 EMA_EVERY = 10  # steps
-EMA_START = 100  # steps; until then the average is a copy
-
-
-def ema_decay(step: int, beta: float = EMA_BETA, start: int = EMA_START) -> float:
-    """Returns the share of the old average that is kept at an optimizer step.
-
-    0 up to `start`, then min(beta, 1 - (1 + n)^(-2/3)) with n = steps since `start`.
-    """
-    since = step - start
-    return 0.0 if since <= 0 else min(beta, 1 - (1 + since) ** (-2 / 3))

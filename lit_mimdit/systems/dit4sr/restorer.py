@@ -3,6 +3,7 @@
 Source: arXiv 2503.23580 and the published test script.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -24,14 +25,23 @@ class DiT4SRRestorer(Restorer):
     Args:
         parts: see Restorer.
         negative: text to keep away from, and its embeddings; None is the empty prompt.
+        upscale: how many times larger the restored image is.
+        process_size: least side of the enlarged image in pixels.
 
     Raises:
         ValueError: the sampling configuration asks for what this sampler does not have.
     """
 
-    def __init__(self, *parts: Any, negative: tuple[str, Prompt] | None = None) -> None:
+    def __init__(
+        self,
+        *parts: Any,
+        negative: tuple[str, Prompt] | None = None,
+        upscale: int = 1,
+        process_size: int = sampler.PROCESS_SIZE,
+    ) -> None:
         super().__init__(*parts)
         config, self.negative = self.config, negative
+        self.upscale, self.process_size = upscale, process_size
         wrong = {"solver": config.solver != "euler", "start": config.start != "noise"}
         wrong["overview"] = config.overview > 0
         for name in (name for name, names in wrong.items() if names):
@@ -52,9 +62,30 @@ class DiT4SRRestorer(Restorer):
         if self.negative is not None:
             record["prompt"] |= {"negative": self.negative[0]}
             record["config_hash"] = config_hash([record["config_hash"], self.negative[0]])
+        if self.upscale != 1:
+            size = {"upscale": self.upscale, "process_size": self.process_size}
+            record |= size | {"config_hash": config_hash([record["config_hash"], size])}
         return record
 
+    def __call__(
+        self,
+        lq: Tensor,
+        seeds: Tensor,
+        progress: Progress | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> tuple[Tensor, list[Decisions]]:
+        """Restore images; above an `upscale` of 1 they are enlarged first, as published."""
+        if self.upscale == 1:
+            return super().__call__(lq, seeds, progress, ids)
+        enlarged = sampler.enlarge(lq, self.upscale, self.process_size)
+        restored, routing = super().__call__(enlarged, seeds, progress, ids)
+        height, width = (side * self.upscale for side in lq.shape[-2:])
+        return sampler.resize(restored, height, width), routing
+
     def evaluations(self, height: int, width: int) -> int:
+        if self.upscale != 1:
+            given = (width, height), self.upscale, self.process_size
+            width, height = sampler.prepared_size(*given)
         tall, wide = (side // self.factor for side in self.layout.padded(height, width))
         cut = sampler.tiling(tall, wide, self.tile, self.overlap, self.longest)
         tiles = 1 if cut is None else len(cut[1]) * len(cut[2])

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -189,17 +190,56 @@ def filter_caption(caption: str) -> str:
     return " ".join(filter(wanted, sentences))
 
 
+def told(caption: str, added: str = "") -> str:
+    """Returns what the text encoders read: the filtered caption, and the added text behind it."""
+    return " ".join(filter(None, (filter_caption(caption), added)))
+
+
+def _raised(size: tuple[int, int], least: int) -> tuple[int, int]:
+    """Width and height, brought up so that no side is below `least` pixels."""
+    scale = max(1.0, least / min(size))
+    return int(scale * size[0]), int(scale * size[1])
+
+
+def prepared_size(
+    size: tuple[int, int], upscale: int = UPSCALE, process: int = PROCESS_SIZE
+) -> tuple[int, int]:
+    """Returns width and height of what `prepare` makes of a picture of this width and height."""
+    width, height = (side * upscale // 8 * 8 for side in _raised(size, process // upscale))
+    return width, height
+
+
 def prepare(image: Image.Image, upscale: int = UPSCALE, process: int = PROCESS_SIZE) -> Image.Image:
     """Returns the degraded picture as the network sees it: enlarged, sides multiples of 8.
 
     A side below process / upscale pixels is brought up to it first. All resizing is bicubic.
     """
-    width, height = image.size
-    least = process // upscale
-    if min(width, height) < least:
-        scale = least / min(width, height)
-        image = image.resize((int(scale * width), int(scale * height)), Image.Resampling.BICUBIC)
-    width, height = image.size
-    image = image.resize((width * upscale, height * upscale), Image.Resampling.BICUBIC)
-    width, height = image.size
-    return image.resize((width // 8 * 8, height // 8 * 8), Image.Resampling.BICUBIC)
+    size = prepared_size(image.size, upscale, process)
+    width, height = _raised(image.size, process // upscale)
+    for step in ((width, height), (width * upscale, height * upscale), size):
+        if step != image.size:
+            image = image.resize(step, Image.Resampling.BICUBIC)
+    return image
+
+
+def enlarge(lq: Tensor, upscale: int, process: int = PROCESS_SIZE) -> Tensor:
+    """Returns degraded images (B, 3, H, W) in [0, 1] as `prepare` leaves them: of 8 bits."""
+    return _tensors([prepare(image, upscale, process) for image in _pictures(lq)]).to(lq)
+
+
+def resize(images: Tensor, height: int, width: int) -> Tensor:
+    """Returns restored images (B, 3, H, W) in [0, 1] in another size, bicubic and of 8 bits."""
+    if images.shape[-2:] == (height, width):
+        return images
+    size, how = (width, height), Image.Resampling.BICUBIC
+    return _tensors([image.resize(size, how) for image in _pictures(images)]).to(images)
+
+
+def _pictures(images: Tensor) -> list[Image.Image]:
+    bytes_ = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(np.ascontiguousarray(image)) for image in bytes_]
+
+
+def _tensors(pictures: list[Image.Image]) -> Tensor:
+    stacked = np.stack([np.asarray(picture) for picture in pictures])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255

@@ -1,7 +1,7 @@
 """DiT4SR as a system: trained on the frozen backbone's own flow, restoring by its own sampler."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers import SD3Transformer2DModel
@@ -9,11 +9,12 @@ from torch import Tensor
 
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.backbone import Backbone
+from lit_mimdit.models.encoders import MOST_TOKENS, TOKENS
 from lit_mimdit.models.flow import FlowConfig
 from lit_mimdit.models.network import Prompt
 from lit_mimdit.models.prompts import PromptConfig, Prompts
 from lit_mimdit.systems.base import METRICS
-from lit_mimdit.systems.dit4sr import objective, official
+from lit_mimdit.systems.dit4sr import objective, official, sampler
 from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SRNetwork
 from lit_mimdit.systems.dit4sr.restorer import DiT4SRRestorer
 from lit_mimdit.systems.latent import LATENT_VERSIONS, LatentSystem
@@ -21,13 +22,15 @@ from lit_mimdit.systems.optim import OptimizerConfig
 
 SD35 = "stabilityai/stable-diffusion-3.5-medium"
 PUBLISHED = {"steps": 40, "tile": 512, "overlap": 192, "colour": "adain"}  # of the test script
+CLIP_TOKENS = 77
 ROUNDING = 2.0**-8  # of bfloat16, relative; a backbone may be kept in it
 
 
 class DiT4SR(LatentSystem):
     """DiT4SR, ICCV 2025: the degraded image as a second stream through a frozen SD3.5.
 
-    The restored image has the size of the input. The publication enlarges the input by 4 first.
+    The restored image has the size of the input, unless `upscale` says else. Captions lose their
+    sentences about sharpness, as published.
 
     Args:
         backbone: "nano", a diffusers folder of SD3.5, or a hub id.
@@ -35,6 +38,11 @@ class DiT4SR(LatentSystem):
             and `colour`. The publication has 40, 512, 192, 8 and adain.
         control: see ControlConfig.
         negative: text that guidance keeps away from; "" is the empty prompt.
+        added_prompt: text behind every caption in restoring.
+        t5_tokens: length of T5's part of a caption in training. Restoring has 256, the publication
+            77 in training.
+        upscale: how many times larger the restored image is; the publication has 4. Scores need 1.
+        process_size: with `upscale`, least side in pixels of what the network sees.
         optimizer: see OptimizerConfig; only training needs it.
         prompt: see PromptConfig; the publication has a caption an image, and a dropout of 0.2.
         fidelity: network that corrects the results: a file, "package", or null, as in the paper.
@@ -50,12 +58,18 @@ class DiT4SR(LatentSystem):
         versions: what validation and test score of each image.
     """
 
+    TRAINING_ONLY: ClassVar[frozenset[str]] = LatentSystem.TRAINING_ONLY | {"t5_tokens"}
+
     def __init__(
         self,
         backbone: str,
         sampling: SamplingConfig,
         control: ControlConfig | None = None,
         negative: str = "",
+        added_prompt: str = "",
+        t5_tokens: int = TOKENS,
+        upscale: int = 1,
+        process_size: int = sampler.PROCESS_SIZE,
         optimizer: OptimizerConfig | None = None,
         prompt: PromptConfig | None = None,
         fidelity: str | None = None,
@@ -86,23 +100,71 @@ class DiT4SR(LatentSystem):
             metrics=metrics,
             versions=versions,
         )
+        if not 1 <= t5_tokens <= MOST_TOKENS:
+            raise ValueError(
+                f"model.t5_tokens is {t5_tokens}: T5 reads 1 to {MOST_TOKENS} tokens of a caption"
+            )
+        if upscale < 1:
+            raise ValueError(f"model.upscale is {upscale}: give 1, or how many times larger")
         self.control, self.negative = control or ControlConfig(), negative
+        self.added_prompt, self.t5_tokens = added_prompt, t5_tokens
+        self.upscale, self.process_size = upscale, process_size
+        self._training_prompts: Prompts | None = None
 
     def build_network(self, transformer: SD3Transformer2DModel, prompt: Prompt) -> DiT4SRNetwork:
         return DiT4SRNetwork(transformer, self.control, prompt)
 
     def assemble(self, loaded: Backbone) -> None:
+        on_meta = loaded.prompt.embeds.is_meta
+        if on_meta:
+            self.added_prompt = ""  # a dry run has no text encoders
         super().assemble(loaded)
-        own = self.restorer()
-        if own.network.embeds.is_meta:
+        if on_meta:
             return
-        negative = None
+        own, negative = self.restorer(), None
+        self._places = self.backbone_name, loaded.where, loaded.transformer, loaded.prompt
         if self.negative:
-            places = self.backbone_name, loaded.where, loaded.transformer, loaded.prompt
-            told = Prompts(PromptConfig(text=self.negative), *places).fixed
+            told = Prompts(PromptConfig(text=self.negative), *self._places).fixed
             negative = self.negative, told
         parts = own.network, own.vae, own.scheduler, own.config, own.identity, own.prompts
-        self._restorer = DiT4SRRestorer(*parts, own.corrector, negative=negative)
+        self._restorer = DiT4SRRestorer(
+            *parts,
+            own.corrector,
+            negative=negative,
+            upscale=self.upscale,
+            process_size=self.process_size,
+        )
+
+    def told(self, text: str) -> str:
+        return sampler.told(text, self.added_prompt)
+
+    @property
+    def training_prompts(self) -> Prompts:
+        """Captions without the added text, in T5's length of training."""
+        if self._training_prompts is None:
+            how: dict[str, Any] = {"told": sampler.filter_caption, "tokens": self.t5_tokens}
+            self._training_prompts = Prompts(self.prompt, *self._places, **how)
+        return self._training_prompts
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        _ = self.training_prompts  # the text encoders are gone before the first step
+
+    def prepare_estimate(
+        self, arguments: dict[str, Any], batch: dict[str, Any], gpu: bool, stage: int
+    ) -> None:
+        super().prepare_estimate(arguments, batch, gpu, stage)
+        told, length = self.prompts.fixed, CLIP_TOKENS + self.t5_tokens
+        self.prompts.fixed = Prompt(told.embeds[:, :length], told.pooled)
+        self._training_prompts = self.prompts
+
+    def _start_table(self, metrics: list[str]) -> None:
+        if self.upscale != 1:
+            raise ValueError(
+                f"model.upscale is {self.upscale}, and validation and test compare images of one"
+                " size; set it to 1, or restore and use `evaluate`"
+            )
+        super()._start_table(metrics)
 
     def times(self, normal: Tensor) -> Tensor:
         """Noise levels (B,) of the training schedule's 1000 steps, for normal numbers (B,)."""
@@ -119,8 +181,9 @@ class DiT4SR(LatentSystem):
         Args:
             files: content of the file, one. It holds the frozen transformer too, which must be the
                 backbone's, up to rounding.
-            overrides: `backbone` (SD3.5-medium's hub id), `sampling` (as SamplingConfig), and what
-                official.from_official takes.
+            overrides: `backbone` (SD3.5-medium's hub id), `sampling` (as SamplingConfig),
+                `negative`, `added_prompt`, `upscale`, `process_size`, `guidance` (8 with an added
+                prompt, else 1), and what official.from_official takes.
 
         Raises:
             ValueError: the file is another system's, incomplete, not the only one, or its frozen
@@ -131,9 +194,15 @@ class DiT4SR(LatentSystem):
                 f"DiT4SR is published as one file, and {len(files)} are given: join its parts"
             )
         backbone = overrides.pop("backbone", SD35)
-        sampling = SamplingConfig(**PUBLISHED | overrides.pop("sampling", {}))
+        own = ("negative", "added_prompt", "upscale", "process_size")
+        kept = {name: overrides.pop(name) for name in own if name in overrides}
+        # without any text there is nothing to guide by
+        guidance = overrides.pop("guidance", sampler.GUIDANCE if kept.get("added_prompt") else 1.0)
+        sampling = SamplingConfig(
+            **PUBLISHED | {"guidance": guidance} | overrides.pop("sampling", {})
+        )
         network = official.from_official(files[0], **overrides)
-        system = cls(backbone, sampling, network.branch.config)
+        system = cls(backbone, sampling, network.branch.config, **kept)
         system.configure_model()
         assert system.network is not None, "configure_model assembles it"
         _demand_same(network.backbone, system.network.backbone, backbone)

@@ -85,6 +85,15 @@ class PromptIR(PixelSystem):
         system.network = network
         return system
 
+    def import_note(self) -> str | None:
+        """Returns a line on prompts that still look like their random start, or None."""
+        if not official.prompts_untrained(self.network):
+            return None
+        return (
+            "the prompts of this file look untrained, as those of the released model.ckpt: the"
+            " code behind it gave them no gradient (docs/systems/promptir.md)"
+        )
+
     def losses(self, batch: dict[str, Any]) -> Losses:
         """Returns the mean absolute error."""
         error = error_per_image(self.restore(batch["lq"]), batch["gt"])
