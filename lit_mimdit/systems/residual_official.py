@@ -52,6 +52,7 @@ FIXED = {  # what the published networks were built with; nothing else is implem
     "test_res_or_noise": "res",
     "num_unet": 1,
 }
+IDLE = ("image_size", "loss_type")  # arguments of the official constructors without effect
 SIZES = {  # of the published networks, by name: dim, dim_mults, delta_end
     "DiffUIR-T": (32, (1, 1, 1, 1), 1.8e-3),
     "DiffUIR-S": (32, (1, 2, 2, 4), 1.8e-3),
@@ -142,7 +143,8 @@ def build(
         system: for messages.
         file: the checkpoint, wrapped or not.
         published: `delta_end` and `sampling_timesteps` of the system.
-        overrides: arguments of the official constructors.
+        overrides: arguments of the official constructors. `image_size` and `loss_type` have no
+            effect there, so they are dropped: any size is restored, and the loss is always L1.
 
     Raises:
         ValueError: if the file is of another system or size, is cut off, or its tables are those of
@@ -168,7 +170,9 @@ def build(
     seeming = seems_to_be(dim, mults, float(increments[-1]))
     defaults = {"sum_scale": SUM_SCALE, "ddim_sampling_eta": 0.0, **published}
     read = {"dim": dim, "dim_mults": mults, "timesteps": len(increments)}
-    given = {name: value for name, value in overrides.items() if name not in FIXED}
+    given = {
+        name: value for name, value in overrides.items() if name not in FIXED and name not in IDLE
+    }
     try:
         arguments = choose(system, defaults, read, given)
     except ValueError as error:

@@ -4,7 +4,7 @@ import re
 
 import recipe_weights
 import torch
-from check_golden import first_calls, float32_tolerance
+from golden_measures import first_calls
 from relative import gradients, scalar
 
 from lit_mimdit.models.residual_diffusion import (
@@ -20,7 +20,6 @@ from lit_mimdit.models.residual_diffusion import (
 from lit_mimdit.systems.residual_official import buffers, official_name
 
 SMALL, FULL = 2e-6, 2e-5  # float32 error; the page's tolerance is 5 times this
-IGNORED = ("image_size", "loss_type")  # arguments of the official constructor that do nothing
 PARTS = {"first": "0", "second": "1", "attention": "2", "resample": "3"}
 NAMES = {"time": "time_mlp", "mid_attention": "mid_attn", "final_block": "final_res_block"}
 
@@ -29,9 +28,7 @@ def overrides(golden):
     """The arguments of the official constructors that the file states."""
     given = {**golden.info["constructor"]["diffusion"], **golden.info["constructor"]["unet"]}
     return {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in given.items()
-        if name not in IGNORED
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
     }
 
 
@@ -41,25 +38,34 @@ def checker(golden, report, error):
     def check(name, ours):
         if name not in golden.tensors:
             return  # a run may store fewer of its steps
-        report.tensor(name, ours, float32_tolerance(golden.tensors[name], error))
+        report.float32(name, ours, error)
 
     return check
 
 
 def small(golden, report, network):
-    """Compares everything about the process in a file with weights. network: in float64."""
+    """Compares everything about the process in a file with weights."""
     check = checker(golden, report, SMALL)
     report.given("input", "gt")
-    _unet(golden, report, check, network)
+    rename = official_name(len(network.unet.dim_mults))
+    report.loaded(
+        map(rename, network.unet.state_dict()), "as the importer compares these tables with ours"
+    )
+    with report.part():
+        _unet(golden, report, check, network)
     tables = buffers(network.table)
     for name, row in tables.items():
-        check(f"schedule.{name}", row)
+        report.table(f"schedule.{name}", row)
     for name in ("alphas", "betas", "betas2"):  # entry 0 is overwritten before testing
-        check(f"schedule_test.{name}", torch.cat([tables[name][1:2], tables[name][1:]]))
-    _train(golden, report, check, network)
+        if f"schedule_test.{name}" in golden.tensors:
+            row = torch.cat([tables[name][1:2], tables[name][1:]])
+            report.table(f"schedule_test.{name}", row)
+    with report.part():
+        _train(golden, report, check, network, rename)
     runs = {found[0] for name in golden.tensors if (found := re.match(r"sample\d+[a-z_]*", name))}
     for run in sorted(runs):
-        _sample(golden, report, check, network, run)
+        with report.part():
+            _sample(golden, report, check, network, run)
 
 
 def _unet(golden, report, check, network):
@@ -67,10 +73,8 @@ def _unet(golden, report, check, network):
     check("unet.time", network.table.time(golden.tensors["unet.t"]))
     modules = {_module_name(name): module for name, module in network.unet.named_modules()}
     with torch.no_grad(), first_calls(modules) as seen:
-        check("unet.output", network.unet(golden.double("unet.x"), golden.tensors["unet.time"]))
-    for name in golden.tensors:
-        if name.startswith("unet.tap."):
-            check(name, seen[name.removeprefix("unet.tap.")])
+        check("unet.output", network.unet(golden.real("unet.x"), golden.tensors["unet.time"]))
+    report.taps("unet.tap.", seen, SMALL)
 
 
 def _module_name(name):
@@ -81,9 +85,9 @@ def _module_name(name):
     return f"{found[1]}.{PARTS[found[2]]}" if found else name
 
 
-def _train(golden, report, check, network):
+def _train(golden, report, check, network, rename):
     names = ("train.lq", "train.gt", "train.noise")
-    degraded, clean, noise = (golden.double(name) for name in names)
+    degraded, clean, noise = (golden.real(name) for name in names)
     t = golden.tensors["train.t"]
     report.given(*names, "train.t")
     x_in, x_0 = to_process(degraded), to_process(clean)
@@ -99,10 +103,11 @@ def _train(golden, report, check, network):
     scalar(golden, report, "train.loss", loss)
     network.zero_grad()
     loss.backward()
-    rename = official_name(len(network.unet.dim_mults))
     norms = {rename(name): float(p.grad.norm()) for name, p in network.unet.named_parameters()}
     order = golden.info["grad_norm_order"]
     gradients(golden, report, "train.grad_norm", norms, order)
+    if "dead_params" in report.texts:
+        report.names("dead_params", [name for name, norm in norms.items() if norm == 0])
 
 
 def _sample(golden, report, check, network, run):
@@ -115,17 +120,17 @@ def _sample(golden, report, check, network, run):
         (name for name in stored if name.startswith(f"{run}.step_noise.")),
         key=lambda name: int(name.rsplit(".", 1)[1]),
     )
-    report.given(f"{run}.noise", *drawn, *([f"{run}.eta"] if f"{run}.eta" in stored else []))
+    start = f"{run}.noise" if f"{run}.noise" in stored else f"sample{steps}.noise"
+    report.given(start, *drawn, *([f"{run}.eta"] if f"{run}.eta" in stored else []))
     visited = times(steps, network.table.timesteps)
     if f"{run}.times" in stored:
         report.tensor(f"{run}.times", torch.tensor(visited), 0)
-    start = f"{run}.noise" if f"{run}.noise" in stored else f"sample{steps}.noise"
-    degraded, noise = golden.double("input"), golden.double(start)
+    degraded, noise = golden.real("input"), golden.real(start)
     x_in = to_process(degraded)
 
     def supply():
         left = iter(drawn)
-        return lambda _: golden.double(next(left))
+        return lambda _: golden.real(next(left))
 
     common = (network.table, steps, eta)
     with torch.no_grad():
@@ -166,9 +171,9 @@ def full(golden, report, name, build):
     table = ResidualDiffusion(8, (1,), *arguments[2:]).table
     file = {"ema": {f"ema_model.{key}": v for key, v in {**state, **buffers(table)}.items()}}
     network = build(file, **{key: sizes[key] for key in ("delta_end", "sampling_timesteps")})
-    network.double()
+    network.to(golden.dtype)
     check = checker(golden, report, FULL)
-    degraded, noise = golden.double("input"), golden.double("noise")
+    degraded, noise = golden.real("input"), golden.real("noise")
     with torch.no_grad():
         check(f"{name}.sample_output", network(degraded, noise))
         both = torch.cat([noise, to_process(degraded)], dim=1)

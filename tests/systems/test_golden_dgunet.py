@@ -6,7 +6,8 @@ import shared_golden
 import torch
 from filling import fill_network
 
-from lit_mimdit.systems.dgunet import objective
+from lit_mimdit.inference.loading import load_restorer
+from lit_mimdit.systems.dgunet import DGUNet, objective
 from lit_mimdit.systems.dgunet.blocks import project
 from lit_mimdit.systems.dgunet.inference import restore
 from lit_mimdit.systems.dgunet.network import DGUNetNetwork
@@ -18,6 +19,7 @@ from lit_mimdit.systems.dgunet.official import (
     official_name,
     ties,
 )
+from lit_mimdit.systems.import_weights import import_weights
 
 VARIANTS = pytest.mark.parametrize("plus", [False, True])
 
@@ -183,6 +185,23 @@ def test_an_image_of_any_size_is_restored(ensemble):
         assert (restore(network, image.flip(-1)).flip(-1) - restore(network, image)).abs().max() > (
             1e-3
         )
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_an_imported_file_keeps_the_ensemble(ensemble, tmp_path):
+    network, image = small(False), torch.rand(1, 3, 16, 24)
+    torch.save(official_state(network), tmp_path / "model.pth")
+    output = tmp_path / "dgunet.safetensors"
+    override = '{"ensemble": true}' if ensemble else "{}"
+    import_weights("dgunet", [tmp_path / "model.pth"], output=output, override=override)
+    found, _ = load_restorer(output, device="cpu")(image, torch.zeros(1, dtype=torch.int64))
+    torch.testing.assert_close(found, restore(network, image, ensemble), rtol=0, atol=1e-6)
+    assert (found - restore(network, image, not ensemble)).abs().max() > 1e-3
+
+
+def test_an_ensemble_that_is_neither_true_nor_false_is_refused():
+    with pytest.raises(ValueError, match="ensemble is 'false'; give true"):
+        DGUNet.from_official(official_state(small(False)), ensemble="false")
 
 
 def test_wrong_input_is_refused():

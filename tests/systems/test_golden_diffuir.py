@@ -64,6 +64,9 @@ def test_averaged_weights_are_preferred(network, state):
     assert torch.equal(from_official(file)(x, noise), expected)
     assert torch.equal(from_official({"model": state})(x, noise), expected)
     assert from_official(state, sampling_timesteps=4).sampling_timesteps == 4
+    # the official constructor takes these two and does nothing with them
+    idle = from_official(state, image_size=256, loss_type="l2")
+    assert torch.equal(idle(x, noise), expected)
 
 
 @pytest.mark.parametrize(

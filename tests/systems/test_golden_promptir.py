@@ -8,9 +8,10 @@ import shared_golden
 import torch
 from filling import fill_network
 
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.models.restormer import ChannelNorm, Modulation, RestormerBlock, expansion_of
 from lit_mimdit.systems.import_weights import import_weights
-from lit_mimdit.systems.promptir import objective
+from lit_mimdit.systems.promptir import PromptIR, objective
 from lit_mimdit.systems.promptir.inference import restore
 from lit_mimdit.systems.promptir.network import PromptIRNetwork
 from lit_mimdit.systems.promptir.official import (
@@ -150,6 +151,29 @@ def test_an_image_of_any_size_is_restored(tile):
     image = torch.rand(1, 3, 29, 45)
     restored = restore(small(), image, tile, 8)
     assert restored.shape == image.shape and restored.min() >= 0 and restored.max() <= 1
+
+
+@pytest.mark.parametrize("merge", ["window", "mean"])
+def test_an_imported_file_keeps_the_tiles_of_the_demo(merge, tmp_path):
+    network, image = small(), torch.rand(1, 3, 29, 45)
+    torch.save({"state_dict": official_state(network)}, tmp_path / "model.ckpt")
+    output = tmp_path / "promptir.safetensors"
+    override = f'{{"tile": 16, "overlap": 8, "merge": "{merge}"}}'
+    import_weights("promptir", [tmp_path / "model.ckpt"], output=output, override=override)
+    restorer, seeds, counted = load_restorer(output, device="cpu"), torch.zeros(1).long(), []
+    found, _ = restorer(image, seeds, counted.append)
+    assert sum(counted) == restorer.evaluations(29, 45)
+    assert restorer.record()["sampling"] == {"tile": 16, "overlap": 8}
+    demo = restore(network, image, 16, 8)
+    assert torch.equal(found, demo) == (merge == "mean")
+    whole, _ = load_restorer(output, device="cpu", tile=0)(image, seeds)
+    assert torch.equal(whole, restore(network, image))
+    assert (whole - found).abs().max() > 1e-4
+
+
+def test_an_unknown_merge_is_refused():
+    with pytest.raises(ValueError, match="model.merge is 'median': .* by window or by mean"):
+        PromptIR.from_official(official_state(small()), merge="median")
 
 
 def test_wrong_input_is_refused():

@@ -1,5 +1,7 @@
 """TransWeather equals the authors' code, and keeps its numbers."""
 
+import json
+
 import own_numbers
 import pytest
 import shared_golden
@@ -8,8 +10,10 @@ from filling import fill_network
 from torchvision.models import vgg16
 
 from lit_mimdit.evaluation.weights import VARIABLE
+from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.systems import vgg
-from lit_mimdit.systems.transweather import objective
+from lit_mimdit.systems.import_weights import import_weights
+from lit_mimdit.systems.transweather import TransWeather, objective
 from lit_mimdit.systems.transweather.blocks import Attention, DropPath
 from lit_mimdit.systems.transweather.inference import lanczos, published_size, restore
 from lit_mimdit.systems.transweather.network import TransWeatherNetwork
@@ -163,6 +167,26 @@ def test_an_image_of_any_size_is_restored(size):
     restored = restore(small(), image)
     assert restored.shape == image.shape and restored.min() >= 0 and restored.max() <= 1
     assert restore(small(), torch.rand(1, 3, 50, 100), resize=True).shape[-2:] == (64, 112)
+
+
+@pytest.mark.parametrize("resize", [False, True])
+def test_an_imported_file_keeps_the_size_of_the_authors_test(resize, tmp_path):
+    network, image = small(), torch.rand(1, 3, 50, 100)
+    torch.save(official_state(network), tmp_path / "best")
+    output = tmp_path / "transweather.safetensors"
+    override = json.dumps({**HEADS, "resize": resize})
+    import_weights("transweather", [tmp_path / "best"], output=output, override=override)
+    restorer, counted = load_restorer(output, device="cpu"), []
+    found, _ = restorer(image, torch.zeros(1, dtype=torch.int64), counted.append)
+    assert sum(counted) == restorer.evaluations(50, 100) and found.shape == image.shape
+    theirs = lanczos(restore(network, image, resize=True), 50, 100).clamp(0, 1)
+    assert torch.equal(found, theirs if resize else restore(network, image))
+    assert (theirs - restore(network, image)).abs().max() > 1e-3
+
+
+def test_a_resize_that_is_neither_true_nor_false_is_refused():
+    with pytest.raises(ValueError, match="resize is 1; give true"):
+        TransWeather.from_official(official_state(small()), resize=1, **HEADS)
 
 
 def test_wrong_input_is_refused():

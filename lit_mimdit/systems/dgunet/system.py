@@ -69,15 +69,23 @@ class DGUNet(PixelSystem):
 
         Args:
             files: content of the checkpoint, one file; its names tell the variant.
-            overrides: `plus`, and arguments of the official constructor that shapes do not tell.
+            overrides: `plus`, arguments of the official constructor that shapes do not tell, and
+                `ensemble` of this class, which the imported file keeps.
 
         Raises:
-            ValueError: the file is another system's or variant's, incomplete, or not the only one.
+            ValueError: the file is another system's or variant's, incomplete, or not the only one;
+                or `ensemble` is neither true nor false.
         """
         if len(files) != 1:
             raise ValueError(f"DGUNet is published as one file, and {len(files)} are given")
+        ensemble = overrides.pop("ensemble", False)
+        if not isinstance(ensemble, bool):
+            raise ValueError(
+                f"DGUNet: ensemble is {ensemble!r}; give true to restore the mean over 8 flips and"
+                " rotations, or false"
+            )
         network = official.from_official(files[0], **overrides)
-        system = cls(**network.sizes)
+        system = cls(**network.sizes, ensemble=ensemble)
         system.network = network
         return system
 

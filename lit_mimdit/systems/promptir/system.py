@@ -1,13 +1,16 @@
 """PromptIR as a system: trained on L1, restoring whole images or tiles of its demo."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from lit_mimdit.inference.pixel_restorer import PixelRestorer
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.systems.pixel import PixelSystem, error_per_image
-from lit_mimdit.systems.promptir import objective, official
+from lit_mimdit.systems.promptir import inference, objective, official
 from lit_mimdit.systems.promptir.network import PromptIRNetwork
+
+Merge = Literal["window", "mean"]
 
 
 class PromptIR(PixelSystem):
@@ -27,12 +30,14 @@ class PromptIR(PixelSystem):
         tile: side in pixels of the tiles that larger images are restored in; 0, the authors' test
             script's, never cuts. Their demo has 128.
         overlap: pixels that neighbouring tiles share.
+        merge: how tiles become one image: blended by a window, or their plain mean, as in the
+            authors' demo.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
         init: exported system or checkpoint to start from instead of fresh weights.
     """
 
-    MULTIPLE: ClassVar[int] = 8
+    MULTIPLE: ClassVar[int] = inference.MULTIPLE
     IDLE: ClassVar[dict[int, int]] = {35_376_967: 215_296}
     network: PromptIRNetwork
 
@@ -50,11 +55,15 @@ class PromptIR(PixelSystem):
         optimizer: OptimizerConfig | None = None,
         tile: int = 0,
         overlap: int = 32,
+        merge: Merge = "window",
         metrics: list[str] = METRICS,
         versions: list[str] = VERSIONS,
         init: str | None = None,
     ) -> None:
         super().__init__(optimizer, tile, overlap, metrics, versions, init)
+        if merge not in ("window", "mean"):
+            raise ValueError(f"model.merge is {merge!r}: tiles are merged by window or by mean")
+        self.merge = merge
         self.network = PromptIRNetwork(
             dim=dim,
             num_blocks=num_blocks,
@@ -73,15 +82,18 @@ class PromptIR(PixelSystem):
 
         Args:
             files: content of the checkpoint, one file.
-            overrides: arguments of the official constructor that shapes do not tell.
+            overrides: arguments of the official constructor that shapes do not tell, and `tile`,
+                `overlap` and `merge` of this class, which the imported file keeps.
 
         Raises:
             ValueError: the file is another system's, incomplete, or not the only one.
         """
         if len(files) != 1:
             raise ValueError(f"PromptIR is published as one file, and {len(files)} are given")
+        names = "tile", "overlap", "merge"
+        own = {name: overrides.pop(name) for name in names if name in overrides}
         network = official.from_official(files[0], **overrides)
-        system = cls(**network.sizes)
+        system = cls(**network.sizes, **own)
         system.network = network
         return system
 
@@ -93,6 +105,12 @@ class PromptIR(PixelSystem):
             "the prompts of this file look untrained, as those of the released model.ckpt: the"
             " code behind it gave them no gradient (docs/systems/promptir.md)"
         )
+
+    def restorer(self) -> PixelRestorer:
+        blended = super().restorer()
+        if self.merge == "window" or not self.tile:
+            return blended
+        return inference.MeanTiles(self.network, blended.about, self.tile, self.overlap)
 
     def losses(self, batch: dict[str, Any]) -> Losses:
         """Returns the mean absolute error."""

@@ -1,10 +1,14 @@
 """How TransWeather restores an image."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from lit_mimdit.inference.pixel_restorer import PixelRestorer
+from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.systems.transweather.network import TransWeatherNetwork
 
@@ -63,3 +67,25 @@ def restore(network: TransWeatherNetwork, image: Tensor, resize: bool = False) -
     if resize:
         image = lanczos(image, *published_size(*image.shape[-2:])).clamp(0, 1)
     return restored(network, image).clamp(0, 1)
+
+
+class ResizedRestorer(PixelRestorer):
+    """Restores at the size of the authors' test, and returns the size of the input.
+
+    Its arguments are those of PixelRestorer.
+    """
+
+    def evaluations(self, height: int, width: int) -> int:
+        return super().evaluations(*published_size(height, width))
+
+    def __call__(
+        self,
+        lq: Tensor,
+        seeds: Tensor,
+        progress: Callable[[int], object] | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> tuple[Tensor, list[Decisions]]:
+        height, width = lq.shape[-2:]
+        resized = lanczos(lq, *published_size(height, width)).clamp(0, 1)
+        result, decisions = super().__call__(resized, seeds, progress, ids)
+        return lanczos(result, height, width).clamp(0, 1), decisions

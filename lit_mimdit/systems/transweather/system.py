@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lit_mimdit.inference.pixel_restorer import PixelRestorer
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.systems.pixel import PixelSystem
@@ -27,6 +28,8 @@ class TransWeather(PixelSystem):
         queries: learned weather queries of a block.
         decoder: without it, the network is the published `Transweather_base`.
         perceptual: weight of the perceptual term; above 0, training needs the file of VGG16.
+        resize: restore at the size of the authors' test, whose longer side is at most 1024 and
+            whose sides are multiples of 16; the result has the size of the input again.
         optimizer: see OptimizerConfig; only training needs it.
         tile: side in pixels of the tiles that larger images are restored in; 0 never cuts. The
             authors' test never cuts, and shrinks images above 1024 pixels.
@@ -50,6 +53,7 @@ class TransWeather(PixelSystem):
         queries: int = 48,
         decoder: bool = True,
         perceptual: float = objective.PERCEPTUAL,
+        resize: bool = False,
         optimizer: OptimizerConfig | None = None,
         tile: int = 0,
         overlap: int = 32,
@@ -59,7 +63,7 @@ class TransWeather(PixelSystem):
     ) -> None:
         super().__init__(optimizer, tile, overlap, metrics, versions, init)
         self.network = TransWeatherNetwork(embed_dims, tail, enc_heads, dec_heads, queries, decoder)
-        self.perceptual = perceptual
+        self.perceptual, self.resize = perceptual, resize
         self.features: VGGFeatures | None = None  # only training has it
 
     @classmethod
@@ -68,15 +72,23 @@ class TransWeather(PixelSystem):
 
         Args:
             files: content of the checkpoint, one file; its names tell whether there is a decoder.
-            overrides: enc_heads and dec_heads, which shapes do not tell.
+            overrides: enc_heads and dec_heads, which shapes do not tell, and `resize` of this
+                class, which the imported file keeps.
 
         Raises:
-            ValueError: the file is another system's, incomplete, or not the only one.
+            ValueError: the file is another system's, incomplete, or not the only one; or `resize`
+                is neither true nor false.
         """
         if len(files) != 1:
             raise ValueError(f"TransWeather is published as one file, and {len(files)} are given")
+        resize = overrides.pop("resize", False)
+        if not isinstance(resize, bool):
+            raise ValueError(
+                f"TransWeather: resize is {resize!r}; give true to restore at the size of the"
+                " authors' test, or false"
+            )
         network = official.from_official(files[0], **overrides)
-        system = cls(**network.sizes)
+        system = cls(**network.sizes, resize=resize)
         system.network = network
         return system
 
@@ -91,6 +103,13 @@ class TransWeather(PixelSystem):
         """Let a dry run count VGG16 without its file."""
         if self.perceptual:
             self.features = VGGFeatures()
+
+    def restorer(self) -> PixelRestorer:
+        plain = super().restorer()
+        if not self.resize:
+            return plain
+        parts = plain.network, plain.restore, plain.multiple, plain.about
+        return inference.ResizedRestorer(*parts, plain.tile, plain.overlap)
 
     def restore(self, lq: Tensor) -> Tensor:
         return inference.restored(self.network, lq)

@@ -1,12 +1,15 @@
 """What a golden file of AirNet holds."""
 
 import torch
-from check_golden import F64, GRADIENTS, first_calls, float32_tolerance, gradient_norms, rates
+from golden_measures import first_calls, gradient_norms, rates, stated_error, tied
+from golden_report import F64, GRADIENTS
 
 from lit_mimdit.systems.airnet import objective
 from lit_mimdit.systems.airnet.official import from_official, names_of
 
-RESULTS = ("losses_and_gradient_norms_f64",)
+RESULTS = ("losses_and_gradient_norms_f64", "float32_vs_float64")
+TEXTS = ("dead_in_eval", "dead_in_eval_and_training", "tied_keys")
+ACTING = ("restorer.", "contrast.encoder_q.pre.")  # what restores an image
 
 
 def build(golden, dtype=torch.float32):
@@ -15,12 +18,42 @@ def build(golden, dtype=torch.float32):
 
 
 def compare(golden, report):
-    tensors, errors = golden.tensors, golden.info["float32_vs_float64"]
     report.given("input", "input_query", "input_key", "target")
     network = build(golden).eval()
+    name_of = names_of(network)
+    report.loaded(map(name_of, network.state_dict()), "as it acts on nothing")
+    _dead(report, network, name_of)
+    errors = {
+        kind: stated_error(golden, report, f"float32_vs_float64/{kind}", name, f"{name}_f64")
+        for kind in ("output", "train_output", "train_logits")
+        for name in (kind.replace("_", "."),)
+    }
+    with report.part():
+        _restoring(golden, report, network, errors["output"])
+    for dtype, ending in ((torch.float32, ""), (torch.float64, "_f64")):
+        with report.part():
+            _training(golden, report, dtype, ending, errors)
+    with report.part():
+        _gradients(golden, report)
+    rates(golden, report, "AirNet", objective.learning_rate)
+
+
+def _dead(report, network, name_of):
+    """Compares which entries act on no restored image, and which on no training either."""
+    idle = [
+        name_of(name)
+        for name, value in network.state_dict().items()
+        if value.is_floating_point() and not name.startswith(ACTING)
+    ]
+    report.names("dead_in_eval", idle)
+    # training takes the statistics of the batch
+    report.names("dead_in_eval_and_training", [name for name in idle if ".running_" in name])
+    report.names("tied_keys", tied(network, name_of))
+
+
+def _restoring(golden, report, network, error):
     with torch.no_grad():
-        restored = network(tensors["input"])
-        report.tensor("output", restored, float32_tolerance(tensors["output"], errors["output"]))
+        report.float32("output", network(golden.tensors["input"]), error)
     network.double()
     name_of = names_of(network)
     modules = {
@@ -30,21 +63,12 @@ def compare(golden, report):
     modules["E.E.encoder_q"] = network.contrast.encoder_q.pre
     modules["R.head"] = network.restorer.head
     with torch.no_grad(), first_calls(modules) as seen:
-        report.tensor("output_f64", network(golden.double("input")), F64)
-    for name, stored in tensors.items():
-        if name.startswith("tap."):
-            tolerance = float32_tolerance(stored, errors["output"], tensors["output"])
-            report.tensor(name, seen[name.removeprefix("tap.")], tolerance)
-
-    for dtype, ending in ((torch.float32, ""), (torch.float64, "_f64")):
-        _training(golden, report, dtype, ending)
-    _gradients(golden, report)
-    rates(golden, report, "AirNet", objective.learning_rate)
+        report.tensor("output_f64", network(golden.real("input")), F64)
+    report.taps("tap.", seen, error, golden.tensors["output"])
 
 
-def _training(golden, report, dtype, ending):
+def _training(golden, report, dtype, ending, errors):
     """Compares two training calls in a row and the state after the first."""
-    errors = golden.info["float32_vs_float64"]
     network = build(golden, dtype).train()
     name_of = names_of(network)
     query, key = (golden.tensors[f"input_{which}"].to(dtype) for which in ("query", "key"))
@@ -52,23 +76,22 @@ def _training(golden, report, dtype, ending):
         with torch.no_grad():
             restored, logits, labels = network.forward_pair(*pair)
         for kind, ours in (("output", restored), ("logits", logits)):
-            name = f"{call}.{kind}{ending}"
-            tolerance = (
-                F64 if ending else float32_tolerance(golden.tensors[name], errors[f"train_{kind}"])
-            )
-            report.tensor(name, ours, tolerance)
+            if ending:
+                report.tensor(f"{call}.{kind}_f64", ours, F64)
+            else:
+                report.float32(f"{call}.{kind}", ours, errors[f"train_{kind}"])
         if call == "train" and not ending:
             report.tensor("train.labels", labels, 0.0)
             state = {name_of(name): value for name, value in network.state_dict().items()}
             before = golden.state()
             for name, value in state.items():
-                if f"after.{name}" in golden.tensors:
-                    stored = golden.tensors[f"after.{name}"]
-                    exact = not stored.is_floating_point()
-                    tolerance = 0.0 if exact else float32_tolerance(stored, errors["train_logits"])
-                    report.tensor(f"after.{name}", value, tolerance)
-                else:  # what the official call left alone must stay
+                stored = golden.tensors.get(f"after.{name}")
+                if stored is None:  # what the official call left alone must stay
                     report.value(f"unchanged/{name}", value, before[name], 0.0)
+                elif stored.is_floating_point():
+                    report.float32(f"after.{name}", value, errors["train_logits"])
+                else:
+                    report.tensor(f"after.{name}", value, 0.0)
 
 
 def _gradients(golden, report):
@@ -76,9 +99,9 @@ def _gradients(golden, report):
     network = build(golden, torch.float64).train()
     name_of = names_of(network)
     restored, logits, labels = network.forward_pair(
-        golden.double("input_query"), golden.double("input_key")
+        golden.real("input_query"), golden.real("input_key")
     )
-    clean = golden.double("target")
+    clean = golden.real("target")
     entropy = objective.contrastive(logits, labels)
     stages = {
         "stage1": (entropy, {"ce": entropy}),

@@ -3,42 +3,59 @@
 from typing import Any
 
 import torch
-from check_golden import Golden, Report
 from diffusers import AutoencoderKL
-from golden.daclip import LONG, PASS, near
+from golden.daclip import LONG, PASS
+from golden_file import Golden
+from golden_report import Report, twice
 
 from lit_mimdit.models.network import Prompt
 from lit_mimdit.systems.colour import adain, wavelet
 from lit_mimdit.systems.dit4sr import objective, sampler
 from lit_mimdit.systems.dit4sr.network import DiT4SRNetwork
-from lit_mimdit.systems.dit4sr.official import from_official
+from lit_mimdit.systems.dit4sr.official import from_official, official_name
+
+TEXTS = ("dead", "prompt_filter")
+# of a block without text behind it, whose text is a key and a value only
+ASKING = ("attn.add_q_proj.weight", "attn.add_q_proj.bias", "attn.norm_added_q.weight")
 
 
 def build(golden: Golden, **control: Any) -> DiT4SRNetwork:
     state = golden.state("state.transformer.", torch.float32)
-    return from_official(state, **golden.info["args"], **control).double()
+    return from_official(state, **golden.info["args"], **control).to(golden.dtype)
 
 
 def compare(golden: Golden, report: Report) -> None:
-    torch.set_grad_enabled(False)
-    try:
-        network = build(golden, key="r1")
+    with torch.no_grad():
+        twice(golden, report, run)
+    if "prompt_filter" in report.texts:
+        captions = [caption for caption, _ in golden.info["prompt_filter"]]
+        report.same("prompt_filter", [[text, sampler.filter_caption(text)] for text in captions])
+
+
+def run(golden: Golden, report: Report) -> None:
+    network = build(golden, key="r1")
+    state = golden.state("state.transformer.")
+    own = {official_name(name) for name in network.state_dict()}
+    report.loaded(own, "as it acts on nothing", "state.transformer.")
+    last = f"transformer_blocks.{len(network.backbone.transformer_blocks) - 1}."
+    report.names("dead", {*state.keys() - own, *(last + name for name in ASKING)})
+    with report.part():
         passes(golden, report, network)
-        schedules(golden, report)
-        for name in golden.info["pipe"]:
+    schedules(golden, report)
+    for name in golden.info["pipe"]:
+        with report.part():
             pipeline(golden, report, network, name)
-        training(golden, report, network)
-        colours(golden, report)
-    finally:
-        torch.set_grad_enabled(True)
+    for part in (training, colours):
+        with report.part():
+            part(golden, report, network)
 
 
 def prompt(golden: Golden, name: str, part: str = "") -> Prompt:
-    return Prompt(golden.double(f"{name}.{part}text"), golden.double(f"{name}.{part}pooled"))
+    return Prompt(golden.real(f"{name}.{part}text"), golden.real(f"{name}.{part}pooled"))
 
 
 def passes(golden: Golden, report: Report, network: DiT4SRNetwork) -> None:
-    d = golden.double
+    d = golden.real
     report.given(*(f"net.{name}" for name in ("x", "lq", "t", "text", "pooled")))
     seen: dict[str, torch.Tensor] = {}
 
@@ -67,16 +84,16 @@ def passes(golden: Golden, report: Report, network: DiT4SRNetwork) -> None:
     def run(model: DiT4SRNetwork) -> torch.Tensor:
         return model(d("net.x"), d("net.t") / 1000, d("net.lq"), prompt(golden, "net"))
 
-    near(report, "net.out_r1", run(network), PASS)
+    report.near("net.out_r1", run(network), PASS)
     for handle in handles:
         handle.remove()
     for name in [name for name in report.left if name in seen]:
-        near(report, name, seen[name], PASS)
+        report.near(name, seen[name], PASS)
     for name, control in (
         ("out_original", {"key": "original"}),
         ("out_r1_conv_weight_1", {"key": "r1", "conv_weight": 1.0}),
     ):
-        near(report, f"net.{name}", run(build(golden, **control)), PASS)
+        report.near(f"net.{name}", run(build(golden, **control)), PASS)
 
 
 def schedules(golden: Golden, report: Report) -> None:
@@ -84,25 +101,26 @@ def schedules(golden: Golden, report: Report) -> None:
         kind, _, steps = name.removeprefix("schedule.").rpartition("_")
         if kind == "train":
             levels = objective.training_sigmas(torch.arange(1000))
-            near(report, name, levels if steps == "sigmas" else 1000 * levels, PASS)
+            report.table(name, levels if steps == "sigmas" else 1000 * levels)
         else:
             levels = sampler.sigmas(int(steps))
-            near(report, name, levels if kind == "sigmas" else 1000 * levels[:-1], PASS)
+            report.table(name, levels if kind == "sigmas" else 1000 * levels[:-1])
 
 
 def pipeline(golden: Golden, report: Report, network: DiT4SRNetwork, name: str) -> None:
-    d, options = golden.double, golden.info["pipe"][name]
+    d, options = golden.real, golden.info["pipe"][name]
     inputs = ("xT", "encode_noise", "image", "text", "pooled", "neg_text", "neg_pooled")
     report.given(*(f"pipe.{name}.{part}" for part in inputs))
     vae = AutoencoderKL(**golden.info["vae_args"])
     vae.load_state_dict(golden.state("state.vae.", torch.float32))
-    vae = vae.double().eval()
+    report.loaded(vae.state_dict(), "as it acts on nothing", "state.vae.")
+    vae = vae.to(golden.dtype).eval()
     scale, shift = vae.config.scaling_factor, vae.config.shift_factor
 
     posterior = vae.encode(d(f"pipe.{name}.image")).latent_dist
     drawn = posterior.mean + posterior.std * d(f"pipe.{name}.encode_noise")
     latents = (drawn - shift) * scale
-    near(report, f"pipe.{name}.lq_latents", latents, PASS)
+    report.near(f"pipe.{name}.lq_latents", latents, PASS)
     negative, told = latents[:1], latents[1:]
 
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -128,26 +146,26 @@ def pipeline(golden: Golden, report: Report, network: DiT4SRNetwork, name: str) 
         return found[-1]
 
     levels = sampler.sigmas(options["steps"])
-    near(report, f"pipe.{name}.sigmas", levels, PASS)
-    near(report, f"pipe.{name}.timesteps", 1000 * levels[:-1], PASS)
+    report.near(f"pipe.{name}.sigmas", levels, PASS)
+    report.near(f"pipe.{name}.timesteps", 1000 * levels[:-1], PASS)
     states = list(sampler.trajectory(kept, d(f"pipe.{name}.xT"), levels))
-    near(report, f"pipe.{name}.velocity", torch.stack(found), LONG)
-    near(report, f"pipe.{name}.states", torch.stack(states), LONG)
+    report.near(f"pipe.{name}.velocity", torch.stack(found), LONG)
+    report.near(f"pipe.{name}.states", torch.stack(states), LONG)
     # ours runs the told prompt on all tiles, then the negative one; theirs both at once
     half = len(calls) // options["steps"] // 2
     report.tensor(f"pipe.{name}.network_calls", torch.tensor(len(calls) // 2), 0)
-    near(report, f"pipe.{name}.first_x", torch.cat([calls[half][0], calls[0][0]]), PASS)
+    report.near(f"pipe.{name}.first_x", torch.cat([calls[half][0], calls[0][0]]), PASS)
     first = torch.cat([calls[half][1], calls[0][1]])
-    near(report, f"pipe.{name}.first_raw_output", first, PASS)
+    report.near(f"pipe.{name}.first_raw_output", first, PASS)
     if f"pipe.{name}.tile_weights" in golden.tensors:
         weights = sampler.tile_weights(golden.tensors[f"pipe.{name}.tile_weights"].shape[-1])
-        near(report, f"pipe.{name}.tile_weights", weights[None, None], 1e-12)
+        report.near(f"pipe.{name}.tile_weights", weights[None, None], 1e-12)
     image = sampler.picture(vae.decode(states[-1] / scale + shift).sample)
-    near(report, f"pipe.{name}.image_out", image, LONG)
+    report.near(f"pipe.{name}.image_out", image, LONG)
 
 
 def training(golden: Golden, report: Report, network: DiT4SRNetwork) -> None:
-    d = golden.double
+    d = golden.real
     given = ("index", "latent", "lq", "noise", "text", "pooled")
     report.given(*(f"train.{name}" for name in given))
     network.branch.requires_grad_(True)
@@ -166,19 +184,19 @@ def training(golden: Golden, report: Report, network: DiT4SRNetwork) -> None:
         gradients = torch.autograd.grad(
             loss, [trained[k.removeprefix("train.grad.")] for k in keys]
         )
-    near(report, "train.sigmas", levels, PASS)
-    near(report, "train.timesteps", 1000 * levels, PASS)
-    near(report, "train.noisy", z, PASS)
-    near(report, "train.velocity", velocity, PASS)
-    near(report, "train.weight", torch.ones_like(levels), 0)
-    near(report, "train.x0", objective.implied_clean(z, velocity, levels), PASS)
-    near(report, "train.loss", loss, LONG)
+    report.near("train.sigmas", levels, PASS)
+    report.near("train.timesteps", 1000 * levels, PASS)
+    report.near("train.noisy", z, PASS)
+    report.near("train.velocity", velocity, PASS)
+    report.near("train.weight", torch.ones_like(levels), 0)
+    report.near("train.x0", objective.implied_clean(z, velocity, levels), PASS)
+    report.near("train.loss", loss, LONG)
     for key, gradient in zip(keys, gradients, strict=True):
-        near(report, key, gradient, LONG)
+        report.near(key, gradient, LONG)
 
 
-def colours(golden: Golden, report: Report) -> None:
+def colours(golden: Golden, report: Report, _: DiT4SRNetwork) -> None:
     report.given("color.content", "color.style")
-    content, style = golden.double("color.content"), golden.double("color.style")
-    near(report, "color.adain", adain(content, style), PASS)
-    near(report, "color.wavelet", wavelet(content, style), PASS)
+    content, style = golden.real("color.content"), golden.real("color.style")
+    report.near("color.adain", adain(content, style), PASS)
+    report.near("color.wavelet", wavelet(content, style), PASS)

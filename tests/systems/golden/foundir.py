@@ -3,7 +3,8 @@
 import recipe_weights
 import residual_golden
 import torch
-from check_golden import first_calls
+from golden_measures import first_calls
+from golden_report import twice
 
 from lit_mimdit.models.restormer_network import Restormer
 from lit_mimdit.systems import restormer_official
@@ -14,34 +15,45 @@ from lit_mimdit.systems.foundir.wave_mamba import WaveMamba
 from lit_mimdit.systems.foundir.wavelet import analyse, synthesise
 
 RESULTS = ("fingerprint",)
+TEXTS = ("dead_params",)
 ROUNDING = 0.5 + 255e-5  # of 255 levels, between our number and a stored 8-bit one
 PREFIX = "restoration_network."
 
 
 def compare(golden, report):
-    if not any(name.startswith("state.") for name in golden.tensors):
-        _full(golden, report)
-        return
-    report.given(*(name for name in golden.tensors if name.startswith("state_")))
-    generalist = from_official(golden.state(), **residual_golden.overrides(golden)).double()
-    residual_golden.small(golden, report, generalist)
-    specialists = {
-        name: from_official(
-            {"params": golden.state(golden.info["specialists"][name]["prefix"])},
-            **_arguments(golden, name),
-        ).double()
-        for name in ("weather", "lowlight")
-    }
+    small = any(name.startswith("state.") for name in golden.tensors)
+    twice(golden, report, _small if small else _full)
+
+
+def _small(golden, report):
+    generalist = from_official(golden.state(), **residual_golden.overrides(golden))
+    residual_golden.small(golden, report, generalist.to(golden.dtype))
+    specialists = {}
+    for name, rename in (
+        ("weather", restormer_official.official_name),
+        ("lowlight", lambda own: PREFIX + low_light_name(own)),
+    ):
+        prefix = golden.info["specialists"][name]["prefix"]
+        state = golden.state(prefix)
+        network = from_official({"params": state}, **_arguments(golden, name))
+        # the file may keep the prefix that the importer cuts
+        names = {rename(own).removeprefix(PREFIX) for own in network.state_dict()}
+        report.loaded(
+            [key for key in state if key.removeprefix(PREFIX) in names],
+            "as it acts on nothing",
+            prefix,
+        )
+        specialists[name] = network.to(golden.dtype)
     check = residual_golden.checker(golden, report, residual_golden.SMALL)
-    with torch.no_grad():
-        if "tile.input" in golden.tensors:
-            _tiles(golden, report, check, generalist)
-        if "spec.input" in golden.tensors:
-            _specialists(golden, report, check, specialists)
-        if "spec.scan.u" in golden.tensors:
-            _scan(golden, report, check)
-        if "chain.input" in golden.tensors:
-            _chain(golden, report, check, generalist, specialists)
+    for kind, run in (
+        ("tile.input", lambda: _tiles(golden, report, check, generalist)),
+        ("spec.input", lambda: _specialists(golden, report, check, specialists)),
+        ("spec.scan.u", lambda: _scan(golden, report, check)),
+        ("chain.input", lambda: _chain(golden, report, check, generalist, specialists)),
+    ):
+        if kind in golden.tensors:
+            with torch.no_grad(), report.part():
+                run()
 
 
 def _arguments(golden, name):
@@ -53,7 +65,7 @@ def _arguments(golden, name):
 
 def _tiles(golden, report, check, network):
     tile, overlap = golden.tensors["tile.crop_overlap"].tolist()
-    image, noise = golden.double("tile.input"), golden.double("tile.noise")
+    image, noise = golden.real("tile.input"), golden.real("tile.noise")
     report.given("tile.crop_overlap", "tile.input", "tile.noise")
     corners = sampler.corners(*image.shape[-2:], tile, overlap)
     report.tensor("tile.idx_ij", torch.tensor(corners), 0)
@@ -71,7 +83,7 @@ def _tiles(golden, report, check, network):
 
 def _specialists(golden, report, check, networks):
     report.given("spec.input")
-    image, low = golden.double("spec.input"), networks["lowlight"]
+    image, low = golden.real("spec.input"), networks["lowlight"]
     check("spec.weather.output", networks["weather"](image))
     scan, down = low.down[0].low[0].scan, low.down[0]
     modules = {
@@ -81,30 +93,28 @@ def _specialists(golden, report, check, networks):
     with first_calls(modules) as seen:
         check("spec.lowlight.output", low(image))
     seen["ss2d"] = seen["ss2d"].movedim(1, -1)
-    for name in golden.tensors:
-        if name.startswith("spec.lowlight.tap."):
-            check(name, seen[name.removeprefix("spec.lowlight.tap.")])
+    report.taps("spec.lowlight.tap.", seen, residual_golden.SMALL)
 
 
 def _scan(golden, report, check):
     report.given("spec.dwt.input")
-    bands = analyse(golden.double("spec.dwt.input"))
+    bands = analyse(golden.real("spec.dwt.input"))
     check("spec.dwt.out_LL_HL_LH_HH", torch.cat(bands, dim=1))
     check("spec.iwt.of_that", synthesise(*bands))
     names = [f"spec.scan.{name}" for name in ("u", "delta", "A", "B", "C", "D", "delta_bias")]
     report.given(*names)
-    check("spec.scan.out", selective_scan(*(golden.double(name) for name in names)))
+    check("spec.scan.out", selective_scan(*(golden.real(name) for name in names)))
 
 
 def _chain(golden, report, check, generalist, specialists):
     report.given("chain.input", "chain.noise")
-    noise = golden.double("chain.noise")
-    restored = sampler.restore(generalist, golden.double("chain.input"), lambda _: noise)
+    noise = golden.real("chain.noise")
+    restored = sampler.restore(generalist, golden.real("chain.input"), lambda _: noise)
     check("chain.generalist_output", restored)
     name = "chain.generalist_png_rgb_u8"
     report.tensor(name, _levels(restored), ROUNDING)
     # each specialist reads the file, so the next step starts from the stored levels
-    image = golden.double(name).permute(2, 0, 1)[None] / 255
+    image = golden.real(name).permute(2, 0, 1)[None] / 255
     facts = golden.info["specialists"]
     window = facts["weather"]["script_sizes"]["window_size"]
     ours = sampler.restore_weather(specialists["weather"], image, window)
@@ -132,6 +142,6 @@ def _full(golden, report):
             shapes = {rename(own): v.shape for own, v in kind(**arguments).named_parameters()}
         state = recipe_weights.state(shapes, golden.info["init_const"][name])
         recipe_weights.fingerprint(report, name, state)
-        network = from_official({"params": state}).double()
+        network = from_official({"params": state}).to(golden.dtype)
         with torch.no_grad():
-            check(f"{name}.output", network(golden.double("input")))
+            check(f"{name}.output", network(golden.real("input")))

@@ -1,13 +1,15 @@
 """What a golden file of PromptIR holds."""
 
 import torch
-from check_golden import F64, GRADIENTS, first_calls, float32_tolerance, gradient_norms, rates
+from golden_measures import first_calls, gradient_norms, rates, stated_error, tied
+from golden_report import F64, GRADIENTS
 
 from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.systems.promptir import objective
-from lit_mimdit.systems.promptir.official import DEAD, from_official, official_name
+from lit_mimdit.systems.promptir.official import from_official, official_name
 
-RESULTS = ("losses_and_gradient_norms_f64",)
+RESULTS = ("losses_and_gradient_norms_f64", "float32_vs_float64")
+TEXTS = ("dead", "tied_keys")
 
 
 def overrides(info):
@@ -19,16 +21,21 @@ def overrides(info):
 
 
 def compare(golden, report):
-    info, tensors = golden.info, golden.tensors
-    network = from_official(golden.state(), **overrides(info))
-    error, output = info["float32_vs_float64"], tensors["output"]
-    report.given("input", "target", "odd.input")
+    tensors = golden.tensors
+    network = from_official(golden.state(), **overrides(golden.info))
+    report.given("input", "target")
+    loaded = {official_name(name) for name in network.state_dict()}
+    report.loaded(loaded, "as it acts on nothing")
+    dead = golden.state().keys() - loaded
+    report.names("dead", dead)
+    report.names("tied_keys", tied(network, official_name))
+    error = stated_error(golden, report, "float32_vs_float64", "output", "output_f64")
     with torch.no_grad():
-        report.tensor("output", network(tensors["input"]), float32_tolerance(output, error))
-        odd = tensors["odd.input"]
-        height, width = odd.shape[-2:]
-        restored = network(pad_to_multiple(odd, 8))[..., :height, :width]
-        report.tensor("odd.output", restored, float32_tolerance(tensors["odd.output"], error))
+        report.float32("output", network(tensors["input"]), error)
+    if "odd.input" in tensors or "odd.output" in tensors:
+        with report.part():
+            report.given("odd.input")
+            _odd(golden, report, network, error)
 
     network.double()
     modules = {
@@ -39,19 +46,26 @@ def compare(golden, report):
     modules["patch_embed"] = network.patch_embed
     modules |= {"up4_3": network.up3, "up3_2": network.up2, "up2_1": network.up1}
     with first_calls(modules) as seen:
-        restored = network(golden.double("input"))
+        restored = network(golden.real("input"))
     report.tensor("output_f64", restored, F64)
-    for name, stored in tensors.items():
-        if name.startswith("tap."):
-            tolerance = float32_tolerance(stored, error, output)
-            report.tensor(name, seen[name.removeprefix("tap.")], tolerance)
+    report.taps("tap.", seen, error, tensors["output"])
 
-    loss = objective.loss(restored, golden.double("target"))
-    base = RESULTS[0]
-    report.number(f"{base}/loss", loss.item(), F64)
-    norms = gradient_norms(loss, dict(network.named_parameters()))
-    for name, norm in norms.items():
-        report.number(f"{base}/grad_l2/{official_name(name)}", norm, GRADIENTS)
-    for name in DEAD:
-        report.number(f"{base}/grad_l2/{name}", None, GRADIENTS)
+    with report.part():
+        loss = objective.loss(restored, golden.real("target"))
+        base = RESULTS[0]
+        report.number(f"{base}/loss", loss.item(), F64)
+        norms = gradient_norms(loss, dict(network.named_parameters()))
+        for name, norm in norms.items():
+            report.number(f"{base}/grad_l2/{official_name(name)}", norm, GRADIENTS)
+        for name in sorted(dead):
+            report.number(f"{base}/grad_l2/{name}", None, GRADIENTS)
     rates(golden, report, "PromptIR", objective.learning_rate)
+
+
+def _odd(golden, report, network, error):
+    """Compares an image whose sides are no multiples of 8."""
+    odd = golden.tensors["odd.input"]
+    height, width = odd.shape[-2:]
+    with torch.no_grad():
+        restored = network(pad_to_multiple(odd, 8))[..., :height, :width]
+    report.float32("odd.output", restored, error)

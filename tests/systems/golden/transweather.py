@@ -1,8 +1,11 @@
 """What a golden file of TransWeather holds."""
 
+import re
+
 import torch
-from check_golden import F64, GRADIENTS, first_calls, float32_tolerance, gradient_norms, rates
 from filling import fill_network
+from golden_measures import first_calls, gradient_norms, rates, stated_error, tied
+from golden_report import F64, GRADIENTS
 
 from lit_mimdit.systems.transweather import objective
 from lit_mimdit.systems.transweather.blocks import DropPath
@@ -10,51 +13,72 @@ from lit_mimdit.systems.transweather.network import TransWeatherNetwork
 from lit_mimdit.systems.transweather.official import dead, from_official, official_name
 from lit_mimdit.systems.vgg import VGGFeatures
 
-RESULTS = ("losses_and_gradient_norms_f64", "drop_path")
-VGG_SEED = 77
+RESULTS = ("losses_and_gradient_norms_f64", "drop_path", "float32_vs_float64")
+TEXTS = ("dead", "tied_keys")
+VGG_SEED = 77  # of the public file, where the note on the losses names no seed
+SEEDED = "train.output_seed"  # + the seed that decides which branches are dropped
+
+
+def vgg_seed(info):
+    """The seed of VGG16's weights, which stands in the note on the losses."""
+    note = str(info[RESULTS[0]].get("note", ""))
+    found = re.search(r"\bseed (\d+)", note)
+    return int(found[1]) if found else VGG_SEED
 
 
 def compare(golden, report):
     info, tensors = golden.info, golden.tensors
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in info["config"].items()}
     network = from_official(golden.state(), **config).eval()
-    error, output = info["float32_vs_float64"], tensors["output"]
     report.given("input", "target")
-
-    def compare32(name, ours):
-        report.tensor(name, ours, float32_tolerance(tensors[name], error))
-
+    loaded = {official_name(name) for name in network.state_dict()}
+    report.loaded(loaded, "as it acts on nothing")
+    report.names("dead", golden.state().keys() - loaded)
+    report.names("tied_keys", tied(network, official_name))
+    error = stated_error(golden, report, "float32_vs_float64", "output", "output_f64")
     with torch.no_grad():
-        compare32("output", network(tensors["input"]))
+        report.float32("output", network(tensors["input"]), error)
         for name in [name for name in tensors if name.endswith(".input")]:
             report.given(name)
-            compare32(name.replace("input", "output"), network(tensors[name]))
-        config.pop("which")
-        base = TransWeatherNetwork(**config, decoder=False).eval()
-        fill_network(
-            base, info["fill_seed"], lambda name: official_name(name, False), info["fill_gain"]
-        )
-        compare32("base.output", base(tensors["input"]))
-        torch.manual_seed(5)
-        compare32("train.output_seed5", network.train()(tensors["input"]))
+            report.float32(name.replace("input", "output"), network(tensors[name]), error)
+        if "base.output" in tensors:
+            report.float32("base.output", _base(info, config)(tensors["input"]), error)
+        for name in [name for name in tensors if re.fullmatch(rf"{SEEDED}\d+", name)]:
+            torch.manual_seed(int(name.removeprefix(SEEDED)))
+            report.float32(name, network.train()(tensors["input"]), error)
 
     network.eval().double()
     modules = {official_name(name): module for name, module in network.named_modules() if name}
     with first_calls(modules) as seen:
-        restored = network(golden.double("input"))
+        restored = network(golden.real("input"))
     report.tensor("output_f64", restored, F64)
     with torch.no_grad():
-        maps = network.encoder(golden.double("input"))
+        maps = network.encoder(golden.real("input"))
     for i, level in enumerate(maps):
         seen[f"Tenc.out{i}"] = level
-    for name, stored in tensors.items():
-        if name.startswith("tap."):
-            tolerance = float32_tolerance(stored, error, output)
-            report.tensor(name, seen[name.removeprefix("tap.")], tolerance)
+    report.taps("tap.", seen, error, tensors["output"])
+    with report.part():
+        _losses(golden, report, network, restored)
+    for name, module in network.named_modules():
+        if isinstance(module, DropPath) and module.p:
+            path = f"drop_path/{official_name(name)}_path"
+            report.number(path, module.p, 1e-6)  # stored in float32
+    rates(golden, report, "TransWeather", objective.learning_rate)
 
-    clean = golden.double("target")
+
+def _base(info, config):
+    """The network without decoder, filled by the rule with the file's seed."""
+    sizes = {name: value for name, value in config.items() if name != "which"}
+    base = TransWeatherNetwork(**sizes, decoder=False).eval()
+    return fill_network(
+        base, info["fill_seed"], lambda name: official_name(name, False), info["fill_gain"]
+    )
+
+
+def _losses(golden, report, network, restored):
+    clean = golden.real("target")
     features = VGGFeatures()
-    fill_network(features.layers, VGG_SEED)
+    fill_network(features.layers, vgg_seed(golden.info))
     features.double()
     loss = objective.loss(restored, clean, features)
     base = RESULTS[0]
@@ -67,8 +91,3 @@ def compare(golden, report):
         report.number(f"{base}/grad_l2/{official_name(name)}", norm, GRADIENTS)
     for name in [name for name in report.left if dead(name.removeprefix(f"{base}/grad_l2/"))]:
         report.number(name, None, GRADIENTS)
-    for name, module in network.named_modules():
-        if isinstance(module, DropPath) and module.p:
-            path = f"drop_path/{official_name(name)}_path"
-            report.number(path, module.p, 1e-6)  # stored in float32
-    rates(golden, report, "TransWeather", objective.learning_rate)
