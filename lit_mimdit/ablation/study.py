@@ -20,7 +20,7 @@ from lit_mimdit.settings import build
 
 @dataclass
 class PaperRow:
-    """Where the paper (arXiv 2603.02710) has the same variant.
+    """The place where the paper (arXiv 2603.02710) has the same variant.
 
     Args:
         table: 3, 4 or 5.
@@ -44,7 +44,7 @@ class PaperRow:
 
 @dataclass
 class Lines:
-    """What a training has of its own; its arguments are those of Variant.
+    """The lines that a training has of its own; its arguments are those of Variant.
 
     Lines that name another `model.class_path` replace the base's arguments of the model.
     """

@@ -110,8 +110,8 @@ def encode_photo(
     """Returns the bytes of an image file; the extension of `path` decides the format.
 
     JPEG has quality 95 without chroma subsampling; PNG, TIFF and WebP are lossless. JPEG has no
-    alpha, and JPEG and WebP have 8 bits only: what a format cannot hold is left out with a warning,
-    as the computation before it is done. `losses` tells it before.
+    alpha, and JPEG and WebP have 8 bits only. What a format cannot hold is left out with a warning,
+    since the computation before it is done. `losses` tells it before.
 
     Args:
         path: name of the file, which is not written.

@@ -1,4 +1,4 @@
-"""How heavy a degradation is, and what it accepts as an image."""
+"""The severities of a degradation, and what it accepts as an image."""
 
 from typing import Literal, get_args
 

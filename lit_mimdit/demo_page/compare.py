@@ -36,7 +36,7 @@ class Compared:
 
 
 class Systems:
-    """Everything a photograph can be restored by here; networks are loaded when first chosen.
+    """All restorers of this page; networks are loaded when first chosen.
 
     Args:
         bench: whose system is the first choice.

@@ -1,9 +1,10 @@
 """Metrics of pyiqa as functions of image batches, with their memory bounded on large images.
 
-LIQE's memory is bounded exactly: pyiqa copies every window of an image (4 GB at 3840 x 2160) and
-uses 15 of them; here those 15 are cut out first. Metrics marked `tiled` see an image of more pixels
-than the cap in equal tiles, and the score is the tiles' mean: another number than that of the whole
-image, so the cap stands in every result.
+LIQE's memory is bounded exactly. pyiqa copies every window of an image (4 GB at 3840 x 2160) and
+uses 15 of them. Here those 15 are cut out first.
+
+Metrics marked `tiled` see an image of more pixels than the cap in equal tiles, and the score is the
+tiles' mean. That is another number than the whole image's, so the cap stands in every result.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Which photograph is restored into which file, before anything is computed."""
+"""Plans which photograph is restored into which file, before anything is computed."""
 
 import sys
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ _OTHER_PICTURES = (
 
 @dataclass
 class Plan:
-    """What to restore (source, target), and what is left out, each with its reason."""
+    """The files to restore (source, target), and what is left out, each with its reason."""
 
     jobs: list[tuple[Path, Path]]
     output: Path
@@ -122,7 +122,10 @@ def _to_file(source: Path, output: Path) -> Plan:
 
 
 def _names_a_file(output: Path) -> bool:
-    """Whether a user means a file: it is one, or its extension is that of pictures or films."""
+    """Returns whether a user means a file.
+
+    Then it is one, or its extension is that of pictures or films.
+    """
     if output.is_dir():
         return False
     Image.init()  # every extension that PIL knows

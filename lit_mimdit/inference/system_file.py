@@ -1,4 +1,4 @@
-"""What is kept of a restoration system: its class, arguments, trained tensors and backbone.
+"""Keeps a restoration system in a file: its class, arguments, trained tensors and backbone.
 
 Two forms hold the same facts. A Lightning checkpoint, `.ckpt`, resumes a run. An exported file,
 `.safetensors`, restores and starts other runs. Neither holds the frozen weights.
@@ -97,7 +97,7 @@ def _of_system(values: dict[str, Any], tensors: dict[str, Tensor]) -> SystemFile
 def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -> SystemFile:
     """Returns the system that a description and its tensors stand for.
 
-    ValueError names `where` and the remedy if the format is unknown, newer or damaged.
+    Raises ValueError, with `where` and the remedy, if the format is unknown, newer or damaged.
     """
     kind = values.get("format") if isinstance(values, dict) else None
     readers = {FORMAT: _of_system, BRANCH_FORMAT: _of_branch}
@@ -212,7 +212,7 @@ def load_into(
 ) -> None:
     """Copy `tensors` into a module, which a configuration or, if not, their own file describes.
 
-    ValueError names the tensors that are missing, unknown or of another shape.
+    Raises ValueError with the names of the tensors that are missing, unknown or of another shape.
     """
     own = state_of(module)
     wrong = {
@@ -245,8 +245,8 @@ def class_path_of(kind: type) -> str:
 def system_class(class_path: str, where: str, trust: bool = False) -> type:
     """Returns the class of a system.
 
-    ValueError if it lies outside lit_mimdit.systems and is not trusted, cannot be imported, or
-    lacks one of `losses`, `restorer` and `trained`.
+    Raises ValueError if it lies outside lit_mimdit.systems and is not trusted, cannot be imported,
+    or lacks one of `losses`, `restorer` and `trained`.
     """
     if not class_path.startswith(HOME) and not trust:
         raise ValueError(
@@ -323,8 +323,8 @@ def system_path(checkpoint: str | Path | None) -> Path:
     What exists on this machine is taken before a repository of the hub.
 
     Args:
-        checkpoint: a file; the folder of a repository; OWNER/NAME or OWNER/NAME@REVISION on the
-            hub; None or "package" for the one that comes with the package.
+        checkpoint: a file; the folder of a repository; or OWNER/NAME or OWNER/NAME@REVISION on the
+            hub. None or "package" is the one that comes with the package.
 
     Raises:
         ValueError: the repository cannot be read.

@@ -44,7 +44,7 @@ class Prompt(NamedTuple):
         return Prompt(self.embeds.to(device), self.pooled.to(device))
 
     def row(self, index: int) -> "Prompt":
-        """That of one image, batch 1; the common one if all have the same."""
+        """Returns the prompt of one image, batch 1; the common one if all have the same."""
         return (
             self
             if len(self.embeds) == 1
@@ -167,7 +167,7 @@ class ConditionedBackbone(nn.Module):
     def grid(self, latent: Tensor) -> tuple[int, int]:
         """(h, w) of the tokens of a latent (B, C, H, W).
 
-        ValueError if it is no latent of this backbone.
+        Raises ValueError if it is no latent of this backbone.
         """
         sizes, patch = self.backbone.config, self.backbone.config.patch_size
         if latent.ndim != 4 or latent.shape[1] != sizes.in_channels:

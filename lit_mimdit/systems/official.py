@@ -48,7 +48,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """Opens a published file (`.pth`, `.pt`, `.ckpt`, `.safetensors`, or no ending) on the CPU.
 
     Returns what it holds, with its wrapping. Pickles are read as tensors and plain values only.
-    ValueError if the file cannot be opened, is cut off, or needs code to be read.
+    Raises ValueError if the file cannot be opened, is cut off, or needs code to be read.
     """
     path = Path(path)
     try:
@@ -91,10 +91,12 @@ def unwrap(
 ) -> State:
     """Returns the named tensors inside a file, without wrapping and prefixes.
 
-    file: a state dict, or mappings around one. wrappers: names of such mappings, the preferred one
-        first; they are opened until none is left. prefixes: each is cut from the names as long as
-        all of them begin with it. Where some begin with AVERAGED, only these are kept.
-    ValueError if no tensor is inside.
+    file: a state dict, or mappings around one.
+    wrappers: names of such mappings, the preferred one first; they are opened until none is left.
+    prefixes: each is cut from the names as long as all of them begin with it.
+
+    Where some names begin with AVERAGED, only these are kept. Raises ValueError if no tensor is
+    inside.
     """
     wrappers, prefixes = tuple(wrappers), tuple(prefixes)
     inner: Mapping[str, Any] = file
@@ -130,7 +132,7 @@ def _nearest(state: Mapping[str, Any], system: str) -> str | None:
 
 
 def demand(state: Mapping[str, Any], system: str) -> None:
-    """ValueError unless the names are those of this system (a key of SIGNATURES)."""
+    """Raises ValueError unless the names are those of this system (a key of SIGNATURES)."""
     other = seems_to_be(state)
     if other == system:
         return
@@ -179,9 +181,12 @@ def choose(
 ) -> dict[str, Any]:
     """Returns the arguments of a network: what shapes say, then overrides, then the publication.
 
-    published: the official constructor's arguments with the published values. read: those that
-        shapes tell. given: overrides.
-    ValueError for an override that the official constructor lacks or that contradicts a shape.
+    published: the official constructor's arguments with the published values.
+    read: those that shapes tell.
+    given: overrides.
+
+    Raises ValueError for an override that the official constructor lacks or that contradicts a
+    shape.
     """
     known = {**published, **read}
     for name, value in given.items():
@@ -207,11 +212,14 @@ def load_strictly(
 ) -> None:
     """Copies official tensors into a network; every name must be there, once, in its shape.
 
-    network: every entry of its state dict is filled. state: unwrapped official tensors.
-    system: for messages. official_name: the official name of an entry of ours. dead: whether an
-        official name acts on nothing and stays unloaded.
-    ValueError lists missing and unexpected names and wrong shapes, in one line. Nothing is copied
-    then.
+    network: every entry of its state dict is filled.
+    state: unwrapped official tensors.
+    system: its name, for messages.
+    official_name: the official name of an entry of ours.
+    dead: whether an official name acts on nothing and stays unloaded.
+
+    Raises ValueError with missing and unexpected names and wrong shapes, in one line. Nothing is
+    copied then.
     """
     own = {official_name(name): value for name, value in network.state_dict().items()}
     missing = [name for name in own if name not in state]

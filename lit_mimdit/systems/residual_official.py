@@ -186,7 +186,7 @@ def build(
 
 
 def _check_tables(system: str, state: Mapping[str, Tensor], table: Schedule, seeming: str) -> None:
-    """ValueError if the tables in the file are not those of the process."""
+    """Raises ValueError if the tables in the file are not those of the process."""
     rows = buffers(table)
     missing = [name for name in rows if name not in state]
     if missing:

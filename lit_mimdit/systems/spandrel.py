@@ -1,7 +1,8 @@
 """Image-to-image networks of others, in any architecture that the library spandrel knows.
 
-A file that somebody released restores here like a system of this project. spandrel recognises the
-architecture by names and shapes of the tensors; it is an extra, `pip install lit_mimdit[spandrel]`.
+A file that somebody released restores here like a system of this project. The library recognises
+the architecture by names and shapes of the tensors. It is an extra, `pip install
+lit_mimdit[spandrel]`.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ def describe(state: Mapping[str, Any]) -> Any:
         state: what the file holds, with its wrapping.
 
     Raises:
-        ValueError: spandrel is not installed, knows no such network or cannot build it, or the
+        ValueError: spandrel is not installed, knows no such network or cannot build it. Or the
             network does not turn an RGB image into an RGB image of the same size.
     """
     try:
@@ -122,7 +123,7 @@ class Spandrel(PixelSystem):
 
     @property
     def multiple(self) -> int:
-        """What both sides of an image must be divisible by."""
+        """Returns what both sides of an image must be divisible by."""
         return self.descriptor.size_requirements.multiple_of
 
     def restore(self, lq: Tensor) -> Tensor:

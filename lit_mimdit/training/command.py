@@ -140,8 +140,9 @@ class TrainerCommand(LightningCLI):
         self._require_last()
 
     def _require_last(self) -> None:
-        """ValueError for `--ckpt_path last` of a run that has no checkpoint: Lightning would go on
-        with untrained weights.
+        """Raises ValueError for `--ckpt_path last` of a run that has no checkpoint.
+
+        Lightning would go on with untrained weights.
         """
         keepers = [
             keeper

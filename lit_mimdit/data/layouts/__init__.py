@@ -96,8 +96,8 @@ def read_layout(
         root: folder of the data set as released
         split: train, val or test, for realrain1k and uhdll only; test if not given, as the paper
             only evaluates on them
-        meta: for foundir only: file of `GT-path, LQ-path` lines relative to root (the file is
-            looked for as given, then below root); without it the folders are read
+        meta: for foundir only: file of `GT-path, LQ-path` lines relative to root. The file is
+            looked for as given, then below root. Without it the folders are read
         frames: for 4krd only: file listing the frames to use, `VID_001/00001` a line; without it
             all frames are used
 

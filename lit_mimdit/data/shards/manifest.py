@@ -81,7 +81,10 @@ class Manifest:
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> "Manifest":
-        """ValueError if this is no manifest, or one whose names lead elsewhere."""
+        """Reads a manifest.
+
+        Raises ValueError if this is none, or one whose names lead elsewhere.
+        """
         try:
             values = json.loads(data)
             if values.get("format") != FORMAT:
@@ -107,7 +110,7 @@ class Manifest:
 
 @dataclass
 class Index:
-    """Where everything in one shard lies.
+    """The places of everything in one shard.
 
     P counts pairs, T tiles, and M the members of a tile. Images have two members, LQ and GT;
     latents have one for each augmentation.
@@ -135,8 +138,10 @@ class Index:
 
     @classmethod
     def parse(cls, data: bytes, shard: Shard, where: str) -> "Index":
-        """ValueError if this is not the index that the manifest means, or one that points outside
-        the shard.
+        """Reads an index.
+
+        Raises ValueError if it is not the one that the manifest means, or if it points outside the
+        shard.
         """
         if sha256(data) != shard.index_sha256:
             raise ValueError(f"{where}: its checksum differs from the manifest's; copy it again")

@@ -1,4 +1,4 @@
-"""How DA-CLIP restores: the picture for CLIP, the first state and the reverse steps.
+"""Restores with DA-CLIP: the picture for CLIP, the first state and the reverse steps.
 
 Source: arXiv 2310.01018; the posterior step: arXiv 2404.09732.
 """

@@ -1,4 +1,4 @@
-"""How PromptIR restores an image."""
+"""Restores an image with PromptIR."""
 
 import torch
 from torch import Tensor
@@ -18,9 +18,11 @@ def restore(
     """Returns the restored image at the full size of the input, clamped to [0, 1].
 
     image: (B, 3, H, W), RGB in [0, 1]. It is padded by reflection to multiples of 8, as in the
-    authors' demo. tile: side of tiles, a multiple of 8, or None for the whole image at once; the
-    demo takes TILE. overlap: of neighbouring tiles, whose mean is taken without a window.
-    ValueError if the tile is no multiple of 8.
+        authors' demo.
+    tile: side of tiles, a multiple of 8, or None for the whole image at once; the demo takes TILE.
+    overlap: pixels of neighbouring tiles, whose mean is taken without a window.
+
+    Raises ValueError if the tile is no multiple of 8.
     """
     if tile is not None and (tile % 8 or tile < 8):
         raise ValueError(f"PromptIR's tiles are multiples of 8 pixels, not {tile}")
