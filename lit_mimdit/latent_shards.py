@@ -68,7 +68,7 @@ def latents(
     if images.tile % (2 * factor):
         raise ValueError(
             f"{source} holds tiles of {images.tile} pixels, and latents need a multiple of"
-            f" {2 * factor}: cut other tiles"
+            f" {2 * factor}: cut other tiles with `python -m lit_mimdit data shard --tile`"
         )
     settings = {
         "tile": images.tile,

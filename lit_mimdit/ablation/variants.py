@@ -54,7 +54,10 @@ def class_of(path: str, where: str) -> type:
             " path, such as lit_mimdit.systems.regression.Regression"
         ) from error
     if not isinstance(kind, type):
-        raise ValueError(f"{where}: class_path is {path!r}, and that is no class")
+        raise ValueError(
+            f"{where}: class_path is {path!r}, and that is no class; give the whole path of one,"
+            " such as lit_mimdit.systems.regression.Regression"
+        )
     return kind
 
 

@@ -70,7 +70,7 @@ def find_images(folder: str | Path) -> Listing:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder")
+        raise ValueError(f"{folder}: no such folder; give one with images")
     listing = Listing([], [], 0)
     hidden, seen = 0, {}
     waiting, links = [folder], []

@@ -124,8 +124,8 @@ class Systems:
         if clean.shape != degraded.shape:
             sizes = (f"{one.shape[-1]} x {one.shape[-2]}" for one in (clean, degraded))
             raise ValueError(
-                f"{reference.name} is {{}} and {path.name} {{}} pixels: a reference has the"
-                " photograph's size".format(*sizes)
+                f"{reference.name} is {{}} and {path.name} {{}} pixels: give a reference of"
+                " the photograph's size".format(*sizes)
             )
         return clean
 

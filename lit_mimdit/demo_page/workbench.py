@@ -180,7 +180,9 @@ class Workbench:
         if not text:
             return own.prompts
         if not self.knows_text:
-            raise ValueError(f"prompt is {text!r}, but this backbone has no text encoders")
+            raise ValueError(
+                f"prompt is {text!r}, but this backbone has no text encoders; leave it out"
+            )
         name = own.identity.name
         network = own.network
         return Prompts(PromptConfig(text), name, name, network.backbone, network.prompt)

@@ -61,7 +61,7 @@ def folder_source(folder: Path, suffix: str = "") -> NamedFiles:
         paths_of.setdefault(id.casefold(), []).append(path)
         ids[id.casefold()] = id
     if not paths_of:
-        raise ValueError(f"{folder}: no images in this folder")
+        raise ValueError(f"{folder}: no images in this folder; give one with images")
     once = {name: paths[0] for name, paths in paths_of.items() if len(paths) == 1}
     return NamedFiles(
         once, {name: paths for name, paths in paths_of.items() if len(paths) > 1}, ids

@@ -35,7 +35,10 @@ def load(metric: Metric, hits: list[Found], device: torch.device) -> nn.Module:
     from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
     if metric.pyiqa not in DEFAULT_CONFIGS:
-        raise ValueError(f"metric {metric.key}: this version of pyiqa has no {metric.pyiqa!r}")
+        raise ValueError(
+            f"metric {metric.key}: this version of pyiqa has no {metric.pyiqa!r}; install another"
+            " one, or leave the metric out"
+        )
     try:
         with handed_to_pyiqa(hits), quiet():
             import pyiqa
@@ -58,7 +61,7 @@ def load(metric: Metric, hits: list[Found], device: torch.device) -> nn.Module:
             else (str(error).splitlines() or [repr(error)])[0]
         )
         raise ValueError(
-            f"metric {metric.key}: its weights cannot be used ({reason}): {names}"
+            f"metric {metric.key}: its weights cannot be used ({reason}); fetch them again: {names}"
         ) from error
     return net.eval().requires_grad_(False)
 

@@ -161,8 +161,8 @@ class MiMDiTPipeline(DiffusionPipeline):
         if self.fidelity is None:
             if weight is not None:
                 raise ValueError(
-                    f"fidelity_weight is {weight}: this pipeline holds no fidelity network"
-                    " (export --fidelity)"
+                    f"fidelity_weight is {weight}, and this pipeline holds no fidelity network;"
+                    " leave it out, or export one with --fidelity"
                 )
             return None
         exported = self.config.fidelity_weight

@@ -110,7 +110,7 @@ def require_free(made: Plan, ours: set[Path], overwrite: bool) -> None:
 def _to_file(source: Path, output: Path) -> Plan:
     output_format(output)
     if not output.parent.is_dir():
-        raise ValueError(f"{output}: there is no folder {output.parent}")
+        raise ValueError(f"{output}: there is no folder {output.parent}; make it first")
     made = Plan([(source, output)], output, to_file=True)
     _spare_inputs(made)
     try:
@@ -147,7 +147,7 @@ def _in_folder(folder: Path, made: Plan) -> list[Path]:
     if not images:
         named = "; ".join(f"{path}: {reason}" for path, reason in listing.left_out[:SHOWN])
         named = f" ({named}{_more(len(listing.left_out) - SHOWN)})" if named else ""
-        raise ValueError(f"{folder}: no images in this folder{named}")
+        raise ValueError(f"{folder}: no images in this folder{named}; give one with photographs")
     return images
 
 

@@ -147,7 +147,9 @@ def load_system(path: str | Path) -> SystemFile:
             values = json.loads((handle.metadata() or {}).get(KEY, "{}"))
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{where}: not a readable safetensors file ({error})") from error
+        raise ValueError(
+            f"{where}: not a readable safetensors file ({error}); export or fetch it again"
+        ) from error
     return undescribe(values, tensors, where)
 
 
@@ -166,12 +168,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"checkpoint {path}: refused: no checkpoint, or one of more than tensors and plain"
-            " values"
+            " values; give one that `fit` wrote"
         ) from error
     except Exception as error:  # torch raises many types for a file that is not its own
         raise ValueError(
             f"checkpoint {path}: cannot be read ({type(error).__name__}); it is damaged or no"
-            " checkpoint"
+            " checkpoint, so give another"
         ) from error
 
 
@@ -184,7 +186,10 @@ def system_of_checkpoint(
     below the checkpoint's entry `helpers`.
     """
     if KEY not in checkpoint:
-        raise ValueError(f"{where}: not a checkpoint of a restoration system")
+        raise ValueError(
+            f"{where}: not a checkpoint of a restoration system; give one that `fit` or `export`"
+            " wrote"
+        )
     tensors = dict(checkpoint["state_dict"])
     for name, state in checkpoint.get("callbacks", {}).items():
         if name.startswith("EMA"):
@@ -296,7 +301,9 @@ def build_system(file: SystemFile, where: str, trust: bool = False, **overrides:
     known = inspect.signature(kind).parameters
     for name, value in overrides.items():
         if name not in known:
-            raise ValueError(f"{where}: {name} is given, but {kind.__name__} has no {name}")
+            raise ValueError(
+                f"{where}: {name} is given, but {kind.__name__} has no {name}; leave it out"
+            )
         nested = name in ("sampling", "prompt") and isinstance(arguments.get(name), dict)
         arguments[name] = {**arguments[name], **value} if nested else value
     try:

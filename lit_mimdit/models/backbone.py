@@ -242,7 +242,7 @@ def load_backbone(
         raise ValueError(
             f"model.backbone: {source!r} has a transformer for {transformer.config.in_channels}"
             f" latent channels and a VAE with {vae.config.latent_channels}: they do not belong"
-            " together"
+            " together; download it whole again"
         )
     prompt = empty_prompt(source, where, transformer)
     identity = identify(source, transformer, quantize)

@@ -192,7 +192,7 @@ def _embed(
                 raise ValueError(
                     f"model.backbone: the text encoders of {source!r} give embeddings of"
                     f" {tuple(embeds.shape)} and {tuple(pooled.shape)}, which do not fit its"
-                    " transformer: they do not belong together"
+                    " transformer: they do not belong together; download it whole again"
                 )
     del pipeline, encoders, encoder
     gc.collect()

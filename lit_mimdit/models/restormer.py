@@ -182,6 +182,6 @@ def expansion_of(hidden: dict[int, int], published: float) -> float:
     if low >= high:
         raise ValueError(
             f"no expansion gives hidden channels {hidden} (hidden by channels); the checkpoint"
-            " holds blocks of different networks"
+            " holds blocks of different networks, so give another"
         )
     return (low + high) / 2

@@ -146,7 +146,7 @@ def demand(state: Mapping[str, Any], system: str) -> None:
     if other is None:
         raise ValueError(
             f"not a checkpoint of {system}: no known system has names such as {listed(state, 3)};"
-            " the file belongs to another network or is cut off"
+            " the file belongs to another network or is cut off, so give another"
         )
     raise ValueError(f"not a checkpoint of {system}: it seems to be {other}; import it as that")
 
@@ -163,7 +163,7 @@ def shape_of(state: Mapping[str, Tensor], name: str, system: str) -> tuple[int, 
     if name not in state:
         raise ValueError(
             f"{system}: the checkpoint has no tensor {name}, from which sizes are read; the file"
-            " seems cut off"
+            " seems cut off, so fetch it again"
         )
     return tuple(state[name].shape)
 
@@ -236,9 +236,9 @@ def load_strictly(
     ]
     if faults:
         why = (
-            "the file seems cut off"
+            "the file seems cut off, so fetch it again"
             if missing and not unexpected and not shapes
-            else "the file is of another version or configuration"
+            else "the file is of another version or configuration, so give another"
         )
         raise ValueError(f"{system}: {'; '.join(faults)}; {why}")
     with torch.no_grad():

@@ -67,10 +67,13 @@ def parameter_groups(
     if unused:
         raise ValueError(
             f"optimizer.lr_scale names {unused}, which no trained parameter has as a part of its"
-            " name"
+            f" name; leave it out, or name such a part, as in {{zero_linear: 10}}"
         )
     if not groups:
-        raise ValueError("nothing to train: no parameter requires a gradient")
+        raise ValueError(
+            "nothing to train: no parameter requires a gradient; give model a part that is"
+            " trained, or use `test`"
+        )
     return list(groups.values())
 
 

@@ -126,7 +126,7 @@ class TrainerCommand(LightningCLI):
         if not self.config[subcommand].dry_run:
             super()._run_subcommand(subcommand)
         elif subcommand != "fit":
-            raise ValueError(f"--dry-run is of fit, not of {subcommand}")
+            raise ValueError(f"--dry-run is of fit, not of {subcommand}; leave it out")
         else:
             dry_run(self.config[subcommand].as_dict())
 

@@ -95,7 +95,9 @@ class ZeRO(ShardedStates, DeepSpeedStrategy):
         **lightning: Any,
     ) -> None:
         if stage not in (1, 2, 3):
-            raise ValueError(f"strategy.stage is {stage}: ZeRO has the stages 1, 2 and 3")
+            raise ValueError(
+                f"strategy.stage is {stage}: ZeRO has the stages 1, 2 and 3; choose one"
+            )
         super().__init__(
             stage=stage,
             offload_optimizer=offload,

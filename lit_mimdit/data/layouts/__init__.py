@@ -107,7 +107,7 @@ def read_layout(
     """
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder")
+        raise ValueError(f"{root}: no such folder; give that of a data set")
     if layout == "auto":
         layout = "foundir" if meta is not None else detect_layout(root)
     if layout not in LAYOUTS:
@@ -137,7 +137,7 @@ def detect_layout(root: str | Path) -> str:
     """
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder")
+        raise ValueError(f"{root}: no such folder; give that of a data set")
     fits = {
         "foundir": any(gt and lq for *_, gt, lq in with_sides(root, "GT", "LQ")),
         "4krd": any(sharp and blurry for *_, sharp, blurry in with_sides(root, "sharp", "blurry")),

@@ -88,18 +88,18 @@ class Manifest:
         try:
             values = json.loads(data)
             if values.get("format") != FORMAT:
-                raise ValueError(f"format {values.get('format')!r}, expected {FORMAT!r}")
+                raise ValueError(f"its format is {values.get('format')!r} and not {FORMAT!r}")
             values["shards"] = [Shard(**shard) for shard in values["shards"]]
             values["failed"] = [(id, reason) for id, reason in values["failed"]]
             manifest = cls(**values)
             if manifest.kind not in ("images", "latents"):
-                raise ValueError(f"kind {manifest.kind!r}")
+                raise ValueError(f"its kind is {manifest.kind!r} and neither images nor latents")
             for shard in manifest.shards:
                 checked_name(shard.name, where), checked_name(shard.index, where)
                 if shard.groups and not 0 <= min(shard.groups) <= max(shard.groups) < len(
                     manifest.degradations
                 ):
-                    raise ValueError(f"{shard.name} names a degradation that is not listed")
+                    raise ValueError(f"{shard.name} has an unlisted degradation")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"{where}: not a manifest of shards ({error}); write them again with `python -m"
@@ -158,7 +158,9 @@ class Index:
         ):
             raise ValueError(f"{where}: its arrays do not fit together; write this shard again")
         if tiles and (index.spans.min() < 0 or index.spans.sum(-1).max() > shard.bytes):
-            raise ValueError(f"{where}: refused, it points outside {shard.name}")
+            raise ValueError(
+                f"{where}: refused, it points outside {shard.name}; write this shard again"
+            )
         return index
 
 

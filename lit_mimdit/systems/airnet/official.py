@@ -59,7 +59,7 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     if not batches:
         raise ValueError(
             f"{SYSTEM}: the queue has {length} columns, which is no multiple of {dim}, as every"
-            " batch size gives; the file was altered"
+            " batch size gives; the file was altered, so fetch it again"
         )
     given = overrides.get("batch_size")
     read = {

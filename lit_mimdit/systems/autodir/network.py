@@ -238,8 +238,8 @@ class AutoDIRNetwork(nn.Module):
         multiple = self.multiple
         if image.shape[-2] % multiple or image.shape[-1] % multiple:
             raise ValueError(
-                f"The image is {image.shape[-2]} x {image.shape[-1]} pixels; AutoDIR takes sides "
-                f"that are multiples of {multiple}: pad or crop it"
+                f"the image is {image.shape[-2]} x {image.shape[-1]} pixels; AutoDIR takes sides"
+                f" that are multiples of {multiple}: pad or crop it"
             )
         return self.vae.encode(image).latent_dist.mode()
 

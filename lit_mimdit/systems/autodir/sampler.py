@@ -184,7 +184,10 @@ def restore(
     The list of categories is new for every image; the script lets it shrink over all of them.
     """
     if len(image) != 1:
-        raise ValueError(f"{len(image)} images at once; AutoDIR decides for one at a time")
+        raise ValueError(
+            f"{len(image)} images at once, and AutoDIR decides for one at a time: restore them one"
+            " by one"
+        )
     left, levels = CATEGORIES, sampling_sigmas(steps)
     null = network.hidden(tokenize(None)[0].to(image.device)[None])
     for number in range(1 if sentence is not None else ITERATIONS):

@@ -73,7 +73,7 @@ def reverse_step(
 ) -> Tensor:
     """Returns x_{t-1} for the predicted noise at steps `t` (B,); `ode` takes no `noise`."""
     if mode not in ("posterior", "sde", "ode"):
-        raise ValueError(f"mode is {mode!r}; reverse steps are posterior, sde or ode")
+        raise ValueError(f"mode is {mode!r}: choose among posterior, sde and ode")
     if mode == "ode":
         return drift_step(sde, x, mu, t, predicted / 2)
     assert noise is not None, "only the ode has no noise"

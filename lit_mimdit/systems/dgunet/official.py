@@ -101,7 +101,7 @@ def arguments(state: Mapping[str, Tensor], plus: bool, **overrides: Any) -> dict
     if sizes["kernel_size"] != 3 or sizes["bias"]:
         raise ValueError(
             f"{system}: kernel_size={sizes['kernel_size']} and bias={sizes['bias']} of this"
-            " checkpoint are not supported; the published networks have 3 and False"
+            " checkpoint are not supported; give a published network, which has 3 and False"
         )
     return sizes
 
@@ -157,5 +157,6 @@ def _demand_ties(network: DGUNetNetwork, state: Mapping[str, Tensor], system: st
             if not torch.equal(state[name], state[present[0]]):
                 raise ValueError(
                     f"{system}: {name} differs from {present[0]}, although both are one parameter"
-                    " of the official network; the file was altered or trained by other code"
+                    " of the official network; the file was altered or trained by other code, so"
+                    " fetch the published one"
                 )

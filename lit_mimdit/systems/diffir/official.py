@@ -185,7 +185,8 @@ def _check_schedule(state: Mapping[str, Tensor], network: SecondStage) -> None:
         held = state.get(BUFFERS + name)
         if held is None:
             raise ValueError(
-                f"{SECOND}: 1 name is missing: {BUFFERS}{name}; the file seems cut off"
+                f"{SECOND}: 1 name is missing: {BUFFERS}{name}; the file seems cut off, so fetch it"
+                " again"
             )
         if held.shape != row.shape or not torch.allclose(held.float(), row, rtol=1e-4, atol=1e-5):
             beta = state[f"{BUFFERS}betas"]

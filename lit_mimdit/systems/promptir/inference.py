@@ -25,9 +25,15 @@ def restore(
     Raises ValueError if the tile is no multiple of 8.
     """
     if tile is not None and (tile % 8 or tile < 8):
-        raise ValueError(f"PromptIR's tiles are multiples of 8 pixels, not {tile}")
+        raise ValueError(
+            f"PromptIR's tiles are multiples of 8 pixels, not {tile}; set tile to one, or to None"
+            " for the whole image"
+        )
     if tile is not None and not 0 <= overlap < tile:
-        raise ValueError(f"an overlap of {overlap} does not fit tiles of {tile} pixels")
+        raise ValueError(
+            f"an overlap of {overlap} does not fit tiles of {tile} pixels; give 0 or more, and less"
+            " than the tile"
+        )
     height, width = image.shape[-2:]
     padded = pad_to_multiple(image, 8)
     restored = network(padded) if tile is None else in_tiles(network, padded, tile, overlap)

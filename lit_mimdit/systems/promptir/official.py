@@ -100,8 +100,8 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> PromptIRNe
     sizes = arguments(state, **overrides)
     if sizes.pop("bias"):
         raise ValueError(
-            "PromptIR: the convolutions of this checkpoint have biases; only the published form"
-            " without them is supported"
+            "PromptIR: the convolutions of this checkpoint have biases, and only the published"
+            " form without them is supported; give a published file"
         )
     sizes.pop("decoder")
     network = PromptIRNetwork(norm_bias=sizes.pop("LayerNorm_type") == "WithBias", **sizes)
