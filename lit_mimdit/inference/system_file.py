@@ -186,10 +186,7 @@ def system_of_checkpoint(
     below the checkpoint's entry `helpers`.
     """
     if KEY not in checkpoint:
-        raise ValueError(
-            f"{where}: not a checkpoint of a restoration system; give one that `fit` or `export`"
-            " wrote"
-        )
+        raise ValueError(f"{where}: not a checkpoint of a restoration system")
     tensors = dict(checkpoint["state_dict"])
     for name, state in checkpoint.get("callbacks", {}).items():
         if name.startswith("EMA"):

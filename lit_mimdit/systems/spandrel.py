@@ -1,8 +1,7 @@
 """Image-to-image networks of others, in any architecture that the library spandrel knows.
 
-A file that somebody released restores here like a system of this project. The library recognises
-the architecture by names and shapes of the tensors. It is an extra, `pip install
-lit_mimdit[spandrel]`.
+A file that somebody released restores here like a system of this project. spandrel recognises the
+architecture by names and shapes of the tensors; it is an extra, `pip install lit_mimdit[spandrel]`.
 """
 
 from collections.abc import Mapping
