@@ -139,8 +139,10 @@ REMEDIES = {
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error without line breaks: of an error in a loader's process its
-    last line, of jsonargparse's account why each type of a union does not fit the first reason.
+    """Returns the message of an error without line breaks.
+
+    An error in a loader's process is cut to its last line. Where jsonargparse says why each type of
+    a union does not fit, only the first reason is kept.
     """
     text = str(error).strip() or type(error).__name__
     if "\nOriginal Traceback" in text:

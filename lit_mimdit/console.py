@@ -83,7 +83,10 @@ def nobody_reads() -> bool:
 
 
 def _reader_gone(stream: TextIO) -> bool:
-    """Whether a stream is a pipe that nobody reads; a failed write may have emptied its buffer."""
+    """Returns whether a stream is a pipe that nobody reads.
+
+    A failed write may have emptied its buffer.
+    """
     try:
         number = stream.fileno()
     except (OSError, ValueError, AttributeError):  # a notebook's stream has none

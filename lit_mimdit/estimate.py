@@ -1,4 +1,4 @@
-"""How much memory a training step takes on each device, without weights, data or a device.
+"""Estimates the memory of a training step on each device, without weights, data or a device.
 
 The step itself is run on tensors that have shapes and no values (PyTorch's FakeTensorMode), and
 what is alive is added up. What a strategy keeps beside it is in training/strategy_memory.py.
@@ -117,8 +117,9 @@ class Alive(TorchDispatchMode):
 
 @contextmanager
 def attention(math: bool) -> Iterator[None]:
-    """Attention by a kernel that does not keep the N x N matrix, or by the one that does ("math"),
-    also where the backward pass recomputes.
+    """Lets attention use a kernel that keeps the N x N matrix ("math"), or one that does not.
+
+    This holds where the backward pass recomputes, too.
 
     Left to itself PyTorch takes "math" for tensors without values. A mode of torch.overrides would
     not reach into the backward pass.
@@ -145,8 +146,11 @@ def attention(math: bool) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step of one device asks for. activations: bytes beside parameters and their
-    gradients, at the peak. flops: of forward and backward."""
+    """The needs of one training step of one device.
+
+    activations: bytes beside parameters and their gradients, at the peak.
+    flops: of forward and backward.
+    """
 
     activations: int
     flops: int

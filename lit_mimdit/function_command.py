@@ -82,7 +82,7 @@ def _spelled_out(args: list[str], signature: inspect.Signature) -> list[str]:
 
 
 def _is_list(annotation: Any) -> bool:
-    """Whether an annotation is a list, or a list or None."""
+    """Returns whether an annotation is a list, or a list or None."""
     return get_origin(annotation) is list or any(
         get_origin(part) is list for part in get_args(annotation)
     )

@@ -68,7 +68,7 @@ def latents(
     if images.tile % (2 * factor):
         raise ValueError(
             f"{source} holds tiles of {images.tile} pixels, and latents need a multiple of"
-            f" {2 * factor}: cut other tiles"
+            f" {2 * factor}: cut other tiles with `python -m lit_mimdit data shard --tile`"
         )
     settings = {
         "tile": images.tile,
@@ -115,14 +115,15 @@ def _encoded(
 
 
 def vae_identity(vae: AutoencoderKL) -> str:
-    """Returns the hash of a VAE's encoder and of what its latents are scaled by, the same whichever
-    precision it was loaded in (bfloat16 or more).
+    """Returns the hash of a VAE's encoder and of what its latents are scaled by.
+
+    It is the same whichever precision the VAE was loaded in (bfloat16 or more).
     """
     return weights_hash(vae.encoder, repr((vae.config.shift_factor, vae.config.scaling_factor)))
 
 
 def require_same_vae(vae: AutoencoderKL, data: Any) -> None:
-    """ValueError if the training data are latents of another VAE than this."""
+    """Raises ValueError if the training data are latents of another VAE than this."""
     manifest: Manifest | None = getattr(data, "latents_of", None)
     if manifest is not None and manifest.settings["vae"] != vae_identity(vae):
         raise ValueError(

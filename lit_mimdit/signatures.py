@@ -93,7 +93,7 @@ def _values(module: str, expressions: list[ast.expr | None]) -> dict[str, Any]:
 
 
 def _value(module: str, name: str) -> Any:
-    """What a name of a module stands for."""
+    """Returns what a name of a module stands for."""
     binding = _binding(_tree(module), name)
     assigned = _assigned(binding, name)
     if assigned is not None:

@@ -145,7 +145,7 @@ def identity_of(file: SystemFile, steps: int, solver: Solver) -> dict[str, Any]:
 
 
 def require_same_teacher(own: dict[str, Any], data: Any) -> None:
-    """ValueError if the training data are results of another teacher than `own`."""
+    """Raises ValueError if the training data are results of another teacher than `own`."""
     manifest: Manifest | None = getattr(data, "latents_of", None)
     stored = None if manifest is None else manifest.settings.get("teacher")
     if stored is None or stored == own:

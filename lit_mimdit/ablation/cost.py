@@ -1,4 +1,4 @@
-"""What a system costs.
+"""The costs of a system.
 
 These are trained parameters, floating-point operations as PyTorch's FlopCounterMode counts them,
 and seconds of restoring. What does not apply to a system is None.

@@ -1,9 +1,7 @@
-"""How the runs of a study learn: their training losses, step by step, from what TensorBoard
-recorded.
+"""Curves of the training losses of a study's runs, as TensorBoard recorded them.
 
-All runs of one seed see the same pairs with the same noise and times, so the loss of a variant at a
-step is comparable with the full model's at that step, far more closely than two steps of one run
-are.
+All runs of one seed see the same pairs with the same noise and times. So the loss of a variant at a
+step is comparable with the full model's at that step. Two steps of one run are far less comparable.
 """
 
 import matplotlib as mpl
@@ -67,8 +65,8 @@ def ratio(curve: Curve, full: Curve) -> Curve:
 def common_steps(curves_of_seeds: list[Curve]) -> list[int]:
     """Returns steps at which each run either logged a loss or had ended.
 
-    A step that a run passed without logging it is left out: a run that goes on after a kill may log
-    one of its own, and the mean would jump there.
+    A step that a run passed without logging it is left out. A run that goes on after a kill may log
+    a step of its own, and the mean would jump there.
     """
     logged: set[int] = set()
     for curve in curves_of_seeds:
@@ -81,8 +79,9 @@ def common_steps(curves_of_seeds: list[Curve]) -> list[int]:
 def mean_curve(
     rows: list[Row], variant: str, full: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns steps and loss of a variant, both (n,), means over its seeds; with `full` divided by
-    that one's loss of the same seed and step.
+    """Returns steps and loss of a variant, both (n,), as means over its seeds.
+
+    With `full` each loss is divided by that of `full` at the same seed and step.
     """
     by_seed = curves_by_seed(rows, variant)
     if full is not None:

@@ -76,7 +76,7 @@ def overview(study: Study, rows: list[Row]) -> Table:
 
 
 def cost_cells(row: Row) -> list[str]:
-    """Under COST_HEAD; NONE where a cost does not apply."""
+    """Returns the cells below COST_HEAD; NONE where a cost does not apply."""
     cells = [number(row["trained_parameters"], 1e-6, 3)]
     for kind in ("branch", "forward", "restore"):
         cell = number(row[f"{kind}_flops"], 1e-6, 0)

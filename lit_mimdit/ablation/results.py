@@ -1,4 +1,4 @@
-"""From the tests of all runs to paired differences: one row a variant, metric and degradation."""
+"""Paired differences from the tests of all runs: one row a variant, metric and degradation."""
 
 import json
 import math
@@ -78,8 +78,9 @@ def finding(low: float, high: float, higher: bool) -> Finding:
 
 
 def verdict(low: float, high: float, published: float) -> str:
-    """Does the published difference variant - full appear? Only an interval wholly on its side
-    confirms it.
+    """Returns whether the published difference variant - full appears.
+
+    Only an interval wholly on its side confirms it.
     """
     if not (low > 0 or high < 0):
         return NO_INTERVAL if math.isnan(low) else UNDECIDED

@@ -84,8 +84,10 @@ class Run:
         return self.folder / BEFORE / earlier.name
 
     def write_plan(self, study: Study) -> None:
-        """The commands that the run's process reads (ablation/run.py); a system that is not trained
-        has no "fit", and "before" holds those of trainings that come first, by folder.
+        """Writes the commands that the run's process reads (ablation/run.py).
+
+        A system that is not trained has no "fit". "before" holds the trainings that come first, by
+        folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = frozen(self.study, whole_name(self.variant))

@@ -20,7 +20,7 @@ from lit_mimdit.settings import build
 
 @dataclass
 class PaperRow:
-    """Where the paper (arXiv 2603.02710) has the same variant.
+    """The place where the paper (arXiv 2603.02710) has the same variant.
 
     Args:
         table: 3, 4 or 5.
@@ -44,7 +44,7 @@ class PaperRow:
 
 @dataclass
 class Lines:
-    """What a training has of its own; its arguments are those of Variant.
+    """The lines that a training has of its own; its arguments are those of Variant.
 
     Lines that name another `model.class_path` replace the base's arguments of the model.
     """
@@ -94,7 +94,8 @@ class EarlierRun(Lines):
         super().__post_init__()
         if not self.name.replace("_", "").isalnum():
             raise ValueError(
-                f"before.name is {self.name!r}, and it names a folder: letters, digits and _ only"
+                f"before.name is {self.name!r}, and it names a folder; give letters, digits and _"
+                " only"
             )
         if not self.gives.startswith("model."):
             raise ValueError(
@@ -182,7 +183,7 @@ class Study:
         self._require_one_budget()
         if wrong := [name for name in self.variants if not name.replace("_", "").isalnum()]:
             raise ValueError(
-                f"variants: {wrong[0]!r} names a folder too: letters, digits and _ only"
+                f"variants: {wrong[0]!r} names a folder too; give letters, digits and _ only"
             )
 
     def _require_one_budget(self) -> None:
@@ -202,7 +203,8 @@ class Study:
         given = [name for name in ends if name in self.settings.get("trainer", {})]
         if given:
             raise ValueError(
-                f"minutes and settings.trainer.{given[0]} are both given; a run has one end"
+                f"minutes and settings.trainer.{given[0]} are both given, and a run has one end;"
+                " leave one of them out"
             )
 
     @property
@@ -236,7 +238,10 @@ def read_study(path: Path) -> Study:
     trainings = [one for v in study.variants.values() for one in (v, *v.before)]
     for file in [study.base, *(one.file for one in trainings if one.file)]:
         if not (path.parent / file).is_file():
-            raise ValueError(f"{path}: names {file}, and there is no {path.parent / file}")
+            raise ValueError(
+                f"{path}: names {file}, and there is no {path.parent / file}; mend the name, which"
+                " is relative to the study"
+            )
     return study
 
 
@@ -258,7 +263,9 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{what} {path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{what} {path}: no YAML ({' '.join(str(error).split())})") from error
+        raise ValueError(
+            f"{what} {path}: no YAML ({' '.join(str(error).split())}); mend it there"
+        ) from error
     if not isinstance(values, dict):
-        raise ValueError(f"{what} {path}: holds no settings")
+        raise ValueError(f"{what} {path}: holds no settings; write keys with values")
     return values

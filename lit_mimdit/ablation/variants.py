@@ -1,4 +1,4 @@
-"""What a variant's runs are configured with: base, budget and variant in one mapping.
+"""The configuration of a variant's runs: base, budget and variant in one mapping.
 
 A variant may be another system. Then nothing of the base's arguments holds for it, and callbacks
 that look at routers or times the system does not have are left out.
@@ -43,7 +43,7 @@ def _other_class(below: Values, over: Values) -> bool:
 def class_of(path: str, where: str) -> type:
     """Returns the class of a path such as lit_mimdit.systems.regression.Regression.
 
-    ValueError names `where` if there is none.
+    Raises ValueError, which names `where`, if there is none.
     """
     module, _, name = path.rpartition(".")
     try:
@@ -54,7 +54,10 @@ def class_of(path: str, where: str) -> type:
             " path, such as lit_mimdit.systems.regression.Regression"
         ) from error
     if not isinstance(kind, type):
-        raise ValueError(f"{where}: class_path is {path!r}, and that is no class")
+        raise ValueError(
+            f"{where}: class_path is {path!r}, and that is no class; give the whole path of one,"
+            " such as lit_mimdit.systems.regression.Regression"
+        )
     return kind
 
 

@@ -11,7 +11,7 @@ def benchmark_pairs(benchmarks: dict[str, str | dict[str, str]]) -> list[Pair]:
     Args:
         benchmarks: of each layout its root, or {root: ...} with the options of the layout.
 
-    ValueError for an unknown layout, no root, or files that are missing or unpaired.
+    Raises ValueError for an unknown layout, no root, or files that are missing or unpaired.
     """
     named: list[Pair] = []
     for layout, place in benchmarks.items():

@@ -1,9 +1,10 @@
-"""Batches of loader processes in shared memory that is used again: fresh pages cost 1.5 of 13 ms of
-CPU time a pair (experiments/LOG.md).
+"""Batches of loader processes in shared memory that is used again.
 
-A worker's k-th batch is asked for when the loader hands out its batch k - p, p the
-`prefetch_factor`. So when the worker begins to write batch k, k - p - 1 has been copied out, and
-its buffer is free: p + 1 buffers in turn are enough, if nothing else keeps them.
+Fresh pages cost 1.5 of 13 ms of CPU time a pair (experiments/LOG.md).
+
+A worker's k-th batch is asked for when the loader hands out its batch k - p, where p is the
+`prefetch_factor`. So when the worker begins to write batch k, batch k - p - 1 has been copied out,
+and its buffer is free. Therefore p + 1 buffers in turn are enough, if nothing else keeps them.
 """
 
 from collections import deque

@@ -1,5 +1,6 @@
-"""Is a data set whole? Counts, sizes, broken files, and a picture of what is in it, before days of
-training on it.
+"""Checks whether a data set is whole, before days of training on it.
+
+It shows counts, sizes, broken files, and a picture of what is in the data set.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -167,7 +168,7 @@ def _pixels(path: Path) -> Pixels:
 
 
 def _probe(pair: Pair, decode: bool) -> tuple[ImageInfo | ImageError, ImageInfo | ImageError]:
-    """What is known of the LQ and the GT file, or why it cannot be read."""
+    """Returns what is known of the LQ and the GT file, or why it cannot be read."""
 
     def probe(path: Path) -> ImageInfo | ImageError:
         try:
@@ -192,7 +193,7 @@ def _pair_problems(pair: Pair, lq: ImageInfo | ImageError, gt: ImageInfo | Image
 
 
 def _note(path: Path, info: ImageInfo | ImageError) -> str:
-    """What is unusual about a file that can be read, and is taken care of."""
+    """Returns what is unusual about a file that can be read; all of it is taken care of."""
     if isinstance(info, ImageError):
         return ""
     misnamed = path.suffix.lower() not in _EXTENSIONS_OF.get(info.format, (path.suffix.lower(),))

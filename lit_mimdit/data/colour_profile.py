@@ -91,7 +91,7 @@ def to_srgb(pixels: np.ndarray, icc: bytes, cmyk: bool = False) -> np.ndarray:
 
 
 def _transform(pixels: np.ndarray, icc: bytes) -> np.ndarray:
-    """By LittleCMS, in the depth of the pixels; gray stays gray, CMYK becomes RGB."""
+    """Converts by LittleCMS, in the depth of the pixels; gray stays gray, CMYK becomes RGB."""
     try:
         import imagecodecs
     except ImportError as error:

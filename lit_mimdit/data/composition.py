@@ -78,13 +78,14 @@ class Step(NamedTuple):
 
 
 def compose(names: Sequence[str], severity: Severity, generator: np.random.Generator) -> list[Step]:
-    """Put degradations in physical order; the order of ``names`` says which of them leads.
+    """Puts degradations in physical order; the order of `names` says which of them leads.
 
-    The first name has the severity asked for and each later one is a step lighter than the one
-    before it (light, at the lightest), e.g. heavy Blur_Noise_JPEG is heavy blur, medium noise,
-    light JPEG: damages multiply, and three heavy ones leave nothing to restore. A degradation's
-        random numbers do not depend on which others are asked for; ``generator`` always advances by
-        the same amount.
+    The first name has the severity asked for. Each later one is a step lighter than the one before
+    it, but none is lighter than light. So heavy Blur_Noise_JPEG is heavy blur, medium noise and
+    light JPEG. Damages multiply, and three heavy ones leave nothing to restore.
+
+    A degradation's random numbers do not depend on which others are asked for. `generator` always
+    advances by the same amount.
     """
     check_severity(severity)
     for name in names:

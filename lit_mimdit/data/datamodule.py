@@ -168,7 +168,10 @@ class FoundIRDataModule(L.LightningDataModule):
             )
         listed = read_layout("foundir", self.root, meta=None if meta is None else self.root / meta)
         if not listed.pairs and not listed.problems:
-            raise ValueError(f"data.{split}: {self.root / (meta or '')} names no pairs")
+            raise ValueError(
+                f"data.{split}: {self.root / (meta or '')} names no pairs; give a meta file or"
+                " folder with some"
+            )
         return require_complete(listed)
 
     @property
@@ -210,7 +213,9 @@ class FoundIRDataModule(L.LightningDataModule):
         if "://" in place or Path(place, MANIFEST).is_file():
             source = ShardSource(place, self.shard_cache, self.retries, self.latents == "sample")
             if not len(source):
-                raise ValueError(f"data.{split}: {place} holds no pairs")
+                raise ValueError(
+                    f"data.{split}: {place} holds no pairs; give a folder of shards with some"
+                )
             if split == "train":
                 source.require(self.crop, self.augment)
                 self.latents_of = source.manifest if source.latents else None

@@ -1,7 +1,7 @@
-"""From the bytes of an image file to its pixels: PIL, and others where PIL would lose something.
+"""Decodes the bytes of an image file: by PIL, and otherwise where PIL would lose something.
 
-The content decides the format, EXIF orientation is applied, embedded colour profiles are converted
-to sRGB, and whatever is wrong with a file comes out as an `ImageError`.
+The content decides the format. EXIF orientation is applied, and embedded colour profiles are
+converted to sRGB. Whatever is wrong with a file comes out as an `ImageError`.
 """
 
 import os
@@ -31,7 +31,7 @@ __all__ = ["ImageError", "ImageInfo", "decode", "decode_photo", "image_info"]
 
 
 class ImageInfo(NamedTuple):
-    """What a file's header says. `height` and `width` are those after EXIF orientation."""
+    """The facts in a file's header. `height` and `width` are those after EXIF orientation."""
 
     height: int
     width: int
@@ -42,11 +42,13 @@ class ImageInfo(NamedTuple):
 
 
 def decode(path: str | Path, data: bytes | None = None) -> np.ndarray:
-    """Returns upright pixels in sRGB with the channels of the file: (H, W, C), C = 1 gray, 2 gray +
-    alpha, 3 RGB, 4 RGB + alpha, uint8 or uint16; perhaps read-only.
+    """Returns upright pixels in sRGB with the channels of the file, perhaps read-only.
 
-    Of several frames or pages, the first. With `data`, the bytes of a file that lies elsewhere (in
-    a shard), `path` is only what errors call it. Raises `ImageError`.
+    They are (H, W, C), uint8 or uint16. C is 1 for gray, 2 for gray and alpha, 3 for RGB, 4 for RGB
+    and alpha.
+
+    The first of several frames or pages is taken. With `data`, the bytes of a file that lies
+    elsewhere, such as in a shard, `path` is only what errors call it. Raises `ImageError`.
     """
     with opened(path, data) as file:
         return _read(file, about=False)[0]
@@ -104,7 +106,10 @@ def _read(file: BinaryIO, about: bool) -> tuple[np.ndarray, Metadata]:
 
 
 def _tiff_after_pil(file: BinaryIO, error: OSError) -> TiffPixels:
-    """By tifffile what PIL has no decoder for; PIL's error if tifffile cannot read it either."""
+    """Reads by tifffile what PIL has no decoder for.
+
+    Raises PIL's error if tifffile cannot read it either.
+    """
     try:
         file.seek(0)
         tiff = read_tiff(file, pil_cannot=True)
@@ -182,8 +187,9 @@ def _in_srgb(pixels: np.ndarray, icc: bytes | None) -> np.ndarray:
 
 
 def _with_profile(metadata: Metadata, icc: bytes | None, pixels: np.ndarray) -> Metadata:
-    """With the profile of the restored image: sRGB where the file had one. Gray files get none,
-    since an sRGB profile speaks of three channels.
+    """Returns metadata with the profile of the restored image: sRGB where the file had one.
+
+    Gray files get none, since an sRGB profile speaks of three channels.
     """
     if icc is None:
         return metadata

@@ -46,12 +46,13 @@ def scaled(stored: np.ndarray, bits: int) -> np.ndarray:
 
 
 def png16_pixels(file: BinaryIO) -> np.ndarray:
-    """Returns a PNG of 16 bits: (H, W, C) uint16, with alpha where one colour is declared
-    transparent.
+    """Returns a PNG of 16 bits as (H, W, C) uint16.
 
-    PIL reduces 16-bit colour to its high bytes. Its raw modes for the other byte order give the
-    low ones, so it decodes twice. (torchvision reads 16 bits too, but its image decoders are
-    deprecated since 0.29 and will be removed.)
+    It has alpha where one colour is declared transparent.
+
+    PIL reduces 16-bit colour to its high bytes. Its raw modes for the other byte order give the low
+    ones, so it decodes twice. The image decoders of torchvision read 16 bits too, but they are
+    deprecated since 0.29 and will be removed.
     """
     parts, transparent = [], None
     for order in "BL":

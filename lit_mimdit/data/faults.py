@@ -1,8 +1,8 @@
-"""What happens to a sample that cannot be read: it is reported, and another takes its place.
+"""Reports a sample that cannot be read, and puts another in its place.
 
-The stand-in is a function of (seed, epoch, place, attempt) and the table of the data set: each rank
-replaces its own samples without asking the others, no batch gets smaller, and so all ranks stay in
-step, with the same stand-in after an interruption.
+The stand-in is a function of (seed, epoch, place, attempt) and the table of the data set. Each rank
+replaces its own samples without asking the others, and no batch gets smaller. So all ranks stay in
+step, and an interrupted run takes the same stand-in again.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ SAME_KIND = 16  # of them, how many are of the same degradation as the broken on
 
 
 class Fault(NamedTuple):
-    """Something that was wrong while a sample was read."""
+    """A fault that was met while a sample was read."""
 
     id: str  # of the pair, or of what else failed ("shard-000001.tar", "cache")
     reason: str
@@ -22,8 +22,9 @@ class Fault(NamedTuple):
 
 
 def stand_in(index: int, attempt: int, entropy: tuple[int, ...], group: np.ndarray) -> int:
-    """Returns the index of the pair that takes the place of a broken one: of the same degradation
-    at first, later any.
+    """Returns the index of the pair that takes the place of a broken one.
+
+    The first attempts stay with the same degradation; later ones take any.
 
     Args:
         index: the broken pair.

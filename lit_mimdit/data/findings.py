@@ -1,4 +1,4 @@
-"""What a check of a data set found, and how it is printed."""
+"""The findings of a check of a data set, and how they are printed."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from lit_mimdit.data.image_io import natural_key
 
 @dataclass
 class TypeSummary:
-    """What was found of one degradation."""
+    """The findings about one degradation."""
 
     pairs: int = 0
     sizes: Counter = field(default_factory=Counter)  # (width, height) of the GT
@@ -18,7 +18,7 @@ class TypeSummary:
 
 @dataclass
 class Findings:
-    """What was found of a data set."""
+    """The findings about a data set."""
 
     title: str
     pairs: int = 0

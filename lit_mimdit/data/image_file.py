@@ -113,7 +113,10 @@ def foreign_kind(head: bytes) -> str | None:
 
 
 def _jpeg_kind(file: BinaryIO) -> str | None:
-    """What PIL cannot open of JPEG: the kind by the frame's header. None if nothing is special."""
+    """Returns the kind of a JPEG that PIL cannot open, by the frame's header.
+
+    None if nothing is special.
+    """
     file.seek(2)
     # every segment begins with 0xFF, its marker and its length
     while len(marker := file.read(4)) == 4 and marker[0] == 0xFF:

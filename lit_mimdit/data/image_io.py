@@ -113,7 +113,8 @@ def to_tensor(array: np.ndarray) -> Tensor:
     """
     if array.ndim != 3 or array.dtype not in (np.uint8, np.uint16):
         raise ValueError(
-            f"expected pixels (H, W, C) of type uint8 or uint16, got {array.dtype} {array.shape}"
+            f"expected pixels (H, W, C) of type uint8 or uint16, got {array.dtype} {array.shape};"
+            " convert them first"
         )
     planes = np.array(array.transpose(2, 0, 1), dtype=np.float32, order="C")
     return torch.from_numpy(planes).div_(np.iinfo(array.dtype).max)

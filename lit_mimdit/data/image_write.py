@@ -110,8 +110,8 @@ def encode_photo(
     """Returns the bytes of an image file; the extension of `path` decides the format.
 
     JPEG has quality 95 without chroma subsampling; PNG, TIFF and WebP are lossless. JPEG has no
-    alpha, and JPEG and WebP have 8 bits only: what a format cannot hold is left out with a warning,
-    as the computation before it is done. `losses` tells it before.
+    alpha, and JPEG and WebP have 8 bits only. What a format cannot hold is left out with a warning,
+    since the computation before it is done. `losses` tells it before.
 
     Args:
         path: name of the file, which is not written.
@@ -135,7 +135,8 @@ def encode_photo(
             "" if alpha is None else f", alpha {tuple(alpha.shape)}"
         )
         raise ValueError(
-            f"{path}: expected rgb (3, H, W) and alpha (1, H, W) of the same size, got {shapes}"
+            f"{path}: expected rgb (3, H, W) and alpha (1, H, W) of the same size, got {shapes};"
+            " give these shapes"
         )
     if bits not in (8, 16):
         raise ValueError(f"{path}: bits must be 8 or 16, got {bits}")
@@ -164,7 +165,10 @@ def _levels(
     pixels = np.empty((*rgb.shape[1:], len(planes)), np.uint8 if bits == 8 else np.uint16)
     for channel, plane in enumerate(planes):  # one by one: a third of the memory
         if not plane.isfinite().all():
-            raise ValueError(f"{path}: the image has values that are not finite (NaN or infinity)")
+            raise ValueError(
+                f"{path}: the image has values that are not finite (NaN or infinity); replace them,"
+                " or compute it in float32"
+            )
         pixels[..., channel] = plane.clamp(0, 1).mul_(2**bits - 1).round_().cpu().numpy()
     return pixels
 

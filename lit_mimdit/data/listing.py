@@ -1,4 +1,4 @@
-"""Which files of a folder are images: known names, and the content of all others."""
+"""Finds the images of a folder: known names, and the content of all other files."""
 
 import errno
 import os
@@ -70,7 +70,7 @@ def find_images(folder: str | Path) -> Listing:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder")
+        raise ValueError(f"{folder}: no such folder; give one with images")
     listing = Listing([], [], 0)
     hidden, seen = 0, {}
     waiting, links = [folder], []
@@ -139,7 +139,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _no_image(path: Path) -> str | None:
-    """Why a file is no image, or None if it is one by its name or its content."""
+    """Returns why a file is no image, or None if it is one by its name or its content."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:

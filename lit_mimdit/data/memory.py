@@ -1,8 +1,8 @@
-"""Freed memory stays with a process that loads, and with one that is handed batches.
+"""Keeps freed memory with a process that loads, and with one that is handed batches.
 
-glibc gives the blocks of a decoded image back to the system as soon as they are freed, and the next
-image pays for mapping every page of them again: 3 of 15 ms of CPU time a pair of tiles of 512 px
-(experiments/LOG.md).
+glibc gives the blocks of a decoded image back to the system as soon as they are freed. The next
+image then pays for mapping every page of them again. That takes 3 of 15 ms of CPU time a pair of
+tiles of 512 px (experiments/LOG.md).
 """
 
 import ctypes
@@ -16,7 +16,9 @@ _KEPT, _FROM_HEAP = (
 
 
 def keep_freed_memory(worker: int = 0) -> None:
-    """For this process, or as `worker_init_fn` of a DataLoader.
+    """Keeps freed memory with this process.
+
+    It also serves as `worker_init_fn` of a DataLoader.
 
     Does nothing where there is no glibc.
     """

@@ -1,4 +1,4 @@
-"""What a file says about its picture besides the pixels: EXIF, XMP, resolution and texts.
+"""Reads what a file says about its picture besides the pixels: EXIF, XMP, resolution and texts.
 
 A restored image keeps all of it. Its pixels are upright, so orientation becomes 1; thumbnails show
 the degraded picture, so they are dropped; its colours are sRGB, and EXIF says so.
@@ -35,7 +35,7 @@ _DESCRIPTIVE = {
 
 
 class Metadata(NamedTuple):
-    """What a restored image takes over from its input.
+    """The metadata that a restored image takes over from its input.
 
     `frames` is how many pictures the file holds; `notes` says what is not taken over, a phrase
     each.

@@ -1,9 +1,15 @@
-"""Which pairs make an epoch, in which order: pure functions of (seed, epoch) and of the table of
-the data set, never of speed or workers.
+"""Decides which pairs make an epoch, and in which order.
 
-An order is an int64 array of places. place = visit * samples + index: the index of a pair, and how
-many times this epoch has had that pair before (always 0 in the natural mixing). A place is what a
-sample's random numbers are drawn from, so a second visit is another crop.
+All functions here are pure, of (seed, epoch) and of the table of the data set, never of speed or
+workers.
+
+An order is an int64 array of places.
+
+    place = visit * samples + index
+
+The index is that of a pair. The visit says how many times this epoch has had that pair before,
+which is always 0 in the natural mixing. A sample's random numbers are drawn from its place, so a
+second visit is another crop.
 """
 
 from collections.abc import Callable
@@ -22,10 +28,10 @@ def _draw(*entropy: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Table:
-    """What the order needs to know of each of n pairs.
+    """The facts about n pairs that the order depends on.
 
-    group: (n,) number of its degradation. shard: (n,) number of the file it lies in; None for a
-        folder of images.
+    group: (n,) number of each pair's degradation.
+    shard: (n,) number of the file each pair lies in; None for a folder of images.
     """
 
     group: np.ndarray
@@ -40,8 +46,9 @@ def shuffled(
 ) -> np.ndarray:
     """Returns a permutation of `members` (m,).
 
-    With a window, shards come in drawn order and `window` of them at a time are mixed pair by pair:
-    a reader then needs no more than that many shards at once. Without (None), all pairs are mixed.
+    With a window, shards come in drawn order, and `window` of them at a time are mixed pair by
+    pair. A reader then needs no more than that many shards at once. Without (None), all pairs are
+    mixed.
     """
     if window is None or shard is None:
         return draw.permutation(members)
@@ -64,13 +71,14 @@ def natural(table: Table, window: int | None, seed: int) -> Order:
 
 
 def balanced(table: Table, window: int | None, seed: int) -> Order:
-    """Returns every degradation equally often, and in every stretch of as many samples as there are
-    degradations, each once.
+    """Returns every degradation equally often.
+
+    Every stretch of as many samples as there are degradations has each of them once.
 
     With n pairs of k degradations an epoch has ceil(n / k) samples of each. The pairs of a
-    degradation come in passes, each pass all of them in another order, and an epoch goes on where
-    the one before stopped: over a run no pair is more than one pass ahead of another of its
-        degradation.
+    degradation come in passes, each pass all of them in another order. An epoch goes on where the
+    one before stopped. So over a run no pair is more than one pass ahead of another of its
+    degradation.
     """
     names = np.unique(table.group)
     members = [np.flatnonzero(table.group == name) for name in names]
@@ -98,7 +106,7 @@ def balanced(table: Table, window: int | None, seed: int) -> Order:
 
 
 def _visits(indices: np.ndarray) -> np.ndarray:
-    """How many times each entry occurred before."""
+    """Returns how many times each entry occurred before."""
     by_value = np.argsort(indices, kind="stable")
     ordered = indices[by_value]
     first = np.r_[True, ordered[1:] != ordered[:-1]]

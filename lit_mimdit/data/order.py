@@ -1,7 +1,9 @@
-"""Which samples a process sees, and when: pure functions of (seed, epoch, cluster shape), so that a
-run can stop anywhere and go on.
+"""Decides which samples a process sees, and when.
 
-Nothing here depends on speed, on workers, or on random state: batch b of epoch e on rank r is the
+All functions here are pure, of (seed, epoch, cluster shape), so that a run can stop anywhere and go
+on.
+
+Nothing here depends on speed, on workers, or on random state. Batch b of epoch e on rank r is the
 same set of indices whenever it is asked for.
 """
 
@@ -65,7 +67,9 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 
 @dataclass(frozen=True)
 class Position:
-    """How far training has come: the step that comes next is the first that takes none of them.
+    """The progress of training.
+
+    The step that comes next is the first that takes none of these samples.
 
     Args:
         epoch: the epoch that the last step belongs to, or the next one.
@@ -86,8 +90,8 @@ class EpochSampler:
         batch_size: samples a batch on this rank.
         seed: of the order.
         shuffle: false keeps the order of the data set.
-        drop_last: leave out the rest of an epoch that fills no whole optimizer step (training:
-            every step takes as many samples; another epoch leaves out other samples).
+        drop_last: leave out the rest of an epoch that fills no whole optimizer step. For training:
+            every step takes as many samples, and another epoch leaves out other samples.
         cluster: this process's place.
         order: places of an epoch (mixing.py); without it, a permutation of all samples.
         accumulate: batches of an optimizer step.
@@ -158,8 +162,9 @@ class EpochSampler:
 
 
 class ResumableLoader(DataLoader):
-    """A DataLoader that knows how many samples of the epoch the optimizer's steps have taken, over
-    all ranks; Lightning saves and restores that with a checkpoint.
+    """A DataLoader that knows how many samples of the epoch the optimizer's steps have taken.
+
+    It counts over all ranks. Lightning saves and restores the count with a checkpoint.
 
     The state depends neither on the rank nor on the number of ranks. Prefetching workers do not
     count, nor do batches whose gradients still wait for the rest of their step: a resumed run
@@ -217,7 +222,7 @@ class _WithSetEpoch:
 def pairs_at_once(batch_size: int, micro_batch: int | None, processes: int, accumulate: int) -> int:
     """Returns how many training pairs a process takes at once for steps of `batch_size`.
 
-    ValueError if none is right.
+    Raises ValueError if none is right.
     """
     micro = micro_batch or batch_size // (processes * accumulate)
     if micro * processes * accumulate != batch_size:

@@ -10,8 +10,9 @@ It is a dict of
     seed           int, of everything random about this sample in this epoch
 
 and a batch has lq and gt stacked, seed as an int64 tensor (B,), and lists of the strings. Bytes
-travel to the device and become floats there (`with_floats`, called by the data module): model and
-callbacks see lq and gt as (B, 3, H, W) float32 in [0, 1]. In place of lq and gt, latent shards give
+travel to the device and become floats there, by `with_floats`, which the data module calls. Model
+and callbacks see lq and gt as (B, 3, H, W) float32 in [0, 1]. In place of lq and gt, latent shards
+give
 
     z_lq, z_gt     (C, H/f, W/f) float32, latents as `models.latents.encode` makes them
 

@@ -1,9 +1,8 @@
-"""The colour photographs that come with scikit-image and scikit-learn: real images without a
-download.
+"""Real images without a download: the colour photographs of scikit-image and scikit-learn.
 
-Only what lies inside the installed packages is used. Left out on purpose: scikit-image's other
-colour images are no everyday photographs (Hubble deep field, retina, stained tissue, drawings) and
-the rest of its gallery is downloaded on first use.
+Only what lies inside the installed packages is used. The other colour images of scikit-image are
+left out, since they are no everyday photographs. They show the Hubble deep field, a retina, stained
+tissue and drawings. The rest of its gallery is left out too, since it is downloaded on first use.
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ def read_levels(folder: str, longest: int, shortest: int, key: str) -> list[np.n
         )
     if not levels:
         raise ValueError(
-            f"{key}: every photograph in {folder!r} is smaller than the crop of {shortest} px"
+            f"{key}: every photograph in {folder!r} is smaller than the crop of {shortest} px; add"
+            " larger ones, or lower the crop"
         )
     return levels
 

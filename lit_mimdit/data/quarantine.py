@@ -26,7 +26,7 @@ def write_quarantine(path: Path, rows: Iterable[tuple]) -> None:
 
 
 class Quarantine:
-    """What a run met, in the order of meeting; equal on all ranks if they add the same.
+    """Records the faults of a run in the order of meeting; equal on all ranks if they add the same.
 
     Args:
         samples: size of the training set.
@@ -58,7 +58,7 @@ class Quarantine:
         )
 
     def require_few(self, where: str) -> None:
-        """ValueError if more than the limit is lost."""
+        """Raises ValueError if more than the limit is lost."""
         if self.lost > self.limit * self.samples:
             last = next(fault for fault, _, _ in reversed(self.rows.values()) if fault.lost)
             raise ValueError(

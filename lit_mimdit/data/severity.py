@@ -1,4 +1,4 @@
-"""How heavy a degradation is, and what it accepts as an image."""
+"""The severities of a degradation, and what it accepts as an image."""
 
 from typing import Literal, get_args
 
@@ -24,7 +24,10 @@ def check(image: np.ndarray, severity: str) -> None:
             " RGB and divide by 255"
         )
     if not (image.min() >= 0 and image.max() <= 1):
-        raise ValueError(f"image must lie in [0, 1], got [{image.min()}, {image.max()}]")
+        raise ValueError(
+            f"image must lie in [0, 1], got [{image.min()}, {image.max()}]: divide 8 bits by 255,"
+            " or clip it"
+        )
 
 
 def draw(ranges: dict[str, Range], severity: str, generator: np.random.Generator) -> float:

@@ -1,4 +1,4 @@
-"""Where the pixels of a pair come from.
+"""The sources of a pair's pixels.
 
 A source is asked by index and answers with both images, cut alike.
 """
@@ -14,7 +14,7 @@ from lit_mimdit.data.mixing import Table
 
 
 class About(Protocol):
-    """What is known of a pair besides its pixels."""
+    """The facts about a pair besides its pixels."""
 
     id: str
     degradation: str
@@ -35,8 +35,10 @@ class Source(Protocol):
     def read(
         self, index: int, crop: int | None, draw: np.random.Generator | None
     ) -> tuple[Any, Any]:
-        """Returns LQ and GT (H, W, 3), uint8 or uint16: a square of side `crop`, drawn, or the
-        middle one if `draw` is None; whole if `crop` is.
+        """Returns LQ and GT (H, W, 3), uint8 or uint16.
+
+        With `crop` they are a square of that side: drawn, or the middle one if `draw` is None. They
+        are whole if `crop` is None. Raises `ImageError`.
 
         Raises `ImageError`.
         """

@@ -1,8 +1,8 @@
 """Colours that a file states without an embedded profile, as a profile.
 
-PNG has the chunks cICP, sRGB, gAMA and cHRM (PNG 3rd edition, section 4.3), AVIF and HEIC have a
-video code (nclx; ITU-T H.273), and cameras mark Adobe RGB in EXIF (DCF 2.0: interoperability R03).
-In PNG a cICP chunk goes before an embedded profile; elsewhere a profile goes first.
+PNG has the chunks cICP, sRGB, gAMA and cHRM (PNG 3rd edition, section 4.3). AVIF and HEIC have a
+video code (nclx; ITU-T H.273). Cameras mark Adobe RGB in EXIF (DCF 2.0: interoperability R03). In
+PNG a cICP chunk goes before an embedded profile; elsewhere a profile goes first.
 """
 
 import struct

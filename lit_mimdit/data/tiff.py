@@ -38,7 +38,10 @@ class TiffPixels(NamedTuple):
 
 
 class TiffHeader(NamedTuple):
-    """What the tags of a TIFF file say, without decoding. Sizes are those before orientation."""
+    """The facts in the tags of a TIFF file, read without decoding.
+
+    Sizes are those before orientation.
+    """
 
     height: int
     width: int
@@ -125,7 +128,7 @@ def _photograph(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
 
 
 def _pil_is_exact(page: tifffile.TiffPage) -> bool:
-    """Whether PIL reads all that the page holds, in the same numbers."""
+    """Returns whether PIL reads all that the page holds, in the same numbers."""
     if page.bitspersample not in (1, 2, 4, 8) or page.sampleformat != 1 or page.imagedepth != 1:
         return False
     if page.photometric in (*_GRAY, PHOTOMETRIC.PALETTE):
@@ -138,12 +141,12 @@ def _pil_is_exact(page: tifffile.TiffPage) -> bool:
 
 
 def _is_jpeg(page: tifffile.TiffPage) -> bool:
-    """Whether its decoder turns the colours of the page into RGB."""
+    """Returns whether its decoder turns the colours of the page into RGB."""
     return page.photometric == PHOTOMETRIC.YCBCR and page.compression == COMPRESSION.JPEG
 
 
 def _bands(page: tifffile.TiffPage) -> tuple[tuple[int, ...], int | None, tuple[str, ...]]:
-    """Which samples are gray or RGB and alpha, the kind of alpha, and what is left out.
+    """Returns which samples are gray or RGB and alpha, the kind of alpha, and what is left out.
 
     Programs for satellite images store RGB as gray with two unspecified extra samples: three bands
     are RGB, and four are RGB and one more.

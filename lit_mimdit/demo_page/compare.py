@@ -36,7 +36,7 @@ class Compared:
 
 
 class Systems:
-    """Everything a photograph can be restored by here; networks are loaded when first chosen.
+    """All restorers of this page; networks are loaded when first chosen.
 
     Args:
         bench: whose system is the first choice.
@@ -124,8 +124,8 @@ class Systems:
         if clean.shape != degraded.shape:
             sizes = (f"{one.shape[-1]} x {one.shape[-2]}" for one in (clean, degraded))
             raise ValueError(
-                f"{reference.name} is {{}} and {path.name} {{}} pixels: a reference has the"
-                " photograph's size".format(*sizes)
+                f"{reference.name} is {{}} and {path.name} {{}} pixels: give a reference of"
+                " the photograph's size".format(*sizes)
             )
         return clean
 

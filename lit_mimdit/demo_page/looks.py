@@ -1,5 +1,6 @@
-"""What a photograph looks like to the routers: which known degradations have Inter weights like its
-own.
+"""Tells what a photograph looks like to the routers.
+
+It finds the known degradations whose Inter weights are like the photograph's own.
 
 Small crops of the photographs of installed packages are degraded and shown to the branch. The Inter
 weights of all blocks together are one point a crop. The share of each degradation among the nearest
@@ -63,8 +64,10 @@ class Looks:
 
     @property
     def recall(self) -> dict[str, float]:
-        """The share of each degradation's crops that have most votes for it, all crops of the same
-        photograph left out; nothing if there is one photograph only.
+        """Returns the share of each degradation's crops that have most votes for it.
+
+        All crops of the same photograph are left out. Nothing is returned if there is one
+        photograph only.
         """
         photograph = np.arange(len(self.names)) // (len(KINDS) * len(SEVERITIES))
         hits: dict[str, list[bool]] = {}
@@ -78,10 +81,12 @@ class Looks:
 
     @property
     def moved(self) -> dict[str, float]:
-        """How far each degradation moves the Inter weights of a photograph: the mean distance from
-        those of its own clean crop. "clean" is how far clean crops lie from their mean.
+        """Returns how far each degradation moves the Inter weights of a photograph.
 
-        Only of looks that hold every photograph, as `learn` returns them.
+        It is the mean distance from the weights of the photograph's own clean crop. "clean" is how
+        far clean crops lie from their mean.
+
+        The looks must hold every photograph, as `learn` returns them.
         """
         each = len(SEVERITIES)
         by_kind = self.inter.reshape(-1, len(KINDS), each, *self.inter.shape[1:])

@@ -1,4 +1,4 @@
-"""What happens when somebody presses a button, without the library that draws the buttons.
+"""Does what a pressed button asks for, without the library that draws the buttons.
 
 Every visitor has a key. A new request of a visitor, or the cancel button, stops the one before.
 """

@@ -1,4 +1,4 @@
-"""What the page does, without a page: restores photographs, and keeps what it needs to show why."""
+"""Does the page's work without a page: it restores, and keeps what shows why."""
 
 import secrets
 import shutil
@@ -30,7 +30,7 @@ KEPT = 24  # results whose files stay; the oldest are removed
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may choose; None is what the system was exported with.
+    """The settings that a user may choose; None is what the system was exported with.
 
     Args:
         seed: of the noise.
@@ -118,7 +118,7 @@ class Workbench:
 
     @property
     def samples(self) -> bool:
-        """Whether it has steps, tiles, colours and a fidelity weight to choose."""
+        """Returns whether it has steps, tiles, colours and a fidelity weight to choose."""
         return type(self.restorer) is Restorer
 
     @property
@@ -133,7 +133,7 @@ class Workbench:
 
     @property
     def knows_text(self) -> bool:
-        """Whether the backbone has text encoders, so that a prompt can be given."""
+        """Returns whether the backbone has text encoders, so that a prompt can be given."""
         if not self.samples or self.restorer.identity is None:
             return False
         name = self.restorer.identity.name
@@ -180,7 +180,9 @@ class Workbench:
         if not text:
             return own.prompts
         if not self.knows_text:
-            raise ValueError(f"prompt is {text!r}, but this backbone has no text encoders")
+            raise ValueError(
+                f"prompt is {text!r}, but this backbone has no text encoders; leave it out"
+            )
         name = own.identity.name
         network = own.network
         return Prompts(PromptConfig(text), name, name, network.backbone, network.prompt)

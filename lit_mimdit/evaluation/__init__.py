@@ -1,1 +1,1 @@
-"""What a restoration is worth: scores an image, tables a degradation."""
+"""Scores images and tables degradations, to tell what a restoration is worth."""

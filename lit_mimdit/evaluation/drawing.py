@@ -49,7 +49,7 @@ Series = dict[str, dict[str, dict[str, Any]]]  # series -> group -> {"mean", "lo
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where everything of an interval plot lies, in pixels; means are placed along an axis.
+    """The places of everything in an interval plot, in pixels; means are placed along an axis.
 
     Args:
         axis: its ticks, from the left to the right.
@@ -75,7 +75,7 @@ class _Layout:
 
     @property
     def bottom(self) -> int:
-        """Where the rows end."""
+        """Returns where the rows end."""
         return TOP + self.pitch * len(self.groups)
 
     @property

@@ -144,13 +144,13 @@ def evaluate(
 
 
 def _require_apart(output: Path, *folders: Path | None) -> None:
-    """ValueError if the results would be written into a folder of images."""
+    """Raises ValueError if the results would be written into a folder of images."""
     if output.resolve() in {folder.resolve() for folder in folders if folder is not None}:
         raise ValueError(f"output is {output}: give a folder of its own, not one of the images'")
 
 
 def _require_plain(suffixes: dict[str, str]) -> None:
-    """ValueError for a suffix of images whose names a data set's layout decides."""
+    """Raises ValueError for a suffix of images whose names a data set's layout decides."""
     for which in ("reference", "degraded"):
         if suffixes[which]:
             raise ValueError(

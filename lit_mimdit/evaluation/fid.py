@@ -1,9 +1,11 @@
-"""Fréchet Inception distance, clean: features of images resized as in clean-fid (Parmar et al.,
-CVPR 2022), compared as Gaussians.
+"""Computes the clean Fréchet Inception distance (FID).
 
-FID over all images pooled and FID of a degradation are different numbers; both depend on the number
-of images (with fewer images than features the covariances are rank-deficient), so compare at equal
-N only. FID is not a mean over images: it has no interval here.
+Features of images that are resized as in clean-fid (Parmar et al., CVPR 2022) are compared as
+Gaussians.
+
+FID over all images pooled and FID of a degradation are different numbers. Both depend on the number
+of images, so compare at equal N only. With fewer images than features the covariances are
+rank-deficient. FID is not a mean over images: it has no interval here.
 """
 
 import numpy as np
@@ -38,12 +40,13 @@ def features(network: nn.Module, images: Tensor, device: torch.device) -> np.nda
 
 # d^2 = |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2)
 def frechet(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the Fréchet distance of the Gaussians fitted to two sets of features (N1, D) and (N2,
-    D); NaN for fewer than 2 in a set.
+    """Returns the Fréchet distance of the Gaussians fitted to two sets of features.
 
-    With C = A^T A (A: centred features over sqrt(N - 1)), tr (C1 C2)^(1/2) is the sum of the
-    singular values of A1 A2^T: exact for rank-deficient covariances too, where a matrix square root
-    is not.
+    The sets are (N1, D) and (N2, D). The distance is NaN if a set has fewer than 2.
+
+    Let A be the centred features over sqrt(N - 1), so that C = A^T A. Then tr (C1 C2)^(1/2) is the
+    sum of the singular values of A1 A2^T. This is exact for rank-deficient covariances too, where a
+    matrix square root is not.
     """
     if min(len(first), len(second)) < 2:
         return float("nan")

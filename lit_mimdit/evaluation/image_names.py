@@ -1,9 +1,9 @@
 """Names of images in folders: what of a path is the name, and how names are brought together.
 
-The name of an image is its path below the folder, without extension and without folders that name a
-side (GT, LQ, sharp, ...), in any case of letters: `01Blur/LQ/0001.png` and `01Blur/GT/0001.JPG` are
-the same image. A flat folder of restored images pairs by file name with references in subfolders as
-long as no file name occurs twice there.
+The name of an image is its path below the folder. The extension does not count, nor do folders that
+name a side (GT, LQ, sharp, ...), in any case of letters. So `01Blur/LQ/0001.png` and
+`01Blur/GT/0001.JPG` are the same image. A flat folder of restored images pairs by file name with
+references in subfolders as long as no file name occurs twice there.
 """
 
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ def id_of(path: Path) -> str:
 def folder_source(folder: Path, suffix: str = "") -> NamedFiles:
     """Returns the images below a folder by name; `suffix` at the end of a name is no part of it.
 
-    ValueError if there are none.
+    Raises ValueError if there are none.
     """
     paths_of: dict[str, list[Path]] = {}
     ids: dict[str, str] = {}
@@ -61,7 +61,7 @@ def folder_source(folder: Path, suffix: str = "") -> NamedFiles:
         paths_of.setdefault(id.casefold(), []).append(path)
         ids[id.casefold()] = id
     if not paths_of:
-        raise ValueError(f"{folder}: no images in this folder")
+        raise ValueError(f"{folder}: no images in this folder; give one with images")
     once = {name: paths[0] for name, paths in paths_of.items() if len(paths) == 1}
     return NamedFiles(
         once, {name: paths for name, paths in paths_of.items() if len(paths) > 1}, ids
@@ -117,7 +117,7 @@ def suffix_hint(names: dict[str, set[str]]) -> str:
 
 
 def _common_suffix(longer: set[str], shorter: set[str]) -> str:
-    """What all of `longer` have after a name of `shorter`; "" if there is no such thing."""
+    """Returns what all of `longer` have after a name of `shorter`; "" if there is no such thing."""
     if not longer or not shorter:
         return ""
     first = min(longer, key=len)

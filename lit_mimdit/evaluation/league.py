@@ -1,8 +1,8 @@
 """The paper's tables 1 and 2 as a table of one's own: each method a row, in the paper's order.
 
 A run is recognised by the system that restored its images, or by the name its user gave it. A row
-with an asterisk is the authors' own weights, as in the paper: what a file of `import-weights` has
-restored, or a run that is named so, such as PromptIR*.
+with an asterisk is the authors' own weights, as in the paper. It is what a file of `import-weights`
+has restored, or a run that is named so, such as PromptIR*.
 """
 
 from collections.abc import Iterable
@@ -181,7 +181,7 @@ def _with(rows: list[str], labels: Iterable[str]) -> list[str]:
 
 
 def _was_run(row: str, values: Values) -> bool:
-    """Whether a row has a number of its own in any column."""
+    """Returns whether a row has a number of its own in any column."""
     return any(value is not None for (label, _), value in values.items() if label == row)
 
 

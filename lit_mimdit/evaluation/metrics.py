@@ -35,8 +35,9 @@ NO_REFERENCE = "not computed: no reference images"
 class WeightFile:
     """A file of weights as it is published.
 
-    name: its file name. folder: the sub-folder of a torch hub cache it belongs to. source: its
-        address.
+    name: its file name.
+    folder: the sub-folder of a torch hub cache it belongs to.
+    source: its address.
     prefix: the first digits of the published file's sha256, where they are known.
     """
 
@@ -55,12 +56,19 @@ class WeightFile:
 class Metric:
     """One row of the table.
 
-    key: its name in commands and results. label: in tables. higher: whether higher is better.
-        needs: "pair" an image and its
-    reference, "image" the image alone, "set" all images and all references. backend: "pixel" (this
-    package), "pyiqa", or "set". pyiqa: its name there. files: weights. min_side: smallest image
-    side in pixels. tiled: images above the cap are scored in tiles. published: its column in the
-    paper's tables. aliases: other names it answers to. decimals: in tables.
+    key: its name in commands and results.
+    label: its name in tables.
+    higher: whether higher is better.
+    needs: "pair" an image and its reference, "image" the image alone, "set" all images and all
+        references.
+    backend: "pixel" (this package), "pyiqa", or "set".
+    pyiqa: its name there.
+    files: its weights.
+    min_side: smallest image side in pixels.
+    tiled: images above the cap are scored in tiles.
+    published: its column in the paper's tables.
+    aliases: other names it answers to.
+    decimals: those shown in tables.
     """
 
     key: str
@@ -86,7 +94,7 @@ class Metric:
 
     @property
     def implementation(self) -> str:
-        """What computes it, with its version."""
+        """Returns what computes it, with its version."""
         if self.backend == "pixel":
             return f"lit_mimdit {__version__}"
         if self.key == "fid_torchmetrics":

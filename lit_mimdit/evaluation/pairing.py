@@ -1,5 +1,6 @@
-"""Which restored image belongs to which reference: by name, never by position; images are never
-resized to fit. What the name of an image is, says image_names.py.
+"""Finds the reference of each restored image: by name, never by position.
+
+Images are never resized to fit. image_names.py says what the name of an image is.
 """
 
 from dataclasses import dataclass, field
@@ -27,8 +28,10 @@ class Item:
 
 @dataclass
 class Pairing:
-    """Items in natural order of their ids; `problems` are one line each; `by` says how names were
-    compared; `hint` is the option that would pair the rest.
+    """The items that belong together, in natural order of their ids.
+
+    `problems` are one line each, `by` says how names were compared, and `hint` is the option that
+    would pair the rest.
     """
 
     items: list[Item]
@@ -58,7 +61,7 @@ def pair(
             leaves them out.
         layout: of data/layouts; None for plain folders.
         suffixes: by version ("restored", ...), what its file names have at their end besides the
-            name of the image; of a data set with `layout` the restored images' only.
+            name of the image. With `layout` only the restored images have one.
         meta, split, frames: options of the layout, see `read_layout`.
 
     Raises:
@@ -92,7 +95,7 @@ def data_set(
 ) -> tuple[str, dict[str, Pair]]:
     """Returns what a data set is called in tables, and its pairs by name.
 
-    ValueError without its root, or for degraded images elsewhere.
+    Raises ValueError without its root, or for degraded images elsewhere.
     """
     if root is None:
         raise ValueError(
@@ -111,7 +114,7 @@ def data_set(
 
 
 def _refuse_options(options: dict[str, str | Path | None]) -> None:
-    """ValueError if an option of layouts is given for plain folders."""
+    """Raises ValueError if an option of layouts is given for plain folders."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(
@@ -166,7 +169,7 @@ def _common_size(files: dict[str, Path]) -> tuple[int, int]:
 
 
 def _problem(name: str, sources: dict[str, NamedFiles]) -> str | None:
-    """Why this name makes no item, or None."""
+    """Returns why this name makes no item, or None."""
     for version, source in sources.items():
         if name in source.twice:
             return f"ambiguous {version}: {', '.join(map(str, source.twice[name]))} have one name"
@@ -180,8 +183,9 @@ def _problem(name: str, sources: dict[str, NamedFiles]) -> str | None:
 
 
 def require_whole(pairing: Pairing, intersection: bool) -> None:
-    """ValueError if images are missing, extra, ambiguous, unreadable or of other sizes, unless the
-    intersection was asked for.
+    """Raises ValueError if images are missing, extra, ambiguous, unreadable or of other sizes.
+
+    Nothing is raised if the intersection was asked for and has images.
     """
     hint = f"; {pairing.hint}" if pairing.hint else ""
     if not pairing.items:

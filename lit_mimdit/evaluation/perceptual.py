@@ -1,9 +1,10 @@
 """Metrics of pyiqa as functions of image batches, with their memory bounded on large images.
 
-LIQE's memory is bounded exactly: pyiqa copies every window of an image (4 GB at 3840 x 2160) and
-uses 15 of them; here those 15 are cut out first. Metrics marked `tiled` see an image of more pixels
-than the cap in equal tiles, and the score is the tiles' mean: another number than that of the whole
-image, so the cap stands in every result.
+LIQE's memory is bounded exactly. pyiqa copies every window of an image (4 GB at 3840 x 2160) and
+uses 15 of them. Here those 15 are cut out first.
+
+Metrics marked `tiled` see an image of more pixels than the cap in equal tiles, and the score is the
+tiles' mean. That is another number than the whole image's, so the cap stands in every result.
 """
 
 import contextlib
@@ -34,7 +35,10 @@ def load(metric: Metric, hits: list[Found], device: torch.device) -> nn.Module:
     from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
     if metric.pyiqa not in DEFAULT_CONFIGS:
-        raise ValueError(f"metric {metric.key}: this version of pyiqa has no {metric.pyiqa!r}")
+        raise ValueError(
+            f"metric {metric.key}: this version of pyiqa has no {metric.pyiqa!r}; install another"
+            " one, or leave the metric out"
+        )
     try:
         with handed_to_pyiqa(hits), quiet():
             import pyiqa
@@ -57,7 +61,7 @@ def load(metric: Metric, hits: list[Found], device: torch.device) -> nn.Module:
             else (str(error).splitlines() or [repr(error)])[0]
         )
         raise ValueError(
-            f"metric {metric.key}: its weights cannot be used ({reason}): {names}"
+            f"metric {metric.key}: its weights cannot be used ({reason}); fetch them again: {names}"
         ) from error
     return net.eval().requires_grad_(False)
 

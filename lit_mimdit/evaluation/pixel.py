@@ -1,6 +1,6 @@
 """PSNR and SSIM: pure functions of image pairs (B, C, H, W) in [0, 1].
 
-Y is the luma of YIQ at full range, Y = 0.299 R + 0.587 G + 0.114 B, as in pyiqa; MATLAB's Y of 16
+Y is the luma of YIQ at full range, Y = 0.299 R + 0.587 G + 0.114 B, as in pyiqa. MATLAB's Y of 16
 to 235 would give a PSNR about 1.3 dB higher.
 """
 

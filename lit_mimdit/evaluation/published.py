@@ -154,7 +154,7 @@ def comparison(summary: dict[str, Any], name: str, style: Literal["markdown", "l
 
 
 def _reasons(summary: dict[str, Any], columns: list[str]) -> dict[str, str]:
-    """Why one's own row has no number in a column."""
+    """Returns why one's own row has no number in a column."""
     about = {column: summary["metrics"].get(published_column(column).key) for column in columns}
     return {
         column: NONE if entry is None or entry["status"] == "computed" else "not computed"

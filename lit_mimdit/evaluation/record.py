@@ -1,5 +1,6 @@
-"""What is known of each image, appended as it is computed: a run that was killed goes on where it
-stopped.
+"""Records what is known of each image, as it is computed.
+
+A run that was killed goes on where it stopped.
 
 `record.jsonl`: a header line with the settings, then one line an image and version. `features.f32`:
 Inception features, 2048 float32 a row. A line names its row, and the row is written first. So a

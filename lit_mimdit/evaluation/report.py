@@ -42,14 +42,17 @@ class Evaluation:
 
     @property
     def without_routers(self) -> bool:
-        """Whether the images' weights are known to be none: what restored them has no routers."""
+        """Returns whether the images are known to have no Inter weights.
+
+        What restored them then has no routers.
+        """
         return bool(self.routing) and not any(self.routing.values())
 
 
 def read_run(folder: Path) -> Evaluation:
     """Returns an `evaluate` folder, or the log folder of a `test` or `validate`.
 
-    ValueError if it is none.
+    Raises ValueError if it is none.
     """
     prefix = next(
         (prefix for prefix in ("", "test_", "val_") if (folder / f"{prefix}{SUMMARY}").is_file()),

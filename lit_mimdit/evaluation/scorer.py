@@ -18,10 +18,10 @@ PIXEL = {"psnr": pixel.psnr, "psnr_y": pixel.psnr_y, "ssim_y": pixel.ssim_y, "ss
 
 @dataclass
 class Scores:
-    """What one image scored.
+    """The scores of one image.
 
-    Finite scores by key, reasons of those that have none, tiles where more than one, Inception
-    features (2048,).
+    It has finite scores by key, reasons of those that have none, tiles where more than one, and
+    Inception features (2048,).
     """
 
     scores: dict[str, float] = field(default_factory=dict)

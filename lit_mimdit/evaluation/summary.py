@@ -197,7 +197,10 @@ class _Scores:
     def _gains(
         self, degraded: list[ImageScores] | None, restored: list[ImageScores] | None
     ) -> dict[str, dict[str, Any]]:
-        """What restoration gained, by metric of single images; nothing without both versions."""
+        """Returns what restoration gained, by metric of single images.
+
+        It returns nothing without both versions.
+        """
         if degraded is None or restored is None:
             return {}
         worse = {row.id: row for row in degraded}
@@ -223,7 +226,7 @@ def _failures(rows: list[ImageScores]) -> list[dict[str, str]]:
 
 
 def _tiled_images(rows: list[ImageScores], keys: list[str]) -> dict[str, int]:
-    """How many images were scored in tiles, by metric; metrics without any are left out."""
+    """Returns how many images were scored in tiles, by metric; metrics without any are left out."""
     counts = {key: sum(key in row.tiles for row in rows) for key in keys}
     return {key: count for key, count in counts.items() if count}
 

@@ -1,9 +1,13 @@
-"""Weights of metrics: where they are looked for, what was found, and handing them to pyiqa without
-its downloads.
+"""Finds the weights of metrics, and hands them to pyiqa without its downloads.
 
-Looked for in, first hit wins: the folder given, $LIT_MIMDIT_WEIGHTS, `weights` in the working
-directory (each flat, or with the sub-folders of a torch hub cache), then the torch hub cache
-($TORCH_HOME/hub) that pyiqa and torchvision share, and ~/.cache/clip.
+The first hit of these places wins:
+
+- the folder given
+- $LIT_MIMDIT_WEIGHTS
+- `weights` in the working directory
+- the torch hub cache ($TORCH_HOME/hub) that pyiqa and torchvision share, and ~/.cache/clip
+
+The first three may be flat, or have the sub-folders of a torch hub cache.
 """
 
 import hashlib
@@ -114,13 +118,14 @@ def download(file: WeightFile, extra: Path | None = None) -> None:
 
 @contextmanager
 def handed_to_pyiqa(hits: list[Found]) -> Iterator[None]:
-    """While open, pyiqa and torchvision find exactly these files in their caches, and nothing is
-    downloaded.
+    """Lets pyiqa and torchvision find exactly these files in their caches while it is open.
 
-    A file that is not known to be the published one may hold tensors only: pyiqa would unpickle
-    anything. pyiqa's check of CLIP's sha256 is left out, as it answers other weights with a
-    download; the hash stands in every result instead. LIQE's cache of text features goes to a
-    folder of its own, so that it never comes from other weights.
+    Nothing is downloaded.
+
+    A file that is not known to be the published one may hold tensors only, since pyiqa would
+    unpickle anything. The check of CLIP's sha256 by pyiqa is left out, as it answers other weights
+    with a download. The hash stands in every result instead. LIQE's cache of text features goes to
+    a folder of its own, so that it never comes from other weights.
     """
     from pyiqa.archs import clip_model, liqe_arch
     from pyiqa.utils import download_util

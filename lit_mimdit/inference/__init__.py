@@ -1,1 +1,1 @@
-"""From degraded to restored images: sampling, tiling, and the command that does it for files."""
+"""Restores degraded images: sampling, tiling, and the command that does it for files."""

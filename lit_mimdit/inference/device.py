@@ -1,4 +1,4 @@
-"""Which device computes."""
+"""Chooses the device that computes."""
 
 import torch
 
@@ -6,7 +6,7 @@ import torch
 def choose_device(name: str) -> torch.device:
     """Returns the device of this name; auto takes a GPU if there is one.
 
-    ValueError if it cannot be used.
+    Raises ValueError if it cannot be used.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

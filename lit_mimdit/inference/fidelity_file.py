@@ -49,9 +49,12 @@ def read_fidelity(path: Path) -> Fidelity:
             names = handle.keys()  # it is no mapping
             tensors = {name: handle.get_tensor(name).float() for name in names}
         if values.get("format") != FORMAT:
-            raise ValueError(f"it says {values.get('format')!r} and not {FORMAT!r}")
+            raise ValueError(f"its format is {values.get('format')!r} and not {FORMAT!r}")
         network = Fidelity(tuple(values["widths"]), values["blocks"], values.get("gain", False))
         network.load_state_dict(tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"fidelity {path}: not a fidelity network ({error})") from error
+        raise ValueError(
+            f"fidelity {path}: not a fidelity network ({error}); give a file that a run of"
+            " experiments/nano/fidelity.yaml wrote"
+        ) from error
     return network

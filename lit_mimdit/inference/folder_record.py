@@ -1,9 +1,10 @@
-"""What has been restored into a folder, so that a second call goes on and nothing foreign is
-replaced.
+"""Records what has been restored into a folder.
+
+So a second call goes on, and nothing foreign is replaced.
 
 `restoration.json` tells it when a call is over. While one is under way, a hidden journal gets a
-line before each image is written: a kill at any moment loses no knowledge of what is ours. An image
-is ours while its SHA-256 is the recorded one.
+line before each image is written. So a kill at any moment loses no knowledge of what is ours. An
+image is ours while its SHA-256 is the recorded one.
 """
 
 import hashlib
@@ -118,7 +119,7 @@ def own_images(folder: Path, with_itself: bool) -> set[Path]:
 
 
 def _entries(folder: Path) -> dict[str, dict[str, Any]]:
-    """What record and journal of a folder tell of each image, by its name."""
+    """Returns what record and journal of a folder tell of each image, by its name."""
     entries: dict[str, dict[str, Any]] = {}
     record = read_record(folder)
     if record is not None:

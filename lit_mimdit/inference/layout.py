@@ -1,4 +1,4 @@
-"""How an image of any size is cut: its tiles, those of the VAE, and its small copy."""
+"""Cuts an image of any size: its tiles, those of the VAE, and its small copy."""
 
 from dataclasses import dataclass
 

@@ -41,8 +41,8 @@ def load_restorer(
     Values that are None are those that the system was trained or exported with.
 
     Args:
-        checkpoint: exported file or training checkpoint; OWNER/NAME or OWNER/NAME@REVISION on the
-            Hugging Face Hub; "package" or None is the one that comes with the package.
+        checkpoint: exported file or training checkpoint, or OWNER/NAME or OWNER/NAME@REVISION on
+            the Hugging Face Hub. None or "package" is the one that comes with the package.
         backbone: folder or hub id of the backbone, if it is not where it was in training.
         device: name of a device, "auto" for a GPU if there is one, or a torch.device.
         trust: also build classes outside lit_mimdit.systems.

@@ -17,7 +17,7 @@ Offload = Literal["model", "sequential"]
 
 
 def require_offload(offload: str, place: torch.device, where: str, restorer: Any) -> None:
-    """ValueError, which names `where`, unless a restorer's weights can rest in main memory."""
+    """Raises ValueError, with `where`, unless a restorer's weights can rest in main memory."""
     if not isinstance(restorer, Restorer):
         raise ValueError(
             f"{where}: --offload {offload} is given, and this system has no frozen backbone to"

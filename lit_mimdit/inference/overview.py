@@ -1,13 +1,13 @@
 """A small copy of the whole image tells its tiles how bright, and of what colour, the scene is.
 
-A tile of a large photograph may show nothing but a dark wall: whether the wall or the light is dark
+A tile of a large photograph may show nothing but a dark wall. Whether the wall or the light is dark
 cannot be seen from there, and neighbouring tiles decide differently. So a small copy is restored in
 one piece, and its coarse part takes the place of the tiles':
 
     x = x_tiles - up(down(x_tiles)) + up(down(x_small))
 
 down averages over the areas of a grid `COARSE` times coarser than the small copy, up is bicubic.
-How bright a dark scene was can only be guessed, and one sample of the model is one guess: with
+How bright a dark scene was can only be guessed, and one sample of the model is one guess. With
 `sampling.overview_samples` x_small is the mean of several, which comes near the posterior mean.
 Then images that need no tiles take their light from it, too.
 """

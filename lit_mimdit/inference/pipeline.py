@@ -102,7 +102,7 @@ class MiMDiTPipeline(DiffusionPipeline):
     def of(cls, restorer: Restorer) -> "MiMDiTPipeline":
         """Returns the pipeline that restores as `restorer` does.
 
-        ValueError if its branch is no MiM, or it has a caption an image.
+        Raises ValueError if its branch is no MiM, or it has a caption an image.
         """
         return cls(**parts_of(restorer))
 
@@ -129,7 +129,7 @@ class MiMDiTPipeline(DiffusionPipeline):
     def restorer(self, fidelity_weight: float | None = None, **sampling: Any) -> Restorer:
         """Returns what restores, on the pipeline's device; what is given overrides the defaults.
 
-        ValueError for impossible values.
+        Raises ValueError for impossible values.
         """
         config = self._sampling(sampling)
         if not isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
@@ -154,12 +154,15 @@ class MiMDiTPipeline(DiffusionPipeline):
         return replace(build(SamplingConfig, dict(self.config.sampling)), **given)
 
     def _corrector(self, weight: float | None) -> Corrector | None:
-        """What corrects with the exported or the given weight; None without a fidelity network."""
+        """Returns what corrects, with the given or exported weight.
+
+        None without a fidelity network.
+        """
         if self.fidelity is None:
             if weight is not None:
                 raise ValueError(
-                    f"fidelity_weight is {weight}: this pipeline holds no fidelity network"
-                    " (export --fidelity)"
+                    f"fidelity_weight is {weight}, and this pipeline holds no fidelity network;"
+                    " leave it out, or export one with --fidelity"
                 )
             return None
         exported = self.config.fidelity_weight
@@ -174,7 +177,8 @@ class MiMDiTPipeline(DiffusionPipeline):
     ) -> None:
         """Keeps the layers of transformer and VAE in main memory while they rest.
 
-        ValueError for block_level: the branch asks single layers of a block for keys and values.
+        Raises ValueError for block_level: the branch asks single layers of a block for keys and
+        values.
         """
         if offload_type != "leaf_level":
             raise ValueError(
@@ -197,7 +201,7 @@ class MiMDiTPipeline(DiffusionPipeline):
     ) -> None:
         """Keeps every layer of transformer and VAE in main memory until it is called.
 
-        ValueError for a CPU: everything is in main memory there, and accelerate fails later.
+        Raises ValueError for a CPU: everything is in main memory there, and accelerate fails later.
         """
         if torch.device(get_device() if device is None else device).type == "cpu":
             raise ValueError(
@@ -215,7 +219,7 @@ class MiMDiTPipeline(DiffusionPipeline):
 
     @property
     def interrupt(self) -> bool:
-        """Whether a callback asked to stop: `pipe._interrupt = True`, as in diffusers."""
+        """Returns whether a callback asked to stop: `pipe._interrupt = True`, as in diffusers."""
         return self._interrupt
 
     @property
@@ -244,9 +248,9 @@ class MiMDiTPipeline(DiffusionPipeline):
         """Restores one or several photographs of any sizes.
 
         Args:
-            image: PIL image; array (H, W, 3) or tensor (3, H, W) of uint8, uint16, or floats in
-                [0, 1]; a sequence of them; or a batch (B, H, W, 3) or (B, 3, H, W). A PIL image
-                may have any mode that has a way to RGB, gray of 16 bits, or floats in [0, 1].
+            image: PIL image; or array (H, W, 3) or tensor (3, H, W) of uint8, uint16, or floats in
+                [0, 1]. Also a sequence of them, or a batch (B, H, W, 3) or (B, 3, H, W). A PIL
+                image may have any mode that has a way to RGB, gray of 16 bits, or floats in [0, 1].
                 Transparency is dropped.
             num_inference_steps: solver steps; None: as exported.
             generator: draws the noise's seeds, one a restored image; or one generator an image.
@@ -305,7 +309,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _after_step(self, callback: Callback, inputs: Sequence[str]) -> OnStep:
-        """What the solver calls after a step: the user's callback in diffusers' form."""
+        """Returns what the solver calls after a step: the user's callback in diffusers' form."""
 
         def on_step(step: int, time: float, latents: Tensor) -> Tensor | None:
             given = {"latents": latents} if "latents" in inputs else {}

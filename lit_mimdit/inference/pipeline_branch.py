@@ -73,7 +73,7 @@ def _file(path: Path) -> Path | None:
 
 
 def _is_whole(name: HubName, missed: BaseException | None, given: dict[str, Any]) -> bool:
-    """Whether a repository without a branch's file holds a whole pipeline.
+    """Returns whether a repository without a branch's file holds a whole pipeline.
 
     Args:
         name: repository and revision.

@@ -1,4 +1,4 @@
-"""What a pipeline accepts as a photograph, and the forms in which it returns one.
+"""Reads what a pipeline accepts as a photograph, and writes the forms in which it returns one.
 
 The forms are those of diffusers' own pipelines: PIL images, arrays and tensors, single, in a list
 or as a batch. Every value is known to mean what it is taken for, or refused.
@@ -126,8 +126,8 @@ def pictures(
 
     Args:
         images: float32, of any sizes.
-        kind: "pil" gives a list; "np" an array (B, H, W, 3) and "pt" a tensor (B, 3, H, W), or a
-            list of them where the sizes differ.
+        kind: "pil" gives a list, "np" an array (B, H, W, 3), and "pt" a tensor (B, 3, H, W). Where
+            the sizes differ, the last two give lists.
     """
     if kind == "pil":
         return [

@@ -114,7 +114,7 @@ class FixedPrompt:
 def parts_of(restorer: Restorer) -> dict[str, Any]:
     """Returns what MiMDiTPipeline is built of, by the names of its arguments.
 
-    ValueError if the restorer's branch is no MiM, or it has a caption an image.
+    Raises ValueError if the restorer's branch is no MiM, or it has a caption an image.
     """
     network = restorer.network
     if not isinstance(network, MiMDiTNetwork):

@@ -1,4 +1,4 @@
-"""Which photograph is restored into which file, before anything is computed."""
+"""Plans which photograph is restored into which file, before anything is computed."""
 
 import sys
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ _OTHER_PICTURES = (
 
 @dataclass
 class Plan:
-    """What to restore (source, target), and what is left out, each with its reason."""
+    """The files to restore (source, target), and what is left out, each with its reason."""
 
     jobs: list[tuple[Path, Path]]
     output: Path
@@ -110,7 +110,7 @@ def require_free(made: Plan, ours: set[Path], overwrite: bool) -> None:
 def _to_file(source: Path, output: Path) -> Plan:
     output_format(output)
     if not output.parent.is_dir():
-        raise ValueError(f"{output}: there is no folder {output.parent}")
+        raise ValueError(f"{output}: there is no folder {output.parent}; make it first")
     made = Plan([(source, output)], output, to_file=True)
     _spare_inputs(made)
     try:
@@ -122,7 +122,10 @@ def _to_file(source: Path, output: Path) -> Plan:
 
 
 def _names_a_file(output: Path) -> bool:
-    """Whether a user means a file: it is one, or its extension is that of pictures or films."""
+    """Returns whether a user means a file.
+
+    Then it is one, or its extension is that of pictures or films.
+    """
     if output.is_dir():
         return False
     Image.init()  # every extension that PIL knows
@@ -144,7 +147,7 @@ def _in_folder(folder: Path, made: Plan) -> list[Path]:
     if not images:
         named = "; ".join(f"{path}: {reason}" for path, reason in listing.left_out[:SHOWN])
         named = f" ({named}{_more(len(listing.left_out) - SHOWN)})" if named else ""
-        raise ValueError(f"{folder}: no images in this folder{named}")
+        raise ValueError(f"{folder}: no images in this folder{named}; give one with photographs")
     return images
 
 

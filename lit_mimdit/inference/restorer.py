@@ -1,4 +1,4 @@
-"""From degraded to restored images with a frozen transformer and a trained branch."""
+"""Restores degraded images with a frozen transformer and a trained branch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -57,8 +57,8 @@ class Restorer:
             are then taken away (inference/spots.py). None: nothing, as in the paper.
 
     Raises:
-        ValueError: there is guidance without a prompt, the fidelity network takes other multiples,
-            or the backbone does not take the side of a tile or of the small copy.
+        ValueError: there is guidance without a prompt, or the fidelity network takes other
+            multiples. Or the backbone does not take the side of a tile or of the small copy.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Restorer:
         return self.network.embeds.device
 
     def to(self, device: torch.device) -> "Restorer":
-        """The same restorer with network and VAE on a device."""
+        """Moves network and VAE to a device; returns this restorer."""
         parts: tuple[nn.Module, ...] = self.network, self.vae
         for part in parts:
             part.to(device)
@@ -132,7 +132,7 @@ class Restorer:
         return other
 
     def _fitting(self, corrector: Corrector | None) -> Corrector | None:
-        """ValueError for a fidelity network that does not take this backbone's multiples."""
+        """Raises ValueError for a fidelity network that does not take this backbone's multiples."""
         if corrector is not None and self.multiple % corrector.network.multiple:
             raise ValueError(
                 f"the fidelity network takes multiples of {corrector.network.multiple} px, this"
@@ -147,7 +147,7 @@ class Restorer:
     ) -> "Restorer":
         """A restorer of the same parts whose routers are overruled: see models/what_if.py.
 
-        ValueError if they are not what this branch has, or it has no routers.
+        Raises ValueError if they are not what this branch has, or it has no routers.
         """
         other = copy(self)
         other.given = None
@@ -160,7 +160,7 @@ class Restorer:
         return other
 
     def record(self) -> dict[str, Any]:
-        """Everything that decides what a restored image looks like."""
+        """Returns everything that decides what a restored image looks like."""
         config: Any = self.network.branch.config  # of the branch's own class
         sampling, branch = asdict(self.config), asdict(config)
         fidelity = None if self.corrector is None else self.corrector.record()

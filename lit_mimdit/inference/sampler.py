@@ -25,7 +25,7 @@ OnStep = Callable[[int, float, Tensor], Tensor | None]
 
 @dataclass
 class SamplingConfig:
-    """How a restored latent is drawn.
+    """The way in which a restored latent is drawn.
 
     Args:
         steps: solver steps (40 in the paper).

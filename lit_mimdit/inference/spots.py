@@ -66,8 +66,10 @@ def deviation(details: Tensor) -> Tensor:
 
 
 def strips(height: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Yields rows that together are all of an image: a strip, the strip with `halo` rows on both
-    sides where there are any, and the strip within that.
+    """Yields rows that together are all of an image.
+
+    Each time these are a strip, the strip with `halo` rows on both sides where there are any, and
+    the strip within that.
     """
     for top in range(0, height, STRIP):
         bottom, first = min(top + STRIP, height), max(0, top - halo)

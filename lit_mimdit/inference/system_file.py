@@ -1,4 +1,4 @@
-"""What is kept of a restoration system: its class, arguments, trained tensors and backbone.
+"""Keeps a restoration system in a file: its class, arguments, trained tensors and backbone.
 
 Two forms hold the same facts. A Lightning checkpoint, `.ckpt`, resumes a run. An exported file,
 `.safetensors`, restores and starts other runs. Neither holds the frozen weights.
@@ -97,7 +97,7 @@ def _of_system(values: dict[str, Any], tensors: dict[str, Tensor]) -> SystemFile
 def undescribe(values: dict[str, Any], tensors: dict[str, Tensor], where: str) -> SystemFile:
     """Returns the system that a description and its tensors stand for.
 
-    ValueError names `where` and the remedy if the format is unknown, newer or damaged.
+    Raises ValueError, with `where` and the remedy, if the format is unknown, newer or damaged.
     """
     kind = values.get("format") if isinstance(values, dict) else None
     readers = {FORMAT: _of_system, BRANCH_FORMAT: _of_branch}
@@ -147,7 +147,9 @@ def load_system(path: str | Path) -> SystemFile:
             values = json.loads((handle.metadata() or {}).get(KEY, "{}"))
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{where}: not a readable safetensors file ({error})") from error
+        raise ValueError(
+            f"{where}: not a readable safetensors file ({error}); export or fetch it again"
+        ) from error
     if not values and (told := how_to_import(tensors)):
         raise ValueError(f"{where}: {told}")
     return undescribe(values, tensors, where)
@@ -181,12 +183,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"checkpoint {path}: refused: no checkpoint, or one of more than tensors and plain"
-            " values"
+            " values; give one that `fit` wrote"
         ) from error
     except Exception as error:  # torch raises many types for a file that is not its own
         raise ValueError(
             f"checkpoint {path}: cannot be read ({type(error).__name__}); it is damaged or no"
-            " checkpoint"
+            " checkpoint, so give another"
         ) from error
 
 
@@ -228,7 +230,7 @@ def load_into(
 ) -> None:
     """Copy `tensors` into a module, which a configuration or, if not, their own file describes.
 
-    ValueError names the tensors that are missing, unknown or of another shape.
+    Raises ValueError with the names of the tensors that are missing, unknown or of another shape.
     """
     own = state_of(module)
     wrong = {
@@ -261,8 +263,8 @@ def class_path_of(kind: type) -> str:
 def system_class(class_path: str, where: str, trust: bool = False) -> type:
     """Returns the class of a system.
 
-    ValueError if it lies outside lit_mimdit.systems and is not trusted, cannot be imported, or
-    lacks one of `losses`, `restorer` and `trained`.
+    Raises ValueError if it lies outside lit_mimdit.systems and is not trusted, cannot be imported,
+    or lacks one of `losses`, `restorer` and `trained`.
     """
     if not class_path.startswith(HOME) and not trust:
         raise ValueError(
@@ -312,7 +314,9 @@ def build_system(file: SystemFile, where: str, trust: bool = False, **overrides:
     known = inspect.signature(kind).parameters
     for name, value in overrides.items():
         if name not in known:
-            raise ValueError(f"{where}: {name} is given, but {kind.__name__} has no {name}")
+            raise ValueError(
+                f"{where}: {name} is given, but {kind.__name__} has no {name}; leave it out"
+            )
         nested = name in ("sampling", "prompt") and isinstance(arguments.get(name), dict)
         arguments[name] = {**arguments[name], **value} if nested else value
     try:
@@ -339,8 +343,8 @@ def system_path(checkpoint: str | Path | None) -> Path:
     What exists on this machine is taken before a repository of the hub.
 
     Args:
-        checkpoint: a file; the folder of a repository; OWNER/NAME or OWNER/NAME@REVISION on the
-            hub; None or "package" for the one that comes with the package.
+        checkpoint: a file; the folder of a repository; or OWNER/NAME or OWNER/NAME@REVISION on the
+            hub. None or "package" is the one that comes with the package.
 
     Raises:
         ValueError: the repository cannot be read.

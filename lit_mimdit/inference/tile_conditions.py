@@ -1,4 +1,4 @@
-"""What a network knows of the tiles of a large image, kept as far as the memory allows."""
+"""Keeps what a network knows of the tiles of a large image, as far as the memory allows."""
 
 from collections.abc import Callable
 

@@ -25,7 +25,7 @@ EXAMPLE = "madebyollin/taesd3"
 def load_tiny_vae(source: str, dtype: torch.dtype = torch.float32) -> "AutoencoderTiny":
     """Returns the frozen autoencoder of a folder or a hub id, from safetensors only.
 
-    ValueError if it cannot be had or is of another class.
+    Raises ValueError if it cannot be had or is of another class.
     """
     from diffusers import AutoencoderTiny
 

@@ -108,11 +108,14 @@ class SpatialAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Attention between channels instead of tokens: Restormer's MDTA (Zamir et al., arXiv
-    2111.09881, eq. 1).
+    """Attends between channels instead of tokens.
 
-    q, k, v = depth-wise 3x3 of a point-wise projection; out = project(v softmax(temperature * k^T
-    q)) with q and k of unit length over the tokens. Cost is linear in N.
+    This is Restormer's MDTA (Zamir et al., arXiv 2111.09881, eq. 1).
+
+        q, k, v = depth-wise 3x3 of a point-wise projection
+        out = project(v softmax(temperature * k^T q))
+
+    Queries and keys are of unit length over the tokens. Cost is linear in N.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -153,9 +156,9 @@ def window_mask(
 ) -> Tensor:
     """Returns which tokens of a window may see each other, (windows, window^2, window^2) bool.
 
-    After a cyclic shift a window can hold pieces that are not neighbours; tokens see their own
-    piece only, and nobody sees the padding (a padded token sees itself, so that its softmax, which
-    is thrown away, stays finite).
+    After a cyclic shift a window can hold pieces that are not neighbours. Tokens see their own
+    piece only, and nobody sees the padding. A padded token sees itself, so that its softmax, which
+    is thrown away, stays finite.
     """
     region = torch.zeros(padded, dtype=torch.long, device=device)
     for axis, step in enumerate(shift):

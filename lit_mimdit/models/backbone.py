@@ -36,7 +36,7 @@ __all__ = ["NANO", "Backbone", "Identity", "identify", "load_backbone", "load_va
 
 @dataclass(frozen=True)
 class Identity:
-    """What a branch remembers of the backbone it was trained on.
+    """The facts that a branch remembers of the backbone it was trained on.
 
     Args:
         name: as the configuration gave it.
@@ -63,7 +63,7 @@ class Identity:
         return GGUF + Path(self.quantize.removeprefix(GGUF)).name
 
     def require(self, other: "Identity", where: str) -> None:
-        """ValueError if `other`, which `where` was trained on, is another backbone."""
+        """Raises ValueError if `other`, which `where` was trained on, is another backbone."""
         if self.config != other.config:
             raise ValueError(
                 f"{where}: trained on backbone {other.name!r}, which has another geometry than"
@@ -242,7 +242,7 @@ def load_backbone(
         raise ValueError(
             f"model.backbone: {source!r} has a transformer for {transformer.config.in_channels}"
             f" latent channels and a VAE with {vae.config.latent_channels}: they do not belong"
-            " together"
+            " together; download it whole again"
         )
     prompt = empty_prompt(source, where, transformer)
     identity = identify(source, transformer, quantize)

@@ -1,4 +1,4 @@
-"""What a branch is made of, as a configuration says it."""
+"""The parts of a branch, as a configuration names them."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -35,7 +35,7 @@ class IntraConfig:
 
     @property
     def used(self) -> int:
-        """How many sub-experts an image uses; the dense router knows no top_k."""
+        """Returns how many sub-experts an image uses; the dense router knows no top_k."""
         return self.experts if self.router == "dense" else self.top_k
 
 

@@ -58,7 +58,10 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, str | None, str | 
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from error
+                raise ValueError(
+                    f"{path}, line {number}: not JSON ({error.msg}); write an object with id and"
+                    " caption on each line"
+                ) from error
             yield (
                 (number, row.get("id"), row.get("caption"))
                 if isinstance(row, dict)

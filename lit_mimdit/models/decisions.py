@@ -1,4 +1,4 @@
-"""What the routers of all MiMs decided about a batch, and the rows of it."""
+"""The decisions of all MiMs' routers about a batch, and the rows of it."""
 
 from typing import NamedTuple
 

@@ -36,11 +36,12 @@ NULL_PROMPT = (  # of a backbone folder: its empty prompt, for backbones without
 
 
 def encoder_identity(where: str) -> str:
-    """Returns the hash of what decides an embedding: of a hub id its commit, of a folder its
-    tokenizers, configurations and text encoders.
+    """Returns the hash of what decides an embedding.
 
-    Files up to 4 MiB count whole, larger ones by size and 64 blocks spread over them evenly:
-    reading 11 GB at each start would take longer than embedding the prompt.
+    That is a hub id's commit, or a folder's tokenizers, configurations and text encoders.
+
+    Files up to 4 MiB count whole, larger ones by size and 64 blocks spread over them evenly.
+    Reading 11 GB at each start would take longer than embedding the prompt.
     """
     folder, digest = Path(where), hashlib.sha256()
     if folder.parent.name == "snapshots":  # of the hub's cache, without network
@@ -201,7 +202,7 @@ def _embed(
                 raise ValueError(
                     f"model.backbone: the text encoders of {source!r} give embeddings of"
                     f" {tuple(embeds.shape)} and {tuple(pooled.shape)}, which do not fit its"
-                    " transformer: they do not belong together"
+                    " transformer: they do not belong together; download it whole again"
                 )
     del pipeline, encoders, encoder
     gc.collect()

@@ -1,7 +1,7 @@
 """Fidelity: a small network that lets the pixels of the degraded image correct the decoded one.
 
-A latent holds less than an image: what the VAE cannot carry, no velocity brings back, and where the
-input was nearly clean the decoded image is the worse of the two. CodeFormer (arXiv 2206.11253) and
+A latent holds less than an image. No velocity brings back what the VAE cannot carry. Where the
+input was nearly clean, the decoded image is the worse of the two. CodeFormer (arXiv 2206.11253) and
 StableSR (arXiv 2305.07015) therefore let features of the degraded image into the decoder, with a
 weight w. Here the same is done behind the decoder, so that the VAE stays as it is:
 
@@ -10,11 +10,11 @@ weight w. Here the same is done behind the decoder, so that the VAE stays as it 
     a, b, r = F([x_hat ; x_lq ; grain(x_lq)])          shares a, b in (0, 1) for each pixel, and a
     residual r x = x_hat + w (a l + b h + g x_lq + r), with gains g where the network has them
 
-Clean input is kept by a = b = 1; noise is no reason to doubt the light (a = 1, b = 0), and darkness
-none to doubt detail. Which of these an image needs is a matter of the whole scene: F sees its
+Clean input is kept by a = b = 1. Noise is no reason to doubt the light (a = 1, b = 0), and darkness
+none to doubt detail. Which of these an image needs is a matter of the whole scene, so F sees its
 statistics on the coarsest level. A dark scene and a scene in the dark differ in their grain, which
-too short an exposure has and blur has not; it is a hundredth of the range, and so shown enlarged.
-The paper has no such part: w = 0.
+too short an exposure has and blur has not. The grain is a hundredth of the range, so F sees it
+enlarged. The paper has no such part: w = 0.
 """
 
 import math
@@ -70,7 +70,7 @@ class Fidelity(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """What both sides of an image must be divisible by."""
+        """Returns what both sides of an image must be divisible by."""
         return math.lcm(self.correction.multiple, CELL)
 
     def _seen(self, restored: Tensor, lq: Tensor) -> Tensor:
@@ -89,8 +89,8 @@ class Fidelity(nn.Module):
     ) -> Tensor:
         """(B, 3, H, W), not clamped; `weight` from 0, the restored image as it is, to 1.
 
-        A network in half precision looks in half precision; the images keep their own, since 8
-        bits of a bfloat16 would show as steps in a sky.
+        A network in half precision looks in half precision. The images keep their own precision,
+        since 8 bits of a bfloat16 would show as steps in a sky.
         """
         planes = self.correction(self._seen(restored, lq), statistics).to(restored.dtype)
         apart = lq - restored

@@ -1,4 +1,4 @@
-"""Where a backbone lies: the embedded nano, a local folder in diffusers' format, or the hub."""
+"""Finds a backbone: the embedded nano, a local folder in diffusers' format, or the hub."""
 
 import socket
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def nano_folder() -> Path:
 
 def locate(source: str) -> str:
     """Returns what diffusers' `from_pretrained` takes for `source`: a folder, or the hub id itself.
-    ValueError if it can be neither.
+    Raises ValueError if it can be neither.
 
     With HF_HUB_OFFLINE=1 a hub id is the folder of the hub's own cache.
     """
@@ -77,8 +77,9 @@ def download(source: str) -> str:
 
 
 def not_from_hub(source: str, error: BaseException) -> str | None:
-    """Returns why the hub gave no file of `source`, and what to do; None if `error` comes from
-    something else, as it does where `source` is a folder here.
+    """Returns why the hub gave no file of `source`, and what to do.
+
+    None if `error` comes from something else, as it does where `source` is a folder here.
 
     diffusers says of a hub that it cannot reach that a file is not there. What happened is in the
     exceptions before.

@@ -1,8 +1,8 @@
 """Sizes of a backbone without its weights: what the dry run and the full-size benchmark build.
 
-Stable Diffusion 3.5 medium and large are known (geometries/*.json, from the releases' own
-transformer/config.json and vae/config.json: 2,243.17 M and 8,056.63 M parameters), so neither needs
-the hub. Any other folder or hub id says it itself.
+Stable Diffusion 3.5 medium (2,243.17 M parameters) and large (8,056.63 M) are known, so neither
+needs the hub. Their sizes are in geometries/*.json, from the releases' own transformer/config.json
+and vae/config.json. Any other folder or hub id says it itself.
 """
 
 import json
@@ -43,7 +43,7 @@ def read_geometry(source: str) -> Geometry:
     """Returns the geometry of a backbone, shipped or from the configuration files of a folder or
     the hub.
 
-    ValueError if it cannot be had.
+    Raises ValueError if it cannot be had.
     """
     if source in KNOWN and not Path(source).is_dir():
         shipped = files("lit_mimdit.models") / "geometries" / f"{source.split('/')[-1]}.json"

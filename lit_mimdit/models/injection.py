@@ -6,7 +6,7 @@ drops their outputs after it:
 
     split(attention([x ; c ; text]))
 
-The outputs of c are thrown away and c is not modulated by the timestep, so its queries are never
+The outputs of c are thrown away and c is not modulated by the timestep. So its queries are never
 needed, and its keys and values depend on the LQ image alone. `project_condition` computes them once
 an image; all sampling steps reuse them, exactly. With `latent_only` the text tokens' queries do not
 read c: less attention, and no longer the paper's.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class BlockCondition(NamedTuple):
-    """What one block attends to.
+    """The condition that one block attends to.
 
     Key and value are (B, N, H, D/H); fusion zero_gated has the gate (H,) before its tanh.
     """

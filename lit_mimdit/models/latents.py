@@ -21,7 +21,7 @@ def downsampling(vae: "Vae") -> int:
 
 
 def _laid_out(x: Tensor) -> Tensor:
-    """What goes into a VAE, in the layout that takes 0.7 of the time on a CPU.
+    """Returns what goes into a VAE, in the layout that takes 0.7 of the time on a CPU.
 
     Convolutions follow their input's layout. The weights stay as they lie, since DeepSpeed
     broadcasts no others and fake tensors cannot be exchanged.
@@ -30,7 +30,7 @@ def _laid_out(x: Tensor) -> Tensor:
 
 
 def _encoded(vae: "Vae", image: Tensor) -> Any:
-    """What the VAE answers, in diffusers' own form."""
+    """Returns what the VAE answers, in diffusers' own form."""
     assert image.is_floating_point(), (
         "bytes of a batch become floats before they come here: data.pairs.with_floats"
     )

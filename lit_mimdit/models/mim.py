@@ -209,7 +209,7 @@ class MiM(nn.Module):
         return self.zero_linear(u_BNd), u_BNd, MiMRouting(inter, intra)
 
     def _wants_all_at_once(self, x_BNd: Tensor, inter: Routing) -> bool:
-        """Whether each group computes all its images at once.
+        """Returns whether each group computes all its images at once.
 
         A GPU does: many small kernels and a waiting host cost it more than the memory moved. A CPU
         is slower by it. It is not done where nothing is chosen or whole groups are left out, nor

@@ -44,7 +44,7 @@ class Prompt(NamedTuple):
         return Prompt(self.embeds.to(device), self.pooled.to(device))
 
     def row(self, index: int) -> "Prompt":
-        """That of one image, batch 1; the common one if all have the same."""
+        """Returns the prompt of one image, batch 1; the common one if all have the same."""
         return (
             self
             if len(self.embeds) == 1
@@ -144,7 +144,7 @@ class ConditionedBackbone(nn.Module):
         if not isinstance(transformer, SD3Transformer2DModel):
             raise ValueError(
                 f"the backbone is a {type(transformer).__name__}: only Stable Diffusion 3 and 3.5's"
-                " SD3Transformer2DModel will do"
+                " SD3Transformer2DModel works; give one"
             )
         self.backbone = transformer.requires_grad_(False).eval()
         self.register_buffer("embeds", prompt.embeds, persistent=False)
@@ -167,7 +167,7 @@ class ConditionedBackbone(nn.Module):
     def grid(self, latent: Tensor) -> tuple[int, int]:
         """(h, w) of the tokens of a latent (B, C, H, W).
 
-        ValueError if it is no latent of this backbone.
+        Raises ValueError if it is no latent of this backbone.
         """
         sizes, patch = self.backbone.config, self.backbone.config.patch_size
         if latent.ndim != 4 or latent.shape[1] != sizes.in_channels:
@@ -178,7 +178,7 @@ class ConditionedBackbone(nn.Module):
         if latent.shape[2] % patch or latent.shape[3] % patch:
             raise ValueError(
                 f"latent is {latent.shape[2]} x {latent.shape[3]}: both sides must be multiples of"
-                f" the patch size {patch}"
+                f" the patch size {patch}; pad the image"
             )
         grid = latent.shape[2] // patch, latent.shape[3] // patch
         if max(grid) > sizes.pos_embed_max_size:

@@ -1,10 +1,9 @@
-"""What the text stream of the backbone is told: the empty prompt, a fixed one, or a caption an
-image.
+"""Prompts for the text stream of the backbone: the empty one, a fixed one, or a caption an image.
 
-A text is embedded once, by the backbone's own encoders (diffusers'
-StableDiffusion3Pipeline.encode_prompt), and kept on disk under a hash of the text and of what
-encoded it (encoders.py). The encoders, of which T5-XXL alone takes 9.5 GB in bfloat16, are loaded
-only for texts that are not there yet, and released before training or restoring begins.
+A text is embedded once, by the backbone's own encoders in diffusers'
+StableDiffusion3Pipeline.encode_prompt. It is kept on disk under a hash of the text and of what
+encoded it (encoders.py). The encoders are loaded only for texts that are not there yet. T5-XXL
+alone takes 9.5 GB in bfloat16, so they are released before training or restoring begins.
 """
 
 import os
@@ -29,7 +28,7 @@ STREAM = 0x70726F  # sets the draws of the dropout apart from a sample's other r
 
 @dataclass
 class PromptConfig:
-    """What the backbone is told about the images, in training and in restoring.
+    """The text that the backbone is told about the images, in training and in restoring.
 
     Args:
         text: prompt of every image; "" is the empty prompt.
@@ -114,7 +113,7 @@ class Prompts:
         told: what the encoders read of a text; the text itself unless given.
         tokens: length of T5's part.
 
-    ValueError if the backbone has no text encoders, or the file of captions cannot be read.
+    Raises ValueError if the backbone has no text encoders, or the file of captions cannot be read.
     """
 
     def __init__(

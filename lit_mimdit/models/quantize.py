@@ -35,7 +35,7 @@ def lacks_file(value: str) -> bool:
 def checked(value: str | None, key: str = "model.backbone_quantize") -> str | None:
     """Returns a quantization, None for "none".
 
-    ValueError names `key` if there is no such quantization, its package or its file.
+    Raises ValueError, which names `key`, if there is no such quantization, its package or its file.
     """
     if value is None or value == NONE:
         return None
@@ -135,9 +135,9 @@ def _has_accelerator() -> bool:
 def keep_layout(model: nn.Module) -> None:
     """Lets layers of 4 bits keep the numbers that they were loaded with.
 
-    On a CPU with AVX-512 bitsandbytes lays them out anew at the first call without a gradient,
-    rounds their scales to bfloat16, and takes only multiples of 32 rows. Validation would change
-    what training computes with.
+    On a CPU with AVX-512 bitsandbytes lays them out anew at the first call without a gradient. It
+    also rounds their scales to bfloat16, and takes only multiples of 32 rows. Validation would
+    change what training computes with.
     """
     for module in model.modules():
         layer: Any = module
@@ -149,7 +149,7 @@ def load_gguf(where: str, kind: str, dtype: torch.dtype) -> "SD3Transformer2DMod
     """Returns the transformer of a GGUF file, with the configuration of the folder or hub id
     `where`.
 
-    ValueError if the file is no GGUF, or of a transformer of other sizes.
+    Raises ValueError if the file is no GGUF, or of a transformer of other sizes.
     """
     from diffusers import SD3Transformer2DModel
 

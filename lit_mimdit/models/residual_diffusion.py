@@ -153,7 +153,7 @@ def times(steps: int, timesteps: int = TIMESTEPS) -> list[int]:
 
 
 class Step(NamedTuple):
-    """What one sampling step saw and predicted, all in [-1, 1] except the state.
+    """The values that one sampling step saw and predicted, all in [-1, 1] except the state.
 
     Attributes:
         t: the time step.

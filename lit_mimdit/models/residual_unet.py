@@ -3,8 +3,8 @@
 It predicts the residual between a degraded and a clean image. It sees a diffused image, the
 degraded one and a time. Sources: RDDM (arXiv 2308.13712), DiffUIR (arXiv 2403.11157).
 
-Legend: B images, c channels, H and W pixels, P = H W, h attention heads, e channels a head,
-t channels of the time embedding, d channels of the finest level.
+Legend: B images, c channels, H and W pixels, P = H W, h attention heads, e channels a head. The
+time embedding has t channels, and the finest level d.
 """
 
 import math
@@ -116,8 +116,10 @@ class ResBlock(nn.Module):
 class LinearAttention(nn.Module):
     """Adds to x what linear attention (arXiv 1812.01243) makes of it, (B, c, H, W).
 
-    q is a softmax over a head's channels times e^-1/2, k a softmax over pixels, v is divided by
-    their number: context = k v^T, output = context^T q.
+    q is a softmax over a head's channels times e^-1/2, k a softmax over pixels, and v is divided by
+    their number.
+
+        context = k v^T, output = context^T q
     """
 
     def __init__(self, channels: int) -> None:

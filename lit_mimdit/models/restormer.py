@@ -113,8 +113,12 @@ class RestormerBlock(nn.Module):
 
     M1 and M2 exist only where `prior` is given, which is DiffIR's form of the block.
 
-    channels: C. heads: of the attention, divides C. expansion: of the feed-forward part. bias: of
-        the convolutions. norm_bias: form of the norms. prior: length of z.
+    channels: C.
+    heads: those of the attention, a divisor of C.
+    expansion: that of the feed-forward part.
+    bias: whether the convolutions have one.
+    norm_bias: form of the norms.
+    prior: length of z.
     """
 
     def __init__(
@@ -166,9 +170,10 @@ def expansion_of(hidden: dict[int, int], published: float) -> float:
 
         hidden = int(expansion * channels), so hidden / C <= expansion < (hidden + 1) / C
 
-    hidden: hidden channels by channels C, for all widths of a network. published: is returned if it
-        fits; otherwise the middle of the interval that fits all widths.
-    ValueError if no expansion fits all of them.
+    hidden: hidden channels by channels C, for all widths of a network.
+    published: is returned if it fits; otherwise the middle of the interval that fits all widths.
+
+    Raises ValueError if no expansion fits all of them.
     """
     if all(int(published * channels) == width for channels, width in hidden.items()):
         return published
@@ -177,6 +182,6 @@ def expansion_of(hidden: dict[int, int], published: float) -> float:
     if low >= high:
         raise ValueError(
             f"no expansion gives hidden channels {hidden} (hidden by channels); the checkpoint"
-            " holds blocks of different networks"
+            " holds blocks of different networks, so give another"
         )
     return (low + high) / 2

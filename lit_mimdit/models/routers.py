@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Routing(NamedTuple):
-    """What a router decided.
+    """The decision of a router.
 
     weights: (B, E) float32, 0 where an expert was not selected.
     selected: (B, K) int64 expert ids, the heaviest first.

@@ -68,7 +68,7 @@ class SceneUNet(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """What both sides of an image must be divisible by."""
+        """Returns what both sides of an image must be divisible by."""
         return SHUFFLE * 2 ** len(self.down)
 
     def _fine_to_coarse(self, images: Tensor) -> list[Tensor]:

@@ -1,5 +1,6 @@
-"""What a branch would do if its routers decided otherwise: weights of groups and sub-experts that a
-user gives in the routers' place.
+"""Shows what a branch would do if its routers decided otherwise.
+
+A user gives weights of groups and sub-experts in the routers' place.
 
 Nothing is renormalised. A group that is not named keeps its router's weight, so `spatial=0` takes
 away exactly what the spatial group adds. Weights equal to the router's change no bit.
@@ -30,8 +31,9 @@ Choice = Sequence[int] | Mapping[int, float | None] | Sequence[Sequence[int] | M
 
 
 class BlockWhatIf(NamedTuple):
-    """What is given for one block: of each group its weight and its sub-experts' gates; None where
-    the router decides.
+    """The weights that are given for one block.
+
+    They are each group's weight and its sub-experts' gates; None where the router decides.
     """
 
     inter: tuple[float | None, ...]
@@ -103,8 +105,9 @@ def what_if(
         groups: kinds of the branch's expert groups.
         experts: E.
         blocks: L.
-        inter: weights by group, such as {"spatial": 0, "channel": 1} or "spatial=0,channel=1".
-            "others" stands for all groups not named, and "spatial@2=0" speaks of block 2 alone.
+        inter: weights by group, such as {"spatial": 0, "channel": 1} or `spatial=0,channel=1`. The
+            name "others" stands for all groups not named, and `spatial@2=0` speaks of block 2
+            alone.
         intra: sub-experts by group, such as {"swin": [0, 2]} or "swin=0+2". They keep the gates of
             the router's softmax; {"swin": {0: 0.7}} or "swin=0:0.7" sets a gate.
 

@@ -104,7 +104,8 @@ class NanoMMDiT(L.LightningModule):
         install(self.transformer)
         if min(context) < 0 or abs(sum(context) - 1) > 1e-6:
             raise ValueError(
-                f"model.context is {context}: probabilities of {', '.join(CONTEXTS)} that sum to 1"
+                f"model.context is {context}: give probabilities of {', '.join(CONTEXTS)} that sum"
+                " to 1"
             )
         self.text_tokens = text_tokens
         self.hint_share = hint_share

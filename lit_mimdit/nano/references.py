@@ -1,11 +1,12 @@
-"""Reference images for nano: the prior learns to read an image in its context, as editing
-transformers do.
+"""Makes reference images for nano.
 
-What a condition token of the branch is made from with `base: reference` (models/network.py), the
-prior sees while it is trained: the hidden states of another latent of the same crop, as keys and
+The prior learns to read an image in its context, as editing transformers do.
+
+With `base: reference` (models/network.py) a condition token of the branch is made from the hidden
+states of another latent of the same crop. The prior sees these while it is trained, as keys and
 values. The reference is the crop itself, a thumbnail of it, a noisy copy, or some of its tokens
-only, so that the prior must tell what it can trust and complete the rest. No degradation of the
-branch's training data (haze, rain, darkness, defocus, JPEG) is among them.
+only. So the prior must tell what it can trust and complete the rest. No degradation of the branch's
+training data (haze, rain, darkness, defocus, JPEG) is among them.
 
 B = batch, N = h * w tokens.
 """
@@ -34,8 +35,8 @@ def thumbnail(images: Tensor, factor: int) -> Tensor:
 def reference_latents(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) -> Tensor:
     """Returns latents (B, C, h, w) of references for images (B, 3, H, W) in [0, 1].
 
-    Half of the images are thumbnails (one of THUMBNAILS each), half of the latents have additive
-    noise of a standard deviation uniform in [0, NOISE]; so a quarter is the image itself.
+    Half of the images are thumbnails (one of THUMBNAILS each). Half of the latents have additive
+    noise of a standard deviation uniform in [0, NOISE]. So a quarter is the image itself.
     """
     batch = len(images)
     kind = torch.randint(2 * len(THUMBNAILS), (batch,), generator=generator)

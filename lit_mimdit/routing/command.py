@@ -181,7 +181,7 @@ def study_training(
 ) -> Training:
     """Ask the routers of one checkpoint about all images.
 
-    ValueError if it has no routers, or other ones than the `earlier` trainings of the study.
+    Raises ValueError if it has no routers, or other ones than the `earlier` trainings of the study.
     """
     restorer = load_restorer(path, backbone, device)
     branch = branch_with_routers(restorer, path)

@@ -28,8 +28,9 @@ def tables(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 def permutation_test(
     labels: np.ndarray, chosen: np.ndarray, permutations: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Does the choice depend on the label? Labels are dealt anew among the images, whose tiles stay
-    together.
+    """Tests whether the choice depends on the label.
+
+    Labels are dealt anew among the images, whose tiles stay together.
 
     Args:
         labels: (n,) int in 0..S-1.

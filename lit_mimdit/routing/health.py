@@ -1,5 +1,6 @@
-"""Is every expert used, and does every router choose? Effective numbers of experts, dead experts,
-collapsed routers.
+"""Tells whether every expert is used and every router chooses.
+
+It gives effective numbers of experts, dead experts and collapsed routers.
 """
 
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ SHOWN = 6  # places that a sentence names
 # N = exp(H(p)), the perplexity: as many equally used experts would have this entropy
 # (Hill, Ecology 54, 1973, order 1)
 def effective_number(p: np.ndarray) -> np.ndarray:
-    """Returns the effective number of experts of shares `p` (..., E), which need not sum to 1; from
-    1 to E, and 0 where nothing was chosen.
+    """Returns the effective number of experts of shares `p` (..., E), which need not sum to 1.
+
+    It is from 1 to E, and 0 where nothing was chosen.
     """
     whole = p.sum(-1, keepdims=True)
     used = np.exp(entropy(p / np.where(whole > 0, whole, 1.0)))
@@ -24,7 +26,7 @@ def effective_number(p: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Health:
-    """How the experts are used.
+    """A report of how the experts are used.
 
     inter_effective: (L,), groups that the mean Inter weights amount to, 1 to G.
     intra_effective: (L, G), sub-experts that the choices amount to, K to E.

@@ -92,7 +92,7 @@ def _means(of: RoutingStudy) -> dict[str, np.ndarray]:
 def _sub_experts_part(
     page: Page, gallery: Gallery, of: RoutingStudy, health: dict[str, list[str] | None]
 ) -> None:
-    """How much each sub-expert is used, a picture and its verdicts a checkpoint."""
+    """Shows how much each sub-expert is used, a picture and its verdicts a checkpoint."""
     page.heading("Sub-experts", 2)
     for number, (checkpoint, records) in enumerate(zip(of.checkpoints, of.records, strict=True)):
         title = f"{checkpoint}: {len(records)} images, top {of.top_k}"
@@ -168,7 +168,7 @@ def _published_part(
 
 
 def _severity_part(page: Page, gallery: Gallery, of: RoutingStudy, rows: list[Row]) -> None:
-    """Whether the choice of sub-experts depends on the severity, tests and pictures."""
+    """Shows whether the choice of sub-experts depends on the severity, by tests and pictures."""
     page.heading("Light and heavy variants of one degradation", 2)
     source = of.about.get("severity", "not known")
     if not rows:
@@ -212,7 +212,7 @@ def _severity_map(gallery: Gallery, of: RoutingStudy, number: int, rows: list[Ro
 
 
 def _severity_bars(gallery: Gallery, of: RoutingStudy, number: int, rows: list[Row]) -> None:
-    """What the three routers of a checkpoint choose that tell severities apart best."""
+    """Shows what the three routers of a checkpoint choose that tell severities apart best."""
     strongest = sorted(rows, key=lambda row: row["by_chance_bits"] - row["information_bits"])[:3]
     cases = {}
     for row in strongest:

@@ -1,4 +1,4 @@
-"""What the routers decided, as numbers: a row an image.
+"""The routers' decisions as numbers: a row an image.
 
 n = images, L = blocks of the backbone (MiMs), G = groups, E = sub-experts of a group. Three arrays
 say all:

@@ -30,7 +30,7 @@ DEAD_BELOW, COLLAPSE_BELOW = 0.01, 0.05
 
 @dataclass
 class RoutingStudy:
-    """What the routers of each checkpoint decided about the same images.
+    """The decisions of each checkpoint's routers about the same images.
 
     Args:
         checkpoints: their names.

@@ -1,9 +1,10 @@
-"""Table 6 of the paper (arXiv 2603.02710): mean Inter-MoE weights by degradation, with one's own
-beside it.
+"""Table 6 of the paper (arXiv 2603.02710): mean Inter-MoE weights by degradation.
+
+One's own weights stand beside it.
 
 A preference is a cell on one side of the equal share 1 / G, or of the group's own mean over the
-five degradations (its contrast: a group that is heavy everywhere prefers nothing). It appears in
-one's own numbers if their interval lies wholly on the published side.
+five degradations. The second is its contrast: a group that is heavy everywhere prefers nothing. A
+preference appears in one's own numbers if their interval lies wholly on the published side.
 """
 
 import csv
@@ -83,8 +84,9 @@ def over_images(values: list[np.ndarray]) -> tuple[Interval, Interval]:
 
 
 def verdicts(own: Interval, published: np.ndarray, neutral: float) -> np.ndarray:
-    """Does what the paper prefers and avoids appear? Verdicts (degradations, groups) as text;
-    undecided if the interval covers neutral.
+    """Returns whether what the paper prefers and avoids appears.
+
+    Verdicts (degradations, groups) are text; undecided if the interval covers neutral.
     """
     above, below = own.low > neutral, own.high < neutral
     agrees = np.where(published > neutral, above, below)

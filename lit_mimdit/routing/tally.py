@@ -17,12 +17,13 @@ BINS = 60  # of the histograms over [0, 1]; TensorBoard shows 30
 class Tally(NamedTuple):
     """Sums over images (see routing/records.py for L, G, E), all float64.
 
-    images: (), their number. inter, inter_squares: (L, G), of the Inter weights and their squares.
-        inter_entropy: (L,), of the entropies
-    (nats) of each image's Inter weights. gate_entropy: (L, G), of those of
-    its Intra gates. gates, gate_squares, chosen: (L, G, E).
-    inter_histogram: (L, G, BINS), gates_histogram: (L, G, E, BINS): images by weight, in equal bins
-        of [0, 1].
+    images: (), their number.
+    inter, inter_squares: (L, G), of the Inter weights and their squares.
+    inter_entropy: (L,), of the entropies (nats) of each image's Inter weights.
+    gate_entropy: (L, G), of the entropies of its Intra gates.
+    gates, gate_squares, chosen: (L, G, E).
+    inter_histogram: (L, G, BINS), images by weight, in equal bins of [0, 1].
+    gates_histogram: (L, G, E, BINS), likewise.
     """
 
     images: np.ndarray

@@ -105,7 +105,7 @@ def export(
 
 
 def _require_unset(values: dict[str, Any], why: str) -> None:
-    """ValueError for the first value that is given."""
+    """Raises ValueError for the first value that is given."""
     for key, value in values.items():
         if value is not None and value is not False:
             raise ValueError(f"{key} is {value!r}: {why}")
@@ -121,7 +121,7 @@ def export_repository(
 ) -> None:
     """Write the files of a repository, and upload them.
 
-    ValueError if they cannot be written or the hub refuses them.
+    Raises ValueError if they cannot be written or the hub refuses them.
     """
     from lit_mimdit.sharing.repository import push, require_name, write_repository
 
@@ -149,7 +149,7 @@ def export_pipeline(
 ) -> None:
     """Write the folder of MiMDiTPipeline.
 
-    ValueError if `output` is a file or not empty, or for a precision.
+    Raises ValueError if `output` is a file or not empty, or for a precision.
     """
     from lit_mimdit.inference.pipeline import MiMDiTPipeline
 

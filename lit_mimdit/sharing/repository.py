@@ -26,7 +26,7 @@ CONFIG, CARD = "config.json", "README.md"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a user states about a system that is shared.
+    """The statements of a user about a system that is shared.
 
     Args:
         repository: OWNER/NAME.
@@ -44,7 +44,7 @@ class Facts:
 
 
 def require_name(repository: str) -> None:
-    """ValueError if a repository cannot be called so."""
+    """Raises ValueError if a repository cannot be called so."""
     name = hub_name(repository)
     if name is None or name.revision is not None:
         raise ValueError(

@@ -42,7 +42,7 @@ def eval_results(summary: dict[str, Any]) -> list[EvalResult]:
 
 
 def require_of(summary: dict[str, Any], hashes: set[str], where: str) -> None:
-    """ValueError if a summary says that its images were restored by another file.
+    """Raises ValueError if a summary says that its images were restored by another file.
 
     Args:
         summary: of `evaluate` or `test`.

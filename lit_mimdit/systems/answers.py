@@ -1,4 +1,4 @@
-"""What a system answers: the losses of a batch, an object that restores, and plain arguments."""
+"""The answers of a system: the losses of a batch, an object that restores, and plain arguments."""
 
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ class ImageRestorer(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Returns where it computes."""
 
     def __call__(
         self, lq: Tensor, seeds: Tensor, progress: Any = None, ids: Any = None
@@ -30,7 +30,7 @@ class ImageRestorer(Protocol):
 
 @dataclass
 class Losses:
-    """What a system computes for a training batch.
+    """The losses that a system computes for a training batch.
 
     Args:
         total: scalar that is minimised.

@@ -1,5 +1,6 @@
-"""What everything that restores has in common: one base class for `fit`, `validate`, `test`,
-`predict`, checkpoints, export and records.
+"""The base class of everything that restores.
+
+It serves `fit`, `validate`, `test`, `predict`, checkpoints, export and records.
 
 A system says three things and inherits the rest:
 
@@ -77,7 +78,7 @@ class RestorationSystem(EvaluationSteps):
     def __new__(cls, *args: Any, **kwargs: Any) -> "RestorationSystem":
         """Note the constructor's arguments, so that no system has to repeat them for its file.
 
-        ValueError for a class that lacks one of the three things a system says.
+        Raises ValueError for a class that lacks one of the three things a system says.
         """
         lacks = [
             part for part in CONTRACT if getattr(cls, part) is getattr(RestorationSystem, part)
@@ -215,7 +216,7 @@ class RestorationSystem(EvaluationSteps):
 
     @property
     def prefix(self) -> str:
-        """Where the names of the trained tensors begin in the whole system's names."""
+        """Returns where the names of the trained tensors begin in the whole system's names."""
         trained = self.trained
         name = next(name for name, module in self.named_modules() if module is trained)
         return f"{name}." if name else ""
@@ -286,7 +287,7 @@ class RestorationSystem(EvaluationSteps):
         )
 
     def _share_of_time(self) -> Callable[[], float] | None:
-        """What tells the part of the run's budget of time that is used up; None without one."""
+        """Returns what tells the used part of the run's budget of time; None without one."""
         trainer: Any = self.trainer  # Lightning does not declare its callbacks
         for callback in trainer.callbacks:
             if getattr(callback, "share_of_budget", None) is not None:

@@ -1,4 +1,4 @@
-"""What a person without a network would use: one classical tool for each degradation.
+"""The tools that a person without a network would use: one for each degradation.
 
 Images are (H, W, 3) float32 in [0, 1].
 """

@@ -5,7 +5,7 @@ frozen backbone.
     backbone's first blocks, at every step velocity = backbone(x_t, t, text), residual_floor(i n /
     L) added after block i of L, counted from 0; none after the last
 
-With n above L / 2 diffusers' rule adds the last layers nowhere; there floor(i n / (L - 1)) is
+With n above L / 2 diffusers' rule adds the last layers nowhere. There floor(i n / (L - 1)) is
 taken, by which every layer has a block.
 
 B = batch, C = latent channels, N = tokens, D = width, n = layers, L = blocks of the backbone.
@@ -140,7 +140,7 @@ class ControlNetDiT(ConditionedBackbone):
     def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> ControlCondition:
         """Keeps the LQ latents (B, C, H, W), which a ControlNet looks at together with x_t.
 
-        ValueError if they do not fit.
+        Raises ValueError if they do not fit.
         """
         self.grid(z_lq)
         return ControlCondition(z_lq)

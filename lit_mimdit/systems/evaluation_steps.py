@@ -53,7 +53,7 @@ class EvaluationSteps(L.LightningModule):
         return {"restored": restored, "routing": routing, "degradation": batch["degradation"]}
 
     def _record(self) -> dict[str, Any]:
-        """How `test` restored, for its summary."""
+        """Returns how `test` restored, for its summary."""
         given = self.trainer.ckpt_path or self.init
         path = system_path(given) if given else None
         checkpoint = path if path is not None and path.is_file() else None

@@ -76,7 +76,9 @@ class FidelitySystem(RestorationSystem):
         gain: bool = False,
     ) -> None:
         if reuse < 1:
-            raise ValueError(f"model.reuse is {reuse}: a batch is used at least once")
+            raise ValueError(
+                f"model.reuse is {reuse}: a batch is used at least once; give 1 or more"
+            )
         if not 0 < blend <= 1 or (blend < 1 and init is None):
             raise ValueError(
                 f"model.blend is {blend} and model.init {init}: give a share in (0, 1], and below 1"

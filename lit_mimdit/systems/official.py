@@ -70,7 +70,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """Opens a published file (`.pth`, `.pt`, `.ckpt`, `.safetensors`, or no ending) on the CPU.
 
     Returns what it holds, with its wrapping. Pickles are read as tensors and plain values only.
-    ValueError if the file cannot be opened, is cut off, or needs code to be read.
+    Raises ValueError if the file cannot be opened, is cut off, or needs code to be read.
     """
     path = Path(path)
     try:
@@ -129,10 +129,12 @@ def unwrap(
 ) -> State:
     """Returns the named tensors inside a file, without wrapping and prefixes.
 
-    file: a state dict, or mappings around one. wrappers: names of such mappings, the preferred one
-        first; they are opened until none is left. prefixes: each is cut from the names as long as
-        all of them begin with it. Where some begin with AVERAGED, only these are kept.
-    ValueError if no tensor is inside.
+    file: a state dict, or mappings around one.
+    wrappers: names of such mappings, the preferred one first; they are opened until none is left.
+    prefixes: each is cut from the names as long as all of them begin with it.
+
+    Where some names begin with AVERAGED, only these are kept. Raises ValueError if no tensor is
+    inside.
     """
     wrappers, prefixes = tuple(wrappers), tuple(prefixes)
     inner: Mapping[str, Any] = file
@@ -189,7 +191,7 @@ def _nearest(state: Mapping[str, Any], system: str) -> str | None:
 
 
 def demand(state: Mapping[str, Any], system: str) -> None:
-    """ValueError unless the names are those of this system (a key of SIGNATURES)."""
+    """Raises ValueError unless the names are those of this system (a key of SIGNATURES)."""
     other = seems_to_be(state)
     if other == system:
         return
@@ -203,7 +205,7 @@ def demand(state: Mapping[str, Any], system: str) -> None:
     if other is None:
         raise ValueError(
             f"not a checkpoint of {system}: no known system has names such as {listed(state, 3)};"
-            " the file belongs to another network or is cut off"
+            " the file belongs to another network or is cut off, so give another"
         )
     raise ValueError(f"not a checkpoint of {system}: it seems to be {other}; import it as that")
 
@@ -220,7 +222,7 @@ def shape_of(state: Mapping[str, Tensor], name: str, system: str) -> tuple[int, 
     if name not in state:
         raise ValueError(
             f"{system}: the checkpoint has no tensor {name}, from which sizes are read; the file"
-            " seems cut off"
+            " seems cut off, so fetch it again"
         )
     return tuple(state[name].shape)
 
@@ -238,9 +240,12 @@ def choose(
 ) -> dict[str, Any]:
     """Returns the arguments of a network: what shapes say, then overrides, then the publication.
 
-    published: the official constructor's arguments with the published values. read: those that
-        shapes tell. given: overrides.
-    ValueError for an override that the official constructor lacks or that contradicts a shape.
+    published: the official constructor's arguments with the published values.
+    read: those that shapes tell.
+    given: overrides.
+
+    Raises ValueError for an override that the official constructor lacks or that contradicts a
+    shape.
     """
     known = {**published, **read}
     for name, value in given.items():
@@ -266,11 +271,14 @@ def load_strictly(
 ) -> None:
     """Copies official tensors into a network; every name must be there, once, in its shape.
 
-    network: every entry of its state dict is filled. state: unwrapped official tensors.
-    system: for messages. official_name: the official name of an entry of ours. dead: whether an
-        official name acts on nothing and stays unloaded.
-    ValueError lists missing and unexpected names and wrong shapes, in one line. Nothing is copied
-    then.
+    network: every entry of its state dict is filled.
+    state: unwrapped official tensors.
+    system: its name, for messages.
+    official_name: the official name of an entry of ours.
+    dead: whether an official name acts on nothing and stays unloaded.
+
+    Raises ValueError with missing and unexpected names and wrong shapes, in one line. Nothing is
+    copied then.
     """
     own = {official_name(name): value for name, value in network.state_dict().items()}
     missing = [name for name in own if name not in state]
@@ -287,9 +295,9 @@ def load_strictly(
     ]
     if faults:
         why = (
-            "the file seems cut off"
+            "the file seems cut off, so fetch it again"
             if missing and not unexpected and not shapes
-            else "the file is of another version or configuration"
+            else "the file is of another version or configuration, so give another"
         )
         raise ValueError(f"{system}: {'; '.join(faults)}; {why}")
     with torch.no_grad():

@@ -78,10 +78,13 @@ def parameter_groups(
     if unused:
         raise ValueError(
             f"optimizer.lr_scale names {unused}, which no trained parameter has as a part of its"
-            " name"
+            f" name; leave it out, or name such a part, as in {{zero_linear: 10}}"
         )
     if not groups:
-        raise ValueError("nothing to train: no parameter requires a gradient")
+        raise ValueError(
+            "nothing to train: no parameter requires a gradient; give model a part that is"
+            " trained, or use `test`"
+        )
     return list(groups.values())
 
 
@@ -95,8 +98,11 @@ def lr_factor(
 ) -> float:
     """Returns the multiplier of the learning rate at an optimizer step (counted from 0).
 
-    Linear warm-up (step + 1) / warmup_steps, then 1 or (1 + cos(pi u)) / 2. u is the share of the
-    steps after the warm-up, or `share_of_time` in [0, 1] in a run whose end is a time.
+        (step + 1) / warmup_steps     in the warm-up
+        1 or (1 + cos(pi u)) / 2      after it
+
+    u is the share of the steps after the warm-up. In a run whose end is a time, u is
+    `share_of_time`, in [0, 1].
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -111,7 +117,7 @@ def lr_factor(
 def saved_names(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> list[str]:
     """Returns the names of the parameters in a checkpoint's groups `saved`, in their order.
 
-    Checkpoints of before they held names tell them by the groups' own names: `groups` are those of
+    Checkpoints of before they held names tell them by the groups' own names. `groups` are those of
     the optimizer that exists, with the same parameters in perhaps other groups.
     """
     if all("param_names" in group for group in saved):
@@ -206,7 +212,7 @@ def configure(
         total_steps: of the whole run; infinite if it has no end.
         published_rate: factor of the rate in an epoch, counted from 0; for schedule "published".
         steps_per_epoch: optimizer steps of an epoch; for schedule "published".
-        share_of_time: tells how much of the run's budget of time is used up, from 0 to 1; None for
+        share_of_time: tells how much of the run's budget of time is used up, from 0 to 1. None for
             a run that ends at a step.
 
     Raises:

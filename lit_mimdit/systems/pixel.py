@@ -64,7 +64,7 @@ class PixelSystem(RestorationSystem):
 
     @property
     def multiple(self) -> int:
-        """What both sides of an image must be divisible by."""
+        """Returns what both sides of an image must be divisible by."""
         return self.MULTIPLE
 
     def restore(self, lq: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What DiffUIR and FoundIR share as systems: training and sampling of residual diffusion."""
+"""The system that DiffUIR and FoundIR share: training and sampling of residual diffusion."""
 
 from collections.abc import Sequence
 from typing import Any

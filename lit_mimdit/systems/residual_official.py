@@ -166,7 +166,9 @@ def build(
     )
     increments = state.get("delta")
     if increments is None:
-        raise ValueError(f"{system}: 1 name is missing: delta; the file seems cut off")
+        raise ValueError(
+            f"{system}: 1 name is missing: delta; the file seems cut off, so fetch it again"
+        )
     seeming = seems_to_be(dim, mults, float(increments[-1]))
     defaults = {"sum_scale": SUM_SCALE, "ddim_sampling_eta": 0.0, **published}
     read = {"dim": dim, "dim_mults": mults, "timesteps": len(increments)}
@@ -190,12 +192,13 @@ def build(
 
 
 def _check_tables(system: str, state: Mapping[str, Tensor], table: Schedule, seeming: str) -> None:
-    """ValueError if the tables in the file are not those of the process."""
+    """Raises ValueError if the tables in the file are not those of the process."""
     rows = buffers(table)
     missing = [name for name in rows if name not in state]
     if missing:
         raise ValueError(
-            f"{system}: {len(missing)} names are missing: {listed(missing)}; the file seems cut off"
+            f"{system}: {len(missing)} names are missing: {listed(missing)}; the file seems cut"
+            " off, so fetch it again"
         )
     for name, row in rows.items():
         held = state[name].float()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def demand_multiple(x: Tensor, multiple: int, system: str, least: int = 1) -> None:
-    """ValueError unless height and width of (B, 3, H, W) are multiples and at least `least`."""
+    """Raises ValueError unless both sides of (B, 3, H, W) are multiples and at least `least`."""
     if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(
             f"{system} takes RGB images of shape (batch, 3, height, width), not {tuple(x.shape)}"
@@ -40,8 +40,9 @@ def centre_crop(x: Tensor, multiple: int) -> Tensor:
 def in_tiles(restore: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int) -> Tensor:
     """Returns the mean of overlapping tiles, each restored by itself; no window is applied.
 
-    restore: maps (B, C, t, t) to the same shape. x: (B, C, H, W); a side shorter than `tile` makes
-    all tiles smaller. tile, overlap: in pixels; the last tile of a row ends at the border.
+    restore: maps (B, C, t, t) to the same shape.
+    x: (B, C, H, W); a side shorter than `tile` makes all tiles smaller.
+    tile, overlap: in pixels; the last tile of a row ends at the border.
     """
     assert 0 <= overlap < tile
     height, width = x.shape[-2:]

@@ -27,7 +27,7 @@ def describe(state: Mapping[str, Any]) -> Any:
         state: what the file holds, with its wrapping.
 
     Raises:
-        ValueError: spandrel is not installed, knows no such network or cannot build it, or the
+        ValueError: spandrel is not installed, knows no such network or cannot build it. Or the
             network does not turn an RGB image into an RGB image of the same size.
     """
     try:
@@ -48,18 +48,18 @@ def describe(state: Mapping[str, Any]) -> Any:
         reason = " ".join(str(error).split())[:160]
         raise ValueError(
             f"spandrel cannot build this network ({type(error).__name__}: {reason}); the file is"
-            " damaged or of an unknown variant"
+            " damaged or of an unknown variant, so give another"
         ) from error
     if not isinstance(model, spandrel.ImageModelDescriptor):
         raise ValueError(
             f"{model.architecture.name} needs a mask beside the image; only networks from image to"
-            " image restore"
+            " image restore, so give one"
         )
     sizes = model.scale, model.input_channels, model.output_channels
     if sizes != (1, 3, 3):
         raise ValueError(
             f"{model.architecture.name} turns {sizes[1]} channels into {sizes[2]} at scale"
-            f" {sizes[0]}; only networks from 3 to 3 channels at scale 1 restore"
+            f" {sizes[0]}; only networks from 3 to 3 channels at scale 1 restore, so give one"
         )
     return model
 
@@ -106,7 +106,7 @@ class Spandrel(PixelSystem):
             ValueError: the file is not the only one, or no such network.
         """
         if len(files) != 1:
-            raise ValueError(f"spandrel reads one file, and {len(files)} are given")
+            raise ValueError(f"spandrel reads one file, and {len(files)} are given; give one")
         if wrong := sorted(overrides.keys() - {"tile", "overlap"}):
             raise ValueError(f"spandrel: no argument {wrong[0]}; it has tile, overlap")
         weights = describe(files[0]).model.state_dict()
@@ -122,7 +122,7 @@ class Spandrel(PixelSystem):
 
     @property
     def multiple(self) -> int:
-        """What both sides of an image must be divisible by."""
+        """Returns what both sides of an image must be divisible by."""
         return self.descriptor.size_requirements.multiple_of
 
     def restore(self, lq: Tensor) -> Tensor:

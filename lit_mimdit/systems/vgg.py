@@ -42,7 +42,7 @@ def pretrained(folder: Path | None = None, indices: Sequence[int] = (3, 8, 15)) 
     """Returns VGG16's layers with the ImageNet weights of torchvision.
 
     folder: looked in first; then the places of the weights of metrics. Nothing is downloaded.
-    ValueError if the file is on none of them or is not VGG16.
+    Raises ValueError if the file is on none of them or is not VGG16.
     """
     file = find(VGG16, folder)
     if file is None:

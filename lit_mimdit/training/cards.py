@@ -1,4 +1,4 @@
-"""Which card restores and trains with a frozen backbone, by how its weights are kept."""
+"""Tells which card restores and trains with a frozen backbone, by how its weights are kept."""
 
 from dataclasses import dataclass, replace
 from typing import Any

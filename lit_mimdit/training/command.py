@@ -126,7 +126,7 @@ class TrainerCommand(LightningCLI):
         if not self.config[subcommand].dry_run:
             super()._run_subcommand(subcommand)
         elif subcommand != "fit":
-            raise ValueError(f"--dry-run is of fit, not of {subcommand}")
+            raise ValueError(f"--dry-run is of fit, not of {subcommand}; leave it out")
         else:
             dry_run(self.config[subcommand].as_dict())
 
@@ -140,8 +140,9 @@ class TrainerCommand(LightningCLI):
         self._require_last()
 
     def _require_last(self) -> None:
-        """ValueError for `--ckpt_path last` of a run that has no checkpoint: Lightning would go on
-        with untrained weights.
+        """Raises ValueError for `--ckpt_path last` of a run that has no checkpoint.
+
+        Lightning would go on with untrained weights.
         """
         keepers = [
             keeper

@@ -51,7 +51,7 @@ def processes(devices: Any, nodes: int) -> int:
 def stage_of(strategy: Any) -> tuple[str, int, bool]:
     """(name, ZeRO stage or 0, offload) of trainer.strategy.
 
-    ValueError for a strategy whose memory is not known.
+    Raises ValueError for a strategy whose memory is not known.
     """
     if isinstance(strategy, dict):
         kind, options = strategy["class_path"].rsplit(".", 1)[-1], strategy.get("init_args") or {}
@@ -82,7 +82,7 @@ def on_gpu(accelerator: str, strategy: Any) -> bool:
 def typed(config: dict[str, Any]) -> tuple[type[RestorationSystem], dict[str, Any]]:
     """Class of the configured system, and the arguments of its constructor, typed.
 
-    ValueError if it is no restoration system.
+    Raises ValueError if it is no restoration system.
     """
     module, _, name = config["class_path"].rpartition(".")
     kind = getattr(import_module(module), name)
@@ -97,7 +97,7 @@ def typed(config: dict[str, Any]) -> tuple[type[RestorationSystem], dict[str, An
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run would do on each of its devices.
+    """The plan of a run: what it would do on each of its devices.
 
     Args:
         kind: class of the system.
@@ -128,7 +128,7 @@ class RunPlan:
 
     @property
     def can_checkpoint(self) -> bool:
-        """Whether the system can recompute activations in the backward pass."""
+        """Returns whether the system can recompute activations in the backward pass."""
         return "gradient_checkpointing" in self.arguments
 
     @property

@@ -47,7 +47,8 @@ class EMA(L.Callback):
         if self.average and self.average.keys() != trained.keys():
             raise ValueError(
                 "the EMA in the checkpoint averages other parameters:"
-                f" {sorted(self.average.keys() ^ trained.keys())[:5]}"
+                f" {sorted(self.average.keys() ^ trained.keys())[:5]}; train what that run trained,"
+                " or start anew with model.init_args.init"
             )
         if self._zero is not None:
             self._zero.add_state(SHARDED)

@@ -1,8 +1,9 @@
 """Lightning's training loops with one idea of where a run is, so that any cut can be mended.
 
-Lightning describes a cut by a dozen counters and guesses from them what to repeat; two cuts at the
-ends of epochs, or another batch size behind a cut, and it guesses wrong. Here a run that is resumed
-begins at a `Position` (data/order.py): the loop starts that epoch, and the loader gives its rest.
+Lightning describes a cut by a dozen counters and guesses from them what to repeat. It guesses wrong
+after two cuts at the ends of epochs, or with another batch size behind a cut. Here a run that is
+resumed begins at a `Position` (data/order.py): the loop starts that epoch, and the loader gives its
+rest.
 """
 
 from dataclasses import replace
@@ -162,8 +163,10 @@ class FitLoop(_FitLoop):
         return whole_steps(limited, self.trainer.accumulate_grad_batches)
 
     def _measure(self, loader: ResumableLoader) -> None:
-        """Counts the batches of the epoch that comes: the one that a run resumes in may have
-        more or fewer than the others, if batch size or accumulation are other ones now.
+        """Counts the batches of the epoch that comes.
+
+        The epoch that a run resumes in may have more or fewer than the others. It does if batch
+        size or accumulation are other ones now.
         """
         trainer, combined = self.trainer, self._combined_loader
         _set_sampler_epoch(loader, self.epoch_progress.current.processed)

@@ -54,7 +54,7 @@ def checkpoint_to_resume(resume: str, folders: list[str | Path | None]) -> Path 
     """Returns what the option `resume` means: "auto" looks through `folders` and names what is
     broken there; else a path.
 
-    ValueError if the path is none, or if "auto" has no folder to look into.
+    Raises ValueError if the path is none, or if "auto" has no folder to look into.
     """
     if resume != "auto":
         path = Path(resume)

@@ -32,12 +32,13 @@ def _scontrol(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def requeue(number: int) -> str | None:
-    """Put this job back into the queue after signal `number`, and say what happened; None outside
-    Slurm and after Ctrl-C.
+    """Puts this job back into the queue after signal `number`, and says what happened.
+
+    None outside Slurm and after Ctrl-C.
 
     SIGUSR1 is only ever sent because somebody asked for it (`#SBATCH --signal=USR1@120`). SIGTERM
-    also comes from scancel, which must be obeyed, and with a preemption, after which Slurm itself
-    starts the job again: there the job's state decides.
+    also comes from scancel, which must be obeyed. It comes with a preemption, too, after which
+    Slurm itself starts the job again. There the job's state decides.
     """
     job = job_id()
     if job is None or number == signal.SIGINT:

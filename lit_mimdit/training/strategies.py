@@ -1,14 +1,17 @@
-"""Training over many processes: DeepSpeed's ZeRO by name, with checkpoints that do not know how
-many processes wrote them.
+"""Trains over many processes by DeepSpeed's ZeRO, whose stages have names here.
 
-`trainer.strategy: zero1 | zero2 | zero3` shard the optimizer's state, also the gradients, also the
-parameters (the frozen backbone's too) over the processes; `_offload` keeps the optimizer's state in
-the memory of the host. `ddp` is Lightning's own.
+Checkpoints do not know how many processes wrote them.
 
-DeepSpeed's own checkpoints are folders for one number of processes and one stage, hold pickled code
-and are not written atomically. Here the processes put their parts together instead (the trained
-branch is small), and the first one writes the same file that a single process would: it resumes
-under every strategy and number of processes, and everything that reads checkpoints reads it.
+`trainer.strategy` is `zero1`, `zero2` or `zero3`. `zero1` shards the optimizer's state over the
+processes. `zero2` also shards the gradients. `zero3` also shards the parameters, the frozen
+backbone's too. `_offload` at the end of a name keeps the optimizer's state in the memory of the
+host. `ddp` is Lightning's own.
+
+DeepSpeed's own checkpoints are folders for one number of processes and one stage. They hold pickled
+code and are not written atomically. Here the processes put their parts together instead, since the
+trained branch is small. The first process writes the same file that a single process would. It
+resumes under every strategy and number of processes, and everything that reads checkpoints reads
+it.
 """
 
 import functools
@@ -43,7 +46,10 @@ model_summary_deepspeed.RequirementCache = functools.cache(model_summary_deepspe
 
 
 def refuse_quantized(stage: int, system: nn.Module) -> None:
-    """ValueError for stage 3 of ZeRO with a quantized backbone, whose weights are not numbers."""
+    """Raises ValueError for stage 3 of ZeRO with a quantized backbone.
+
+    Its weights are not numbers.
+    """
     quantize = getattr(system, "backbone_quantize", None)
     if stage == 3 and quantize is not None:
         raise ValueError(
@@ -89,7 +95,9 @@ class ZeRO(ShardedStates, DeepSpeedStrategy):
         **lightning: Any,
     ) -> None:
         if stage not in (1, 2, 3):
-            raise ValueError(f"strategy.stage is {stage}: ZeRO has the stages 1, 2 and 3")
+            raise ValueError(
+                f"strategy.stage is {stage}: ZeRO has the stages 1, 2 and 3; choose one"
+            )
         super().__init__(
             stage=stage,
             offload_optimizer=offload,
@@ -158,7 +166,7 @@ class ZeRO(ShardedStates, DeepSpeedStrategy):
         yield
 
     def init_deepspeed(self) -> None:
-        """Only training is sharded.
+        """Shards training only.
 
         validate, test and predict run as on one device, however many tiles each process has to do.
         """

@@ -1,4 +1,4 @@
-"""What a strategy keeps on each device for as long as training lasts."""
+"""The memory that a strategy keeps on each device for as long as training lasts."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,10 @@ def static(
 
 
 def _whole(sizes: Sizes, world: int, precision: str, average: bool) -> Static:
-    """Everything is on every device, with DDP's buckets beside the gradients."""
+    """Returns the memory where everything is on every device.
+
+    DDP's buckets stand beside the gradients.
+    """
     size = 2 if precision.endswith("true") and precision != "32-true" else 4
     own = size * sizes.trained
     return Static(
@@ -51,11 +54,13 @@ def _whole(sizes: Sizes, world: int, precision: str, average: bool) -> Static:
 def _sharded(
     sizes: Sizes, stage: int, offload: bool, world: int, precision: str, average: bool
 ) -> Static:
-    """ZeRO keeps the parameters in the trainer's precision, and a 32-bit copy of them beside Adam's
-    two moments, in parts; its gradients are reduced through two buckets.
+    """Returns the memory of ZeRO.
 
-    Stage 2 keeps a part of them, stage 3 also parts of all parameters, frozen ones too, and gathers
-    up to 10^9 of them at a time.
+    It keeps the parameters in the trainer's precision, and a 32-bit copy of them beside Adam's two
+    moments, in parts. Its gradients are reduced through two buckets.
+
+    Stage 2 keeps a part of the gradients. Stage 3 also keeps parts of all parameters, frozen ones
+    too, and gathers up to 10^9 of them at a time.
     """
     trained, frozen = sizes.trained, sizes.frozen_bytes
     size = 4 if precision == "32-true" else 2

@@ -104,8 +104,10 @@ class Trainer(L.Trainer):
                 keeper.last_model_path = next(free)
 
     def _link(self, path: str) -> bool:
-        """Makes `path` another name of the newest state's file; false on every process if it
-        cannot: the file is gone or was never finished, or the disk knows no links.
+        """Makes `path` another name of the newest state's file.
+
+        It returns false on every process if it cannot. Then the file is gone or was never finished,
+        or the disk knows no links.
         """
         done = False
         if self.is_global_zero and getattr(self.strategy.checkpoint_io, "failure", None) is None:

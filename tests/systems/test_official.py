@@ -167,7 +167,7 @@ def test_names_and_shapes_must_fit_and_nothing_is_loaded_otherwise():
     before = network.weight.clone()
     full = {"weight": torch.ones(3, 2), "bias": torch.ones(3)}
     message = refusal(load_strictly, network, {"weight": full["weight"]}, "X")
-    assert message == "X: 1 names are missing: bias; the file seems cut off"
+    assert message == "X: 1 names are missing: bias; the file seems cut off, so fetch it again"
     message = refusal(load_strictly, network, full | {"extra": torch.ones(1)}, "X")
     assert "1 names are unexpected: extra" in message and "another version" in message
     message = refusal(load_strictly, network, full | {"weight": torch.ones(2, 2)}, "X")

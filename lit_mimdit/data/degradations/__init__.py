@@ -1,13 +1,13 @@
 """Physical degradations of a photograph, each by itself; `composition` puts them together.
 
-Every degradation is a pure function ``(image, severity, generator) -> image``: ``image`` is a
-float32 array (H, W, 3), sRGB-encoded RGB in [0, 1], ``severity`` one of light, medium, heavy,
-``generator`` a numpy Generator. The input is never changed, the output has its shape, dtype and
-range, and the same seed gives the same bits.
+Every degradation is a pure function `(image, severity, generator) -> image`. The image is a float32
+array (H, W, 3) of sRGB-encoded RGB in [0, 1]. The severity is light, medium or heavy, and the
+generator is numpy's. The input is never changed, and the output has its shape, dtype and range. The
+same seed gives the same bits.
 
-What happens to light (scatter, blur, exposure, photon noise) is computed in linear light; what
-happens to the coded image (additive Gaussian noise, JPEG) on the sRGB values. Lengths are pixels of
-the image as given.
+Scatter, blur, exposure and photon noise happen to light, and are computed in linear light. Additive
+Gaussian noise and JPEG happen to the coded image, and are computed on the sRGB values. Lengths are
+pixels of the image as given.
 """
 
 from lit_mimdit.data.degradations.air import draw_depth, haze, scatter

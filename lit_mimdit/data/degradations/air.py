@@ -8,11 +8,11 @@ from lit_mimdit.data.severity import Severity, check, draw
 
 
 def draw_depth(height: int, width: int, generator: np.random.Generator) -> np.ndarray:
-    """Depth of an imagined open scene, (H, W) float32 in (0, 1], 1 the farthest point.
+    """Draws the depth of an imagined open scene, (H, W) float32 in (0, 1], 1 the farthest point.
 
-    A ground plane seen in perspective, depth ~ 1 / (rows below the horizon), farthest from the
-    horizon upwards, its log perturbed by a low-frequency field (bicubically enlarged 5 x 5 normal
-    values) that stands for the objects on it.
+    The scene is a ground plane in perspective, whose depth goes as 1 / (rows below the horizon). It
+    is farthest from the horizon upwards. A low-frequency field perturbs the log of the depth and
+    stands for the objects on the plane. The field is 5 x 5 normal values, enlarged bicubically.
     """
     horizon = generator.uniform(-0.1, 0.4)
     nearest = generator.uniform(0.12, 0.35)  # depth at the lower border, of the farthest
@@ -47,8 +47,11 @@ def haze(
     """Haze: I = J t + A (1 - t), t = exp(-beta d), in linear light.
 
     Source: Koschmieder's law, as in Narasimhan and Nayar, "Vision and the atmosphere", IJCV 48(3),
-    2002. beta, the optical thickness at depth 1: 0.45-0.65, 1-1.3, 2-2.5; airlight A, lit as the
-    scene is, 0.7-0.95 of its 99th percentile (at least 0.2) and within 3 % of grey in each channel.
+    2002.
+
+    The optical thickness beta at depth 1 is 0.45-0.65, 1-1.3 or 2-2.5 by severity. The airlight A
+    is lit as the scene is. It is 0.7-0.95 of the scene's 99th percentile, at least 0.2, and within
+    3 % of grey in each channel.
 
     Args:
         image: (H, W, 3) in [0, 1].

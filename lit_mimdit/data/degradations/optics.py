@@ -32,8 +32,9 @@ def splat(x: np.ndarray, y: np.ndarray, weight: np.ndarray, radius: int) -> np.n
 
 
 def motion_psf(length: float, angle: float, turn: float) -> np.ndarray:
-    """Returns the PSF of a camera that moves along an arc at constant speed: (k, k), k odd,
-    non-negative, sum 1, centred on its centre of mass.
+    """Returns the PSF of a camera that moves along an arc at constant speed.
+
+    It is (k, k) with odd k, non-negative, of sum 1, and centred on its centre of mass.
 
     Args:
         length: arc length, pixels.

@@ -58,15 +58,20 @@ def rain_opacity(
 
 
 def rain(image: np.ndarray, severity: Severity, generator: np.random.Generator) -> np.ndarray:
-    """Rain: layers of motion-blurred drops over a veil, I = (1 - o) (J (1 - v) + E v) + o E, in
-    linear light.
+    """Adds rain: layers of motion-blurred drops over a veil, in linear light.
 
-    o is the opacity of the streaks, v the veil of the drops too far to be seen one by one, E the
-    environment's light: a falling drop refracts nearly the whole sky, so it is brighter than what
-    it covers. Sources: Garg and Nayar, "Vision and rain", IJCV 75(1), 2007 (drops, transparency by
-    motion blur); Yang et al., "Deep joint rain detection and removal from a single image", CVPR
-    2017 (overlapping layers and accumulation). Streaks 0.8-1.2, 2.2-2.8, 5-6 times RAIN_LAYERS; v
-    0.02-0.04, 0.06-0.1, 0.14-0.2; fall within +-23 degrees of the vertical.
+        I = (1 - o) (J (1 - v) + E v) + o E
+
+    o is the opacity of the streaks, and v the veil of the drops too far to be seen one by one. E is
+    the environment's light. A falling drop refracts nearly the whole sky, so it is brighter than
+    what it covers.
+
+    By severity there are 0.8-1.2, 2.2-2.8 or 5-6 times RAIN_LAYERS of streaks. v is 0.02-0.04,
+    0.06-0.1 or 0.14-0.2. Drops fall within +-23 degrees of the vertical.
+
+    Sources: Garg and Nayar, "Vision and rain", IJCV 75(1), 2007 (drops, transparency by motion
+    blur); Yang et al., "Deep joint rain detection and removal from a single image", CVPR 2017
+    (overlapping layers and accumulation).
     """
     check(image, severity)
     amount = draw({"light": (0.8, 1.2), "medium": (2.2, 2.8), "heavy": (5, 6)}, severity, generator)
@@ -81,15 +86,21 @@ def rain(image: np.ndarray, severity: Severity, generator: np.random.Generator) 
 
 
 def raindrop(image: np.ndarray, severity: Severity, generator: np.random.Generator) -> np.ndarray:
-    """Drops on the lens or window: I = (1 - m) J + m R, m the drops' soft mask, R the scene through
-    them, in linear light.
+    """Puts drops on the lens or window, in linear light.
 
-    A drop is a small wide-angle lens far out of focus: R is the scene around it upside down,
-    reduced and blurred, darker at the rim. Sources: Qian et al., "Attentive generative adversarial
-    network for raindrop removal from a single image", CVPR 2018 (the sum); You et al., "Adherent
-    raindrop modeling, detection and removal in video", IEEE PAMI 38(9), 2016 (the optics). Covered
-    part of the image (overlaps counted twice) 7-10, 16-22, 32-40 %; drop radius 1.5-9 % of the
-    shorter side, small ones more often.
+        I = (1 - m) J + m R
+
+    m is the drops' soft mask, and R the scene through them.
+
+    A drop is a small wide-angle lens far out of focus. So R is the scene around it, upside down,
+    reduced and blurred, and darker at the rim.
+
+    By severity the drops cover 7-10, 16-22 or 32-40 % of the image, where overlaps count twice.
+    Their radius is 1.5-9 % of the shorter side, and small ones are more frequent.
+
+    Sources: Qian et al., "Attentive generative adversarial network for raindrop removal from a
+    single image", CVPR 2018 (the sum); You et al., "Adherent raindrop modeling, detection and
+    removal in video", IEEE PAMI 38(9), 2016 (the optics).
     """
     check(image, severity)
     height, width = image.shape[:2]

@@ -96,8 +96,8 @@ def read_layout(
         root: folder of the data set as released
         split: train, val or test, for realrain1k and uhdll only; test if not given, as the paper
             only evaluates on them
-        meta: for foundir only: file of `GT-path, LQ-path` lines relative to root (the file is
-            looked for as given, then below root); without it the folders are read
+        meta: for foundir only: file of `GT-path, LQ-path` lines relative to root. The file is
+            looked for as given, then below root. Without it the folders are read
         frames: for 4krd only: file listing the frames to use, `VID_001/00001` a line; without it
             all frames are used
 
@@ -107,7 +107,7 @@ def read_layout(
     """
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder")
+        raise ValueError(f"{root}: no such folder; give that of a data set")
     if layout == "auto":
         layout = "foundir" if meta is not None else detect_layout(root)
     if layout not in LAYOUTS:
@@ -137,7 +137,7 @@ def detect_layout(root: str | Path) -> str:
     """
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder")
+        raise ValueError(f"{root}: no such folder; give that of a data set")
     fits = {
         "foundir": any(gt and lq for *_, gt, lq in with_sides(root, "GT", "LQ")),
         "4krd": any(sharp and blurry for *_, sharp, blurry in with_sides(root, "sharp", "blurry")),

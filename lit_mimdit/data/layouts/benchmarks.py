@@ -78,12 +78,16 @@ def read_realrain1k(listed: PairList, split: str = "test") -> None:
     names = _REALRAIN_SPLITS[split]
     folders = densities(listed.root)
     if not folders:
-        raise ValueError(f"{listed.root}: there is no folder RealRain-1k-H or RealRain-1k-L")
+        raise ValueError(
+            f"{listed.root}: there is no folder RealRain-1k-H or RealRain-1k-L; give the data set's"
+            " folder as released"
+        )
     for density, folder in folders.items():
         part = next((part for name in names if (part := side_folder(folder, name))), None)
         if part is None:
             raise ValueError(
-                f"{folder}: there is no folder {' or '.join(names)} for split {split!r}"
+                f"{folder}: there is no folder {' or '.join(names)} for split {split!r}; give"
+                " another split, or complete the data set"
             )
         add_by_stem(
             listed,
@@ -156,7 +160,8 @@ def read_uhdll(listed: PairList, split: str = "test") -> None:
     folder = side_folder(listed.root, UHDLL_SPLITS[split])
     if folder is None:
         raise ValueError(
-            f"{listed.root}: there is no folder {UHDLL_SPLITS[split]} for split {split!r}"
+            f"{listed.root}: there is no folder {UHDLL_SPLITS[split]} for split {split!r}; give"
+            " another split, or complete the data set"
         )
     add_by_stem(listed, "Lowlight", side_folder(folder, "gt"), side_folder(folder, "input"), split)
 

@@ -78,7 +78,7 @@ def _inside(name: str, where: str) -> str:
 
 
 class _Listing:
-    """Which files exist.
+    """Tells which files exist.
 
     Each folder is listed once: a stat of every file of a million pairs takes hours on network
     disks.

@@ -64,7 +64,10 @@ def require_complete(listed: PairList) -> list[Pair]:
             f" lit_mimdit data check {listed.root})"
         )
     if not listed.pairs:
-        raise ValueError(f"{listed.root}: no pairs of images found in the layout {listed.layout}")
+        raise ValueError(
+            f"{listed.root}: no pairs of images found in the layout {listed.layout}; give another"
+            " folder or layout"
+        )
     return listed.pairs
 
 

@@ -22,7 +22,7 @@ from lit_mimdit.data.shards.source import ShardSource
 
 
 class PairReport(NamedTuple):
-    """What looking at one pair of a shard gives.
+    """The findings about one pair of a shard.
 
     Args:
         degradation: of the pair.
@@ -36,7 +36,7 @@ class PairReport(NamedTuple):
 
 
 class ShardReport(NamedTuple):
-    """What looking at one shard gives: its problems as a file, and a report of each pair."""
+    """The findings about one shard: its problems as a file, and a report of each pair."""
 
     problems: list[str]
     pairs: list[PairReport]

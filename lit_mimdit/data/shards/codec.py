@@ -1,7 +1,8 @@
-"""How pixels are stored in a shard. The content decides how they are read back, as for every other
-file.
+"""Stores pixels in a shard, and reads them back.
 
-Which codec costs what: docs/results/costs.md (`python benchmarks/data.py --codecs`).
+The content decides how they are read, as for every other file.
+
+docs/results/costs.md says what each codec costs (`python benchmarks/data.py --codecs`).
 """
 
 import io
@@ -16,7 +17,7 @@ Codec = Literal["webp", "png", "jpeg", "copy"]
 
 
 def check_codec(codec: Codec, quality: int | None, tile: int | None) -> None:
-    """ValueError for a codec and a quality that do not go together."""
+    """Raises ValueError for a codec and a quality that do not go together."""
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}: give 1 to 100, or null for lossless")
     if codec == "jpeg" and quality is None:

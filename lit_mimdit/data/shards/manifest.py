@@ -81,22 +81,25 @@ class Manifest:
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> "Manifest":
-        """ValueError if this is no manifest, or one whose names lead elsewhere."""
+        """Reads a manifest.
+
+        Raises ValueError if this is none, or one whose names lead elsewhere.
+        """
         try:
             values = json.loads(data)
             if values.get("format") != FORMAT:
-                raise ValueError(f"format {values.get('format')!r}, expected {FORMAT!r}")
+                raise ValueError(f"its format is {values.get('format')!r} and not {FORMAT!r}")
             values["shards"] = [Shard(**shard) for shard in values["shards"]]
             values["failed"] = [(id, reason) for id, reason in values["failed"]]
             manifest = cls(**values)
             if manifest.kind not in ("images", "latents"):
-                raise ValueError(f"kind {manifest.kind!r}")
+                raise ValueError(f"its kind is {manifest.kind!r} and neither images nor latents")
             for shard in manifest.shards:
                 checked_name(shard.name, where), checked_name(shard.index, where)
                 if shard.groups and not 0 <= min(shard.groups) <= max(shard.groups) < len(
                     manifest.degradations
                 ):
-                    raise ValueError(f"{shard.name} names a degradation that is not listed")
+                    raise ValueError(f"{shard.name} has an unlisted degradation")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"{where}: not a manifest of shards ({error}); write them again with `python -m"
@@ -107,7 +110,7 @@ class Manifest:
 
 @dataclass
 class Index:
-    """Where everything in one shard lies.
+    """The places of everything in one shard.
 
     P counts pairs, T tiles, and M the members of a tile. Images have two members, LQ and GT;
     latents have one for each augmentation.
@@ -135,8 +138,10 @@ class Index:
 
     @classmethod
     def parse(cls, data: bytes, shard: Shard, where: str) -> "Index":
-        """ValueError if this is not the index that the manifest means, or one that points outside
-        the shard.
+        """Reads an index.
+
+        Raises ValueError if it is not the one that the manifest means, or if it points outside the
+        shard.
         """
         if sha256(data) != shard.index_sha256:
             raise ValueError(f"{where}: its checksum differs from the manifest's; copy it again")
@@ -153,7 +158,9 @@ class Index:
         ):
             raise ValueError(f"{where}: its arrays do not fit together; write this shard again")
         if tiles and (index.spans.min() < 0 or index.spans.sum(-1).max() > shard.bytes):
-            raise ValueError(f"{where}: refused, it points outside {shard.name}")
+            raise ValueError(
+                f"{where}: refused, it points outside {shard.name}; write this shard again"
+            )
         return index
 
 

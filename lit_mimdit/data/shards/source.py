@@ -32,7 +32,7 @@ Stored = dict[str, Tensor]  # of one orientation of a tile, by name
 
 
 class ShardedPair(NamedTuple):
-    """What is known of a pair in a shard."""
+    """The facts about a pair in a shard."""
 
     id: str
     degradation: str
@@ -92,9 +92,7 @@ class ShardSource:
         return ShardedPair(id, self.manifest.degradations[shard.groups[row]])
 
     def require(self, crop: int | None, augment: Augment) -> None:
-        """ValueError if crops of this side, or with these augmentations, cannot be had from these
-        shards.
-        """
+        """Raises ValueError if these shards cannot give such crops or augmentations."""
         if self.latents:
             stored = self.manifest.settings["augment"]
             if crop != self.tile:

@@ -85,8 +85,8 @@ class FolderStore:
 class S3Store:
     """Credentials, region and endpoint are boto3's: environment, ~/.aws, or the machine's role.
 
-    botocore repeats requests that fail by network or by server, with growing pauses (about a minute
-    and a half for 10 retries), and what breaks while its answer is read is asked for again here.
+    botocore repeats requests that fail by network or by server, with growing pauses. Ten retries
+    take about a minute and a half. What breaks while its answer is read is asked for again here.
     """
 
     def __init__(self, place: str, retries: int) -> None:

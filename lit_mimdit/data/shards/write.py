@@ -25,7 +25,7 @@ from lit_mimdit.data.tiles import Region, boxes
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides how shards look."""
+    """The settings that decide how shards look."""
 
     tile: int | None
     overlap: int

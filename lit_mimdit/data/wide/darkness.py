@@ -46,8 +46,8 @@ def darkness(image: np.ndarray, strength: float, generator: np.random.Generator)
     """Low light of one of MODELS, exposure twice as often, with a colour cast and grain.
 
     Channels get gains within 15 %. Half of the images have grain of variance a y + b (Foi et al.
-    2008), a up to 5e-4 and sqrt(b) up to 0.0015 full scales. The camera has removed it from the
-    other half.
+    2008). There a is at most 5e-4 and sqrt(b) at most 0.0015 full scales. The camera has removed
+    the grain from the other half.
     """
     if strength == 0:
         return image.copy()

@@ -85,10 +85,10 @@ def camera(image: np.ndarray, strength: float, generator: np.random.Generator) -
 def coloured(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
     """Correlated luma noise and coarser chroma noise on the sRGB values.
 
-    Luma is a mean of 1 to 3 pixels a side and chroma of 1 to 5, each brought back to its deviation
-    of up to 60/255; the shares of both are drawn. So does a camera's noise look that its own noise
-    reduction has smoothed (Nam et al., "A holistic approach to cross-channel image noise modeling",
-    CVPR 2016, measure both correlations).
+    Luma is a mean of 1 to 3 pixels a side and chroma of 1 to 5. Each is brought back to its
+    deviation of up to 60/255, and the shares of both are drawn. A camera's noise looks like this
+    once its own noise reduction has smoothed it. Nam et al., "A holistic approach to cross-channel
+    image noise modeling", CVPR 2016, measure both correlations.
     """
     luma, chroma = generator.uniform(0, 1), generator.uniform(0, 1)
     sides = (int(generator.integers(1, 4)), *[int(generator.integers(1, 6))] * 2)

@@ -86,7 +86,7 @@ class Contrast(nn.Module):
 
         query, key: two crops of each of B images, (B, 3, H, W). The key encoder and the queue
         advance by one step.
-        ValueError unless B divides K.
+        Raises ValueError unless B divides K.
         """
         self.demand_even(len(query))
         self.follow()
@@ -108,7 +108,7 @@ class Contrast(nn.Module):
         return logits, inter, k
 
     def demand_even(self, batch: int) -> None:
-        """ValueError unless batches of this size fill the queue evenly."""
+        """Raises ValueError unless batches of this size fill the queue evenly."""
         length = self.queue.shape[1]
         if length % batch:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Deformable convolution: each sampling point of a kernel moves by an offset of its own.
 
-torchvision's kernel is made for GPUs. On a CPU its backward pass takes minutes where reading rows
-of a table and one matrix product take seconds, so that is what happens there.
+torchvision's kernel is made for GPUs. On a CPU its backward pass takes minutes. Reading rows of a
+table and one matrix product take seconds, so that is what happens there.
 """
 
 import torch

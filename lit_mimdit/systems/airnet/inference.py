@@ -1,4 +1,4 @@
-"""How AirNet restores an image."""
+"""Restores an image with AirNet."""
 
 import torch
 from torch import Tensor

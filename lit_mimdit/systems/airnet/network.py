@@ -108,9 +108,12 @@ class Restorer(nn.Module):
 class AirNetNetwork(nn.Module):
     """Restores an image with one network for all degradations.
 
-    n_groups, n_blocks, n_feats: of the restorer. enc: widths of the encoder after its first, which
-    is n_feats wide in the published network; enc[0] must equal n_feats. dim: of the embedding.
+    n_groups, n_blocks, n_feats: sizes of the restorer.
+    enc: widths of the encoder after its first. The first is n_feats wide in the published network;
+        enc[0] must equal n_feats.
+    dim: width of the embedding.
     queue: its length K, published as 256 times the batch size 5.
+
     The defaults are the published configuration, with 8,930,313 parameters; 6,329,609 of them act
     when an image is restored.
     """
@@ -157,7 +160,7 @@ class AirNetNetwork(nn.Module):
 
         query, key: two crops of each image, (B, 3, H, W). The key encoder and the queue advance.
         The features are not detached: the loss of the image trains the encoder's first block.
-        ValueError unless B divides the length of the queue.
+        Raises ValueError unless B divides the length of the queue.
         """
         logits, labels, inter = self.contrast(query, key)
         return self.restorer(query, inter), logits, labels

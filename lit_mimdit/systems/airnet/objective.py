@@ -18,7 +18,7 @@ def cut_pair(images: Tensor, patch: int, seeds: Tensor) -> tuple[Tensor, Tensor]
     """Returns two square crops of each image, at places that its seed draws.
 
     images: (B, C, H, W), larger than `patch` pixels. seeds: (B,), not negative.
-    ValueError if the crops could lie at one place only, as they would then be equal.
+    Raises ValueError if the crops could lie at one place only, as they would then be equal.
     """
     height, width = images.shape[-2:]
     if min(height, width) < patch or max(height, width) == patch:

@@ -47,7 +47,7 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
 
     state: unwrapped official tensors; the queue may be of any batch size. overrides: are compared
     with what shapes say.
-    ValueError if the file is another system's, or an override contradicts a shape.
+    Raises ValueError if the file is another system's, or an override contradicts a shape.
     """
     demand(state, SYSTEM)
     dim, length = shape_of(state, "E.E.queue", SYSTEM)
@@ -59,7 +59,7 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     if not batches:
         raise ValueError(
             f"{SYSTEM}: the queue has {length} columns, which is no multiple of {dim}, as every"
-            " batch size gives; the file was altered"
+            " batch size gives; the file was altered, so fetch it again"
         )
     given = overrides.get("batch_size")
     read = {
@@ -78,10 +78,12 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
 def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> AirNetNetwork:
     """Builds AirNet from an official checkpoint.
 
-    state_dict: the content of the file, a plain state dict. overrides: sizes under the names of
-        PUBLISHED; a `batch_size` other than that of the file's queue is refused.
-    ValueError if the file is another system's or incomplete; missing and unexpected names are
-    listed.
+    state_dict: the content of the file, a plain state dict.
+    overrides: sizes under the names of PUBLISHED. A `batch_size` other than that of the file's
+        queue is refused.
+
+    Raises ValueError if the file is another system's or incomplete; missing and unexpected names
+    are listed.
     """
     state = unwrap(state_dict)
     sizes = arguments(state, **overrides)

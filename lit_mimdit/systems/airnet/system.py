@@ -74,7 +74,9 @@ class AirNet(PixelSystem):
             ValueError: the file is another system's, incomplete, or not the only one.
         """
         if len(files) != 1:
-            raise ValueError(f"AirNet is published as one file, and {len(files)} are given")
+            raise ValueError(
+                f"AirNet is published as one file, and {len(files)} are given; give that one"
+            )
         network = official.from_official(files[0], **overrides)
         system = cls(**network.sizes)
         system.network = network

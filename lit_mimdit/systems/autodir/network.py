@@ -186,7 +186,7 @@ class AutoDIRNetwork(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """What both sides of an image must be divisible by."""
+        """Returns what both sides of an image must be divisible by."""
         return self.down * 2 ** (len(self.unet.config.block_out_channels) - 1)
 
     def pixels(self, image: Tensor) -> Tensor:
@@ -233,13 +233,13 @@ class AutoDIRNetwork(nn.Module):
     def encode(self, image: Tensor) -> Tensor:
         """Returns the mean of the VAE's posterior (B, 4, H/8, W/8), not scaled.
 
-        ValueError if a side is no multiple of 64, which the U-Net needs.
+        Raises ValueError if a side is no multiple of 64, which the U-Net needs.
         """
         multiple = self.multiple
         if image.shape[-2] % multiple or image.shape[-1] % multiple:
             raise ValueError(
-                f"The image is {image.shape[-2]} x {image.shape[-1]} pixels; AutoDIR takes sides "
-                f"that are multiples of {multiple}: pad or crop it"
+                f"the image is {image.shape[-2]} x {image.shape[-1]} pixels; AutoDIR takes sides"
+                f" that are multiples of {multiple}: pad or crop it"
             )
         return self.vae.encode(image).latent_dist.mode()
 

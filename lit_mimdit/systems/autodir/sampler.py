@@ -1,4 +1,4 @@
-"""How AutoDIR restores: one degradation after the other, each by Euler-ancestral steps.
+"""Restores with AutoDIR: one degradation after the other, each by Euler-ancestral steps.
 
 Source: arXiv 2310.10123 and its released test script; the sampler: Karras et al., arXiv 2206.00364,
 and k-diffusion. Latents are (1, 4, h, w), images (1, 3, H, W) in [-1, 1].
@@ -125,7 +125,7 @@ def seeded(
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one iteration found and made.
+    """The findings and results of one iteration.
 
     Attributes:
         image: what it began with.
@@ -134,7 +134,7 @@ class Iteration:
         chosen: the category, or None with a user's sentence.
         context: text features (1, 77, D).
         z, states, cleans, decoded, corrected: latent of the image, states and denoised latents of
-            the sampler, image before and after the correction; None once "no" is chosen.
+            the sampler, image before and after the correction. They are None once "no" is chosen.
     """
 
     image: Tensor
@@ -184,7 +184,10 @@ def restore(
     The list of categories is new for every image; the script lets it shrink over all of them.
     """
     if len(image) != 1:
-        raise ValueError(f"{len(image)} images at once; AutoDIR decides for one at a time")
+        raise ValueError(
+            f"{len(image)} images at once, and AutoDIR decides for one at a time: restore them one"
+            " by one"
+        )
     left, levels = CATEGORIES, sampling_sigmas(steps)
     null = network.hidden(tokenize(None)[0].to(image.device)[None])
     for number in range(1 if sentence is not None else ITERATIONS):

@@ -69,7 +69,9 @@ class AutoDIR(RestorationSystem):
             ValueError: the file is another system's, incomplete, or not the only one.
         """
         if len(files) != 1:
-            raise ValueError(f"AutoDIR is published as one file, and {len(files)} are given")
+            raise ValueError(
+                f"AutoDIR is published as one file, and {len(files)} are given; give that one"
+            )
         names = "steps", "text_guidance", "image_guidance"
         own = {name: overrides.pop(name) for name in names if name in overrides}
         network = official.from_official(files[0], **overrides)

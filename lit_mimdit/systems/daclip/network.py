@@ -136,8 +136,8 @@ class SpatialTransformer(Transformer2DModel):
     ) -> Tensor:
         if context is None:
             raise ValueError(
-                "The U-Net reads the content embedding of CLIP, and none is given; pass e_img, or "
-                "build the network with use_image_context=False"
+                "the U-Net reads the content embedding of CLIP, and none is given; pass e_img, or"
+                " build the network with use_image_context=False"
             )
         (out,) = super().forward(x, encoder_hidden_states=context[:, None], return_dict=False)
         return out
@@ -289,8 +289,9 @@ class UNet(nn.Module):
         right, bottom = -width % self.multiple, -height % self.multiple
         if right >= width or bottom >= height:
             raise ValueError(
-                f"An image of {height} x {width} pixels cannot be padded by reflection to a "
-                f"multiple of {self.multiple}; give at least {self.multiple // 2 + 1} pixels a side"
+                f"an image of {height} x {width} pixels cannot be padded by reflection to a"
+                f" multiple of {self.multiple}; give at least {self.multiple // 2 + 1} pixels a"
+                " side"
             )
         x = F.pad(torch.cat([x_t - mu, mu], dim=1), (0, right, 0, bottom), mode="reflect")
         full = x = self.init_conv(x)

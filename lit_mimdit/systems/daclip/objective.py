@@ -30,7 +30,7 @@ def thetas(steps: int, shape: Shape, dtype: torch.dtype = torch.float64) -> Tens
         j = torch.arange(steps + 3, dtype=dtype)
         a = torch.cos((j / (steps + 2) + 0.008) / 1.008 * math.pi / 2) ** 2
         return 1 - a[1:-1] / a[0]
-    raise ValueError(f"schedule is {shape!r}; the SDE knows cosine, linear and constant")
+    raise ValueError(f"schedule is {shape!r}: choose among cosine, linear and constant")
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,8 @@ def clip_from_official(file: Mapping[str, Any], **overrides: Any) -> Degradation
         twin = state.get(f"clip.{name}") if name.startswith("visual.") else None
         if twin is not None and not value.is_meta and not torch.equal(twin, value):
             raise ValueError(
-                f"{CONTROLLER}: {name} and clip.{name} differ, but are one tensor in the official "
-                "code; the file was changed"
+                f"{CONTROLLER}: {name} and clip.{name} differ, but are one tensor in the official"
+                " code; the file was changed, so fetch it again"
             )
     network = DegradationCLIP(sizes["embed_dim"], VisionConfig(**vision), TextConfig(**text))
     load_strictly(

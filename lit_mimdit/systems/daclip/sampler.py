@@ -1,4 +1,4 @@
-"""How DA-CLIP restores: the picture for CLIP, the first state and the reverse steps.
+"""Restores with DA-CLIP: the picture for CLIP, the first state and the reverse steps.
 
 Source: arXiv 2310.01018; the posterior step: arXiv 2404.09732.
 """
@@ -77,7 +77,7 @@ def reverse_step(
 ) -> Tensor:
     """Returns x_{t-1} for the predicted noise at steps `t` (B,); `ode` takes no `noise`."""
     if mode not in ("posterior", "sde", "ode"):
-        raise ValueError(f"mode is {mode!r}; reverse steps are posterior, sde or ode")
+        raise ValueError(f"mode is {mode!r}: choose among posterior, sde and ode")
     if mode == "ode":
         return drift_step(sde, x, mu, t, predicted / 2)
     assert noise is not None, "only the ode has no noise"

@@ -105,8 +105,9 @@ class EncoderBlock(ConvBlock):
         s = LReLU(csff_enc(e) + csff_dec(d)), slope 0.1
         a = a + a * sigmoid(phi(s)) + gamma(s)
 
-    e, d: features of the encoder and decoder before, at this resolution. crossed: whether it takes
-    them. down: whether it also gives a map of half the resolution.
+    e, d: features of the encoder and decoder before, at this resolution.
+    crossed: whether it takes them.
+    down: whether it also gives a map of half the resolution.
     """
 
     def __init__(self, channels: int, out: int, crossed: bool, down: bool):

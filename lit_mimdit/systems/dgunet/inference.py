@@ -1,4 +1,4 @@
-"""How DGUNet and DGUNet+ restore an image."""
+"""Restores an image with DGUNet or DGUNet+."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ def restore(network: DGUNetNetwork, image: Tensor, ensemble: bool = False) -> Te
     """Returns the last stage's picture at the full size of the input, clamped to [0, 1].
 
     image: (B, 3, H, W), RGB in [0, 1], any size. It is padded by reflection to multiples of 8, as
-    the authors do for RealBlur. Smaller ones than the network takes are extended by their edges.
+        the authors do for RealBlur. Smaller ones than the network takes are extended by their
+        edges.
     ensemble: the mean over the 8 flips and rotations, as they do for SIDD and DND.
     """
 

@@ -25,9 +25,10 @@ STAGES = 7
 class Stage(nn.Module):
     """A gradient step, then a U-Net as the proximal map.
 
-    widths: channels of the U-Net at full, 1/2, 1/4 and 1/8 resolution, w_0 ... w_3. reduction: of
-    the channel attention. operators, gates: the PReLU of the operators and that of the shallow
-    features. first: whether no stage stands before.
+    widths: channels of the U-Net at full, 1/2, 1/4 and 1/8 resolution, w_0 ... w_3.
+    reduction: that of the channel attention.
+    operators, gates: the PReLU of the operators and that of the shallow features.
+    first: whether no stage stands before.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Stage(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, list[Tensor], list[Tensor]]]:
         """Returns this stage's picture, and what the next stage takes of this one.
 
-        image: the picture before, (B, 3, H, W). y: the degraded image. before: features of the
-        supervision, e_0 ... e_2, d_0 ... d_2; index i is at 1/2^i of the resolution.
+        image: the picture before, (B, 3, H, W).
+        y: the degraded image.
+        before: features of the supervision, e_0 ... e_2, d_0 ... d_2; index i is at 1/2^i of the
+            resolution.
         """
         x = self.step(image, y)
         u = self.shallow(x)
@@ -106,10 +109,14 @@ class LastStage(nn.Module):
 class DGUNetNetwork(nn.Module):
     """Restores an image in stages; every stage makes a picture.
 
-    n_feat: channels F at full resolution. scale_unetfeats: S; level i has F + i S channels.
-    scale_orsnetfeats: the output of DGUNet narrows to F + O channels. reduction: of the channel
-    attention. depth: middle stages. plus: DGUNet+, whose stages have weights of their own;
-    DGUNet's middle stages are one stage, used `depth` times.
+    n_feat: channels F at full resolution.
+    scale_unetfeats: S; level i has F + i S channels.
+    scale_orsnetfeats: the output of DGUNet narrows to F + O channels.
+    reduction: that of the channel attention.
+    depth: middle stages.
+    plus: DGUNet+, whose stages have weights of their own. DGUNet's middle stages are one stage,
+        used `depth` times.
+
     The defaults are the published DGUNet for deblurring and denoising, with 17,216,312 parameters
     that act.
     """

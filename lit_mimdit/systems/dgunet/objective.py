@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the three tasks have of their own.
+    """The settings that each of the three tasks has of its own.
 
-    epochs, batch, patch: of the training. lr: after the warm-up. weight_decay: of Adam. period: of
-    the cosine, in epochs after the warm-up. edge: weight of the edge term. clamp: whether pictures
-    are clamped to [0, 1] before the loss.
+    epochs, batch, patch: sizes of the training.
+    lr: learning rate after the warm-up.
+    weight_decay: that of Adam.
+    period: that of the cosine, in epochs after the warm-up.
+    edge: weight of the edge term.
+    clamp: whether pictures are clamped to [0, 1] before the loss.
     """
 
     epochs: int
@@ -54,8 +57,8 @@ def laplacian(x: Tensor) -> Tensor:
 
         L(x) = x - g(up(g(x)))
 
-    g filters with k k^T, k = (0.05, 0.25, 0.4, 0.25, 0.05), borders replicated. up keeps the even
-    rows and columns times 4 and has zeros elsewhere. x: (B, C, H, W).
+    g filters with k k^T, k = (0.05, 0.25, 0.4, 0.25, 0.05), and borders are replicated. `up` keeps
+    the even rows and columns, times 4, and has zeros elsewhere. x is (B, C, H, W).
     """
     # float32 constants, as the published filter: float64 ones change the loss by 1e-10
     k = torch.tensor([0.05, 0.25, 0.4, 0.25, 0.05], device=x.device)

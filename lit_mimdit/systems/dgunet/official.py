@@ -77,7 +77,7 @@ def arguments(state: Mapping[str, Tensor], plus: bool, **overrides: Any) -> dict
 
     state: unwrapped official tensors of the variant `plus` says. overrides: arguments that shapes
     do not tell, which is DGUNet's `depth`.
-    ValueError if an override contradicts a shape.
+    Raises ValueError if an override contradicts a shape.
     """
     system = "DGUNet+" if plus else "DGUNet"
     wide, _, kernel, _ = shape_of(state, "stage1_encoder.body.0.conv_1.weight", system)
@@ -101,7 +101,7 @@ def arguments(state: Mapping[str, Tensor], plus: bool, **overrides: Any) -> dict
     if sizes["kernel_size"] != 3 or sizes["bias"]:
         raise ValueError(
             f"{system}: kernel_size={sizes['kernel_size']} and bias={sizes['bias']} of this"
-            " checkpoint are not supported; the published networks have 3 and False"
+            " checkpoint are not supported; give a published network, which has 3 and False"
         )
     return sizes
 
@@ -112,11 +112,13 @@ def from_official(
     """Builds DGUNet or DGUNet+ from an official checkpoint.
 
     state_dict: the content of the file, {epoch, state_dict, optimizer}, or its state dict with or
-        without the prefix `module.`. plus: the variant that is expected; None takes the file's.
+        without the prefix `module.`.
+    plus: the variant that is expected; None takes the file's.
     overrides: arguments of the official constructor. `depth` is the number of middle stages of
         DGUNet, 5 unless given, as its weights do not tell; DGUNet+ has 5 always.
-    ValueError if the file is another system's or the other variant's, if names are missing or
-    unexpected, or if entries that are one parameter differ.
+
+    Raises ValueError if the file is another system's or the other variant's, or if names are
+    missing or unexpected. Entries that are one parameter and differ raise it, too.
     """
     state = unwrap(state_dict)
     expected = "DGUNet" if plus is False else "DGUNet+"
@@ -155,5 +157,6 @@ def _demand_ties(network: DGUNetNetwork, state: Mapping[str, Tensor], system: st
             if not torch.equal(state[name], state[present[0]]):
                 raise ValueError(
                     f"{system}: {name} differs from {present[0]}, although both are one parameter"
-                    " of the official network; the file was altered or trained by other code"
+                    " of the official network; the file was altered or trained by other code, so"
+                    " fetch the published one"
                 )

@@ -77,7 +77,9 @@ class DGUNet(PixelSystem):
                 or `ensemble` is neither true nor false.
         """
         if len(files) != 1:
-            raise ValueError(f"DGUNet is published as one file, and {len(files)} are given")
+            raise ValueError(
+                f"DGUNet is published as one file, and {len(files)} are given; give that one"
+            )
         ensemble = overrides.pop("ensemble", False)
         if not isinstance(ensemble, bool):
             raise ValueError(

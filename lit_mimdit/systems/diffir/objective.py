@@ -116,7 +116,7 @@ def progressive_phase(iteration: int, phases: tuple[int, ...] = FIRST_PHASES) ->
 
 
 def demand_room(side: int) -> None:
-    """ValueError if crops of `side` pixels are smaller than the largest patch."""
+    """Raises ValueError if crops of `side` pixels are smaller than the largest patch."""
     if side < max(PATCHES):
         raise ValueError(
             f"data.crop is {side}, and model.progressive cuts patches of up to {max(PATCHES)}"

@@ -56,8 +56,8 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> FirstStage
         overrides: arguments of the official constructor that shapes do not tell.
 
     Raises:
-        ValueError: if the file is of another system or form of DiffIR, is cut off, holds a copy
-            that differs from its original, or has another schedule than the arguments say.
+        ValueError: if the file is of another system or form of DiffIR, or is cut off. Also if it
+            holds a copy that differs from its original, or another schedule than the arguments say.
     """
     state = unwrap(state_dict)
     system = seems_to_be(state)
@@ -106,7 +106,7 @@ def buffers(table: Schedule) -> dict[str, Tensor]:
 
 
 def _refuse_other_forms(state: Mapping[str, Tensor]) -> None:
-    """ValueError for the forms of DiffIR that change the resolution or fill holes."""
+    """Raises ValueError for the forms of DiffIR that change the resolution or fill holes."""
     width, channels = shape_of(state, "G.patch_embed.proj.weight", "DiffIR")[:2]
     first = count(state, "G.encoder_level1.", ".")
     if channels == 4:
@@ -166,7 +166,7 @@ def _second(state: Mapping[str, Tensor], overrides: Mapping[str, Any]) -> Second
 
 
 def _check_copies(state: Mapping[str, Tensor]) -> None:
-    """ValueError if one of the tensors that the file holds twice differs from its copy."""
+    """Raises ValueError if one of the tensors that the file holds twice differs from its copy."""
     for copy, original in COPIES.items():
         for name in state:
             twin = original + name.removeprefix(copy)
@@ -179,13 +179,14 @@ def _check_copies(state: Mapping[str, Tensor]) -> None:
 
 
 def _check_schedule(state: Mapping[str, Tensor], network: SecondStage) -> None:
-    """ValueError if the tables in the file are not those of the arguments."""
+    """Raises ValueError if the tables in the file are not those of the arguments."""
     table = schedule_of(network)
     for name, row in buffers(table).items():
         held = state.get(BUFFERS + name)
         if held is None:
             raise ValueError(
-                f"{SECOND}: 1 name is missing: {BUFFERS}{name}; the file seems cut off"
+                f"{SECOND}: 1 name is missing: {BUFFERS}{name}; the file seems cut off, so fetch it"
+                " again"
             )
         if held.shape != row.shape or not torch.allclose(held.float(), row, rtol=1e-4, atol=1e-5):
             beta = state[f"{BUFFERS}betas"]

@@ -69,7 +69,7 @@ def diffuse(prior: Tensor, noise: Tensor, step: int, table: Schedule) -> Tensor:
 
 
 class Step(NamedTuple):
-    """What one sampling step saw and made.
+    """The values that one sampling step saw and made.
 
     Attributes:
         step: i, T - 1 first and 0 last.

@@ -211,7 +211,7 @@ class DiffIR(RestorationSystem):
     # -- training
 
     def on_fit_start(self) -> None:
-        """ValueError for a run that could not end as it is configured."""
+        """Raises ValueError for a run that could not end as it is configured."""
         if self.stage == 1 and self.trainer.enable_validation:
             raise ValueError(
                 "model.stage is 1, which restores nothing without the clean image, so it cannot be"

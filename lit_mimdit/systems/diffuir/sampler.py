@@ -10,8 +10,12 @@ REAL_STEPS = 4  # for real photographs
 def equalize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Returns the image with the histogram of every channel equalised, (H, W, C), 0 to 255.
 
-    y = round(255 (N(x) - N(m)) / (P - N(m))), where N(x) counts pixels up to x, m is the channel's
-    darkest value, and P counts all pixels; halves round to even. One value only stays as it is.
+    The histogram N(x) counts pixels up to x, m is the channel's darkest value, and P counts all
+    pixels.
+
+        y = round(255 (N(x) - N(m)) / (P - N(m)))
+
+    Halves round to even. One value only stays as it is.
 
     The published scores in low light need this step, for training and test. It is chosen by
     knowing the degradation, so it is not part of a blind comparison.

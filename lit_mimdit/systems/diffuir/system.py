@@ -79,7 +79,9 @@ class DiffUIR(ResidualSystem):
             ValueError: the file is another system's, incomplete, or not the only one.
         """
         if len(files) != 1:
-            raise ValueError(f"DiffUIR is published as one file, and {len(files)} are given")
+            raise ValueError(
+                f"DiffUIR is published as one file, and {len(files)} are given; give that one"
+            )
         network = official.from_official(files[0], **overrides)
         sizes = network.unet.dim, network.unet.dim_mults
         published = {(one.dim, one.dim_mults): name for name, one in VARIANTS.items()}

@@ -26,7 +26,7 @@ from lit_mimdit.models.quantize import plain_state
 
 @dataclass
 class ControlConfig:
-    """What is added to the backbone.
+    """The parts that are added to the backbone.
 
     Args:
         key: key of the LQ stream. "r1": its own, as in the paper and the revised code. "original":
@@ -157,7 +157,7 @@ class TwoStreamFeedForward(nn.Module):
 
 
 class BlockControl(nn.Module):
-    """What is trained in one block of diffusers' transformer."""
+    """The trained parts of one block of diffusers' transformer."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -220,13 +220,13 @@ class DiT4SRNetwork(ConditionedBackbone):
         self.branch.install(transformer)
 
     def decide(self, z_lq: Tensor) -> Decisions:
-        """No routers, no decisions."""
+        """Returns no decisions, as there are no routers."""
         return ()
 
     def condition(self, z_lq: Tensor, prompt: Prompt | None = None) -> LQCondition:
         """Keeps LQ latents (B, C, H, W); the stream depends on the time, so nothing is computed.
 
-        ValueError if they do not fit the backbone.
+        Raises ValueError if they do not fit the backbone.
         """
         self.grid(z_lq)
         return LQCondition(z_lq)

@@ -1,4 +1,4 @@
-"""How DiT4SR restores: its noise levels, Euler steps, guidance, tiles, captions and picture sizes.
+"""Restores with DiT4SR: noise levels, Euler steps, guidance, tiles, captions and picture sizes.
 
 Source: arXiv 2503.23580 and the published test script's defaults. Latents are (B, C, H, W).
 """

@@ -211,7 +211,10 @@ class DiT4SR(LatentSystem):
 
 
 def _demand_same(given: torch.nn.Module, own: torch.nn.Module, name: str) -> None:
-    """ValueError unless two transformers have the same weights, up to the rounding of bfloat16."""
+    """Raises ValueError unless two transformers have the same weights.
+
+    The rounding of bfloat16 does not count.
+    """
     other = given.state_dict()
     for key, value in own.state_dict().items():
         if key not in other or other[key].shape != value.shape:

@@ -1,4 +1,4 @@
-"""What few-step distillation is told: the teacher, and what is made of it."""
+"""The settings of few-step distillation: the teacher, and what is made of it."""
 
 from dataclasses import dataclass, field
 
@@ -27,7 +27,7 @@ class TeacherConfig:
 
 @dataclass
 class DistillationConfig:
-    """What the student learns: the weights of three losses, and their settings.
+    """The weights of the student's three losses, and their settings.
 
     Teacher matching is `matching`, with or without `lpips`. Distribution matching is
     `distribution` alone, as in DMD2, or with `matching`, as in DMD.
@@ -76,12 +76,12 @@ class DistillationConfig:
 
     @property
     def asks_teacher(self) -> bool:
-        """Whether the student is compared with the teacher's results for the same noise."""
+        """Returns whether the student is compared with the teacher's results for the same noise."""
         return self.matching > 0 or self.lpips > 0
 
 
 def require_trained_sampling(sampling: SamplingConfig, distillation: DistillationConfig) -> None:
-    """ValueError for a way of sampling that the student does not learn."""
+    """Raises ValueError for a way of sampling that the student does not learn."""
     if sampling.steps not in distillation.steps:
         raise ValueError(
             f"model.sampling.steps is {sampling.steps}, and the student learns"

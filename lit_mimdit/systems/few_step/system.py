@@ -218,7 +218,7 @@ class FewStep(MiMDiT):
     # -- training
 
     def on_train_start(self) -> None:
-        """ValueError for another teacher's results, and for a strategy that would not go on.
+        """Raises ValueError for another teacher's results, and for a strategy that would not go on.
 
         Distributed strategies expect gradients of every parameter, and here they come in turn.
         That holds for one process as well.
@@ -338,7 +338,7 @@ class FewStep(MiMDiT):
         return noise.to(like), normal.to(like)
 
     def _updates(self) -> tuple[int, int]:
-        """How many updates of student and fake score there were."""
+        """Returns how many updates of student and fake score there were."""
         if self.fake is None:
             return self.global_step, 0
         return updates_before(self.global_step, self.distillation.fake_updates)

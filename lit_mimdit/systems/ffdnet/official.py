@@ -18,7 +18,7 @@ def official_name(ours: str) -> str:
 def from_official(state_dict: Mapping[str, Any]) -> FFDNetNetwork:
     """Returns the network with the tensors of an author's file; sizes are read from the shapes.
 
-    ValueError if the file is another system's, incomplete, or for grey images.
+    Raises ValueError if the file is another system's, incomplete, or for grey images.
     """
     state = unwrap(state_dict)
     demand(state, SYSTEM)

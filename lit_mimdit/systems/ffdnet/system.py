@@ -46,7 +46,8 @@ class FFDNet(PixelSystem):
     ) -> None:
         if not 0 <= sigma <= MOST:
             raise ValueError(
-                f"sigma is {sigma}: FFDNet knows noise of 0 to {MOST:g} grey levels of 255"
+                f"sigma is {sigma}: FFDNet knows noise of 0 to {MOST:g} grey levels of 255; give"
+                " one of these"
             )
         super().__init__(optimizer, tile, overlap, metrics, versions, init)
         self.sigma = sigma
@@ -64,7 +65,9 @@ class FFDNet(PixelSystem):
             ValueError: the file is another system's, incomplete, or not the only one.
         """
         if len(files) != 1:
-            raise ValueError(f"FFDNet is published as one file, and {len(files)} are given")
+            raise ValueError(
+                f"FFDNet is published as one file, and {len(files)} are given; give that one"
+            )
         if wrong := sorted(overrides.keys() - {"sigma"}):
             raise ValueError(f"FFDNet: no argument {wrong[0]}; it has sigma")
         network = official.from_official(files[0])

@@ -3,8 +3,8 @@
 Wavelets split the features on three levels. State-space blocks restore the low band, and blocks
 that copy matching channels of it restore the high bands.
 
-Legend: B images, w channels on every level, H and W pixels, D = expand w inner channels, K = 4
-scan directions, N states, R rank of the step sizes, L = H W.
+Legend: B images, w channels on every level, H and W pixels, L = H W. The inner channels are D =
+expand w. There are K = 4 scan directions, N states, and R is the rank of the step sizes.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""How PromptIR restores an image."""
+"""Restores an image with PromptIR."""
 
 from typing import Any
 
@@ -22,14 +22,22 @@ def restore(
     """Returns the restored image at the full size of the input, clamped to [0, 1].
 
     image: (B, 3, H, W), RGB in [0, 1]. It is padded by reflection to multiples of 8, as in the
-    authors' demo. tile: side of tiles, a multiple of 8, or None for the whole image at once; the
-    demo takes TILE. overlap: of neighbouring tiles, whose mean is taken without a window.
-    ValueError if the tile is no multiple of 8.
+        authors' demo.
+    tile: side of tiles, a multiple of 8, or None for the whole image at once; the demo takes TILE.
+    overlap: pixels of neighbouring tiles, whose mean is taken without a window.
+
+    Raises ValueError if the tile is no multiple of 8.
     """
     if tile is not None and (tile % MULTIPLE or tile < MULTIPLE):
-        raise ValueError(f"PromptIR's tiles are multiples of {MULTIPLE} pixels, not {tile}")
+        raise ValueError(
+            f"PromptIR's tiles are multiples of {MULTIPLE} pixels, not {tile}; set tile to one, or to None"
+            " for the whole image"
+        )
     if tile is not None and not 0 <= overlap < tile:
-        raise ValueError(f"an overlap of {overlap} does not fit tiles of {tile} pixels")
+        raise ValueError(
+            f"an overlap of {overlap} does not fit tiles of {tile} pixels; give 0 or more, and less"
+            " than the tile"
+        )
     height, width = image.shape[-2:]
     padded = pad_to_multiple(image, MULTIPLE)
     restored = network(padded) if tile is None else in_tiles(network, padded, tile, overlap)

@@ -60,11 +60,15 @@ class Fusion(nn.Module):
 class PromptIRNetwork(nn.Module):
     """Restores an image with one network for all degradations.
 
-    dim: channels at full resolution, C. num_blocks: blocks of levels 1, 2, 3 and of the bottom.
-    num_refinement_blocks: blocks after the decoder. heads: of the attention at each level; the
-    fusion blocks use the third. ffn_expansion_factor: of the feed-forward parts. norm_bias: form of
-    the norms. prompt_dims, prompt_sizes: channels and side of the prompts of levels 1, 2, 3.
+    dim: channels at full resolution, C.
+    num_blocks: blocks of levels 1, 2, 3 and of the bottom.
+    num_refinement_blocks: blocks after the decoder.
+    heads: those of the attention at each level; the fusion blocks use the third.
+    ffn_expansion_factor: that of the feed-forward parts.
+    norm_bias: form of the norms.
+    prompt_dims, prompt_sizes: channels and side of the prompts of levels 1, 2, 3.
     prompt_len: maps a prompt has.
+
     The defaults are the published configuration, with 35,376,967 parameters.
     """
 

@@ -57,7 +57,7 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     """Returns the official constructor's arguments for these tensors.
 
     state: unwrapped official tensors. overrides: arguments that shapes do not tell.
-    ValueError if the file is another system's, or an override contradicts a shape.
+    Raises ValueError if the file is another system's, or an override contradicts a shape.
     """
     demand(state, SYSTEM)
     dim = shape_of(state, "patch_embed.proj.weight", SYSTEM)[0]
@@ -90,16 +90,18 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> PromptIRNe
     """Builds PromptIR from an official checkpoint.
 
     state_dict: the content of the file: a Lightning checkpoint, or its state dict with or without
-        the prefix `net.`. overrides: arguments of the official constructor.
-    ValueError if the file is another system's or incomplete; missing and unexpected names are
-    listed.
+        the prefix `net.`.
+    overrides: arguments of the official constructor.
+
+    Raises ValueError if the file is another system's or incomplete; missing and unexpected names
+    are listed.
     """
     state = unwrap(state_dict)
     sizes = arguments(state, **overrides)
     if sizes.pop("bias"):
         raise ValueError(
-            "PromptIR: the convolutions of this checkpoint have biases; only the published form"
-            " without them is supported"
+            "PromptIR: the convolutions of this checkpoint have biases, and only the published"
+            " form without them is supported; give a published file"
         )
     sizes.pop("decoder")
     network = PromptIRNetwork(norm_bias=sizes.pop("LayerNorm_type") == "WithBias", **sizes)

@@ -89,7 +89,9 @@ class PromptIR(PixelSystem):
             ValueError: the file is another system's, incomplete, or not the only one.
         """
         if len(files) != 1:
-            raise ValueError(f"PromptIR is published as one file, and {len(files)} are given")
+            raise ValueError(
+                f"PromptIR is published as one file, and {len(files)} are given; give that one"
+            )
         names = "tile", "overlap", "merge"
         own = {name: overrides.pop(name) for name in names if name in overrides}
         network = official.from_official(files[0], **overrides)

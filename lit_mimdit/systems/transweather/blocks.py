@@ -45,8 +45,8 @@ class Attention(nn.Module):
         t' = LN(conv R x R with stride R of t as a map) for R > 1, else t
         result = Linear(softmax(q k^T / sqrt(C / heads)) v), heads = slices of C / heads channels
 
-    With `queries`, q comes of that many learned tokens instead, and is resized along the tokens to
-    N by the nearest neighbour: token i takes floor(i queries / N).
+    With `queries`, q comes of that many learned tokens instead. It is resized along the tokens to N
+    by the nearest neighbour: token i takes floor(i queries / N).
     """
 
     def __init__(self, channels: int, heads: int, reduction: int = 1, queries: int | None = None):
@@ -115,8 +115,9 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """t = t + drop(attn(LN(t))), then t = t + drop(mlp(LN(t))).
 
-    channels, heads, reduction, queries: of the attention. ratio: of the feed-forward part. drop:
-    probability that one of the two branches is left out, each by itself.
+    channels, heads, reduction, queries: sizes of the attention.
+    ratio: that of the feed-forward part.
+    drop: probability that one of the two branches is left out, each by itself.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How TransWeather restores an image."""
+"""Restores an image with TransWeather."""
 
 from collections.abc import Callable, Sequence
 
@@ -57,11 +57,12 @@ def restored(network: TransWeatherNetwork, image: Tensor) -> Tensor:
 def restore(network: TransWeatherNetwork, image: Tensor, resize: bool = False) -> Tensor:
     """Returns the restored image, clamped to [0, 1].
 
-    network: in evaluation mode, as its blocks drop branches while training. image: (B, 3, H, W),
-        RGB in [0, 1], any size. resize: False pads by reflection to multiples of 16, at least 48,
-        and returns the size of the input; small images are extended by their edges. True resizes
-        the image as the authors' test does and returns that size; their metrics are taken there,
-        against a ground truth that is resized too.
+    network: in evaluation mode, as its blocks drop branches while training.
+    image: (B, 3, H, W), RGB in [0, 1], any size.
+    resize: False pads by reflection to multiples of 16, at least 48, and returns the size of the
+        input. Small images are extended by their edges. True resizes the image as the authors' test
+        does and returns that size. Their metrics are taken there, against a ground truth that is
+        resized too.
     """
     assert not network.training
     if resize:

@@ -68,7 +68,7 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     """Returns the sizes of these tensors, under the names of PUBLISHED.
 
     state: unwrapped official tensors. overrides: enc_heads and dec_heads, which shapes do not tell.
-    ValueError if the file is another system's, or an override contradicts a shape.
+    Raises ValueError if the file is another system's, or an override contradicts a shape.
     """
     decoder = seems_to_be(state) != BASE
     demand(state, SYSTEM if decoder else BASE)
@@ -100,10 +100,11 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
 def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> TransWeatherNetwork:
     """Builds TransWeather, with or without decoder, from an official checkpoint.
 
-    state_dict: the content of the file, with or without the prefix `module.`. overrides: sizes
-        under the names of PUBLISHED.
-    ValueError if the file is another system's or incomplete; missing and unexpected names are
-    listed.
+    state_dict: the content of the file, with or without the prefix `module.`.
+    overrides: sizes under the names of PUBLISHED.
+
+    Raises ValueError if the file is another system's or incomplete; missing and unexpected names
+    are listed.
     """
     state = unwrap(state_dict)
     sizes = arguments(state, **overrides)

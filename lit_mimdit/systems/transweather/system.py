@@ -80,7 +80,9 @@ class TransWeather(PixelSystem):
                 is neither true nor false.
         """
         if len(files) != 1:
-            raise ValueError(f"TransWeather is published as one file, and {len(files)} are given")
+            raise ValueError(
+                f"TransWeather is published as one file, and {len(files)} are given; give that one"
+            )
         resize = overrides.pop("resize", False)
         if not isinstance(resize, bool):
             raise ValueError(
