@@ -1,27 +1,24 @@
-"""README and docs: their prose keeps the standard, and what they name exists."""
+"""README and docs: their prose keeps the standard, what they name exists, nothing is said twice."""
 
 import re
-import shlex
-from functools import cache
-from pathlib import Path
+from itertools import pairwise
 
 import prose
 import pytest
+from kit.named import (
+    PAGES,
+    ROOT,
+    broken_links,
+    code_of,
+    indented_commands,
+    missing_paths,
+    unfenced,
+    unknown_keys,
+    unknown_script_options,
+    unknown_words,
+)
 
-from lit_mimdit.cli import COMMANDS, TRAINER_COMMANDS
-from lit_mimdit.completion import TRAINER_OPTIONS, options_of
-
-ROOT = Path(__file__).parents[1]
 MEAN, PER_HUNDRED = 15.0, 1.0  # words a sentence; parentheses for 100 words
-
-
-def all_pages() -> dict[str, str]:
-    paths = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("experiments/**/*.md")]
-    paths += [*ROOT.glob("benchmarks/*.md"), ROOT / "data" / "README.md"]
-    return {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for p in sorted(paths)}
-
-
-PAGES = all_pages()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -58,85 +55,6 @@ python -m lit_mimdit fit (no prose)
 # -- what is named exists
 
 
-def code_of(text: str) -> list[str]:
-    """Lines of code blocks, continued ones joined, and code spans."""
-    blocks = re.findall(r"^ *```[^\n]*\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
-    outside = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
-    return lines + [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", outside)]
-
-
-def slug(heading: str) -> str:
-    """The anchor of a heading, as MkDocs and GitHub make it."""
-    text = re.sub(r"[^\w\s-]", "", re.sub(r"[`*]", "", heading)).strip().lower()
-    return re.sub(r"\s+", "-", text)
-
-
-def broken_links(name: str, text: str) -> list[str]:
-    text = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
-    broken = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", text)):
-        if target.startswith(("http://", "https://", "mailto:")):
-            continue
-        path, _, anchor = target.partition("#")
-        file = (ROOT / name).parent / path if path else ROOT / name
-        if not file.exists():
-            broken.append(target)
-        elif anchor and file.suffix == ".md":
-            headings = re.findall(r"^#+ (.*)", file.read_text(encoding="utf-8"), re.MULTILINE)
-            broken += [target] * (anchor not in map(slug, headings))
-    return broken
-
-
-@cache
-def reference_keys() -> set[str]:
-    """Every key that docs/reference/ lists."""
-    pages = [text for name, text in PAGES.items() if name.startswith("docs/reference/")]
-    return set(re.findall(r"^\| `(\w+)` \|", "\n".join(pages), re.MULTILINE))
-
-
-cached_options = cache(options_of)
-TO_WRITE = ("dncnn", "my_study")  # files that a page tells its reader to write
-
-
-def unknown_words(line: str) -> list[str]:
-    """Commands and options of a line that this package does not have."""
-    called = re.search(r"(?:python -m lit_mimdit|(?<![\w/-])lit-mimdit)(?: (.*))?$", line)
-    if called is None or not called[1]:
-        return []
-    words = re.split(r" (?:&&|\||;|>|#)", called[1])[0]
-    words = shlex.split(words.replace("'", " ")) if words.count('"') % 2 == 0 else words.split()
-    if not words or words[0].isupper() or words[0].startswith(("--", "[", "<")):
-        return []
-    name = next((c for c in COMMANDS if words[: len(c.split())] == c.split()), words[0])
-    options = [word.split("=")[0] for word in words if re.match("--?[a-z]", word)]
-    if name in COMMANDS:
-        known = {*cached_options(*COMMANDS[name][:2]), "-h"}
-        return [option for option in options if option not in known]
-    if name not in TRAINER_COMMANDS:
-        return [] if name == "..." else [name]
-    keys = reference_keys()
-    return [
-        option
-        for option in options
-        if option not in {*TRAINER_OPTIONS, "-h"}
-        and not option.startswith("--trainer.")
-        and not (option.startswith(("--model", "--data")) and option.rsplit(".", 1)[-1] in keys)
-    ]
-
-
-def missing_paths(line: str) -> list[str]:
-    """Files of the repository that a line names and that are not there."""
-    folders = "experiments|docs|benchmarks|notebooks|tests|lit_mimdit"
-    named = [Path(f) for f in re.findall(rf"(?<![\w/.~-])((?:{folders})/[\w./-]+\.\w+)", line)]
-    real = []
-    for file in named:
-        own = any(part.startswith(TO_WRITE) for part in file.parts)  # the reader writes it
-        if not own and not re.search("[A-Z]{3}", file.stem):
-            real.append(file)
-    return [f.as_posix() for f in real if not (ROOT / f).exists()]
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_every_link_leads_somewhere(name):
     assert not broken_links(name, PAGES[name])
@@ -153,8 +71,9 @@ def test_the_first_page_leads_to_every_page_of_the_site():
 @pytest.mark.parametrize("name", [n for n in PAGES if n != "CHANGELOG.md"])
 def test_every_command_and_file_exists(name):
     lines = code_of(PAGES[name])
-    assert not [(line, words) for line in lines if (words := unknown_words(line))]
-    assert not [path for line in lines for path in missing_paths(line)]
+    for unknown in (unknown_words, unknown_keys, unknown_script_options, missing_paths):
+        assert not [(line, words) for line in lines if (words := unknown(line))]
+    assert not indented_commands(PAGES[name])
 
 
 def test_what_is_wrong_is_found():
@@ -162,11 +81,118 @@ def test_what_is_wrong_is_found():
     assert unknown_words("python -m lit_mimdit restore a.png --tiel 64") == ["--tiel"]
     assert unknown_words("x && lit-mimdit data chek ROOT") == ["data"]
     assert unknown_words("lit-mimdit fit -c a.yaml --model.init_args.branch.width 4") == []
-    assert unknown_words("lit-mimdit fit --model.init_args.branch.wdth 4") == [
-        "--model.init_args.branch.wdth"
+    assert unknown_words("lit-mimdit fit -c a.yaml --modle.init_args.branch.width 4") == [
+        "--modle.init_args.branch.width"
     ]
     assert missing_paths("see tests/test_docs.py and tests/nothing.py") == ["tests/nothing.py"]
     assert broken_links("README.md", "[a](docs/none.md) [b](#nowhere) `[c](d)`") == [
         "docs/none.md",
         "#nowhere",
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "unknown"),
+    [
+        ("--model.init_args.branch.width 4 --data.init_args.crop 8 --trainer.max_steps 1", []),
+        ("--model.init_args.optimizer.lr_scale.router 2", []),
+        ("set `model.init_args.branch.wdth`", ["model.init_args.branch.wdth"]),
+        # a key of another table, a path that ends too late, another system's key
+        ("--model.init_args.branch.lr 4", ["model.init_args.branch.lr"]),
+        ("--model.init_args.init.width 4", ["model.init_args.init.width"]),
+        (
+            "fit -c experiments/quickstart.yaml --model.init_args.n_groups 4",
+            ["model.init_args.n_groups"],
+        ),
+        ("fit -c experiments/systems/airnet.yaml --model.init_args.n_groups 4", []),
+        ("--data.init_args.corp 4", ["data.init_args.corp"]),
+        ("--trainer.max_step 4 --trainer.logger.init_args.name a", ["trainer.max_step"]),
+    ],
+)
+def test_keys_are_known_by_their_whole_path(line, unknown):
+    assert unknown_keys(line) == unknown
+
+
+def test_options_of_scripts_are_known_by_their_parsers():
+    assert unknown_script_options("python benchmarks/train_step.py --steps 15") == []
+    assert unknown_script_options("python benchmarks/train_step.py --step 15 | tee a") == ["--step"]
+    assert unknown_script_options("python docs/tools/reference.py --check") == []
+    assert unknown_script_options("python benchmarks/attention.py --rounds 2") == ["--rounds"]
+
+
+def test_indented_commands_are_found():
+    text = "Do this:\n\n    python a.py\n\n- an item\n    of python, goes on\n"
+    assert indented_commands(text) == ["    python a.py"]
+    assert not indented_commands("```\nfor a in b; do\n    python a.py\ndone\n```\n")
+
+
+def test_diagrams_of_the_site_are_drawn(monkeypatch):
+    """The theme draws a `pre` of the class mermaid; what else highlights code shows its text."""
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
+    pytest.importorskip("material")
+    from markdown import Markdown
+    from mkdocs.config import load_config
+
+    site = load_config(str(ROOT / "mkdocs.yml"))
+    page = Markdown(extensions=site.markdown_extensions, extension_configs=site.mdx_configs)
+    drawn = {name: text for name, text in PAGES.items() if "```mermaid" in text}
+    assert len(drawn) > 10 and all(name.startswith("docs/") for name in drawn)
+    for text in drawn.values():
+        html = page.reset().convert(text)
+        assert html.count('<pre class="mermaid"><code>') == text.count("```mermaid")
+        assert "language-mermaid" not in html
+
+
+# -- nothing is said twice
+
+OWN = ("README.md", "data/", "docs/", "experiments/README.md", "experiments/nano/")
+
+
+def statements(text: str) -> list[str]:
+    """The sentences of 8 words or more of a page, and the rows with figures of its tables."""
+    said = [
+        one
+        for paragraph in prose.paragraphs(text)
+        for one in prose.sentences(paragraph.replace("`", ""))
+        if len(one.split()) >= 8
+    ]
+    lines = [line.strip() for line in unfenced(text).splitlines()] + [""]
+    for line, below in pairwise(lines):
+        head = below.startswith("|") and not re.search(r"\w", below)
+        if line.startswith("|") and re.search(r"\d", line) and not head:
+            said.append(line)
+    return [" ".join(re.sub("[*`]", "", one).lower().split()) for one in said]
+
+
+def repeated(pages: dict[str, str]) -> list[str]:
+    """What stands in two places, with both of them."""
+    seen: dict[str, str] = {}
+    twice = []
+    for name, text in pages.items():
+        for one in statements(text):
+            if one in seen:
+                twice.append(f"{seen[one]} and {name}: {one}")
+            seen[one] = name
+    return twice
+
+
+def test_no_statement_stands_in_two_places():
+    """A page links to the one that has it. The reference repeats what classes share."""
+    assert not repeated(
+        {
+            name: text
+            for name, text in PAGES.items()
+            if name.startswith(OWN) and not name.startswith("docs/reference/")
+        }
+    )
+
+
+def test_what_stands_twice_is_found():
+    row, head = "| a `x` | 1.5 |\n", "| in 2 | GiB |\n|---|---:|\n"
+    code = "```\nthe same code may well stand here and there\n```\n"
+    one = f"Short is free here.\n\n{head}{row}\n{code}"
+    other = f"Short is free here.\n\n{head}| **a** x |  1.5 |\n\n{code}"
+    assert repeated({"a.md": one, "b.md": other}) == ["a.md and b.md: | a x | 1.5 |"]
+    said = "This `sentence` has more\nthan eight words in it. And [this](a.md) ends.\n"
+    assert len(repeated({"a.md": said, "b.md": said.replace("`", "")})) == 1
+    assert not repeated({"a.md": said, "b.md": said.replace("eight", "nine")})

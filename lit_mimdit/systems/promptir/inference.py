@@ -30,8 +30,8 @@ def restore(
     """
     if tile is not None and (tile % MULTIPLE or tile < MULTIPLE):
         raise ValueError(
-            f"PromptIR's tiles are multiples of {MULTIPLE} pixels, not {tile}; set tile to one, or to None"
-            " for the whole image"
+            f"PromptIR's tiles are multiples of {MULTIPLE} pixels, not {tile}; set tile to one, or"
+            " to None for the whole image"
         )
     if tile is not None and not 0 <= overlap < tile:
         raise ValueError(
