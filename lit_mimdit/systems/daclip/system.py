@@ -31,18 +31,18 @@ class DACLIP(RestorationSystem):
     pairs of images do not have; its weights come from `controller`.
 
     Args:
-        unet: see UNetConfig.
+        unet: sizes of the U-Net.
         embed_dim: width of CLIP's embeddings.
-        vision: see VisionConfig.
-        text: see TextConfig; restoring does not read text.
+        vision: sizes of CLIP's image tower.
+        text: sizes of CLIP's text tower. Restoring does not read text.
         max_sigma: noise level of the SDE in grey levels.
-        train_steps: of the SDE in training, T.
-        steps: of restoring; null takes `train_steps`.
-        mode: of the reverse steps, "posterior", "sde" or "ode".
+        train_steps: steps `T` of the SDE in training.
+        steps: steps of restoring. `null` takes `train_steps`.
+        mode: how the reverse steps are taken: `posterior`, `sde` or `ode`.
         controller: official file of a trained controller with its CLIP.
-        train_controller: train the controller too, by the loss of the U-Net. The publication does
-            not; it is for small networks, for which no controller exists.
-        optimizer: see OptimizerConfig; only training needs it.
+        train_controller: whether the controller is trained too, by the loss of the U-Net. The
+            publication does not do so. It is for small networks, for which no controller exists.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
         init: exported system or checkpoint to start from instead of fresh weights.
