@@ -46,14 +46,14 @@ def latents(
 
     Args:
         source: folder of shards of images with tiles
-        destination: folder for the shards of latents; made if it does not exist
-        backbone: nano, a diffusers folder of SD3.5, or a hub id: whose VAE encodes
-        backbone_dtype: precision the VAE computes in, best that of the training's
-            model.init_args.backbone_dtype
-        augment: the training's augmentation, each of whose orientations is stored: none takes 1,
-            flip 2, dihedral 8 times the room
+        destination: folder for the shards of latents. It is made if it does not exist
+        backbone: `nano`, a diffusers folder of SD3.5, or a hub id. Its VAE encodes
+        backbone_dtype: precision that the VAE computes in. Best is the training's
+            `model.init_args.backbone_dtype`
+        augment: the training's augmentation. Each of its orientations is stored: `none` takes 1,
+            `flip` 2, `dihedral` 8 times the room
         dtype: precision of the stored latents
-        device: cpu, cuda, ... or auto
+        device: where it runs: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`
     """
     images = ShardSource(str(source))
     if images.latents or images.tile is None:

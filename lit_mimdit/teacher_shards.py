@@ -52,14 +52,14 @@ def teacher(
 
     Args:
         source: folder of shards of latents
-        destination: folder for the shards with the results; made if it does not exist
-        checkpoint: the teacher: an exported file, a training checkpoint, or "package"
-        steps: of the teacher's solver
-        solver: the teacher's
-        seed: of the noise
+        destination: folder for the shards with the results. It is made if it does not exist
+        checkpoint: the branch that teaches: an exported file, a training checkpoint, or `package`
+        steps: steps that the teacher's solver takes
+        solver: solver that the teacher samples with
+        seed: seed of the noise that the teacher starts from
         backbone: folder or hub id of the backbone, if it is not where it was in training
         backbone_dtype: precision of the frozen weights, if not that of the teacher's training
-        device: cpu, cuda, ... or auto
+        device: where it runs: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`
     """
     latents = ShardSource(str(source))
     settings = dict(latents.manifest.settings)

@@ -8,7 +8,7 @@ import enum
 import inspect
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import cache
 from pathlib import Path, PurePath
@@ -27,6 +27,7 @@ PLAIN = {
     timedelta: "time",
     Any: "any value",
 }
+MANY = (list, set, frozenset, Iterable, Sequence)
 REQUIRED = "required"
 
 
@@ -64,7 +65,7 @@ def kind_of(annotation: Any, links: dict[type, str] | None = None) -> str:
         return _listed(_words(annotation, links))
     if origin in (Union, types.UnionType):
         return _listed(list(dict.fromkeys(word for part in inner for word in _words(part, links))))
-    if origin in (list, tuple, set, frozenset) and inner:
+    if origin in (*MANY, tuple) and inner:
         parts = [kind_of(part, links) for part in inner if part is not Ellipsis]
         many = origin is not tuple or Ellipsis in inner
         return f"list of {parts[0]}" if many else f"list: {', '.join(parts)}"
@@ -113,8 +114,14 @@ def sentence(text: str | None) -> str:
     parts[::2] = [re.sub(r"([<*|])", r"\\\1", part) for part in parts[::2]]
     parts[1::2] = [part.replace("|", r"\|") for part in parts[1::2]]
     line = "".join(parts)
-    # a name keeps its case, and so does a value that is explained
-    return re.sub("^[a-z](?=[a-z]*(,|;)? |$)", lambda found: found[0].upper(), line)
+    # a name keeps its case, and so does a symbol that an equation defines
+    return re.sub("^[a-z](?=[a-z'-]*[,;]? (?!=)|$)", lambda found: found[0].upper(), line)
+
+
+def cell(text: str | None) -> str:
+    """Returns what a table says of a parameter: one line that ends with a full stop."""
+    line = sentence(text)
+    return line if not line or line[-1] in ".!?" else f"{line}."
 
 
 def about(thing: Any) -> str:
@@ -138,7 +145,7 @@ def parts_of(thing: Any, links: dict[type, str] | None = None) -> list[Part]:
     A class's parameters are described in its docstring, or where it inherits them.
     """
     return [
-        Part(name, kind_of(annotation, links), default_of(default), sentence(text))
+        Part(name, kind_of(annotation, links), default_of(default), cell(text))
         for name, annotation, default, text in _raw_parts(thing)
     ]
 

@@ -1,26 +1,23 @@
-"""The page of file formats: which keys each file has, by the code that writes it."""
+"""The page of file formats: which keys each file has, and who writes it."""
 
-import ast
-import inspect
 from dataclasses import is_dataclass
 from importlib import import_module
-from textwrap import dedent
 from typing import Any
 
+import file_keys as keys
 from describe import about, complete, parts_of, table
+from file_keys import Keys
 
 from lit_mimdit.data.shards.manifest import Index, Manifest, Shard
 from lit_mimdit.evaluation.record import ImageScores
-from lit_mimdit.evaluation.summary import summarise
 from lit_mimdit.evaluation.tables import scores_csv
-from lit_mimdit.inference.run_record import describe_run
 from lit_mimdit.inference.system_file import SystemFile
 from lit_mimdit.models.backbone import Identity
-from lit_mimdit.routing.study_files import summary_of
 from lit_mimdit.systems.base import RestorationSystem
 from lit_mimdit.training.callbacks import RunRecord
 
-# name -> (who writes it, its module, the dataclasses or functions that its keys come from)
+YOU = "you"
+# name -> (who writes it, its module, what else is said: dataclasses, functions and tables of keys)
 FORMATS: dict[str, tuple[str, str, list[Any]]] = {
     "Exported system: NAME.safetensors": (
         "export, import-weights",
@@ -30,55 +27,80 @@ FORMATS: dict[str, tuple[str, str, list[Any]]] = {
     "Checkpoint: NAME.ckpt": (
         "fit",
         "lit_mimdit.training.checkpoint",
-        [RestorationSystem.on_save_checkpoint, SystemFile.description],
+        [RestorationSystem.on_save_checkpoint, keys.CHECKPOINT, keys.DESCRIPTION],
     ),
-    "Fidelity network: fidelity.safetensors": ("export", "lit_mimdit.inference.fidelity_file", []),
+    "Fidelity network: fidelity.safetensors": (
+        "fit",
+        "lit_mimdit.inference.fidelity_file",
+        [keys.FIDELITY],
+    ),
+    "Repository on the hub": (
+        "export --push_to_hub",
+        "lit_mimdit.sharing.repository",
+        [keys.REPOSITORY],
+    ),
+    "Pipeline of diffusers": (
+        "export --pipeline",
+        "lit_mimdit.inference.pipeline_parts",
+        [keys.PIPELINE, keys.INDEX],
+    ),
+    "Sample data: samples.csv": ("sample-data", "lit_mimdit.data.sample_data", [keys.SAMPLES]),
     "Shards: manifest.json": (
-        "data shard, data latents",
+        "data shard, data latents, data teacher",
         "lit_mimdit.data.shards.manifest",
-        [Manifest, Shard],
+        [Manifest, Shard, keys.IMAGE_SETTINGS],
     ),
     "Shards: shard-000000.tar and shard-000000.npz": (
-        "data shard, data latents",
+        "data shard, data latents, data teacher",
         "lit_mimdit.data.shards.writer",
-        [Index],
+        [keys.MEMBERS, keys.TILE, Index],
     ),
-    "Latent shards": ("data latents", "lit_mimdit.latent_shards", []),
+    "Latent shards": (
+        "data latents",
+        "lit_mimdit.latent_shards",
+        [keys.LATENT_TENSORS, keys.LATENT_SETTINGS],
+    ),
+    "Teacher shards": ("data teacher", "lit_mimdit.teacher_shards", []),
+    "Captions: NAME.csv or NAME.jsonl": (YOU, "lit_mimdit.models.captions", [keys.CAPTIONS]),
     "Restored folder: restoration.json": (
         "restore, predict, classical",
         "lit_mimdit.inference.run_record",
-        [describe_run],
+        [keys.RESTORATION, keys.RESTORATION_CHECKPOINT, keys.RESTORATION_FILE],
     ),
     "Evaluation: record.jsonl and features.f32": (
         "evaluate",
         "lit_mimdit.evaluation.record",
-        [ImageScores],
+        [keys.HEADER, keys.SETTINGS, ImageScores],
     ),
     "Evaluation: summary.json": (
         "evaluate, validate, test",
         "lit_mimdit.evaluation.summary",
-        [summarise],
+        [keys.SUMMARY, keys.METRIC, keys.GROUP, keys.VALUE, keys.FAILED],
     ),
     "Evaluation: scores.csv": (
         "evaluate, validate, test",
         "lit_mimdit.evaluation.score_files",
-        [scores_csv],
+        [scores_csv, keys.SCORES],
     ),
     "Run: run.json and run.diff": (
         "fit",
         "lit_mimdit.training.callbacks.record",
-        [RunRecord, RunRecord.on_fit_start],
+        [RunRecord, keys.RUN],
     ),
-    "Run: quarantine.csv": ("fit, data shard", "lit_mimdit.data.quarantine", []),
+    "Run: quarantine.csv": (
+        "fit, data shard",
+        "lit_mimdit.data.quarantine",
+        [keys.QUARANTINE],
+    ),
     "Study: results.csv, results.md and results.tex": (
         "ablate",
         "lit_mimdit.ablation.result_files",
-        [],
+        [keys.RESULTS, keys.CURVES],
     ),
     "Routing: routing.json and its tables": (
         "routing",
         "lit_mimdit.routing.study_files",
-        [summary_of],
+        [keys.ROUTING, keys.ROUTING_FILE, keys.AGREEMENT, *keys.ROUTING_TABLES.values()],
     ),
 }
 
@@ -88,29 +110,22 @@ def formats() -> str:
     sections = ["JSON is UTF-8; every file appears whole or not at all."]
     for name, (writers, path, sources) in FORMATS.items():
         module = import_module(path)
-        lines = [f"## {name}", f"Written by {', '.join(f'`{w}`' for w in writers.split(', '))}."]
-        tags = [v for n, v in sorted(vars(module).items()) if n == "FORMAT"]
-        lines += [f"Format: `{tag}`." for tag in tags]
+        commands = [w if w == YOU else f"`{w}`" for w in writers.split(", ")]
+        lines = [f"## {name}", f"Written by {', '.join(commands)}."]
+        lines += [f"Format: `{tag}`." for tag in [vars(module).get("FORMAT")] if tag]
         lines += [about(module), *(_keys(source) for source in sources)]
-        sections.append("\n\n".join(lines))
+        sections.append("\n\n".join(filter(None, lines)))
     return "\n\n".join(sections)
 
 
 def _keys(source: Any) -> str:
-    """What a dataclass or a function says of a file, and the keys that it gives it."""
-    if isinstance(source, type) and not is_dataclass(source):
+    """A table of keys, or what a class or function says of a file."""
+    if isinstance(source, Keys):
+        rows = [[f"`{key}`", meaning] for key, meaning in source.meanings.items()]
+        return f"### {source.title}\n\n{table([source.first, 'Meaning'], rows)}"
+    if not is_dataclass(source):
         return about(source)
-    if isinstance(source, type):
-        parts = complete(source, parts_of(source))
-        rows = [[f"`{part.name}`", part.kind, part.meaning] for part in parts]
-        head = table(["Key", "Type", "Meaning"], rows)
-        return f"### {source.__name__}\n\n{about(source)}\n\n{head}"
-    found = [_text_keys(node) for node in ast.walk(ast.parse(dedent(inspect.getsource(source))))]
-    keys = ", ".join(f"`{key}`" for key in max(found, key=len))
-    return "\n\n".join(filter(None, [about(source), f"Keys: {keys}." if "," in keys else ""]))
-
-
-def _text_keys(node: ast.AST) -> list[str]:
-    """The text keys of a dictionary display."""
-    keys = node.keys if isinstance(node, ast.Dict) else []
-    return [k.value for k in keys if isinstance(k, ast.Constant) and isinstance(k.value, str)]
+    parts = complete(source, parts_of(source))
+    rows = [[f"`{part.name}`", part.kind, part.meaning] for part in parts]
+    head = table(["Key", "Type", "Meaning"], rows)
+    return f"### {source.__name__}\n\n{about(source)}\n\n{head}"

@@ -70,6 +70,21 @@ def paragraphs(text: str) -> list[str]:
     return found
 
 
+def cells(text: str) -> list[str]:
+    """Returns the cells of a page's tables that explain something: those below `Meaning`."""
+    found: list[str] = []
+    place: int | None = None
+    for line in text.splitlines():
+        row = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if not line.startswith("|"):
+            place = None
+        elif place is not None and set(line) - set("| -:"):
+            found.append(row[place])
+        elif "Meaning" in row:
+            place = row.index("Meaning")
+    return found
+
+
 def plain(paragraph: str) -> str:
     """Returns a paragraph without markup: a code span is one word, a link is its text."""
     text = re.sub(r"`[^`]*`", "CODE", paragraph)

@@ -13,35 +13,34 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
+from types import ModuleType
 from typing import Any
 
 import lightning as L
+import run_keys
+import variables
 import yaml
 from describe import (
     Part,
     about,
+    cell,
     complete,
-    default_of,
     keys_of,
-    kind_of,
     nested,
     parts_of,
     parts_table,
-    sentence,
     table,
 )
 from file_formats import formats
-from jsonargparse import ArgumentParser
 
-from lit_mimdit import cli, trainer_help
+from lit_mimdit import cli, nano, systems, trainer_help
 from lit_mimdit.ablation.study import Study
 from lit_mimdit.evaluation.metrics import DEFAULT, METRICS
 from lit_mimdit.evaluation.perceptual import MAX_PIXELS
 from lit_mimdit.function_command import SHORT
 from lit_mimdit.signatures import signature_of
-from lit_mimdit.systems.classical import Classical
 from lit_mimdit.training import callbacks
-from lit_mimdit.training.command import TrainerCommand
 from lit_mimdit.training.strategies import StrategyRegistry, ZeRO
 
 ROOT = Path(__file__).parents[2]
@@ -72,24 +71,9 @@ def commands() -> str:
 
 def _trainer_command(name: str, text: str) -> str:
     rows = [*trainer_help.ROWS, *(trainer_help.ROWS_OF_FIT if name == "fit" else ())]
-    parser = ArgumentParser()
-    TrainerCommand.add_arguments_to_parser(None, parser)
-    own = [
-        [
-            f"`--{action.dest}`",
-            kind_of(action._typehint),
-            default_of(action.default),
-            sentence(action.help),
-        ]
-        for action in parser._actions
-        if getattr(action, "_typehint", None) is not None
-    ]
-    known = "A YAML holds everything else: see [YAML keys](systems.md)."
-    parts = [f"## {name}", f"{sentence(text)}.", known]
-    parts += [table(["Option", "Meaning"], [[f"`{o}`", sentence(m)] for o, m in rows])]
-    if name == "fit":
-        parts += [table(["Key", "Type", "Default", "Meaning"], own)]
-    return "\n\n".join(parts)
+    known = "A YAML holds everything else: see [the keys of a run](settings.md#run)."
+    options = table(["Option", "Meaning"], [[f"`{o}`", cell(m)] for o, m in rows])
+    return "\n\n".join([f"## {name}", cell(text), known, options])
 
 
 def _function_command(name: str, module: str, function: str) -> str:
@@ -124,9 +108,23 @@ def named_classes() -> list[type]:
         if path.startswith("lit_mimdit.")
     }
     paths |= {f"lit_mimdit.training.callbacks.{name}" for name in callbacks.__all__}
-    paths.add(f"{Classical.__module__}.{Classical.__name__}")
+    paths |= {f"{system.__module__}.{system.__name__}" for system in systems_of(systems, nano)}
     split = sorted(path.rsplit(".", 1) for path in paths)
     return [getattr(import_module(module), name) for module, name in split]
+
+
+def systems_of(*packages: ModuleType) -> set[type]:
+    """Returns the systems that packages define: Lightning's modules that no other one extends."""
+    for package in packages:
+        for module in walk_packages(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
+    names = tuple(f"{package.__name__}." for package in packages)
+    found, left = set(), [L.LightningModule]
+    while left:
+        extended = left.pop().__subclasses__()
+        left += extended
+        found |= {one for one in extended if one.__module__.startswith(names)}
+    return {one for one in found if not any(under in found for under in one.__subclasses__())}
 
 
 def _class_paths(values: Any) -> Iterator[str]:
@@ -159,7 +157,9 @@ def yaml_pages() -> dict[str, str]:
         "callbacks.md": _class_page("Callbacks and plugins", CALLBACKS, others, links),
         "settings.md": page(
             "Settings",
-            "Each table is a group of keys below a key of a system, or of a study.",
+            SETTINGS,
+            *run_keys.sections(),
+            variables.section(ROOT / "lit_mimdit"),
             *(_settings_section(one, [*classes, Study, *inner], links) for one in inner),
         ),
         "strategies.md": _strategies(links),
@@ -174,6 +174,10 @@ def yaml_pages() -> dict[str, str]:
 
 SYSTEMS = "A YAML names one system as `model.class_path`; its keys stand below `model.init_args`."
 DATA = "A YAML names one data module as `data.class_path`; its keys stand below `data.init_args`."
+SETTINGS = (
+    "First the keys of a run, those of its trainer, and environment variables."
+    " Each table after them is a group of keys below a key of a system, or of a study."
+)
 CALLBACKS = (
     "A YAML lists callbacks below `trainer.callbacks`, and plugins below `trainer.plugins`."
     " Each has a `class_path` and `init_args`. Lightning's own callbacks work too."
@@ -245,7 +249,7 @@ def metrics() -> str:
             files[file.name][1].append(f"`{metric.key}`")
     head = ["Key", "In tables", "Direction", "Needs", "Computed by", "Smallest side", "In tiles",
             "Also called"]  # fmt: skip
-    head_of_files = ["File", "Of", "First digits of its sha256", "Address"]
+    head_of_files = ["File", "Needed by", "First digits of its sha256", "Address"]
     weights = [
         [f"`{name}`", ", ".join(keys), f"`{file.prefix[:8]}`" if file.prefix else "unknown",
          f"<{file.source}>"]

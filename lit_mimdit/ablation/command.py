@@ -57,7 +57,7 @@ def ablate(
             results.png.
         jobs: Runs at the same time, each a process.
         threads: CPU threads of each process.
-        only: These variants, and the full model, now; the tables show what is there.
+        only: Variants to run now, beside the full model. The tables show what is there.
         test_root: Test on the tree in this folder instead of the study's, such as one that
             `sample-data --photos` has written from your own photographs. Its test.txt counts.
 

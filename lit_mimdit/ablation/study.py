@@ -23,8 +23,8 @@ class PaperRow:
     """The place where the paper (arXiv 2603.02710) has the same variant.
 
     Args:
-        table: 3, 4 or 5.
-        row: the variant's name in it.
+        table: number of the table: 3, 4 or 5.
+        row: name of the variant in it.
     """
 
     table: int
@@ -76,14 +76,16 @@ class EarlierRun(Lines):
     """A training before a variant's own, such as the first of two stages.
 
     Args:
-        file: as in Variant.
-        lines: as in Variant.
-        take: as in Variant.
-        name: of its folder.
+        file: YAML of the lines that differ, relative to the study file. It may be a whole
+            experiment.
+        lines: lines that differ, written here. With a file they are laid over what it gives.
+        take: sections of the file that count, such as `[model]`; all of them if not given. So an
+            experiment of another system gives its model, and data and trainer stay the study's.
+        name: name of its folder.
         gives: key that its checkpoint is given to in all trainings after it, such as
-            model.init_args.first_stage.
-        share: of the study's minutes, in (0, 1). The variant's own training has what the earlier
-            ones leave. None where steps end the runs: the lines then say how many.
+            `model.init_args.first_stage`.
+        share: share of the study's minutes, in (0, 1). The variant's own training has what the
+            earlier ones leave. `null` where steps end the runs: the lines then say how many.
     """
 
     name: str = ""
@@ -113,12 +115,11 @@ class Variant(Lines):
     Args:
         file: YAML of the lines that differ, relative to the study file. It may be a whole
             experiment.
-        lines: the lines themselves, where a file would be too much. With a file they are laid over
-            what it gives.
-        take: sections of the file that count, such as [model]; all of them if not given. So an
+        lines: lines that differ, written here. With a file they are laid over what it gives.
+        take: sections of the file that count, such as `[model]`; all of them if not given. So an
             experiment of another system gives its model, and data and trainer stay the study's.
-        paper: the paper's row, if it has one.
-        before: trainings that come first, in this order; see EarlierRun.
+        paper: row of the paper's tables that shows the same, if there is one.
+        before: trainings that come first, in this order.
     """
 
     paper: PaperRow | None = None
@@ -150,14 +151,14 @@ class Study:
 
     Args:
         base: YAML of the full model, relative to the study file.
-        full: name of the variant that changes nothing; the others are compared to it.
-        variants: by name.
-        seeds: of weights, order of samples and noise; each variant is trained once with each.
-        metrics: by key (`python -m lit_mimdit metrics`).
-        settings: laid over the base in every run: the budget.
-        test: laid over everything when a run is tested, such as other images.
-        minutes: of training for every run, without validation; it takes the place of the trainer's
-            max_steps. None leaves the budget to `settings`.
+        full: name of the variant that changes nothing. The others are compared to it.
+        variants: variants of the study by name.
+        seeds: seeds of weights, order of samples and noise. Each variant is trained once with each.
+        metrics: metrics by key. `python -m lit_mimdit metrics` lists them.
+        settings: lines laid over the base in every run: the budget.
+        test: lines laid over everything when a run is tested, such as other images.
+        minutes: minutes of training for every run, without validation. They take the place of the
+            trainer's max_steps. `null` leaves the budget to `settings`.
     """
 
     base: str

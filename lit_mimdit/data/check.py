@@ -52,16 +52,18 @@ def check(
 
     Args:
         root: folder of the data set or of shards, or s3://bucket/folder of shards
-        layout: how its folders are named; auto recognises it, shards too
-        meta: foundir only: file of `GT-path, LQ-path` lines relative to root
-        split: realrain1k and uhdll only: train, val or test (test if not given)
-        frames: 4krd only: file naming the frames to use, `VID_001/00001` a line
-        contact_sheet: picture to write (.png), one row a degradation with LQ and GT side by side
-        decode: decode every image, which finds truncated and corrupt files; false looks at headers
-            only and is much faster (of shards: at their checksums only)
-        samples: pairs a degradation on the contact sheet
+        layout: how the folders of the data set are named; `auto` recognises it, and shards too
+        meta: for `foundir` only: file of `GT-path, LQ-path` lines relative to root
+        split: for `realrain1k` and `uhdll` only: `train`, `val` or `test`; `test` if not given
+        frames: for `4krd` only: file that names the frames to use, a line such as `VID_001/00001`
+            each
+        contact_sheet: picture to write (.png), a row for each degradation with LQ and GT side by
+            side
+        decode: decode every image, which finds truncated and corrupt files. `false` looks at
+            headers only, or at the checksums of shards, and is much faster
+        samples: pairs of each degradation on the contact sheet
         workers: threads that read images
-        max_listed: problems and notes to print by name; the rest is counted
+        max_listed: problems and notes to print by name. The others are counted
 
     Returns:
         The number of problems: 0 if every file has its partner, can be read, and has its partner's

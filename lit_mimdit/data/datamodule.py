@@ -34,40 +34,44 @@ class FoundIRDataModule(L.LightningDataModule):
             to.
         batch_size: training pairs a step, over all processes and accumulated batches together.
         crop: side of the training crop in pixels.
-        train: meta file of the training pairs (`GT-path, LQ-path` lines), or folder of shards
-            (`data shard`, `data latents`), or s3://...
-        val: the same for validation (no latents).
-        test: the same for test; null reads the folders of `root` (`01Blur/{GT,LQ}`, ...).
-        benchmarks: data sets that `test` evaluates as well, whole: layout (4krd, realrain1k,
-            hazerd, uhdll) and its root, or {root: ..., frames: ...} with the options of that
-            layout.
+        train: training pairs: a meta file with lines `GT-path, LQ-path`, or a folder of shards, or
+            s3://... Commands `data shard` and `data latents` write shards.
+        val: validation pairs, given like those of `train`, but no latents.
+        test: test pairs, given like those of `val`. `null` reads the folders of `root`, such as
+            `01Blur/{GT,LQ}`.
+        benchmarks: data sets that `test` evaluates as well, whole. Each layout (`4krd`,
+            `realrain1k`, `hazerd`, `uhdll`) has its root, or `{root: ..., frames: ...}` with the
+            options of that layout.
         predict: photographs to restore with `predict`: a file or folder.
-        micro_batch: training pairs a process takes at once; null divides `batch_size` over the
-            processes. The trainer's accumulate_grad_batches must make up the rest, and an error
+        micro_batch: training pairs that a process takes at once. `null` divides `batch_size` over
+            the processes. The trainer's accumulate_grad_batches must make up the rest, and an error
             says so if it does not. Every step takes exactly `batch_size` pairs: an epoch leaves out
             the rest that fills no whole step.
-        eval_batch_size: images a batch in validation and test; larger than 1 needs `eval_crop`.
-        eval_crop: middle crop for validation and test in pixels; null takes whole images.
-        augment: "none", "flip" or "dihedral".
-        workers: loader processes; 0 loads in the training process.
-        cache: keep decoded images in memory (small data sets).
-        sample_data: write the small sample data set to `root` if nothing is there.
-        seed: of order, crops, augmentation, noise and times; the seed of every photograph that
+        eval_batch_size: images in a batch of validation and test. More than 1 needs `eval_crop`.
+        eval_crop: side of the middle crop for validation and test, pixels. `null` takes whole
+            images.
+        augment: `flip` mirrors at random, `dihedral` also turns by quarters, `none` leaves the
+            crops as they are.
+        workers: loader processes. 0 loads in the training process.
+        cache: whether decoded images stay in memory, for small data sets.
+        sample_data: whether the small sample data set is written to `root` if nothing is there.
+        seed: seed of order, crops, augmentation, noise and times, and of every photograph that
             `predict` restores.
-        mixing: natural takes each training pair once an epoch; balanced takes every degradation
+        mixing: `natural` takes each training pair once an epoch. `balanced` takes every degradation
             equally often.
-        window: of shards, how many are mixed at a time; null mixes all, which asks for pieces of
-            all shards all the time.
-        cache_dir: local folder in which whole shards are kept; null reads the pieces where they
+        window: number of shards that are mixed at a time. `null` mixes all, which asks for pieces
+            of all shards all the time.
+        cache_dir: local folder in which whole shards are kept. `null` reads the pieces where they
             lie.
-        cache_gb: bound of that folder, 10^9 bytes; a process needs `window` shards of it (balanced:
-            as many for each degradation).
-        retries: of requests to S3 that fail (10 last about a minute and a half).
-        max_broken: share of the training pairs that may be unreadable; they are listed in
-            quarantine.csv in the run's folder and another pair takes their place. Above it the run
+        cache_gb: largest size of that folder, in 10^9 bytes. A process needs `window` shards of it;
+            `balanced` needs as many for each degradation.
+        retries: how often a request to S3 that fails is tried again. 10 last about a minute and a
+            half.
+        max_broken: share of the training pairs that may be unreadable. They are listed in
+            quarantine.csv in the run's folder, and another pair takes their place. Above it the run
             stops; 0 stops at the first.
-        latents: of latent shards, take the mode of the GT's posterior as encoding on the spot does,
-            or a sample of it.
+        latents: what training takes of latent shards: `mode` of the GT's posterior, as encoding on
+            the spot does, or a `sample` of it.
     """
 
     def __init__(

@@ -112,15 +112,15 @@ class DegradedPhotos(FoundIRDataModule):
     from `root` as ever.
 
     Args:
-        photos: folder of photographs; none of them may be in `root`.
-        types: FoundIR types to draw from, such as 05Noise.
+        photos: folder of photographs. None of them may be in `root`.
+        types: FoundIR types to draw from, such as `05Noise`.
         samples: training samples an epoch.
         longest: photographs are first reduced to this many pixels on their longer side.
-        dim: share of the crops that become dark scenes before they are degraded: dark is then not
+        dim: share of the crops that become dark scenes before they are degraded. Dark is then not
             always what is to be mended. Crops in low light stay as they are, so that its own
             darkness is all of it.
         smooth: share of the crops in low light whose camera has removed noise, most of it more
-            often than little: else grain would be all that tells low light from a dark scene.
+            often than little. Without them, grain alone would tell low light from a dark scene.
         foundir: the arguments of FoundIRDataModule.
     """
 

@@ -108,13 +108,13 @@ class PhotoCrops(L.LightningDataModule):
 
     Args:
         photos: folder of the training photographs (any depth, any image format).
-        val_photos: folder of the validation photographs; none of them may be in `photos`.
-        sizes: choices of [crop side in pixels, batch size].
+        val_photos: folder of the validation photographs. None of them may be in `photos`.
+        sizes: choices of `[crop side in pixels, batch size]`.
         shares: how often each choice of `sizes` is drawn.
         batches: training batches an epoch.
         val_batches: validation batches, of the first choice of `sizes`.
         longest: photographs are first reduced to this many pixels on their longer side.
-        seed: of the crops.
+        seed: seed of the crops.
     """
 
     def __init__(

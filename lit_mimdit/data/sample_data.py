@@ -66,11 +66,12 @@ def write_sample_data(
             photograph.
         train_crops: Training pairs for each type.
         val_crops: Validation pairs for each type. With 3, each type has each severity once.
-        test_crops: Test pairs for each type, likewise.
-        types: FoundIR type folders to write, e.g. ["01Blur", "12NightRain"]; null writes all 20.
-        severities: Severities to take in turn, out of light, medium and heavy.
+        test_crops: Test pairs for each type. With 3, each type has each severity once.
+        types: FoundIR type folders to write, such as `["01Blur", "12NightRain"]`. `null` writes all
+            20.
+        severities: Severities to take in turn, out of `light`, `medium` and `heavy`.
         seed: Seed of every random choice.
-        photos: Folder of own photographs to take instead; all of them make the test split, train
+        photos: Folder of own photographs to take instead. All of them make the test split; train
             and val stay empty.
         overwrite: Replace an existing sample tree in this folder.
 

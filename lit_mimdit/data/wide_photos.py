@@ -102,15 +102,15 @@ class WidePhotos(L.LightningDataModule):
 
     Args:
         photos: folder of the training photographs (any depth, any image format).
-        val_photos: folder of the validation photographs; none of them may be in `photos`.
+        val_photos: folder of the validation photographs. None of them may be in `photos`.
         crop: side of the crops, pixels.
-        batch_size: crops a batch.
+        batch_size: crops in a batch.
         batches: training batches an epoch.
         val_batches: validation batches of each kind, and of clean images.
         longest: photographs are first reduced to this many pixels on their longer side.
         dim: share of the training crops that are dimmed before they are degraded.
-        seed: of the crops.
-        workers: loader processes; 0 makes crops in the training process. Any number gives the same
+        seed: seed of the crops.
+        workers: loader processes. 0 makes crops in the training process. Any number gives the same
             batches.
     """
 

@@ -24,13 +24,14 @@ def demo(
     systems of the hub. Stop it with Ctrl-C; uploaded and restored photographs are removed then.
 
     Args:
-        checkpoint: Exported system (.safetensors), training checkpoint (.ckpt), or a repository on
-            the hub (OWNER/NAME); that of the package unless given.
+        checkpoint: File of an exported system or a training checkpoint, or repository on the hub,
+            OWNER/NAME. Unless given it is the branch that comes with the package.
         backbone: Folder or hub id of the backbone, if it is not where it was in training.
         systems: Exported files of other systems, or their repositories on the hub, for the tab that
             compares.
-        fidelity: Network that corrects the result: a file, package, none, or auto; as of restore.
-        device: auto, cpu, cuda, cuda:1, mps.
+        fidelity: Network that corrects the result: a file, `package`, `none` or `auto`. `auto` is
+            `package` without --checkpoint, else `none`.
+        device: Where it runs: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         port: Port of the page.
         max_megapixels: Larger photographs are refused before they are decoded.
     """

@@ -74,30 +74,32 @@ def evaluate(
         checkpoint: Restore the degraded images first, into OUTPUT/restored. It is what restore
             --checkpoint takes, such as another project's .pth. Needs --degraded, or --layout.
         output: Folder for summary.json, scores.csv, tables.md, tables.tex and the record.
-        reference: Folder of clean images, or a data set's root with --layout; without it only NIQE,
-            LIQE, MUSIQ and CLIPIQA are computed.
-        degraded: Folder of the images before restoration, to be scored as well; with --layout the
-            same root again.
-        metrics: Metrics by key, with commas; `python -m lit_mimdit metrics` lists them.
-        layout: Of the reference data set: foundir, 4krd, realrain1k, hazerd, uhdll or auto; without
-            it a plain folder.
-        meta: Meta file of a foundir data set.
-        split: Of realrain1k and uhdll.
-        frames: Frame list of 4krd.
-        suffix: What a restored image's name has at its end: _out pairs 0001_out.png with 0001.png.
-        reference_suffix: The same for --reference, such as _gt; without --layout.
-        degraded_suffix: The same for --degraded, such as _lq; without --layout.
+        reference: Folder of clean images, or with --layout the root of a data set. Without it only
+            NIQE, LIQE, MUSIQ and CLIPIQA are computed.
+        degraded: Folder of the images before restoration, to be scored as well. With --layout give
+            the same root again.
+        metrics: Metrics by key, separated by commas. `python -m lit_mimdit metrics` lists them.
+        layout: How the reference data set is laid out: `foundir`, `4krd`, `realrain1k`, `hazerd`,
+            `uhdll` or `auto`. Without it, a plain folder is read.
+        meta: Meta file of a `foundir` data set.
+        split: Split of `realrain1k` or `uhdll`: `train`, `val` or `test`.
+        frames: Frame list of `4krd`.
+        suffix: What a restored image's name has at its end: `_out` pairs 0001_out.png with
+            0001.png.
+        reference_suffix: What a reference's name has at its end, such as `_gt`. Not with --layout.
+        degraded_suffix: What a degraded image's name has at its end, such as `_lq`. Not with
+            --layout.
         name: What the method is called in tables.
         intersection: Evaluate the images that can be paired even if others cannot.
         restart: Replace what is in --output instead of going on with it.
         weights: Folder of metric weights that is looked into first.
         download: Fetch missing weights from their published addresses.
-        device: auto, cpu, cuda, cuda:1, mps.
+        device: Where it runs: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         batch_size: Images of one size computed at once.
         max_pixels: Larger images are scored in tiles by the metrics whose memory grows with the
-            image; 0 for no cap.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+            image. 0 sets no limit.
+        resamples: Resamples of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         0, or 1 if any score failed.

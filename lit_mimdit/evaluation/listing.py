@@ -14,7 +14,7 @@ def metrics(*, only: str = ",".join(METRICS), weights: Path | None = None) -> No
     looked for, and whether they can run here.
 
     Args:
-        only: Metrics by key, with commas.
+        only: Metrics by key, separated by commas.
         weights: Folder of weights that is looked into first.
     """
     for metric in choose(only, "only"):

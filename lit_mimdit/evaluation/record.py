@@ -25,16 +25,16 @@ class ImageScores:
     """Scores of one version of one image.
 
     Args:
-        id: of the image in its data set.
-        version: which image was scored, such as "restored", "degraded" or "reference".
-        dataset: its name; empty where there is one only.
-        degradation: of the image.
-        height: pixels.
-        width: pixels.
+        id: name of the image in its data set.
+        version: which image was scored, such as `restored`, `degraded` or `reference`.
+        dataset: name of its data set; empty where there is one only.
+        degradation: degradation of the image.
+        height: height of the image, pixels.
+        width: width of the image, pixels.
         scores: finite values by metric key.
-        errors: why a metric has no value, by key; "file" if the image could not be read.
+        errors: why a metric has no value, by key. The key is `file` if the image could not be read.
         tiles: number of tiles by metric key, where there was more than one.
-        feature: row of its Inception features in features.f32; null without.
+        feature: row of its Inception features in features.f32; `null` without.
     """
 
     id: str

@@ -89,8 +89,8 @@ def report(
     Args:
         runs: Folders written by `evaluate`, or log folders of `test`.
         output: Folder to write.
-        by: Metric that decides which cases are best and worst; the first that every image has if
-            not given.
+        by: Metric that decides which cases are best and worst. Unless given it is the first that
+            every image has.
         cases: Best and worst cases shown of each run.
         side: Largest side of a picture, pixels.
     """

@@ -61,62 +61,64 @@ def restore(
 
     Args:
         inputs: Photographs, or folders of them.
-        output: File to write (one photograph: .png, .jpg, .tif or .webp), or folder (PNG files of
-            the same names, and restoration.json, which says how they were made).
-        checkpoint: Exported system (.safetensors), training checkpoint (.ckpt), or a repository on
-            the hub (OWNER/NAME or OWNER/NAME@REVISION); package is the one that comes with the
-            package. What exists here is taken first.
+        output: File or folder to write. A file takes one photograph and ends in .png, .jpg, .tif or
+            .webp. A folder gets PNG files of the same names, and restoration.json, which says how
+            they were made.
+        checkpoint: File of an exported system or a training checkpoint, or repository on the hub.
+            Name a repository as OWNER/NAME or OWNER/NAME@REVISION; a file of that name is taken
+            first. `package` is the branch that comes with the package.
         backbone: Folder or hub id of the backbone, if it is not where it was in training.
-        steps: Solver steps; more is slower and more detailed.
-        solver: euler, the paper's; or of second order: unipc or dpmpp_2m (one network evaluation a
-            step), or heun (two).
-        start: noise, or lq to start from the degraded image at time --strength.
-        strength: Time in (0, 1] at which start lq begins.
+        steps: Solver steps. More is slower and more detailed.
+        solver: How steps are taken. `euler` is the paper's, of first order. `unipc`, `dpmpp_2m` and
+            `heun` are of second order. `heun` evaluates the network twice a step, the others once.
+        start: What restoring starts from: `noise`, or `lq`, the degraded image at time --strength.
+        strength: Time in (0, 1] at which the start `lq` begins.
         tile: Side of the tiles that large photographs are cut into, pixels.
         overlap: Pixels that neighbouring tiles share.
         tile_batch: Tiles computed at once.
-        overview: Longer side, in pixels, of a small copy of a large photograph that tells its tiles
-            light and colours; 0 does without.
-        overview_samples: How often that copy (or a photograph no larger) is restored, from other
-            noise; light and colours are their mean's.
-        prompt: What the backbone is told about the photographs; that of training unless given.
-            Needs a backbone with text encoders.
-        captions: A caption a photograph: .csv with the columns id and caption, or .jsonl; the id is
-            the path below the input folder without its ending.
+        overview: Longer side, in pixels, of a small copy of a large photograph. It tells the tiles
+            light and colours. 0 does without.
+        overview_samples: How often the small copy is restored, each time from other noise. Light
+            and colours are those of the mean. A photograph that is no larger is its own copy.
+        prompt: What the backbone is told about the photographs; the prompt of training unless
+            given. Needs a backbone with text encoders.
+        captions: File with a caption for each photograph: .csv with the columns id and caption, or
+            .jsonl. The id is the path below the input folder without its ending.
         guidance: More than 1 follows the prompt further than the network would by itself, at twice
-            the cost; 1 does without.
-        colour: adain or wavelet bring the colours back to the input's; not for photographs that are
-            dark or hazy.
-        condition_gb: GiB that what is kept of a large photograph's tiles may take; less is slower,
-            the picture is the same.
-        dtype: Precision of the backbone and VAE; that of training unless given. bfloat16 is faster
-            where the processor has it (avx512_bf16 or amx_bf16 in /proc/cpuinfo).
-        backbone_quantize: Keep the backbone and the large text encoder in fewer bits: nf4, int8,
-            fp8, gguf:FILE, or none. That of training unless given.
-        fidelity: Network that corrects the result by the pixels of the input: a file
-            (experiments/nano/fidelity.yaml), package (behind the branch that comes with it), none
-            (as in the paper), or auto: package without --checkpoint, else none.
-        fidelity_weight: Of its correction, from 0 to 1.
+            the cost. 1 does without.
+        colour: `adain` or `wavelet` bring the colours back to the input's. Do not use them for dark
+            or hazy photographs.
+        condition_gb: GiB that the kept keys and values of a large photograph's tiles may take. Less
+            is slower; the picture is the same.
+        dtype: Precision of the backbone and VAE; that of training unless given. `bfloat16` is
+            faster where the processor has it: look for avx512_bf16 or amx_bf16 in /proc/cpuinfo.
+        backbone_quantize: Keep the backbone and the large text encoder in fewer bits: `nf4`,
+            `int8`, `fp8`, `gguf:FILE`, or `none`. The way of training unless given.
+        fidelity: Network that corrects the result by the pixels of the input. Give a file
+            (experiments/nano/fidelity.yaml), `package`, or `none`, as in the paper. `package` goes
+            with the branch that comes with it. `auto` is `package` without --checkpoint, else
+            `none`.
+        fidelity_weight: Strength of that network's correction, from 0 to 1.
         compile: Compile the blocks of backbone and branch. The first photograph waits for it,
             so it is for folders.
-        offload: Keep weights in main memory while they rest: model has backbone or VAE on the GPU,
-            sequential one layer at a time, which is slow. The picture is the same.
+        offload: Keep weights in main memory while they rest. `model` has backbone or VAE on the
+            GPU; `sequential` has one layer at a time, which is slow. The picture is the same.
         vae: Folder or hub id of a tiny autoencoder (AutoencoderTiny) in the place of the backbone's
             VAE, such as madebyollin/taesd3. It needs less memory and time, and keeps less fine
             detail.
         inter: Weights of expert groups in the place of the Inter routers', such as
-            spatial=0,channel=1. Groups that are not named keep the router's weight; others=0
-            switches them off, and spatial@2=0 speaks of block 2 alone.
-        intra: Sub-experts in the place of the Intra routers', such as swin=0+2. They keep the
-            router's gates; swin=0:0.7 sets one.
-        seed: Of the noise; the same seed gives the same picture.
-        device: auto, cpu, cuda, cuda:1, mps.
-        trust: Also build a class that lies outside lit_mimdit.systems; its code then runs.
+            `spatial=0,channel=1`. Groups that are not named keep the router's weight, and
+            `others=0` switches them off. `spatial@2=0` changes block 2 alone.
+        intra: Sub-experts in the place of the Intra routers', such as `swin=0+2`. They keep the
+            router's gates; `swin=0:0.7` sets one.
+        seed: Seed of the noise. The same seed gives the same picture.
+        device: Where it runs: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        trust: Accept a class that lies outside lit_mimdit.systems, too. Its code then runs.
         overwrite: Replace files that exist, even if restore did not make them.
         strip_metadata: Leave out EXIF (date, camera, place), XMP, texts and resolution. Else they
             are copied, with orientation 1 and without thumbnails.
-        max_megapixels: Photographs of more are refused; 250 unless given. Whole photographs are
-            held as planes of floats: about 0.09 GB a megapixel beside the model.
+        max_megapixels: Photographs with more megapixels are refused; 250 unless given. A photograph
+            is held as planes of floats, about 0.09 GB a megapixel beside the model.
 
     Returns:
         0, or 1 if any file was left out or could not be restored.

@@ -28,31 +28,29 @@ class SamplingConfig:
     """The way in which a restored latent is drawn.
 
     Args:
-        steps: solver steps (40 in the paper).
-        solver: "euler" (first order, the paper's), "heun" (second order, two network evaluations a
-            step), "dpmpp_2m" or "unipc" (second order, one evaluation a step). For 4 steps or more,
-            "unipc" comes nearest to the end of the path (docs/results/costs.md).
-        start: "noise" starts from pure noise; "lq" from the degraded latent mixed with noise at
-            time `strength`.
-        strength: time in (0, 1] at which start "lq" begins; 1 is the same as "noise".
-        tile: side of the tiles in pixels that larger images are cut into; their velocities are
+        steps: solver steps; 40 in the paper.
+        solver: how steps are taken. `euler`, the paper's, is of first order, the others of second.
+            `heun` evaluates the network twice a step, `dpmpp_2m` and `unipc` once. For 4 steps or
+            more, `unipc` comes nearest to the end of the path (docs/results/costs.md).
+        start: `noise` starts from pure noise. `lq` starts from the degraded latent, mixed with
+            noise at time `strength`.
+        strength: time in (0, 1] at which the start `lq` begins; 1 is the same as `noise`.
+        tile: side in pixels of the tiles that larger images are cut into. Their velocities are
             blended at every step.
         overlap: pixels that neighbouring tiles share.
         tile_batch: tiles computed at once.
-        overview: longer side in pixels of a small copy of an image larger than that, restored in
-            one piece, whose light and colours its tiles then take (inference/overview.py); 0 does
-            without.
-        overview_samples: how many times that copy is restored, from other noise; their mean is what
-            the scene's light depends on. With more than 1 an image that is not larger is its own
-            copy.
-        guidance: classifier-free guidance: 1 does without; more follows the prompt further than the
-            network would by itself, at two evaluations a step. It needs a prompt, and a branch
-            trained with prompt.dropout.
-        colour: "none"; or bring the colours back to the degraded image's, by "adain" (mean and
-            deviation of each channel) or "wavelet" (its low frequencies): for degradations that
-            leave colours alone.
-        condition_gb: GiB that the keys and values of an image's tiles may take; what does not fit
-            is computed again at every step, which changes no number.
+        overview: longer side in pixels of a small copy of a larger image. It is restored in one
+            piece, and the tiles take its light and colours (inference/overview.py). 0 does without.
+        overview_samples: how many times that copy is restored, from other noise. Their mean tells
+            the light of the scene. With more than 1, an image that is not larger is its own copy.
+        guidance: scale of classifier-free guidance. 1 does without. More follows the prompt further
+            than the network would by itself, at two evaluations a step. It needs a prompt, and a
+            branch trained with prompt.dropout.
+        colour: how colours are brought back to the degraded image's, where a degradation leaves
+            them alone. `adain` takes mean and deviation of each channel, `wavelet` the low
+            frequencies. `none` does without.
+        condition_gb: GiB that the keys and values of an image's tiles may take. What does not fit
+            is computed again at every step, with the same result.
     """
 
     steps: int = 40

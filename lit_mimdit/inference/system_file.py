@@ -42,14 +42,16 @@ class SystemFile:
     """A trained system without its frozen weights.
 
     Args:
-        class_path: of the system, such as lit_mimdit.systems.mimdit.MiMDiT.
-        arguments: of its constructor, as plain values; those that only training needs are left out.
-        tensors: parameters (averaged if the run had an EMA) and buffers, named within `trained`.
-        backbone: identity of the frozen backbone; None for a system without.
-        sampling: the system's sampling defaults as plain values; None for a system without.
+        class_path: class of the system, such as `lit_mimdit.systems.mimdit.MiMDiT`.
+        arguments: arguments of its constructor, as plain values. Those that only training needs are
+            left out.
+        tensors: parameters and buffers, named within `trained`. Parameters are averaged if the run
+            had an EMA.
+        backbone: identity of the frozen backbone; `null` for a system without.
+        sampling: sampling defaults of the system as plain values; `null` for a system without.
         prompt: text that the backbone was told in training.
-        official: names of the authors' files that the weights were imported from; empty for what
-            was trained here.
+        official: names of the authors' files that the weights were imported from. It is empty for
+            what was trained here.
     """
 
     class_path: str

@@ -39,11 +39,12 @@ class Identity:
     """The facts that a branch remembers of the backbone it was trained on.
 
     Args:
-        name: as the configuration gave it.
+        name: name as the configuration gave it.
         config: hash of the transformer's configuration.
-        weights: hash of its output projection, which tells two backbones of one geometry apart.
+        weights: hash of the transformer's output projection, which tells two backbones of one
+            geometry apart.
         dtype: precision that the frozen weights were kept in, and are in again to restore.
-        quantize: how they were quantized, or None; see models/quantize.py.
+        quantize: how they were quantized, or `null`; see models/quantize.py.
     """
 
     name: str

@@ -11,7 +11,7 @@ class InterConfig:
     """The router between the groups.
 
     Args:
-        router: "dense" weighs all groups (the paper), "top1" keeps the heaviest only.
+        router: `dense` weighs all groups, as in the paper. `top1` keeps the heaviest only.
     """
 
     router: Literal["dense", "top1"] = "dense"
@@ -22,10 +22,10 @@ class IntraConfig:
     """The sub-experts inside every group and their router.
 
     Args:
-        experts: N sub-experts a group; 1 switches the Intra-MoE off.
-        top_k: how many of them an image uses ("topk" router).
-        router: "topk" (the paper) or "dense" (all of them).
-        renormalise: divide the selected gates by their sum.
+        experts: number of sub-experts in a group. 1 switches the Intra-MoE off.
+        top_k: number of sub-experts that an image uses, with the router `topk`.
+        router: `topk`, the paper's, or `dense`, which uses all of them.
+        renormalise: whether the selected gates are divided by their sum.
     """
 
     experts: int = 4
@@ -44,29 +44,29 @@ class BranchConfig:
     """The trained branch: one MiM a backbone block.
 
     Args:
-        width: d of the experts' tokens.
-        heads: attention heads of the experts; must divide the width.
-        window: side of a Swin window in tokens; every second block is shifted.
-        groups: kinds of the expert groups, each one of spatial, channel, swin, se; a kind may
-            appear several times.
+        width: width of the experts' tokens.
+        heads: attention heads of the experts. They must divide the width.
+        window: side of a Swin window in tokens. Every second block is shifted.
+        groups: kinds of the expert groups, each one of `spatial`, `channel`, `swin` and `se`. A
+            kind may appear several times.
         inter: router between the groups.
-        intra: sub-experts and router inside a group.
-        ff_ratio: hidden width of the feed-forward layer, in widths.
+        intra: sub-experts, and the router inside a group.
+        ff_ratio: hidden width of the feed-forward layer, as a multiple of the width.
         se_reduction: squeeze factor of the SE experts.
-        routers: "block" gives every MiM an Inter router and Intra routers of its own (the paper),
-            "shared" has one set for all of them.
-        chained: MiM i also receives the tokens of MiM i - 1; false gives every MiM the LQ tokens
-            alone (the paper).
-        positions: the LQ tokens carry the backbone's positions.
-        base: what the condition tokens are before anything is learned: "zero" (the paper), "embed"
-            (the normalised LQ tokens), "position" (the backbone's own normalised hidden states of
-            an empty latent: the same for every LQ image), "reference" (those of the LQ latent at t
-                = 0: one backbone pass an image).
-        fusion: "concat" joins the condition to the latent tokens' keys and values (the paper);
-            "concat_latent" too, but the text tokens do not read it, which is cheaper; "zero_gated"
-            attends to it separately and adds the result through a gate that starts at 0
-            (LLaMA-Adapter, arXiv 2303.16199).
-        zero_std: standard deviation of the Zero Linear's first weights; 0 is the paper.
+        routers: `block` gives every MiM an Inter router and Intra routers of its own, as in the
+            paper. `shared` has one set for all of them.
+        chained: whether MiM i also receives the tokens of MiM i - 1. `false` gives every MiM the LQ
+            tokens alone, as in the paper.
+        positions: whether the LQ tokens carry the backbone's positions.
+        base: what the condition tokens are before anything is learned. `zero` is the paper's.
+            `embed` takes the normalised LQ tokens. `position` takes the backbone's own normalised
+            hidden states of an empty latent, the same for every LQ image. `reference` takes those
+            of the LQ latent at t = 0, which costs one backbone pass an image.
+        fusion: how the condition meets the latent tokens. `concat`, the paper's, joins it to their
+            keys and values. `concat_latent` is cheaper, because the text tokens do not read it.
+            `zero_gated` attends to it separately, and adds the result through a gate that starts at
+            0 (LLaMA-Adapter, arXiv 2303.16199).
+        zero_std: standard deviation of the Zero Linear's first weights; 0 in the paper.
     """
 
     width: int

@@ -16,11 +16,11 @@ class FlowConfig:
     """Time sampling and loss weighting.
 
     Args:
-        time_mean: m of the logit-normal: t = sigmoid(m + s n). 0 is SD3's.
-        time_std: s of the logit-normal; 1 is SD3's.
-        time_shift: resolution shift of t towards noise; 1 leaves it alone.
-        weighting: "velocity": mean squared error of the velocity (SD3, the paper); "clean": of the
-            clean latent it implies.
+        time_mean: mean `m` of the logit-normal `t = sigmoid(m + s n)`. 0 is SD3's.
+        time_std: deviation `s` of the logit-normal. 1 is SD3's.
+        time_shift: shift of `t` towards noise, for the resolution. 1 leaves `t` alone.
+        weighting: `velocity` takes the mean squared error of the velocity, as SD3 and the paper do.
+            `clean` takes that of the clean latent which the velocity implies.
     """
 
     time_mean: float = 0.0

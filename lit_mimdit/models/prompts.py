@@ -31,12 +31,12 @@ class PromptConfig:
     """The text that the backbone is told about the images, in training and in restoring.
 
     Args:
-        text: prompt of every image; "" is the empty prompt.
-        captions: file with a caption an image: CSV with the columns id and caption, or JSON lines
-            {"id": ..., "caption": ...}. The id is the sample's, as in val_scores.csv; of
-            photographs to restore, the path below their folder without its ending. Images that the
-            file does not name get `text`. null: no captions.
-        dropout: share of the training samples that get the empty prompt instead; sampling.guidance
+        text: prompt of every image. `""` is the empty prompt.
+        captions: file with a caption for each image: CSV with the columns id and caption, or JSON
+            lines such as `{"id": ..., "caption": ...}`. The id is the sample's, as in
+            val_scores.csv. A photograph to restore has as its id the path below its folder, without
+            its ending. Images that the file does not name get `text`. `null` is without captions.
+        dropout: share of the training samples that get the empty prompt instead. sampling.guidance
             needs about 0.1.
     """
 

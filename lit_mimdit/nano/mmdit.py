@@ -39,20 +39,20 @@ class NanoMMDiT(L.LightningModule):
 
     Args:
         vae: folder of the trained VAE.
-        optimizer: see OptimizerConfig.
-        flow: see FlowConfig.
-        output: folder into which the backbone is written: transformer, vae, scheduler, null prompt
-            (SD3.5's folder format).
+        optimizer: settings of the optimizer and its schedule.
+        flow: settings of the times and of the loss.
+        output: folder into which the backbone is written, in SD3.5's format: transformer, vae,
+            scheduler and `null` prompt.
         layers: transformer blocks.
         heads: attention heads.
-        head_dim: channels a head.
-        dual_layers: the first blocks with SD3.5's second, image-only attention.
+        head_dim: channels of a head.
+        dual_layers: number of the first blocks that have SD3.5's second, image-only attention.
         sample_size: side of the latents the positions are scaled for.
         positions: largest token grid side.
         text_tokens: length of the (empty) prompt.
         hint_share: share of an image's tokens that its caption tells of.
-        context: probabilities of a training batch with the empty prompt, with hints, with a
-            reference; they sum to 1.
+        context: probabilities of a training batch with the empty prompt, with hints, and with a
+            reference. They sum to 1.
         sampling_shift: shift of the scheduler that is written beside the transformer.
     """
 

@@ -26,14 +26,15 @@ class NanoVAE(L.LightningModule):
     """Reconstruction training: L1 on pixels and on their differences, plus a small KL term.
 
     Args:
-        channels: width of each resolution level; each level but the last halves the image.
-        layers: residual blocks a level.
+        channels: width of each resolution level. Each level but the last halves the image.
+        layers: residual blocks of a level.
         norm_groups: groups of the group norms.
-        latent_channels: SD3.5 has 16.
-        kl_weight: weight of KL(q(z|x) || N(0, 1)), averaged over latent elements.
-        gradient_weight: weight of the L1 on horizontal and vertical differences (sharp edges).
-        optimizer: see OptimizerConfig.
-        output: folder into which the finished VAE is written (diffusers format).
+        latent_channels: channels of a latent; SD3.5 has 16.
+        kl_weight: weight of `KL(q(z|x) || N(0, 1))`, averaged over latent elements.
+        gradient_weight: weight of the L1 on horizontal and vertical differences, which keeps edges
+            sharp.
+        optimizer: settings of the optimizer and its schedule.
+        output: folder into which the finished VAE is written, in diffusers' format.
     """
 
     def __init__(

@@ -30,14 +30,15 @@ class WideFidelity(L.LightningModule):
     has the slope 1 at any error, and with it clean images kept the network at the identity.
 
     Args:
-        optimizer: see OptimizerConfig.
+        optimizer: settings of the optimizer and its schedule.
         output: file of the finished network (.safetensors).
-        init: file of a network to start from, of the same sizes; null: a new one.
-        widths: see SceneUNet.
-        blocks: see SceneUNet.
-        gain: see Fidelity.
+        init: file of a network to start from, of the same sizes. `null` makes a new one.
+        widths: channels of the U-Net by level. Each level after the first halves the resolution.
+        blocks: residual blocks on each level, before and after the coarser levels.
+        gain: whether the network also has gains, one for each channel and pixel of the input.
         gradient_weight: weight of the L1 on horizontal and vertical differences.
-        kind: "relative", "l1" or "log", log(e + floor).
+        kind: how an error `e` counts. `l1` takes it as it is, `log` takes log(e + floor).
+            `relative` divides it by the degraded image's error plus `floor`.
         floor: error of an image that counts as damaged, in the unit of the error.
         smooth: error of a pixel below which it counts by its square; 0 is the L1.
     """

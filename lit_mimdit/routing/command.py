@@ -107,20 +107,22 @@ def routing(
     Args:
         data: Folder in FoundIR's layout, such as data/sample/test.
         output: Folder to write.
-        checkpoint: Exported branches (.safetensors), training checkpoints (.ckpt) or repositories
-            on the hub (OWNER/NAME); the branch that comes with the package if not given.
+        checkpoint: Files of exported branches or training checkpoints, or repositories on the hub,
+            OWNER/NAME. Unless given it is the branch that comes with the package.
         backbone: Folder or hub id of the backbone, if it is not where it was in training.
-        meta: File of "GT-path, LQ-path" lines relative to --data; without it its folders are read.
-        limit: Images of each type, the first ones; all if not given.
-        crop: Side of the middle crop that the routers see, pixels; whole images, in tiles, if not
-            given.
-        severity: Where light, medium and heavy come from: table (samples.csv or --severities), psnr
-            (thirds of each type by the PSNR of the degraded image), none, or auto: the table if
-            there is one, else psnr.
-        severities: CSV with the columns lq (relative to the CSV's folder) and severity.
-        permutations: Of the permutation tests.
-        seed: Of the permutations.
-        device: auto, cpu, cuda, cuda:1, mps.
+        meta: File of `GT-path, LQ-path` lines relative to --data. Without it the folders of --data
+            are read.
+        limit: Number of images of each type; the first ones are taken. All unless given.
+        crop: Side of the middle crop that the routers see, pixels. Unless given they see whole
+            images, in tiles.
+        severity: Where the severities come from. `table` reads --severities, or samples.csv in the
+            folder of the data or above. `psnr` takes thirds of each type by the PSNR of the
+            degraded image. `auto` is `table` if there is one, else `psnr`. `none` does without.
+        severities: CSV with the columns lq and severity. The paths below lq are relative to the
+            CSV's folder.
+        permutations: Permutations in each test.
+        seed: Seed of the permutations.
+        device: Where it runs: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
     """
     for key, value in {"limit": limit, "crop": crop, "permutations": permutations}.items():
         if value is not None and value < 1:

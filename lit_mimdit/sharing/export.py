@@ -44,27 +44,27 @@ def export(
     it by its hub id.
 
     Args:
-        checkpoint: Training checkpoint (.ckpt) or exported branch; package is the one that comes
-            with the package.
+        checkpoint: Training checkpoint (.ckpt) or exported branch. `package` is the branch that
+            comes with the package.
         output: File to write, ending in .safetensors; with --pipeline a folder. With --push_to_hub
             it is a folder that keeps what was uploaded, if given.
-        dtype: Precision of the written branch; float16 (the default) halves the file and changes no
-            picture visibly. A pipeline keeps float32.
+        dtype: Precision of the written branch. `float16`, which is taken unless given, halves the
+            file and changes no picture visibly. A pipeline keeps `float32`.
         pipeline: Write a diffusers pipeline: backbone, VAE, scheduler, branch and model card.
-        push_to_hub: Repository to upload to, as OWNER/NAME; it is made if there is none. Needs a
+        push_to_hub: Repository to upload to, as OWNER/NAME. It is made if there is none. Needs a
             token that may write (`hf auth login`).
         private: Make that repository private.
-        license: Licence of the uploaded weights, such as cc-by-nc-4.0; that of the backbone unless
-            given.
+        license: Licence of the uploaded weights, such as `cc-by-nc-4.0`. Unless given it is the
+            backbone's.
         datasets: Data sets that the branch was trained on, for the model card.
-        results: Folder of a finished evaluation of what this checkpoint restored; its means become
+        results: Folder of a finished evaluation of what this checkpoint restored. Its means become
             the model card's results.
-        backbone: Folder or hub id of the backbone that the pipeline holds, or hub id that the
-            uploaded branch names, if it is not where it was in training.
+        backbone: Folder or hub id of the backbone, if it is not where it was in training. A
+            pipeline holds this backbone; an uploaded branch names it, by its hub id.
         fidelity: Network that the pipeline corrects its results with: a file
-            (experiments/nano/fidelity.yaml), package, or none; auto is package behind the package's
-            branch, none behind others.
-        fidelity_weight: Of its correction, from 0 to 1.
+            (experiments/nano/fidelity.yaml), `package`, or `none`. `auto` is `package` behind the
+            package's branch, and `none` behind others.
+        fidelity_weight: Strength of that network's correction, from 0 to 1.
     """
     source = None if str(checkpoint) == PACKAGE else checkpoint
     uploaded = {"private": private, "license": license, "datasets": datasets, "results": results}

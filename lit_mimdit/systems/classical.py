@@ -138,8 +138,8 @@ class Classical(RestorationSystem):
     """A classical tool as a system, for `validate`, `test`, `predict` and studies.
 
     Args:
-        method: wiener (blur), nlm (noise: non-local means), dark-channel (haze), median (rain),
-            clahe or gamma (low light).
+        method: `wiener` for blur, `nlm` (non-local means) for noise, `dark-channel` for haze,
+            `median` for rain, `clahe` or `gamma` for low light.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
     """
@@ -183,13 +183,13 @@ def classical(
 
     Args:
         inputs: Photographs, or folders of them.
-        output: File to write (one photograph), or folder (PNG files of the same names, and
-            restoration.json, which says how they were made).
-        method: wiener (blur), nlm (noise: non-local means), dark-channel (haze), median (rain),
-            clahe or gamma (low light).
+        output: File or folder to write. A file takes one photograph. A folder gets PNG files of the
+            same names, and restoration.json, which says how they were made.
+        method: `wiener` for blur, `nlm` (non-local means) for noise, `dark-channel` for haze,
+            `median` for rain, `clahe` or `gamma` for low light.
         overwrite: Replace files that exist, even if no call made them.
         strip_metadata: Leave out EXIF (date, camera, place), XMP, texts and resolution.
-        max_megapixels: Photographs of more are refused; 250 unless given.
+        max_megapixels: Photographs with more megapixels are refused; 250 unless given.
 
     Returns:
         0, or 1 if any file was left out or could not be restored.

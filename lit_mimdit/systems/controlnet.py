@@ -36,8 +36,8 @@ class ControlNetConfig:
     are added.
 
     Args:
-        layers: blocks copied from the backbone's start; 23 and 12 of 24 in the published ones for
-            SD3.5-medium.
+        layers: blocks copied from the backbone's start. The published ones for SD3.5-medium have 23
+            and 12 of its 24.
     """
 
     layers: int
@@ -174,21 +174,24 @@ class ControlNet(LatentSystem):
     It has no routers, so callbacks that show routing have nothing to show.
 
     Args:
-        backbone: "nano", a diffusers folder of SD3.5, or a hub id.
-        branch: see ControlNetConfig.
-        sampling: how validation, test and predict restore; also the exported file's default.
-        optimizer: see OptimizerConfig; only training needs it.
-        flow: see FlowConfig.
-        prompt: see PromptConfig; the empty prompt unless given.
-        fidelity: network that corrects the results: a file, "package", or null.
-        fidelity_weight: of its correction, from 0 to 1.
+        backbone: `nano`, a diffusers folder of SD3.5, or a hub id.
+        branch: settings of the branch.
+        sampling: how validation, test and predict restore. It is also the exported file's default.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
+        flow: settings of the times and of the loss.
+        prompt: what the backbone is told about the images; the empty prompt unless given.
+        fidelity: network that corrects what validation, test and predict restore: a file,
+            `package`, or `null`, as in the paper.
+        fidelity_weight: strength of that network's correction, from 0 to 1.
         backbone_dtype: precision the frozen weights are kept in.
-        backbone_quantize: keep them, and the large text encoder, in fewer bits: nf4, int8, fp8 or
-            gguf:FILE; null: not. They are computed with in backbone_dtype.
+        backbone_quantize: keep the frozen weights, and the large text encoder, in fewer bits:
+            `nf4`, `int8`, `fp8` or `gguf:FILE`. `null` keeps them whole. They are computed with in
+            backbone_dtype.
         init: exported system or checkpoint to start from instead of the backbone's copies.
         gradient_checkpointing: recompute activations in the backward pass.
         compile: compile the blocks of backbone and branch at the first step of training.
-        attention: training's kernel, "auto" or "math".
+        attention: kernel of the attention in training: `auto` leaves the choice to PyTorch. `math`
+            is faster on CPUs in bfloat16 at few tokens (benchmarks/attention.py).
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
     """

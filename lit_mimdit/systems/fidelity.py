@@ -35,21 +35,22 @@ class FidelitySystem(RestorationSystem):
     company of others: those steps' images are drawn from the last KEPT batches.
 
     Args:
-        output: file of the finished network (.safetensors); null writes none.
-        branch: finished branch, a file or "package".
-        widths: see SceneUNet.
-        blocks: see SceneUNet.
-        gain: see Fidelity.
+        output: file of the finished network (.safetensors). `null` writes none.
+        branch: finished branch: a file, or `package`.
+        widths: channels of the U-Net by level. Each level after the first halves the resolution.
+        blocks: residual blocks on each level, before and after the coarser levels.
+        gain: whether the network also has gains, one for each channel and pixel of the input.
         gradient_weight: weight of the L1 on horizontal and vertical differences.
-        reuse: gradient steps an optimizer step of the trainer, one restored batch each time.
-        blend: share of the trained weights in the finished network's, in (0, 1]; the rest is those
-            of `init`. Between the two ends of a short training lie networks that keep more of what
-            it did not teach (WiSE-FT, Wortsman et al., arXiv 2109.01903).
-        optimizer: see OptimizerConfig; only training needs it.
+        reuse: gradient steps that one optimizer step of the trainer takes, each with one restored
+            batch.
+        blend: share of the trained weights in the finished network's, in (0, 1]. The rest is those
+            of `init`. Networks between the two keep more of what a short training did not teach
+            (WiSE-FT, Wortsman et al., arXiv 2109.01903).
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
         init: file of a fidelity network to start from, of the same `widths` and `blocks`, or
-            "package"; null: a new one.
+            `package`. `null` makes a new one.
     """
 
     ENDS_AVERAGED: ClassVar[bool] = True

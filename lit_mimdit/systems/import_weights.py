@@ -53,13 +53,14 @@ def import_weights(
     read are refused.
 
     Args:
-        system: airnet, autodir, daclip, dgunet, diffir, diffuir, dit4sr, ffdnet, foundir, promptir
-            or transweather; spandrel for a network of any architecture that this library knows.
+        system: Name of the system: `airnet`, `autodir`, `daclip`, `dgunet`, `diffir`, `diffuir`,
+            `dit4sr`, `ffdnet`, `foundir`, `promptir` or `transweather`. `spandrel` stands for a
+            network of any architecture that this library knows.
         files: The released file (.pth, .pt, .ckpt or .safetensors), or several where the system has
-            several; docs/systems/NAME.md says which.
+            several. docs/systems/NAME.md says which.
         output: File to write, ending in .safetensors.
         override: Arguments of the official constructor that the tensors do not tell, as JSON, such
-            as '{"sampling_timesteps": 4}'.
+            as `'{"sampling_timesteps": 4}'`.
         dtype: Precision of the written weights.
     """
     if output.suffix != ".safetensors":

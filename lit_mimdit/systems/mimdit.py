@@ -25,8 +25,8 @@ class BalanceConfig:
     """Weights of the routers' auxiliary losses; the paper has none.
 
     Args:
-        load: of the load-balance loss of the Intra routers.
-        z: of the z-loss of all routers.
+        load: weight of the load-balance loss of the Intra routers.
+        z: weight of the z-loss of all routers.
     """
 
     load: float = 0.0
@@ -74,30 +74,31 @@ class MiMDiT(LatentSystem):
     """MiM-DiT for `fit`, `validate`, `test` and `predict`.
 
     Args:
-        backbone: "nano", a diffusers folder of SD3.5, or a hub id.
-        branch: see BranchConfig.
-        sampling: how validation, test and predict restore; also the exported file's default.
-        optimizer: see OptimizerConfig; only training needs it.
-        flow: see FlowConfig.
-        balance: see BalanceConfig.
-        prompt: see PromptConfig; the empty prompt unless given.
+        backbone: `nano`, a diffusers folder of SD3.5, or a hub id.
+        branch: settings of the branch.
+        sampling: how validation, test and predict restore. It is also the exported file's default.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
+        flow: settings of the times and of the loss.
+        balance: weights of the routers' auxiliary losses.
+        prompt: what the backbone is told about the images; the empty prompt unless given.
         fidelity: network that corrects what validation, test and predict restore: a file,
-            "package", or null, as in the paper.
-        fidelity_weight: of its correction, from 0 to 1.
+            `package`, or `null`, as in the paper.
+        fidelity_weight: strength of that network's correction, from 0 to 1.
         backbone_dtype: precision the frozen weights are kept in.
-        backbone_quantize: keep them, and the large text encoder, in fewer bits: nf4, int8, fp8 or
-            gguf:FILE; null: not. They are computed with in backbone_dtype.
+        backbone_quantize: keep the frozen weights, and the large text encoder, in fewer bits:
+            `nf4`, `int8`, `fp8` or `gguf:FILE`. `null` keeps them whole. They are computed with in
+            backbone_dtype.
         init: exported system or checkpoint to start from instead of fresh weights.
-        gradient_checkpointing: recompute the backbone's activations in the backward pass: less
-            memory, one more forward pass.
+        gradient_checkpointing: recompute the backbone's activations in the backward pass, with less
+            memory and one more forward pass.
         compile: compile the blocks of backbone and branch at the first step of training.
-        attention: training's kernel: "auto" leaves the choice to PyTorch; "math" is faster on CPUs
-            in bfloat16 at few tokens (benchmarks/attention.py).
-        metrics: scores of `test` by key (`python -m lit_mimdit metrics` lists them); validation
+        attention: kernel of the attention in training: `auto` leaves the choice to PyTorch. `math`
+            is faster on CPUs in bfloat16 at few tokens (benchmarks/attention.py).
+        metrics: scores of `test` by key; `python -m lit_mimdit metrics` lists them. Validation
             takes those without a network.
-        versions: what validation and test score of each image: "restored", beside it "degraded" and
-            "vae_round_trip" (the best a latent could give). A study of many runs need not score
-            again what no training changes.
+        versions: what validation and test score of each image. Beside `restored` there are
+            `degraded`, and `vae_round_trip`, the best a latent could give. A study of many runs
+            need not score again what no training changes.
     """
 
     TRAINING_ONLY: ClassVar[frozenset[str]] = LatentSystem.TRAINING_ONLY | {"balance"}

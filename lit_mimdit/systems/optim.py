@@ -18,18 +18,19 @@ class OptimizerConfig:
 
     Args:
         lr: learning rate of the optimizer at its highest.
-        name: "adam" (the paper's) or "adamw" (decoupled weight decay).
+        name: `adam`, the paper's, or `adamw`, which decouples the weight decay.
         betas: decay rates of the first and second moment.
-        weight_decay: L2 penalty (adam) or decoupled decay (adamw).
+        weight_decay: L2 penalty of `adam`, or decoupled decay of `adamw`.
         decay_vectors: whether it also acts on biases, norms and other parameters of one axis or
             none.
-        eps: added to the root of the second moment.
+        eps: small number added to the root of the second moment.
         warmup_steps: optimizer steps over which the rate rises linearly from 0.
-        schedule: "constant" (the paper's fixed rate), "cosine" to 0 at the trainer's last step or
-            at the end of its budget of time, or "published": that of the system's publication, by
-            epoch.
-        lr_scale: multiplies the rate of every parameter whose dotted name contains the key as one
-            of its parts, e.g. {zero_linear: 10, router: 1}. A key that matches nothing is an error.
+        schedule: how the rate changes after the warm-up. `constant` is the paper's fixed rate.
+            `cosine` falls to 0 at the trainer's last step, or at the end of its budget of time.
+            `published` is the schedule of the system's publication, by epoch.
+        lr_scale: factors of the rate, such as `{zero_linear: 10, router: 1}`. Each applies to every
+            parameter whose dotted name has the key as one of its parts. A key that matches nothing
+            is an error.
     """
 
     lr: float

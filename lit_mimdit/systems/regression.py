@@ -21,11 +21,11 @@ class Regression(PixelSystem):
     """A U-Net that sees one image and the statistics of its scene.
 
     Args:
-        widths: channels by level; each level after the first halves the resolution.
+        widths: channels by level. Each level after the first halves the resolution.
         blocks: residual blocks on each level, before and after the coarser levels.
         gradient_weight: weight of the L1 on horizontal and vertical differences.
-        optimizer: see OptimizerConfig; only training needs it.
-        tile: side in pixels of the tiles that larger images are restored in; 0 never cuts.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
+        tile: side in pixels of the tiles that larger images are restored in. 0 never cuts.
         overlap: pixels that neighbouring tiles share.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.

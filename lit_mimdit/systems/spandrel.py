@@ -68,9 +68,9 @@ class Spandrel(PixelSystem):
     """A released network that spandrel builds, padded and tiled as it demands.
 
     Args:
-        shapes: shape of each tensor by name; they decide the architecture and its sizes.
-        tile: side in pixels of the tiles that larger images are restored in, rounded up to what
-            the network demands; 0 never cuts. A network that cuts by itself gets the whole image.
+        shapes: shape of each tensor by name. They decide the architecture and its sizes.
+        tile: side in pixels of the tiles that larger images are restored in, rounded up to what the
+            network demands. 0 never cuts. A network that cuts by itself gets the whole image.
         overlap: pixels that neighbouring tiles share.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.

@@ -26,15 +26,15 @@ from lit_mimdit.training.resume import SameStart, checkpoint_to_resume
 from lit_mimdit.training.trainer import Trainer
 
 RESUME = (
-    "auto: fit goes on from the newest whole checkpoint in the folder of the ModelCheckpoint, and"
-    " starts anew (or from --ckpt_path) if there is none; never: it starts anew, or from"
-    " --ckpt_path; or the checkpoint to go on from"
+    "checkpoint to go on from. `auto` takes the newest whole one in the folder of the"
+    " ModelCheckpoint. `auto` without one, and `never`, start anew, or from --ckpt_path"
 )
 DRY_RUN = (
-    "fit --dry-run: print the modules, the trained and frozen parameters and an estimate of the"
-    " memory on each device, and do no more; it needs neither weights nor data nor GPUs. Say for"
-    " how many: --trainer.devices 8 --trainer.num_nodes 2"
+    "print the modules, the trained and frozen parameters and an estimate of the memory on each"
+    " device, and do no more. `fit` alone has it; it needs neither weights nor data nor GPUs. Say"
+    " for how many: --trainer.devices 8 --trainer.num_nodes 2"
 )
+MATMUL_PRECISION = "precision of float32 matrix products, see torch.set_float32_matmul_precision"
 PARSER_MODE = "omegaconf+"
 BARE = ("--trainer.fast_dev_run", "--dry_run")  # they mean true, as in Lightning's documentation
 
@@ -92,10 +92,7 @@ class TrainerCommand(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         choices = Literal["highest", "high", "medium"]
         parser.add_argument(
-            "--matmul_precision",
-            type=choices,
-            default="highest",
-            help="torch.set_float32_matmul_precision",
+            "--matmul_precision", type=choices, default="highest", help=MATMUL_PRECISION
         )
         parser.add_argument("--resume", type=str, default="never", help=RESUME)
         parser.add_argument("--dry_run", type=bool, default=False, help=DRY_RUN)

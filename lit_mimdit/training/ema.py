@@ -21,7 +21,7 @@ class EMA(L.Callback):
     together for validation and checkpoints.
 
     Args:
-        decay: in [0, 1).
+        decay: weight of the old average at each update, in [0, 1).
     """
 
     def __init__(self, decay: float = 0.999) -> None:

@@ -76,11 +76,11 @@ class ZeRO(ShardedStates, DeepSpeedStrategy):
             parameters as well.
         offload: keep the optimizer's state in the host's memory, and compute its step there.
         timeout: how long a process waits for the others before the run fails, as H:MM:SS.
-        config: further DeepSpeed options, such as {zero_optimization: {reduce_bucket_size:
-            100000000}}; they win over those chosen here.
+        config: further DeepSpeed options, such as `{zero_optimization: {reduce_bucket_size:
+            100000000}}`. They win over those chosen here.
         parallel_devices: set by Lightning.
         cluster_environment: set by Lightning.
-        process_group_backend: "nccl" by default.
+        process_group_backend: backend of the communication; `nccl` if not given.
     """
 
     def __init__(

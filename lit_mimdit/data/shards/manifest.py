@@ -36,12 +36,12 @@ class Shard:
     """One tar file and its index.
 
     Args:
-        name: of the tar file, such as shard-000000.tar.
+        name: name of the tar file, such as shard-000000.tar.
         bytes: size of the tar file.
-        sha256: of the tar file.
+        sha256: hash of the tar file.
         index: name of its index, such as shard-000000.npz.
-        index_sha256: of the index.
-        groups: the degradation of each pair, as a position in `degradations`.
+        index_sha256: hash of the index.
+        groups: degradation of each pair, as a position in `degradations`.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Manifest:
 
     Args:
         kind: what the shards hold.
-        settings: how they were written. Images have tile, overlap, codec and quality; latents have
+        settings: how they were written. Images have tile, overlap, codec and quality. Latents have
             the VAE, the variants and the precision.
         degradations: names of all degradations.
         shards: every shard.

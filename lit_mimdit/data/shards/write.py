@@ -62,22 +62,23 @@ def shard(
 
     Args:
         source: folder of the data set
-        destination: folder for the shards; made if it does not exist
-        layout: how the folders of the data set are named; auto recognises it
-        meta: foundir only: file of `GT-path, LQ-path` lines relative to source
-        split: realrain1k and uhdll only: train, val or test (test if not given)
-        frames: 4krd only: file naming the frames to use, `VID_001/00001` a line
-        tile: cut images into tiles of this side, pixels, so that a training step decodes one tile a
-            pair and not whole images; at least the training crop, best equal to it; null keeps
+        destination: folder for the shards. It is made if it does not exist
+        layout: how the folders of the data set are named; `auto` recognises it
+        meta: for `foundir` only: file of `GT-path, LQ-path` lines relative to source
+        split: for `realrain1k` and `uhdll` only: `train`, `val` or `test`; `test` if not given
+        frames: for `4krd` only: file that names the frames to use, a line such as `VID_001/00001`
+            each
+        tile: cut images into tiles of this side, pixels. A training step then decodes one tile of a
+            pair, not whole images. Give the training crop or more; equal is best. `null` keeps
             images whole
-        overlap: pixels that neighbouring tiles share, at least
-        codec: webp and png are lossless, unless webp has a quality; jpeg needs a quality; copy
+        overlap: pixels that neighbouring tiles share at least
+        codec: `png` is lossless, and so is `webp` without a quality. `jpeg` needs a quality. `copy`
             keeps the bytes of the files as they are
-        quality: 1 to 100, for lossy webp and jpeg; null for lossless
-        shard_pairs: pairs a shard; 100 MB to 1 GB a shard suit network disks and S3
+        quality: 1 to 100, for lossy `webp` and for `jpeg`; `null` for lossless
+        shard_pairs: pairs in a shard; 100 MB to 1 GB for each shard suit network disks and S3
         workers: processes that decode and encode
         max_broken: stop if more than this share of the pairs cannot be used
-        seed: of the mixing of pairs
+        seed: seed of the order in which pairs are mixed
     """
     if tile is not None and tile < 16:
         raise ValueError(f"tile is {tile}: give 16 or more pixels, or null for whole images")

@@ -22,15 +22,15 @@ class AirNet(PixelSystem):
         n_groups: groups of blocks.
         n_blocks: blocks of a group.
         n_feats: channels of the restoring network.
-        enc: channels of the encoder at full, 1/2 and 1/4 resolution; the first equals n_feats.
+        enc: channels of the encoder at full, 1/2 and 1/4 resolution. The first equals n_feats.
         dim: length of an embedding.
-        queue: earlier embeddings that a crop is compared with, published as 256 times the batch
-            size 5.
+        queue: number of earlier embeddings that a crop is compared with, published as 256 times the
+            batch size 5.
         patch: side in pixels of the two crops.
         encoder_epochs: epochs at the start in which only the encoder learns.
-        optimizer: see OptimizerConfig; only training needs it.
-        tile: side in pixels of the tiles that larger images are restored in; 0, the authors' test
-            script's, never cuts.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
+        tile: side in pixels of the tiles that larger images are restored in. 0, as in the authors'
+            test script, never cuts.
         overlap: pixels that neighbouring tiles share.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.

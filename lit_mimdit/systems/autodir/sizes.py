@@ -23,13 +23,13 @@ class UNetSizes:
     """The sizes of the U-Net.
 
     Args:
-        in_channels: of the noisy latent and the degraded image's, together.
-        out_channels: of the predicted noise.
+        in_channels: channels of the noisy latent and the degraded image's, together.
+        out_channels: channels of the predicted noise.
         widths: channels of each level.
         attended: which levels have cross-attention.
         layers: residual blocks of a level.
         context: width of the text features.
-        heads: of each attention.
+        heads: heads of each attention.
         sample_size: side of the latents that it was trained on.
     """
 
@@ -63,11 +63,11 @@ class VAESizes:
     """The sizes of the VAE.
 
     Args:
-        in_channels: of an image.
-        out_channels: of a decoded image.
+        in_channels: channels of an image.
+        out_channels: channels of a decoded image.
         widths: channels of each level.
         layers: residual blocks of a level of the encoder.
-        latent_channels: of a latent.
+        latent_channels: channels of a latent.
         sample_size: side of the images that it was trained on.
     """
 
@@ -150,11 +150,11 @@ class Sizes:
     """The sizes of all four networks.
 
     Args:
-        unet: see UNetSizes.
-        vae: see VAESizes.
-        text: see TextSizes.
-        vision: see VisionSizes.
-        correction: see CorrectionConfig.
+        unet: sizes of the U-Net.
+        vae: sizes of the VAE.
+        text: sizes of CLIP's text tower.
+        vision: sizes of CLIP's image tower.
+        correction: sizes of the structural correction.
     """
 
     unet: UNetSizes = field(default_factory=UNetSizes)

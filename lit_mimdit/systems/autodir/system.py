@@ -22,10 +22,10 @@ class AutoDIR(RestorationSystem):
     from the authors' file with import-weights.
 
     Args:
-        sizes: see Sizes; the published ones unless given.
-        steps: of the sampler for each degradation; 100 in the authors' script.
-        text_guidance: how far the sentences are followed; 1 does without.
-        image_guidance: how far the degraded image is followed; 1 does without.
+        sizes: sizes of all four networks; the published ones unless given.
+        steps: steps of the sampler for each degradation; 100 in the authors' script.
+        text_guidance: how far the sentences are followed. 1 does without.
+        image_guidance: how far the degraded image is followed. 1 does without.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
         init: file of import-weights whose weights validate, test and predict take.

@@ -31,8 +31,8 @@ class UNetConfig:
         nf: channels at full resolution.
         ch_mult: factors of `nf` at the output of each level.
         context_dim: width of the two CLIP embeddings.
-        use_degra_context: the degradation embedding modulates the time embedding.
-        use_image_context: the content embedding enters by cross-attention.
+        use_degra_context: whether the degradation embedding modulates the time embedding.
+        use_image_context: whether the content embedding enters, by cross-attention.
         scale: 1, or 0.5 for the wild variant, which works at half the resolution inside.
     """
 

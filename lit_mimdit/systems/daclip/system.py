@@ -34,24 +34,24 @@ class DACLIP(RestorationSystem):
     nothing. The second trains the U-Net and takes the controller's weights from `controller`.
 
     Args:
-        stage: "controller" or "unet".
-        unet: see UNetConfig.
+        stage: what is trained, `controller` or `unet`.
+        unet: sizes of the U-Net.
         embed_dim: width of CLIP's embeddings.
-        vision: see VisionConfig.
-        text: see TextConfig; restoring does not read text.
+        vision: sizes of CLIP's image tower.
+        text: sizes of CLIP's text tower. Restoring does not read text.
         max_sigma: noise level of the SDE in grey levels.
-        train_steps: of the SDE in training, T.
-        steps: of restoring; null takes `train_steps`.
-        mode: of the reverse steps, "posterior", "sde" or "ode".
+        train_steps: steps `T` of the SDE in training.
+        steps: steps of restoring. `null` takes `train_steps`.
+        mode: how the reverse steps are taken: `posterior`, `sde` or `ode`.
         controller: trained controller with its CLIP: an official file, or an exported system or
-            checkpoint of stage "controller".
-        clip: of stage "controller", transformers' CLIP whose towers stay frozen, a folder or hub id
-            with its tokenizer; null starts from random towers and reads bytes, for small networks.
-        captions: of stage "controller", file with a caption of each clean image, as in
+            checkpoint of stage `controller`.
+        clip: transformers' CLIP whose towers stay frozen in stage `controller`, a folder or hub id
+            with its tokenizer. `null` starts from random towers and reads bytes, for small networks.
+        captions: file with a caption of each clean image for stage `controller`, as in
             PromptConfig. Without it CLIP's embedding of the clean image takes the caption's place.
-        train_controller: train the controller too, by the loss of the U-Net. The publication does
-            not; it is for small networks, for which no controller exists.
-        optimizer: see OptimizerConfig; only training needs it.
+        train_controller: whether the controller is trained too, by the loss of the U-Net. The
+            publication does not do so. It is for small networks, for which no controller exists.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
         init: exported system or checkpoint to start from instead of fresh weights.

@@ -17,18 +17,20 @@ class DGUNet(PixelSystem):
     """DGUNet and DGUNet+, CVPR 2022: proximal gradient descent, unrolled into stages.
 
     Args:
-        n_feat: channels F at full resolution.
-        scale_unetfeats: S; level i of a stage's U-Net has F + i S channels.
-        scale_orsnetfeats: O; the output of DGUNet narrows to F + O channels. DGUNet+ has no use
-            for it.
-        reduction: of the channel attention.
+        n_feat: channels `F` at full resolution.
+        scale_unetfeats: channels `S` that each level adds: level i of a stage's U-Net has F + i S
+            channels.
+        scale_orsnetfeats: channels `O` of the output of DGUNet, which narrows to F + O channels.
+            DGUNet+ has no use for it.
+        reduction: squeeze factor of the channel attention.
         depth: middle stages.
-        plus: DGUNet+, whose middle stages have weights of their own.
-        task: the published recipe that loss and learning rate follow.
-        ensemble: restore the mean over 8 flips and rotations, as the authors do for SIDD and DND.
-        optimizer: see OptimizerConfig; only training needs it.
-        tile: side in pixels of the tiles that larger images are restored in; 0, the authors' test
-            script's, never cuts.
+        plus: whether it is DGUNet+, whose middle stages have weights of their own.
+        task: published recipe that loss and learning rate follow.
+        ensemble: whether the mean over 8 flips and rotations is restored, as the authors do for
+            SIDD and DND.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
+        tile: side in pixels of the tiles that larger images are restored in. 0, as in the authors'
+            test script, never cuts.
         overlap: pixels that neighbouring tiles share.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.

@@ -32,30 +32,32 @@ class DiffIR(RestorationSystem):
     """DiffIR, ICCV 2023: a transformer steered by a vector that a short diffusion finds.
 
     Args:
-        stage: 1 or 2. Stage 1 needs the clean image, so only stage 2 restores.
-        phase: of stage 2's training: prior trains the encoder and the denoiser alone, joint
-            trains everything; it starts from the first phase's file, in `init`.
+        stage: stage of the training, 1 or 2. Stage 1 needs the clean image, so only stage 2
+            restores.
+        phase: phase of stage 2's training. `prior` trains the encoder and the denoiser alone.
+            `joint` trains everything, and starts from the first phase's file, in `init`.
         first_stage: exported system or checkpoint of stage 1, which training stage 2 needs. Its
             encoder gives the targets, and its image network is where stage 2 starts.
-        progressive: cut the published patches, 192 to 512 pixels, from crops of 512 pixels, and
-            take as many images of a batch of 8 as the publication does at that size.
+        progressive: whether the published patches, 192 to 512 pixels, are cut from crops of 512
+            pixels. Of a batch of 8 as many images are taken as the publication takes at that size.
         dim: channels at full resolution.
         num_blocks: blocks of the four levels.
         num_refinement_blocks: blocks after the finest level.
         heads: attention heads of the four levels.
-        ffn_expansion_factor: of the feed-forward parts.
+        ffn_expansion_factor: hidden width of the feed-forward parts, as a multiple of their
+            channels.
         bias: whether the convolutions have a bias.
         norm_bias: whether the norms have a bias.
-        n_feats: features of the encoders; a prior has four times as many numbers.
+        n_feats: features of the encoders. A prior has four times as many numbers.
         n_encoder_res: residual blocks of the encoders.
         n_denoise_res: dense layers of the denoiser after the first.
         timesteps: steps of the diffusion, in training and sampling.
         linear_start: variance of the first step.
         linear_end: variance of the last step.
-        tile: side in pixels of the tiles that larger images are restored in, a multiple of 8; 0,
-            the authors' test script's, never cuts. Each tile has a prior of its own.
+        tile: side in pixels of the tiles that larger images are restored in, a multiple of 8. 0, as
+            in the authors' test script, never cuts. Each tile has a prior of its own.
         overlap: pixels that neighbouring tiles share.
-        optimizer: see OptimizerConfig; only training needs it.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
         init: exported system or checkpoint to start from instead of fresh weights.

@@ -17,17 +17,17 @@ class DiffUIR(ResidualSystem):
 
     Args:
         variant: published size of the U-Net.
-        dim: channels of the finest level, a multiple of 8; null takes the variant's.
-        dim_mults: channels of each level's exit as multiples of `dim`; null takes the variant's.
-        delta_end: the last delta.
-        steps: how often the sampler calls the network; the authors take 4 for real photographs.
-        timesteps: T of the process.
+        dim: channels of the finest level, a multiple of 8. `null` takes the variant's.
+        dim_mults: channels of each level's exit as multiples of `dim`. `null` takes the variant's.
+        delta_end: last value of the process's delta.
+        steps: how often the sampler calls the network. The authors take 4 for real photographs.
+        timesteps: steps `T` of the process.
         sum_scale: variance of the noise that sampling starts from.
         eta: noise that the sampler adds on the way, 0 for none.
-        tile: side in pixels of the tiles that larger images are restored in; 0, the authors' test
-            script's, never cuts.
+        tile: side in pixels of the tiles that larger images are restored in. 0, as in the authors'
+            test script, never cuts.
         overlap: pixels that neighbouring tiles share.
-        optimizer: see OptimizerConfig; only training needs it.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
         init: exported system or checkpoint to start from instead of fresh weights.

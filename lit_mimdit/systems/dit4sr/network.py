@@ -29,10 +29,10 @@ class ControlConfig:
     """The parts that are added to the backbone.
 
     Args:
-        key: key of the LQ stream. "r1": its own, as in the paper and the revised code. "original":
-            the latent's key, normalised twice; the first release has this defect and its weights
-            (dit4sr_q, dit4sr_f) need it.
-        conv_weight: factor of the convolution; 1 in the paper, 1.2 in all published code.
+        key: key of the LQ stream. `r1` has one of its own, as in the paper and the revised code.
+            `original` takes the latent's key, normalised twice. The first release has this defect,
+            and its weights need it: dit4sr_q and dit4sr_f.
+        conv_weight: factor of the convolution: 1 in the paper, 1.2 in all published code.
     """
 
     key: Literal["r1", "original"] = "r1"

@@ -33,27 +33,31 @@ class DiT4SR(LatentSystem):
     sentences about sharpness, as published.
 
     Args:
-        backbone: "nano", a diffusers folder of SD3.5, or a hub id.
+        backbone: `nano`, a diffusers folder of SD3.5, or a hub id.
         sampling: how validation, test and predict restore: `steps`, `tile`, `overlap`, `guidance`
             and `colour`. The publication has 40, 512, 192, 8 and adain.
-        control: see ControlConfig.
-        negative: text that guidance keeps away from; "" is the empty prompt.
+        control: what is added to the backbone.
+        negative: text that guidance keeps away from. `""` is the empty prompt.
         added_prompt: text behind every caption in restoring.
         t5_tokens: length of T5's part of a caption in training. Restoring has 256, the publication
             77 in training.
-        upscale: how many times larger the restored image is; the publication has 4. Scores need 1.
-        process_size: with `upscale`, least side in pixels of what the network sees.
-        optimizer: see OptimizerConfig; only training needs it.
-        prompt: see PromptConfig; the publication has a caption an image, and a dropout of 0.2.
-        fidelity: network that corrects the results: a file, "package", or null, as in the paper.
-        fidelity_weight: of its correction, from 0 to 1.
+        upscale: how many times larger the restored image is. The publication has 4. Scores need 1.
+        process_size: least side in pixels of what the network sees, with `upscale`.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
+        prompt: what the backbone is told about the images. The publication has a caption for each
+            image, and a dropout of 0.2.
+        fidelity: network that corrects what validation, test and predict restore: a file,
+            `package`, or `null`, as in the paper.
+        fidelity_weight: strength of that network's correction, from 0 to 1.
         backbone_dtype: precision the frozen weights are kept in.
-        backbone_quantize: keep them, and the large text encoder, in fewer bits: nf4, int8, fp8 or
-            gguf:FILE; null: not. They are computed with in backbone_dtype.
+        backbone_quantize: keep the frozen weights, and the large text encoder, in fewer bits:
+            `nf4`, `int8`, `fp8` or `gguf:FILE`. `null` keeps them whole. They are computed with in
+            backbone_dtype.
         init: exported system or checkpoint to start from instead of a fresh branch.
         gradient_checkpointing: recompute activations in the backward pass.
         compile: compile the backbone's blocks at the first step of training.
-        attention: training's kernel, "auto" or "math".
+        attention: kernel of the attention in training: `auto` leaves the choice to PyTorch. `math`
+            is faster on CPUs in bfloat16 at few tokens (benchmarks/attention.py).
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
     """

@@ -11,9 +11,9 @@ class TeacherConfig:
     """The teacher, and how it samples.
 
     Args:
-        file: exported system or checkpoint of a MiM-DiT on the same backbone, or "package".
-        steps: of its solver (40 in the paper).
-        solver: see SamplingConfig.
+        file: exported system or checkpoint of a MiM-DiT on the same backbone, or `package`.
+        steps: steps that the teacher's solver takes; 40 in the paper.
+        solver: solver that the teacher samples with, see SamplingConfig.
     """
 
     file: str = PACKAGE
@@ -33,14 +33,15 @@ class DistillationConfig:
     `distribution` alone, as in DMD2, or with `matching`, as in DMD.
 
     Args:
-        steps: numbers of sampling steps that the student learns, taken in turn, a batch each.
+        steps: numbers of sampling steps that the student learns. They are taken in turn, one a
+            batch.
         matching: weight of the squared distance of latents to the teacher's results.
         lpips: weight of LPIPS between the decoded results.
-        distribution: weight of the distribution-matching loss, which needs a third branch, the
-            fake score.
-        fake_updates: of distribution matching, updates of the fake score before each of the
-            student's (5 in DMD2).
-        times: of distribution matching, the lowest and highest time of the noise (DMD's).
+        distribution: weight of the distribution-matching loss. It needs a third branch, the fake
+            score.
+        fake_updates: updates of the fake score before each of the student's, in distribution
+            matching; 5 in DMD2.
+        times: lowest and highest time of the noise in distribution matching; the default is DMD's.
     """
 
     steps: list[int] = field(default_factory=lambda: [1, 2, 4])

@@ -59,24 +59,29 @@ class FewStep(MiMDiT):
     is this one's.
 
     Args:
-        backbone: "nano", a diffusers folder of SD3.5, or a hub id; loaded once for all branches.
-        branch: see BranchConfig; of student, teacher and fake score alike.
-        sampling: how the student restores, also from its exported file: `steps` must be one of
-            distillation.steps.
-        teacher: see TeacherConfig.
-        distillation: see DistillationConfig.
-        optimizer: see OptimizerConfig; lr_scale {fake: ...} changes the fake score's rate.
-        prompt: see PromptConfig; the empty prompt unless given.
+        backbone: `nano`, a diffusers folder of SD3.5, or a hub id. It is loaded once for all
+            branches.
+        branch: settings of the branch, for student, teacher and fake score alike.
+        sampling: how the student restores, also from its exported file. `steps` must be one of
+            `distillation.steps`.
+        teacher: file of the teacher, and how it samples.
+        distillation: losses that the student learns by, and their settings.
+        optimizer: settings of the optimizer and its schedule. lr_scale `{fake: ...}` changes the
+            fake score's rate.
+        prompt: what the backbone is told about the images; the empty prompt unless given.
         fidelity: network that corrects what validation, test and predict restore: a file,
-            "package", or null, as in the paper.
-        fidelity_weight: of its correction, from 0 to 1.
+            `package`, or `null`, as in the paper.
+        fidelity_weight: strength of that network's correction, from 0 to 1.
         backbone_dtype: precision the frozen weights are kept in.
-        backbone_quantize: keep them, and the large text encoder, in fewer bits: nf4, int8, fp8 or
-            gguf:FILE; null: not. They are computed with in backbone_dtype.
-        init: exported system or checkpoint that the student starts from; null is the teacher.
+        backbone_quantize: keep the frozen weights, and the large text encoder, in fewer bits:
+            `nf4`, `int8`, `fp8` or `gguf:FILE`. `null` keeps them whole. They are computed with in
+            backbone_dtype.
+        init: exported system or checkpoint that the student starts from. `null` starts from the
+            teacher.
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         compile: compile the blocks of backbone and student at the first step of training.
-        attention: training's kernel: see MiMDiT.
+        attention: kernel of the attention in training: `auto` leaves the choice to PyTorch. `math`
+            is faster on CPUs in bfloat16 at few tokens (benchmarks/attention.py).
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
     """

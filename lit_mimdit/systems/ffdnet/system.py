@@ -21,9 +21,9 @@ class FFDNet(PixelSystem):
     Args:
         sigma: standard deviation of the noise to remove, in grey levels of 255, 0 to 75.
         width: channels of the hidden layers.
-        depth: convolutions.
-        optimizer: see OptimizerConfig; only training needs it.
-        tile: side in pixels of the tiles that larger images are restored in; 0 never cuts.
+        depth: number of convolutions.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
+        tile: side in pixels of the tiles that larger images are restored in. 0 never cuts.
         overlap: pixels that neighbouring tiles share.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.

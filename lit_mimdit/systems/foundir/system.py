@@ -29,7 +29,8 @@ class WeatherSizes:
         num_blocks: blocks of the four levels.
         num_refinement_blocks: blocks after the finest level.
         heads: attention heads of the four levels.
-        ffn_expansion_factor: of the feed-forward parts.
+        ffn_expansion_factor: hidden width of the feed-forward parts, as a multiple of their
+            channels.
         bias: whether the convolutions have a bias.
         norm_bias: whether the norms have a bias.
     """
@@ -81,19 +82,18 @@ class FoundIR(ResidualSystem):
     Args:
         dim: channels of the U-Net's finest level, a multiple of 8.
         dim_mults: channels of each level's exit as multiples of `dim`.
-        delta_end: the last delta.
+        delta_end: last value of the process's delta.
         steps: how often the sampler calls the network.
-        timesteps: T of the process.
+        timesteps: steps `T` of the process.
         sum_scale: variance of the noise that sampling starts from.
         eta: noise that the sampler adds on the way, 0 for none.
-        tile: side in pixels of the tiles that images of more than tile x tile pixels are restored
-            in; 0 never cuts.
+        tile: side in pixels of the tiles of images with more than tile x tile pixels. 0 never cuts.
         overlap: pixels that neighbouring tiles share.
-        specialist: which one improves the generalist's images: none, weather, low light, or
-            published, which goes by the number of the test image and is not blind.
-        weather: sizes of the specialist for weather; null is without.
-        low_light: sizes of the specialist for low light; null is without.
-        optimizer: see OptimizerConfig; only training needs it.
+        specialist: which specialist improves the generalist's images: `none`, `weather`, `low
+            light`, or `published`. The last goes by the number of the test image and is not blind.
+        weather: sizes of the specialist for weather. `null` is without.
+        low_light: sizes of the specialist for low light. `null` is without.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
         metrics: scores of `test` by key.
         versions: what validation and test score of each image.
         init: exported system or checkpoint to start from instead of fresh weights.

@@ -20,15 +20,16 @@ class PromptIR(PixelSystem):
         dim: channels at full resolution.
         num_blocks: blocks of levels 1, 2, 3 and of the bottom.
         num_refinement_blocks: blocks after the decoder.
-        heads: of the attention at each level.
-        ffn_expansion_factor: of the feed-forward parts.
+        heads: heads of the attention at each level.
+        ffn_expansion_factor: hidden width of the feed-forward parts, as a multiple of their
+            channels.
         norm_bias: whether the norms have a bias.
         prompt_dims: channels of the prompts of levels 1, 2, 3.
-        prompt_len: maps a prompt has.
+        prompt_len: number of maps that a prompt has.
         prompt_sizes: side of the prompts of levels 1, 2, 3.
-        optimizer: see OptimizerConfig; only training needs it.
-        tile: side in pixels of the tiles that larger images are restored in; 0, the authors' test
-            script's, never cuts. Their demo has 128.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
+        tile: side in pixels of the tiles that larger images are restored in. 0, as in the authors'
+            test script, never cuts. Their demo has 128.
         overlap: pixels that neighbouring tiles share.
         merge: how tiles become one image: blended by a window, or their plain mean, as in the
             authors' demo.

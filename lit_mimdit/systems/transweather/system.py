@@ -25,13 +25,14 @@ class TransWeather(PixelSystem):
         tail: channels of the tail at 1/2 and full resolution.
         enc_heads: heads of the encoder's levels.
         dec_heads: heads of the decoder.
-        queries: learned weather queries of a block.
-        decoder: without it, the network is the published `Transweather_base`.
-        perceptual: weight of the perceptual term; above 0, training needs the file of VGG16.
-        resize: restore at the size of the authors' test, whose longer side is at most 1024 and
-            whose sides are multiples of 16; the result has the size of the input again.
-        optimizer: see OptimizerConfig; only training needs it.
-        tile: side in pixels of the tiles that larger images are restored in; 0 never cuts. The
+        queries: number of learned weather queries of a block.
+        decoder: whether there is a decoder. Without it, the network is the published
+            `Transweather_base`.
+        perceptual: weight of the perceptual term. Above 0, training needs the file of VGG16.
+        resize: whether to restore at the size of the authors' test. Its longer side is at most 1024
+            and its sides are multiples of 16. The result has the size of the input again.
+        optimizer: settings of the optimizer and its schedule. Only training needs them.
+        tile: side in pixels of the tiles that larger images are restored in. 0 never cuts. The
             authors' test never cuts, and shrinks images above 1024 pixels.
         overlap: pixels that neighbouring tiles share.
         metrics: scores of `test` by key.

@@ -25,8 +25,8 @@ class LossByTime(L.Callback):
     """Logs train/loss_t0.0-0.1, ...: means over the steps since the last time.
 
     Args:
-        bins: equal bins of t.
-        every_n_steps: how often.
+        bins: number of equal bins of `t`.
+        every_n_steps: training steps between two points.
     """
 
     def __init__(self, bins: int = 10, every_n_steps: int = 50) -> None:

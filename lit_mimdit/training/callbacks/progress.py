@@ -16,7 +16,7 @@ class TrainingProgress(ProgressBar):
     On a terminal the bar moves; in a file or a pipe it writes a line now and then.
 
     Args:
-        every_n_steps: how often the metrics shown are renewed.
+        every_n_steps: training steps after which the metrics shown are renewed.
         seconds_in_file: least seconds between two lines when the output is no terminal.
     """
 

@@ -18,7 +18,7 @@ class RoutingHistograms(RoutingCallback):
 
     Args:
         every_n_steps: training steps between two histograms.
-        by_degradation: write those of each degradation too.
+        by_degradation: whether those of each degradation are written, too.
     """
 
     def __init__(self, every_n_steps: int = 100, by_degradation: bool = True) -> None:

@@ -40,9 +40,9 @@ class RoutingPictures(RoutingCallback):
     routing_train_by_degradation/01Blur, ... show mean Inter weights, block by group.
 
     Args:
-        every_n_steps: training steps between two pictures; drawing takes as long as a few steps of
+        every_n_steps: training steps between two pictures. Drawing takes as long as a few steps of
             a small model.
-        dead_below: sub-experts with a smaller share are crossed out.
+        dead_below: sub-experts that a smaller share of the images chose are crossed out.
     """
 
     def __init__(self, every_n_steps: int = 500, dead_below: float = 0.01) -> None:

@@ -107,10 +107,10 @@ class RoutingScalars(RoutingCallback):
 
     Args:
         every_n_steps: training steps between two points.
-        dead_below: a sub-expert that a smaller share of the images chose is dead (judged from 1 /
-            dead_below images on).
-        collapse_below: a router has collapsed if its effective number of experts, from the fewest
-            it can use (0) to all (1), is smaller.
+        dead_below: sub-experts that a smaller share of the images chose are dead. They are judged
+            after 1 / dead_below images.
+        collapse_below: a router has collapsed if its effective number of experts is smaller. 0 is
+            the fewest it can use, 1 is all.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class GracefulStop(L.Callback):
     `validate`, `test` and `predict` have nothing to save: SIGTERM ends them at once.
 
     Args:
-        requeue: put the Slurm job back into the queue.
+        requeue: whether the Slurm job is put back into the queue.
     """
 
     def __init__(self, requeue: bool = True) -> None:

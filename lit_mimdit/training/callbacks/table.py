@@ -25,8 +25,8 @@ class ResultTable(L.Callback):
     scores and tables to the run's folder.
 
     Args:
-        keep_images: write the images that `test` restores, their inputs and references as PNG files
-            into the run's folder, for `report`.
+        keep_images: whether the images that `test` restores, their inputs and references are
+            written as PNG files into the run's folder, for `report`.
     """
 
     def __init__(self, keep_images: bool = False) -> None:

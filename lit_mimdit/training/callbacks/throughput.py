@@ -12,7 +12,7 @@ class Throughput(L.Callback):
     progress bar.
 
     Args:
-        window: steps averaged over.
+        window: number of steps averaged over.
     """
 
     def __init__(self, window: int = 20) -> None:

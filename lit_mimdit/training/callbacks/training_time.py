@@ -15,7 +15,7 @@ class TrainingTime(L.Callback):
     its last checkpoint is lost, and its time with it.
 
     Args:
-        minutes: budget of training time; null only measures.
+        minutes: budget of training time. `null` only measures.
     """
 
     def __init__(self, minutes: float | None = None) -> None:

@@ -13,7 +13,7 @@ class WriteRestored(L.Callback):
     subfolder.
 
     Args:
-        output: folder; made if it does not exist.
+        output: folder of the results. It is made if it does not exist.
     """
 
     def __init__(self, output: str) -> None:
