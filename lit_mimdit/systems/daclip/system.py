@@ -46,7 +46,7 @@ class DACLIP(RestorationSystem):
         controller: trained controller with its CLIP: an official file, or an exported system or
             checkpoint of stage `controller`.
         clip: transformers' CLIP whose towers stay frozen in stage `controller`, a folder or hub id
-            with its tokenizer. `null` starts from random towers and reads bytes, for small networks.
+            with its tokenizer. `null` starts from random towers and reads bytes, for small ones.
         captions: file with a caption of each clean image for stage `controller`, as in
             PromptConfig. Without it CLIP's embedding of the clean image takes the caption's place.
         train_controller: whether the controller is trained too, by the loss of the U-Net. The
