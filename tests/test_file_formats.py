@@ -88,6 +88,7 @@ def test_files_of_a_run(tiny):
     assert differences(keys.RUN, read(folder / "run.json")) == []
     assert differences(keys.SUMMARY, read(folder / "val_summary.json")) == []
     assert differences(keys.SCORES, head(folder / "val_scores.csv")) == []
+    assert differences(keys.ROUTING_OF_IMAGES, read(folder / "val_routing.json")) == []
     path = next(Path("runs").rglob("last.ckpt"))
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     assert differences(keys.CHECKPOINT, checkpoint) == []

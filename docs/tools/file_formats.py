@@ -77,10 +77,10 @@ FORMATS: dict[str, tuple[str, str, list[Any]]] = {
         "lit_mimdit.evaluation.summary",
         [keys.SUMMARY, keys.METRIC, keys.GROUP, keys.VALUE, keys.FAILED],
     ),
-    "Evaluation: scores.csv": (
+    "Evaluation: scores.csv and routing.json": (
         "evaluate, validate, test",
         "lit_mimdit.evaluation.score_files",
-        [scores_csv, keys.SCORES],
+        [scores_csv, keys.SCORES, keys.ROUTING_OF_IMAGES],
     ),
     "Run: run.json and run.diff": (
         "fit",

@@ -274,6 +274,11 @@ SCORES = _columns(
     ("VERSION_file",),
 )
 
+ROUTING_OF_IMAGES = Keys(
+    "Keys of routing.json",
+    {"IMAGE": "Inter-MoE weights of the image of this id: a list of groups for each block."},
+)
+
 # -- runs and studies
 
 RUN = Keys(

@@ -175,7 +175,7 @@ def yaml_pages() -> dict[str, str]:
 SYSTEMS = "A YAML names one system as `model.class_path`; its keys stand below `model.init_args`."
 DATA = "A YAML names one data module as `data.class_path`; its keys stand below `data.init_args`."
 SETTINGS = (
-    "First the keys of a run, those of its trainer, and environment variables."
+    "The first tables show the keys of a run, those of its trainer, and environment variables."
     " Each table after them is a group of keys below a key of a system, or of a study."
 )
 CALLBACKS = (
