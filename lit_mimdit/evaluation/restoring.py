@@ -64,8 +64,10 @@ def restore_first(
 
 
 def name_of(checkpoint: Path, folder: Path) -> str:
-    """Returns what a method is called in tables: "restored" for a system of the paper's tables,
-    which `report` calls by its own name, else the name of its file.
+    """Returns what a method is called in tables.
+
+    That is "restored" for a system of the paper's tables, which `report` calls by its own name.
+    Else it is the name of its file.
     """
     about = {"name": "restored", "restoration": read_record(folder)}
     return checkpoint.stem if label_of(about) == "restored" else "restored"

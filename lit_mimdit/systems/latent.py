@@ -166,7 +166,9 @@ class LatentSystem(RestorationSystem):
 
     @property
     def training_prompts(self) -> Prompts:
-        """What the backbone is told in training; unless a system says else, as in restoring."""
+        """Returns what the backbone is told in training; unless a system says else, as in
+        restoring.
+        """
         return self.prompts
 
     def train(self, mode: bool = True) -> "LatentSystem":

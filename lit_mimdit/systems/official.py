@@ -100,7 +100,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def _cut_off(path: Path) -> bool:
-    """Whether a file ends before its zip archive does, or before its pickles do.
+    """Returns whether a file ends before its zip archive does, or before its pickles do.
 
     In torch's format before 1.6 the fourth pickle is the checkpoint; raw numbers follow.
     """

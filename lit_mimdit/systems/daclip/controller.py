@@ -1,4 +1,4 @@
-"""What DA-CLIP's first stage trains on: random crops, and the tokens of words and captions.
+"""The data of DA-CLIP's first stage: random crops, and the tokens of words and captions.
 
 Source: Luo et al., arXiv 2310.01018, section 3.
 """
@@ -61,7 +61,8 @@ class Texts:
     def __init__(
         self, source: str | None, captions: dict[str, str] | None, length: int, vocabulary: int
     ) -> None:
-        self._captions, self._length, self._vocabulary = captions, length, vocabulary
+        self._captions = captions
+        self._length, self._vocabulary = length, vocabulary
         self._tokenizer: CLIPTokenizer | None = None
         if source is not None:
             try:

@@ -257,7 +257,7 @@ def both_from_official(*files: Mapping[str, Any], **overrides: Any) -> DACLIPNet
 
 
 def _demand_one_variant(embedding: int, config: UNetConfig) -> None:
-    """ValueError if the U-Net reads embeddings of another width than the controller's."""
+    """Raises ValueError if the U-Net reads embeddings of another width than the controller's."""
     reads = config.use_degra_context or config.use_image_context
     if reads and config.context_dim != embedding:
         has, wants = (

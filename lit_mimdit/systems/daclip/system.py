@@ -98,7 +98,8 @@ class DACLIP(RestorationSystem):
                 "model.stage is controller, which trains one: leave model.controller and"
                 " model.train_controller out"
             )
-        self.stage, self.clip, self.captions = stage, clip, captions
+        self.stage = stage
+        self.clip, self.captions = clip, captions
         self.controller = controller
         self.train_controller = train_controller
         self.mode = mode
@@ -198,7 +199,9 @@ class DACLIP(RestorationSystem):
 
     # loss = clip(e_img, caption) + clip(e_deg, word)
     def _contrasts(self, batch: dict[str, Any]) -> Losses:
-        """How far each image's embeddings are from its caption's and its degradation's word."""
+        """Returns how far each image's embeddings are from its caption's and its degradation's
+        word.
+        """
         net, device = self.network.clip, batch["lq"].device
         texts, size = self._read_texts(), net.sizes[1].image_size
         content, degradation = net.encode(random_view(batch["lq"], size, batch["seed"]))
@@ -243,7 +246,7 @@ class DACLIP(RestorationSystem):
             self.texts = Texts(None, captions, text.context_length, text.vocab_size)
 
     def on_fit_start(self) -> None:
-        """ValueError for a run that could not end as it is configured."""
+        """Raises ValueError for a run that could not end as it is configured."""
         if self.stage != "controller":
             return
         if self.trainer.enable_validation:

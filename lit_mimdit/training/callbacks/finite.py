@@ -103,7 +103,9 @@ class FiniteGuard(L.Callback):
 
     @staticmethod
     def _rescales(trainer: L.Trainer) -> bool:
-        """With fp16 such a step is skipped, and the scale of the loss lowered."""
+        """Returns whether the precision is fp16, where such a step is skipped and the loss scaled
+        lower.
+        """
         plugin = trainer.precision_plugin
         return getattr(plugin, "scaler", None) is not None or str(
             getattr(plugin, "precision", "")

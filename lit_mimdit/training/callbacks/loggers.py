@@ -1,4 +1,4 @@
-"""What each kind of logger can show, and how it is given to it.
+"""Tells what each kind of logger can show, and gives it to the logger.
 
 Callbacks ask for the displays of a run. Every logger takes curves and settings. A logger that
 cannot show something else is named once, with all that it leaves out.

@@ -1,4 +1,4 @@
-"""Where along t the loss is."""
+"""Shows where along t the loss is."""
 
 from itertools import pairwise
 from typing import Any

@@ -1,4 +1,4 @@
-"""How many training samples could not be read, where one looks while it trains."""
+"""Counts the training samples that could not be read, where one looks while it trains."""
 
 from typing import Any
 

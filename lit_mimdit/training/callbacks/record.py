@@ -1,4 +1,4 @@
-"""What a run was: written into its folder when it starts."""
+"""Writes what a run is into its folder when it starts."""
 
 import json
 import os

@@ -56,8 +56,9 @@ class GracefulStop(L.Callback):
         )
 
     def _leave(self, number: int) -> None:
-        """In the middle of a validation, whose checkpoint is written; the other processes may be
-        waiting for this one, or be done.
+        """Leaves in the middle of a validation, when its checkpoint is written.
+
+        The other processes may be waiting for this one, or be done.
         """
         said = (
             requeue(number)

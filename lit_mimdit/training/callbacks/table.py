@@ -16,7 +16,7 @@ KEPT = ("degraded", "restored", "reference")
 
 
 def _kept(version: str, dataset: str, id: str) -> Path:
-    """Where an image of `test` is kept, below the run's folder."""
+    """Returns where an image of `test` is kept, below the run's folder."""
     return Path("test_images", version, dataset, f"{id}.png")
 
 

@@ -1,4 +1,4 @@
-"""How long a run has trained, over all its cuts, and a budget of that time."""
+"""Measures how long a run has trained, over all its cuts, and keeps a budget of that time."""
 
 import time
 from typing import Any
@@ -35,7 +35,7 @@ class TrainingTime(L.Callback):
 
     @property
     def spent(self) -> bool:
-        """Whether the budget is used up; never without one."""
+        """Returns whether the budget is used up; never without one."""
         return self.budget is not None and self.seconds >= self.budget
 
     @property
