@@ -165,7 +165,8 @@ def random_view(images: Tensor, size: int, seeds: Tensor) -> Tensor:
     """
     views = []
     for image, seed in zip(images, seeds.tolist(), strict=True):
-        top, left, tall, wide = _box(*image.shape[-2:], seed)
+        _, height, width = image.shape
+        top, left, tall, wide = _box(height, width, seed)
         part = image[None, :, top : top + tall, left : left + wide].float()
         views.append(F.interpolate(part, (size, size), mode="bicubic", antialias=True))
     return normalised(torch.cat(views).clamp(0, 1))
