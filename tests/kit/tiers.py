@@ -35,9 +35,11 @@ FAST_PLACES = (
     "routing/test_records.py",
     "routing/test_table6.py",
     "test_docs.py",
+    "test_docstrings.py",
     "test_house.py",
     "test_install.py",
     "test_kit.py",
+    "test_log.py",
     "test_troubleshooting.py",
 )
 _running: list[str] = []  # the test that may start no process
