@@ -193,7 +193,8 @@ class Report:
             _listed("input", self.inputs)
             for why in dict.fromkeys(self.unloaded.values()):
                 names = [name for name, reason in self.unloaded.items() if reason == why]
-                _listed(f"not loaded, {why}", names)
+                print(f"{len(names)} of the state are not loaded, {why}")
+                _listed("not loaded", names)
         for name, reason in self.skipped.items():
             print(f"not compared: {name}: {reason}")
         for name in self.left:

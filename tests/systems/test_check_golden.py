@@ -113,14 +113,15 @@ def test_inputs_and_dead_tensors_are_listed(capsys):
     states = ["state.used", "state.idle", "state_other.used", "state_other.idle"]
     one = Report({name: torch.ones(1) for name in [*names, *states]})
     one.given(*names)
-    one.loaded(["used"], "as it acts on nothing")
+    one.loaded(["used"], "as they act on nothing")
     assert not one.finish()
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2 + 1 + 2 + 1 and max(map(len, said)) <= 100
+    assert len(said) == 2 + 2 + 2 + 1 and max(map(len, said)) <= 100
     assert said[0].startswith("input: input0, input1, ") and said[1].endswith(", input19")
-    assert said[2] == "not loaded, as it acts on nothing: state.idle"
-    assert said[3] == "WRONG state_other.used: neither loaded nor excused"
-    one.loaded(["used"], "as it acts on nothing", "state_other.")
+    assert said[2] == "1 of the state are not loaded, as they act on nothing"
+    assert said[3] == "not loaded: state.idle"
+    assert said[4] == "WRONG state_other.used: neither loaded nor excused"
+    one.loaded(["used"], "as they act on nothing", "state_other.")
     assert one.finish()
 
 

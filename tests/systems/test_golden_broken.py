@@ -52,14 +52,15 @@ def test_names_of_promptir(broken):
     assert "WRONG tap.R.body: no such module" in lines
     assert "WRONG dead: lacks ['chnl_reduce1.weight']; has besides ['nobody']" in lines
     assert "input: input, target, odd.input" in lines
-    dead = " ".join(line for line in lines if line.startswith("not loaded, as it acts on nothing"))
+    assert "6 of the state are not loaded, as they act on nothing" in lines
+    dead = " ".join(line for line in lines if line.startswith("not loaded: "))
     assert all(f"state.chnl_reduce{level}.weight" in dead for level in (1, 2, 3))
     assert lines[-1].endswith("3 inputs, 6 not loaded, 0 left out with a reason, 5 wrong")
 
 
 def test_seeds_of_transweather(broken):
     def change(tensors, info):
-        tensors["train.output_seed9"] = tensors.pop("train.output_seed5")
+        tensors["train.output_seed11"] = tensors.pop("train.output_seed5")
         losses = info["losses_and_gradient_norms_f64"]
         losses["note"] = losses["note"].replace("seed 77", "seed 78")
         info["dead"].pop()
@@ -67,11 +68,11 @@ def test_seeds_of_transweather(broken):
     lines = broken("TransWeather_small", change)
     found = wrong(lines)
     base = "losses_and_gradient_norms_f64"
-    assert {"train.output_seed9", "dead", f"{base}/loss"} < set(found)
+    assert {"train.output_seed11", "dead", f"{base}/loss"} < set(found)
     assert f"{base}/parts/perceptual_with_fill_rule_vgg" in found
     assert f"{base}/parts/smooth_l1" not in found and "output_f64" not in found
-    (seeded,) = (line for line in lines if "train.output_seed9" in line)
-    assert "difference" in seeded  # another seed drops other branches
+    (seeded,) = (line for line in lines if "train.output_seed11" in line)
+    assert "difference" in seeded  # seed 5 drops no branch, 11 does
 
 
 def test_a_table_of_small_numbers_in_diffuir(broken):

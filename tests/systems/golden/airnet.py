@@ -21,7 +21,7 @@ def compare(golden, report):
     report.given("input", "input_query", "input_key", "target")
     network = build(golden).eval()
     name_of = names_of(network)
-    report.loaded(map(name_of, network.state_dict()), "as it acts on nothing")
+    report.loaded(map(name_of, network.state_dict()), "as they act on nothing")
     _dead(report, network, name_of)
     errors = {
         kind: stated_error(golden, report, f"float32_vs_float64/{kind}", name, f"{name}_f64")

@@ -113,7 +113,7 @@ def compare(golden: Golden, report: Report) -> None:
 def run(golden: Golden, report: Report) -> None:
     network = build(golden)
     names = [official_name(name, network) for name in network.state_dict()]
-    report.loaded(names, "as it follows from an equation or only counts")
+    report.loaded(names, "as they follow from equations or only count")
     # a bias of keys adds the same to every score of a query
     keys = [name for name in names if name.endswith((".k_proj.bias", ".attn_1.k.bias"))]
     report.names("dead", keys)

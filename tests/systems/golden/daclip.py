@@ -43,8 +43,8 @@ def run(golden: Golden, report: Report) -> None:
     networks = build(golden)
     # open_clip keeps queries, keys and values in one tensor
     own = {official_name(name).partition("[")[0] for name in networks.clip.state_dict()}
-    report.loaded(own, "as the importer compares this copy with what it loads", "state.daclip.")
-    report.loaded(networks.unet.state_dict(), "as it acts on nothing", "state.unet.")
+    report.loaded(own, "as the importer compares these copies with what it loads", "state.daclip.")
+    report.loaded(networks.unet.state_dict(), "as they act on nothing", "state.unet.")
     dead(report, networks)
     for part in (clip, unet, sampling, training):
         with report.part():

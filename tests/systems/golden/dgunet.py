@@ -19,7 +19,7 @@ def compare(golden, report):
     network = from_official(golden.state(), plus=plus, **info["config"])
     report.given("input", "target")
     loaded = {official_name(name, plus) for name in network.state_dict()}
-    report.loaded(loaded, "as it acts on nothing")
+    report.loaded(loaded, "as they act on nothing")
     dead = golden.state().keys() - loaded
     report.names("dead", dead)
     report.names("tied_keys", ties(network))

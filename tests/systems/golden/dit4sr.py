@@ -36,7 +36,7 @@ def run(golden: Golden, report: Report) -> None:
     network = build(golden, key="r1")
     state = golden.state("state.transformer.")
     own = {official_name(name) for name in network.state_dict()}
-    report.loaded(own, "as it acts on nothing", "state.transformer.")
+    report.loaded(own, "as they act on nothing", "state.transformer.")
     last = f"transformer_blocks.{len(network.backbone.transformer_blocks) - 1}."
     report.names("dead", {*state.keys() - own, *(last + name for name in ASKING)})
     with report.part():
@@ -113,7 +113,7 @@ def pipeline(golden: Golden, report: Report, network: DiT4SRNetwork, name: str) 
     report.given(*(f"pipe.{name}.{part}" for part in inputs))
     vae = AutoencoderKL(**golden.info["vae_args"])
     vae.load_state_dict(golden.state("state.vae.", torch.float32))
-    report.loaded(vae.state_dict(), "as it acts on nothing", "state.vae.")
+    report.loaded(vae.state_dict(), "as they act on nothing", "state.vae.")
     vae = vae.to(golden.dtype).eval()
     scale, shift = vae.config.scaling_factor, vae.config.shift_factor
 

@@ -40,7 +40,7 @@ def _small(golden, report):
         names = {rename(own).removeprefix(PREFIX) for own in network.state_dict()}
         report.loaded(
             [key for key in state if key.removeprefix(PREFIX) in names],
-            "as it acts on nothing",
+            "as they act on nothing",
             prefix,
         )
         specialists[name] = network.to(golden.dtype)

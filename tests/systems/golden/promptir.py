@@ -25,7 +25,7 @@ def compare(golden, report):
     network = from_official(golden.state(), **overrides(golden.info))
     report.given("input", "target")
     loaded = {official_name(name) for name in network.state_dict()}
-    report.loaded(loaded, "as it acts on nothing")
+    report.loaded(loaded, "as they act on nothing")
     dead = golden.state().keys() - loaded
     report.names("dead", dead)
     report.names("tied_keys", tied(network, official_name))

@@ -32,7 +32,7 @@ def compare(golden, report):
     network = from_official(golden.state(), **config).eval()
     report.given("input", "target")
     loaded = {official_name(name) for name in network.state_dict()}
-    report.loaded(loaded, "as it acts on nothing")
+    report.loaded(loaded, "as they act on nothing")
     report.names("dead", golden.state().keys() - loaded)
     report.names("tied_keys", tied(network, official_name))
     error = stated_error(golden, report, "float32_vs_float64", "output", "output_f64")
