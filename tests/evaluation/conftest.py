@@ -90,6 +90,9 @@ def _tiny_clip(path: Path, vision: int | tuple[int, ...], patch: int) -> None:
         .float()
         .eval()
     )
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):  # else all images come out nearly alike
+            torch.nn.init.kaiming_normal_(module.weight)
     tokens = torch.zeros(1, 77, dtype=torch.long)
     tokens[0, 5] = 49407
     torch.jit.save(
