@@ -110,7 +110,8 @@ def named_classes() -> list[type]:
     paths |= {f"lit_mimdit.training.callbacks.{name}" for name in callbacks.__all__}
     paths |= {f"{system.__module__}.{system.__name__}" for system in systems_of(systems, nano)}
     split = sorted(path.rsplit(".", 1) for path in paths)
-    return [getattr(import_module(module), name) for module, name in split]
+    # a YAML may name a class by its package or by its module
+    return list(dict.fromkeys(getattr(import_module(module), name) for module, name in split))
 
 
 def systems_of(*packages: ModuleType) -> set[type]:

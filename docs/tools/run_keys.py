@@ -28,7 +28,6 @@ RUN = {
         " run's last.ckpt.",
     ),
 }
-CLASSES = "class, by class_path and init_args"
 # What the trainer's keys mean here, and the type where Lightning's is a class. Lightning explains
 # the others.
 TRAINER: dict[str, tuple[str, str | None]] = {
@@ -47,7 +46,7 @@ TRAINER: dict[str, tuple[str, str | None]] = {
     "num_nodes": ("Number of hosts.", None),
     "strategy": (
         "How processes share the work: `auto`, `ddp`, or a [strategy](strategies.md) of ZeRO.",
-        f"text or {CLASSES}",
+        "text or class",
     ),
     "precision": (
         "Precision of the computation: `32-true`, `bf16-mixed`, `bf16-true` or `16-mixed`.",
@@ -84,15 +83,15 @@ TRAINER: dict[str, tuple[str, str | None]] = {
     "logger": (
         "Where curves and pictures go. `false` logs nothing, and the run's files go to"
         " default_root_dir.",
-        f"{CLASSES}, list of them, or true or false",
+        "class, list of classes, or true or false",
     ),
     "callbacks": (
         "What runs beside training, in this order; see [Callbacks](callbacks.md).",
-        f"list of {CLASSES}",
+        "list of classes",
     ),
     "plugins": (
         "Plugins. [WholeFiles](callbacks.md#wholefiles) writes checkpoints whole or not at all.",
-        f"list of {CLASSES}",
+        "list of classes",
     ),
     "reload_dataloaders_every_n_epochs": (
         "Epochs after which the loaders are built anew. 0 keeps them.",
@@ -109,9 +108,9 @@ TRAINER: dict[str, tuple[str, str | None]] = {
     "enable_progress_bar": ("Whether a progress bar is shown.", None),
 }
 ABOUT = (
-    "These keys stand below `trainer`. Intervals count optimizer steps. The table has the keys that"
-    f" the experiments use, and those that mean something else here; [Lightning]({LIGHTNING})"
-    " explains the others."
+    "These keys stand below `trainer`. Intervals count optimizer steps. A class is given by"
+    " `class_path` and `init_args`. The table has the keys that the experiments use, and those that"
+    f" mean something else here. [Lightning]({LIGHTNING}) explains the others."
 )
 
 

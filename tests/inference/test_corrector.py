@@ -141,7 +141,7 @@ def test_what_is_no_fidelity_network_is_refused(tmp_path, branch_file, file):
     (tmp_path / "text.safetensors").write_text("no")
     for name, message in [
         ("none.safetensors", "no such file"),
-        ("other.safetensors", "says None"),
+        ("other.safetensors", "format is None"),
         ("text.safetensors", "not a fidelity"),
     ]:
         with pytest.raises(ValueError, match=message):
