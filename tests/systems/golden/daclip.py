@@ -19,6 +19,7 @@ from lit_mimdit.systems.daclip.objective import (
 from lit_mimdit.systems.daclip.official import DACLIPNetwork, from_official, official_name
 from lit_mimdit.systems.daclip.sampler import clip_pixels, first_state, trajectory
 
+TEXTS = ("dead",)
 PASS = 2e-6  # of a tensor's largest value: one forward pass, which the authors ran in float32
 UNET = (
     4e-6  # the same through the U-Net, whose own float32 error is above 1e-6; a lone norm is 9e-6
@@ -142,7 +143,7 @@ def sampling(golden: Golden, report: Report, networks: DACLIPNetwork) -> None:
         return unet(x, mu, t, text, image)
 
     for name, arguments in golden.info["sde_args"].items():
-        tables(name, build_sde(**arguments), report)
+        tables(name, build_sde(**arguments, dtype=golden.dtype), report)
         sde = build_sde(**arguments, dtype=torch.float32)
         start = first_state(sde, mu, first)
         report.near(f"sde.{name}.xT", start, TABLE)
