@@ -143,7 +143,7 @@ def sampling(golden: Golden, report: Report, networks: DACLIPNetwork) -> None:
         return unet(x, mu, t, text, image)
 
     for name, arguments in golden.info["sde_args"].items():
-        tables(name, build_sde(**arguments), report)
+        tables(name, build_sde(**arguments, dtype=golden.dtype), report)
         sde = build_sde(**arguments, dtype=torch.float32)
         start = first_state(sde, mu, first)
         report.near(f"sde.{name}.xT", start, TABLE)

@@ -114,7 +114,7 @@ def pipeline(golden: Golden, report: Report, network: DiT4SRNetwork, name: str) 
     vae = AutoencoderKL(**golden.info["vae_args"])
     vae.load_state_dict(golden.state("state.vae.", torch.float32))
     report.loaded(vae.state_dict(), "as they act on nothing", "state.vae.")
-    vae = vae.to(golden.dtype).eval()
+    vae = vae.type(golden.dtype).eval()  # to() warns about float32
     scale, shift = vae.config.scaling_factor, vae.config.shift_factor
 
     posterior = vae.encode(d(f"pipe.{name}.image")).latent_dist
