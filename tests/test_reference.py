@@ -18,7 +18,7 @@ from lit_mimdit import nano, systems
 
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in reference.FOLDER.glob("*.md")}
 # a cell that begins so is no sentence, and says nothing without its neighbours
-FRAGMENT = re.compile(r"(Of|By|From|As in|As of|The same|Likewise|Those|The \w+'s\.?$)\b")
+FRAGMENT = re.compile(r"(Of|By|From|As in|As of|The same|Likewise|Those)\b|The \w+'s\.?$")
 
 
 @dataclass
