@@ -34,7 +34,7 @@ TRAINER_OPTIONS = {
     "--trainer.strategy": [],
     "--trainer.val_check_interval": [],
     "--data.init_args.batch_size": [],
-    "--data.init_args.num_workers": [],
+    "--data.init_args.workers": [],
     "--model.init_args.backbone": [],
 }
 

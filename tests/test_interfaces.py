@@ -19,7 +19,7 @@ import torch
 
 from lit_mimdit import cli, csv_file, escaping
 from lit_mimdit.ablation.command import run_all
-from lit_mimdit.completion import script
+from lit_mimdit.completion import TRAINER_OPTIONS, script
 from lit_mimdit.console import HANDLER, printable, readable
 from lit_mimdit.data.fonts import covers, drawable
 from lit_mimdit.evaluation.page import Page
@@ -103,6 +103,22 @@ def test_bash_completes_commands_options_and_their_words():
     ]
     assert complete(text, "lit-mimdit", "restore", "photo") == []  # the shell's own: files
     assert script("zsh", {}, {}).startswith("autoload")
+
+
+def test_the_shell_offers_only_keys_that_there_are():
+    import lightning as L
+
+    from lit_mimdit.data.datamodule import FoundIRDataModule
+    from lit_mimdit.systems.mimdit import MiMDiT
+
+    owners = {
+        "--trainer.": L.Trainer,
+        "--data.init_args.": FoundIRDataModule,
+        "--model.init_args.": MiMDiT,
+    }
+    for start, owner in owners.items():
+        keys = {key.removeprefix(start) for key in TRAINER_OPTIONS if key.startswith(start)}
+        assert keys and keys <= set(inspect.signature(owner.__init__).parameters)
 
 
 def test_an_unknown_shell_is_named(capsys):
