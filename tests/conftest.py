@@ -7,6 +7,7 @@ needs neither.
 import copy
 import gc
 import os
+import sys
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores: one thread each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from kit import hub_server, ranks
+from kit import hub_server
+from kit.starter import Starter, starting
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SD3Transformer2DModel
@@ -240,9 +242,11 @@ def pictured_settings(backbone_folder, data_root) -> dict:
 
 
 @pytest.fixture(scope="session")
-def starter(processes) -> Iterator[ranks.Starter]:
-    """Starts commands in processes of their own, in ranks if wanted."""
-    with ranks.starting() as started:
+def starter(processes) -> Iterator[Starter]:
+    """Starts commands in processes of their own, in ranks or under torchrun if wanted."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("processes are forked with what they imported: Linux only")
+    with starting() as started:
         yield started
 
 

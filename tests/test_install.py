@@ -71,8 +71,9 @@ def test_messages_ask_for_packages_as_setup_cfg_does():
     extras = [read["options.extras_require"][name] for name in read["options.extras_require"]]
     known = requirements(read["options"]["install_requires"], *extras)
     quoted: set[str] = set()
-    for file in (ROOT / "lit_mimdit").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    texts = {file: file.read_text("utf-8") for file in (ROOT / "lit_mimdit").rglob("*.py")}
+    for file, text in texts.items():
+        for node in ast.walk(ast.parse(text)) if "pip install" in text else ():
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 quoted.update(re.findall(r'pip install "([^"]+)"', node.value))
                 bare = re.findall(r"pip install ([a-z][\w-]*)", node.value)

@@ -1,28 +1,19 @@
-"""The process that all runs are started from, and the run that nothing disturbs."""
+"""Runs that are watched, and the one that nothing disturbs."""
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
-from real_runs import Warm
-from watch import Watch, seen
+from kit.watch import Watch, seen
 
 
 @pytest.fixture(autouse=True)
 def real(processes) -> None:
-    """All that is here is about real processes."""
-
-
-@pytest.fixture(scope="session")
-def warm() -> Iterator[Warm]:
-    if not sys.platform.startswith("linux"):
-        pytest.skip("processes are forked with what they imported: Linux only")
-    pytest.importorskip("deepspeed")
-    process = Warm()
-    yield process
-    process.close()
+    """All that is here is about real processes, some of them DeepSpeed's."""
+    if find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed")
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +38,10 @@ def watched(tiny_settings, write_settings) -> Callable[..., str]:
             if c["class_path"].rsplit(".", 1)[-1] in kept
         ]
         callbacks[0]["init_args"]["every_n_train_steps"] = 2
-        settings["trainer"]["callbacks"] = [{"class_path": f"watch.{Watch.__name__}"}, *callbacks]
+        settings["trainer"]["callbacks"] = [
+            {"class_path": f"kit.watch.{Watch.__name__}"},
+            *callbacks,
+        ]
         path.write_text(yaml.safe_dump(settings))
         return str(path)
 
@@ -55,9 +49,9 @@ def watched(tiny_settings, write_settings) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(warm, watched, tmp_path_factory) -> Path:
+def undisturbed(starter, watched, tmp_path_factory) -> Path:
     """The folder of a run of one process that nothing happens to."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    warm.run(folder, ["fit", "-c", watched(folder)])
+    starter.run(folder, ["fit", "-c", watched(folder)])
     assert set(seen(folder)) == set(range(1, 7))
     return folder

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from kit.checkpoints import tensors
-from real_runs import CHECKPOINTS, SINGLE_HOST, assert_same_run, said
-from watch import seen
+from kit.starter import said
+from kit.watch import seen
+from real_runs import CHECKPOINTS, SINGLE_HOST, assert_same_run
 
 # otherwise restarted processes find the addresses of those that died, and wait for them
 # (pytorch/pytorch issue 135712)
@@ -25,60 +26,60 @@ def release(folder: Path) -> None:
 
 
 def test_a_rank_is_killed_and_torchrun_goes_on_from_the_last_checkpoint(
-    warm, watched, undisturbed, tmp_path
+    starter, watched, undisturbed, tmp_path
 ):
     args = ["fit", "-c", watched(tmp_path), *TWO]
-    pid = warm.start(
+    pid = starter.start(
         tmp_path, args, [*SINGLE_HOST, "--max-restarts", "1"], env=RESTARTS | {"HALT": "1:3"}
     )
-    os.kill(warm.halted(pid, tmp_path), signal.SIGKILL)
-    assert warm.wait(pid) == 0, said(tmp_path)[-3000:]
+    os.kill(starter.halted(pid, tmp_path), signal.SIGKILL)
+    assert starter.wait(pid) == 0, said(tmp_path)[-3000:]
     assert "resume: going on from" in said(tmp_path)
     assert_same_run(tmp_path, undisturbed)
 
 
 def test_sigusr1_to_one_rank_and_sigterm_to_torchrun_save_the_step(
-    warm, watched, undisturbed, tmp_path
+    starter, watched, undisturbed, tmp_path
 ):
     args = ["fit", "-c", watched(tmp_path), *TWO]
-    pid = warm.start(tmp_path, args, SINGLE_HOST, env={"HALT": "1:1"})
-    os.kill(warm.halted(pid, tmp_path), signal.SIGUSR1)
+    pid = starter.start(tmp_path, args, SINGLE_HOST, env={"HALT": "1:1"})
+    os.kill(starter.halted(pid, tmp_path), signal.SIGUSR1)
     release(tmp_path)
-    assert warm.wait(pid) == 0, said(tmp_path)[-3000:]
+    assert starter.wait(pid) == 0, said(tmp_path)[-3000:]
     assert "last.ckpt at step 2;" in said(tmp_path) and set(seen(tmp_path)) == {1, 2}
     for name in ("halted", "go"):
         (tmp_path / name).unlink()
-    pid = warm.start(tmp_path, args, SINGLE_HOST, env={"HALT": "0:4"})
-    warm.halted(pid, tmp_path)
+    pid = starter.start(tmp_path, args, SINGLE_HOST, env={"HALT": "0:4"})
+    starter.halted(pid, tmp_path)
     os.kill(pid, signal.SIGTERM)
-    warm.hears(pid, tmp_path)
+    starter.hears(pid, tmp_path)
     release(tmp_path)
-    assert warm.wait(pid) != 0, "torchrun tells that it was stopped"
+    assert starter.wait(pid) != 0, "torchrun tells that it was stopped"
     assert "last.ckpt at step 5;" in said(tmp_path) and set(seen(tmp_path)) == {1, 2, 3, 4, 5}
-    warm.run(tmp_path, args, SINGLE_HOST)
+    starter.run(tmp_path, args, SINGLE_HOST)
     assert_same_run(tmp_path, undisturbed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_the_step_and_the_same_command_ends_with_the_same_bits(
-    warm, watched, undisturbed, tmp_path, number
+    starter, watched, undisturbed, tmp_path, number
 ):
     args = ["fit", "-c", watched(tmp_path)]
-    pid = warm.start(tmp_path, args, env={"HALT": "0:2"})
-    os.kill(warm.halted(pid, tmp_path), number)
+    pid = starter.start(tmp_path, args, env={"HALT": "0:2"})
+    os.kill(starter.halted(pid, tmp_path), number)
     release(tmp_path)
-    assert warm.wait(pid) == 0, said(tmp_path)[-3000:]
+    assert starter.wait(pid) == 0, said(tmp_path)[-3000:]
     assert "last.ckpt at step 3;" in said(tmp_path) and set(seen(tmp_path)) == {1, 2, 3}
-    warm.run(tmp_path, args)
+    starter.run(tmp_path, args)
     assert_same_run(tmp_path, undisturbed, atol=0)
 
 
 def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
-    warm, watched, undisturbed, tmp_path
+    starter, watched, undisturbed, tmp_path
 ):
     args, folder = ["fit", "-c", watched(tmp_path)], tmp_path / CHECKPOINTS
-    pid = warm.start(tmp_path, args, env={"HALT": "0:3", "BALLAST": "200"})
-    warm.halted(pid, tmp_path)
+    pid = starter.start(tmp_path, args, env={"HALT": "0:3", "BALLAST": "200"})
+    starter.halted(pid, tmp_path)
     assert (folder / "step=2.ckpt").exists()
     release(tmp_path)
     limit = time.monotonic() + 300
@@ -87,13 +88,13 @@ def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
     ):  # the checkpoint of step 4
         assert time.monotonic() < limit, said(tmp_path)[-3000:]
     os.kill(pid, signal.SIGKILL)
-    assert warm.wait(pid) == -signal.SIGKILL
+    assert starter.wait(pid) == -signal.SIGKILL
     (part,) = folder.glob(".*.part")
     assert (
         0 < part.stat().st_size <= (folder / "step=2.ckpt").stat().st_size
         and not (folder / "step=4.ckpt").exists()
     )
-    warm.run(tmp_path, args)
+    starter.run(tmp_path, args)
     assert f"skipped {folder / part.name}" in said(tmp_path) and "never finished" in said(tmp_path)
     assert_same_run(tmp_path, undisturbed, atol=0)
 
@@ -123,12 +124,12 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_costs_checkpoints_and_not_the_run(
-    small_disk, warm, watched, undisturbed, tmp_path
+    small_disk, starter, watched, undisturbed, tmp_path
 ):
     size = (undisturbed / CHECKPOINTS / "step=2.ckpt").stat().st_size
     small_disk(round(1.5 * size))  # step=2, and last.ckpt as another name of it
     args, folder = ["fit", "-c", watched(tmp_path)], tmp_path / CHECKPOINTS
-    assert warm.wait(warm.start(tmp_path, args)) == 2, (
+    assert starter.wait(starter.start(tmp_path, args)) == 2, (
         "a run does not end well without its last checkpoint"
     )
     output = said(tmp_path)
@@ -145,13 +146,15 @@ def test_a_full_disk_costs_checkpoints_and_not_the_run(
         tensor.equal(before[name]) for name, tensor in tensors(folder / "step=2.ckpt").items()
     )
     small_disk(10 * size, "remount")
-    warm.run(tmp_path, args)
+    starter.run(tmp_path, args)
     assert_same_run(tmp_path, undisturbed, atol=0)
 
 
-def test_a_nan_stops_all_ranks_before_the_step_and_says_where(warm, watched, undisturbed, tmp_path):
+def test_a_nan_stops_all_ranks_before_the_step_and_says_where(
+    starter, watched, undisturbed, tmp_path
+):
     args = ["fit", "-c", watched(tmp_path), *TWO]
-    assert warm.wait(warm.start(tmp_path, args, SINGLE_HOST, env={"NAN": "1:4"})) != 0
+    assert starter.wait(starter.start(tmp_path, args, SINGLE_HOST, env={"NAN": "1:4"})) != 0
     message, *_ = [
         line
         for line in said(tmp_path).splitlines()
@@ -161,23 +164,23 @@ def test_a_nan_stops_all_ranks_before_the_step_and_says_where(warm, watched, und
     (named,) = [id for id in given if f"samples {id})" in message]
     assert named
     assert set(seen(tmp_path)) == {1, 2, 3, 4}
-    warm.run(tmp_path, args, SINGLE_HOST)
+    starter.run(tmp_path, args, SINGLE_HOST)
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_a_rank_that_no_longer_answers_ends_the_run_within_the_timeout(warm, watched, tmp_path):
+def test_a_rank_that_no_longer_answers_ends_the_run_within_the_timeout(starter, watched, tmp_path):
     """Under ZeRO-3, where leaving needs the others as well, unless something failed."""
     zero3 = {
         "class_path": "lit_mimdit.training.strategies.ZeROOnCPU",
         "init_args": {"stage": 3, "timeout": "0:00:15"},
     }
     args = ["fit", "-c", watched(tmp_path, **{"trainer.strategy": zero3}), "--trainer.devices", "2"]
-    pid = warm.start(tmp_path, args, SINGLE_HOST, env={"HALT": "1:3"})
-    stopped = warm.halted(pid, tmp_path)
+    pid = starter.start(tmp_path, args, SINGLE_HOST, env={"HALT": "1:3"})
+    stopped = starter.halted(pid, tmp_path)
     os.kill(stopped, signal.SIGSTOP)
-    warm.until(pid, tmp_path, lambda: "error: rank 0 on" in said(tmp_path))
+    starter.until(pid, tmp_path, lambda: "error: rank 0 on" in said(tmp_path))
     os.kill(stopped, signal.SIGKILL)
-    assert warm.wait(pid) != 0
+    assert starter.wait(pid) != 0
     assert (
         "did not answer within the strategy's timeout" in said(tmp_path)
         and "Traceback" not in said(tmp_path).split("error: rank 0")[0]

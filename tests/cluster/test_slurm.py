@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from real_runs import HERE, PATIENCE, assert_same_run, environment
+from kit.starter import PATIENCE, environment
+from real_runs import HERE, assert_same_run
 
 SUBMIT = HERE.parents[1] / "experiments" / "cluster" / "submit.sbatch"
 CPUS = "--ntasks-per-node 1 --gpus-per-node 0 --cpus-per-task 1"

@@ -15,9 +15,10 @@ import pytest
 import torch
 import yaml
 from kit.checkpoints import tensors
+from kit.starter import said
+from kit.watch import seen
 from PIL import Image
-from real_runs import CHECKPOINTS, HERE, SINGLE_HOST, assert_same_run, said
-from watch import seen
+from real_runs import CHECKPOINTS, HERE, SINGLE_HOST, assert_same_run
 
 from lit_mimdit import cli
 from lit_mimdit.inference.run_record import commit
@@ -42,13 +43,13 @@ def assert_close(path: Path, expected: dict[str, torch.Tensor], atol: float = 2e
         )
 
 
-def test_two_processes_follow_one_and_every_checkpoint_resumes_everywhere(warm, tiny, tmp_path):
+def test_two_processes_follow_one_and_every_checkpoint_resumes_everywhere(starter, tiny, tmp_path):
     """With validation in the middle of the run, for which ZeRO-3 gathers its parameters.
 
     What ZeRO gathers travels in many bundles, some of several parameters.
     """
     config = tiny(**{"trainer.limit_val_batches": 1, "trainer.max_steps": 5})
-    warm.run(tmp_path, ["fit", "-c", config])
+    starter.run(tmp_path, ["fit", "-c", config])
     one = tensors(tmp_path / CHECKPOINTS / "last.ckpt")
     for name, strategy, resumed in (
         ("ddp", "ddp", None),
@@ -63,11 +64,11 @@ def test_two_processes_follow_one_and_every_checkpoint_resumes_everywhere(warm, 
             else ["--ckpt_path", str(tmp_path / resumed / CHECKPOINTS / "step=3.ckpt")]
         )
         args = ["fit", "-c", config, *two(strategy), *start]
-        warm.run(tmp_path / name, args, SINGLE_HOST, env={"BUNDLE": "100"})
+        starter.run(tmp_path / name, args, SINGLE_HOST, env={"BUNDLE": "100"})
         assert_close(tmp_path / name / CHECKPOINTS / "last.ckpt", one)
 
 
-def test_photographs_are_the_same_bytes_whichever_process_restores_them(warm, tiny, tmp_path):
+def test_photographs_are_the_same_bytes_whichever_process_restores_them(starter, tiny, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     generator = np.random.default_rng(0)
@@ -82,10 +83,10 @@ def test_photographs_are_the_same_bytes_whichever_process_restores_them(warm, ti
             "trainer.limit_val_batches": 0,
         }
     )
-    warm.run(tmp_path, ["fit", "-c", config])
+    starter.run(tmp_path, ["fit", "-c", config])
     predict = ["predict", "-c", config, "--ckpt_path", str(tmp_path / CHECKPOINTS / "last.ckpt")]
-    warm.run(tmp_path / "one", predict)
-    warm.run(tmp_path / "two", [*predict, *two("ddp")], SINGLE_HOST)
+    starter.run(tmp_path / "one", predict)
+    starter.run(tmp_path / "two", [*predict, *two("ddp")], SINGLE_HOST)
     restored = {
         n: {
             path.name: path.read_bytes()
@@ -105,17 +106,17 @@ def export(checkpoint: Path, output: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.usefixtures("takes_minutes")
 def test_nano_under_zero_has_the_losses_of_one_process_resumes_and_is_exported(
-    warm, watched, tmp_path
+    starter, watched, tmp_path
 ):
     """The model that comes with the package, as experiments/quickstart.yaml trains it, on crops of
     32 px.
     """
     one = tmp_path / "one"
     args = ["fit", "-c", watched(one, model=NANO, **{"trainer.max_steps": 3})]
-    warm.run(one, args)
-    warm.run(tmp_path / "zero2", [*args, *two("zero2_cpu")], SINGLE_HOST)
-    warm.run(tmp_path / "zero3", [*args, *two("zero3_cpu")], SINGLE_HOST)
-    warm.run(
+    starter.run(one, args)
+    starter.run(tmp_path / "zero2", [*args, *two("zero2_cpu")], SINGLE_HOST)
+    starter.run(tmp_path / "zero3", [*args, *two("zero3_cpu")], SINGLE_HOST)
+    starter.run(
         tmp_path / "one_from_zero3",
         [*args, "--resume", str(tmp_path / "zero3" / CHECKPOINTS / "step=2.ckpt")],
     )
@@ -141,13 +142,13 @@ def test_nano_under_zero_has_the_losses_of_one_process_resumes_and_is_exported(
 
 
 def test_the_same_command_goes_on_and_the_record_says_what_ran(
-    warm, watched, undisturbed, tmp_path
+    starter, watched, undisturbed, tmp_path
 ):
     args = ["fit", "-c", watched(tmp_path)]
-    pid = warm.start(tmp_path, args, env={"HALT": "0:3"})
-    os.kill(warm.halted(pid, tmp_path), signal.SIGKILL)
-    assert warm.wait(pid) == -signal.SIGKILL
-    warm.run(tmp_path, args)
+    pid = starter.start(tmp_path, args, env={"HALT": "0:3"})
+    os.kill(starter.halted(pid, tmp_path), signal.SIGKILL)
+    assert starter.wait(pid) == -signal.SIGKILL
+    starter.run(tmp_path, args)
     assert_same_run(tmp_path, undisturbed, atol=0)
     first, second = (
         json.loads((tmp_path / f"runs/quickstart/version_{i}/run.json").read_text()) for i in (0, 1)
@@ -174,13 +175,13 @@ def test_the_same_command_goes_on_and_the_record_says_what_ran(
 
 
 def test_processes_that_find_different_checkpoints_do_not_start(
-    warm, watched, undisturbed, tmp_path
+    starter, watched, undisturbed, tmp_path
 ):
     config = watched(tmp_path)
     (tmp_path / "rank0" / CHECKPOINTS).mkdir(parents=True)
     shutil.copy(undisturbed / CHECKPOINTS / "step=2.ckpt", tmp_path / "rank0" / CHECKPOINTS)
-    pid = warm.start(tmp_path / "rank{rank}", ["fit", "-c", config, *two("ddp")], SINGLE_HOST)
-    assert warm.wait(pid) != 0
+    pid = starter.start(tmp_path / "rank{rank}", ["fit", "-c", config, *two("ddp")], SINGLE_HOST)
+    assert starter.wait(pid) != 0
     assert (
         "rank 0 found step=2.ckpt, rank 1 found None: the checkpoints' folder must be on a file"
         " system" in said(tmp_path / "rank0")

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_runs import HERE, PATIENCE, assert_same_run, environment, said
-from watch import seen
+from kit.starter import PATIENCE, environment, said
+from kit.watch import seen
+from real_runs import HERE, assert_same_run
 
 TIMEOUT = "0:00:15"
 STRATEGIES = {
@@ -64,10 +65,10 @@ def test_torchrun_on_two_hosts_with_ddp(network, watched, undisturbed, tmp_path)
 
 
 class Pair:
-    """torchrun's agents on both hosts, from the warm process."""
+    """torchrun's agents on both hosts, from the starter."""
 
-    def __init__(self, warm, network: str, folder: Path, args: list[str], **env: str) -> None:
-        self.warm, self.pids = warm, []
+    def __init__(self, starter, network: str, folder: Path, args: list[str], **env: str) -> None:
+        self.starter, self.pids = starter, []
         for host in (0, 1):
             torchrun = [
                 "--nnodes",
@@ -92,15 +93,15 @@ class Pair:
                 "output": f"host-{host}.txt",
                 "env": env | {"GLOO_SOCKET_IFNAME": "eth0"},
             }
-            self.pids.append(warm.start(folder, args, torchrun, **more))
+            self.pids.append(starter.start(folder, args, torchrun, **more))
 
     def wait(self, timeout: float = PATIENCE) -> list[int | None]:
-        return [self.warm.wait(pid, timeout) for pid in self.pids]
+        return [self.starter.wait(pid, timeout) for pid in self.pids]
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2"])
 def test_a_host_that_is_cut_off_ends_the_run_in_an_error(
-    strategy, network, warm, watched, undisturbed, tmp_path
+    strategy, network, starter, watched, undisturbed, tmp_path
 ):
     config = watched(
         tmp_path,
@@ -112,26 +113,26 @@ def test_a_host_that_is_cut_off_ends_the_run_in_an_error(
         },
     )
     args = ["fit", "-c", config, *options(strategy)[:4]]
-    pair = Pair(warm, network, tmp_path, args, HALT="0:3")
-    warm.halted(pair.pids[0], tmp_path)
+    pair = Pair(starter, network, tmp_path, args, HALT="0:3")
+    starter.halted(pair.pids[0], tmp_path)
     assert hosts("cut", network).returncode == 0
     (tmp_path / "go").touch()
     for host, pid in enumerate(pair.pids):
         output = tmp_path / f"host-{host}.txt"
-        warm.until(pid, tmp_path, lambda output=output: "error: rank " in output.read_text())
+        starter.until(pid, tmp_path, lambda output=output: "error: rank " in output.read_text())
         (message,) = [
             line for line in output.read_text().splitlines() if line.startswith("error: ")
         ]
         assert "did not answer within the strategy's timeout" in message
-    assert warm.wait(pair.pids[0]) != 0
+    assert starter.wait(pair.pids[0]) != 0
     os.killpg(
         pair.pids[1], signal.SIGKILL
     )  # this torchrun cannot reach the other, and only gives up minutes later
-    warm.wait(pair.pids[1])
+    starter.wait(pair.pids[1])
     assert max(seen(tmp_path)) == 3
     hosts("down", network)
     assert hosts("up", network).returncode == 0
     args += ["--trainer.strategy", {"ddp": "ddp", "zero2": "zero2_cpu"}[strategy]]
-    assert Pair(warm, network, tmp_path, args).wait() == [0, 0], said(tmp_path)
+    assert Pair(starter, network, tmp_path, args).wait() == [0, 0], said(tmp_path)
     assert "going on from" in said(tmp_path)
     assert_same_run(tmp_path, undisturbed)

@@ -158,7 +158,7 @@ def test_two_processes_write_what_one_writes(starter, tiny, tmp_path):
         options = ["--trainer.devices", str(devices), "--trainer.strategy", strategy]
         options += ["--trainer.logger.init_args.name", name]
         command = ["test", "-c", config, *options]
-        starter.run(tmp_path, command, devices, TORCH_HOME=tmp_path / "none")
+        starter.run_ranks(tmp_path, command, devices, TORCH_HOME=tmp_path / "none")
     one, two = (
         next(Path("runs", name).rglob("test_summary.json")).parent for name in ("one", "two")
     )

@@ -29,7 +29,6 @@ FAST_PLACES = (
     "evaluation/test_pairing.py",
     "evaluation/test_published.py",
     "inference/test_colour.py",
-    "inference/test_sampler.py",
     "inference/test_tiling.py",
     "routing/test_health.py",
     "routing/test_records.py",

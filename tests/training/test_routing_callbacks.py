@@ -255,7 +255,7 @@ def test_two_processes_are_one(starter, tiny, tiny_settings, data_root, tmp_path
         folder = tmp_path / str(devices)
         options = ["--trainer.devices", str(devices), "--trainer.strategy", strategy]
         options += ["--trainer.logger.init_args.save_dir", str(folder)]
-        starter.run(tmp_path, ["fit", "-c", config, *options], devices)
+        starter.run_ranks(tmp_path, ["fit", "-c", config, *options], devices)
         found.append(Events(folder))
     one, two = found
     tags = {tag for tag in one.tags("histograms") if "_train" in tag or "_val" in tag}

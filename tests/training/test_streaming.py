@@ -51,14 +51,14 @@ def run(starter, tiny, shard_root, tmp_path):
             for entry in settings["trainer"]["callbacks"]
             if entry["class_path"].rsplit(".", 1)[-1] in kept
         ]
-        settings["trainer"]["callbacks"] = [{"class_path": "recorder.Recorder"}, *callbacks]
+        settings["trainer"]["callbacks"] = [{"class_path": "kit.watch.Watch"}, *callbacks]
         (tmp_path / folder / "tiny.yaml").write_text(yaml.safe_dump(settings))
         args = ["fit", "-c", "tiny.yaml", "--ckpt_path", "last"]
         statuses = starter.statuses(tmp_path / folder, args, ranks, KILL_AT=kill_at)
         said = (tmp_path / folder / "output.txt").read_text()
         assert statuses == [0 if kill_at < 0 else -signal.SIGKILL] * ranks, said[-3000:]
         return [
-            (tmp_path / folder / f"seen-{rank}.txt").read_text().splitlines()
+            (tmp_path / folder / f"given-{rank}.txt").read_text().splitlines()
             for rank in range(ranks)
         ]
 
@@ -115,7 +115,7 @@ def test_another_number_of_ranks_goes_on_with_the_next_sample(run):
     """
     two = run("elastic", 2, 0, kill_at=4)
     before = [ids(line.partition(" ")[2]) for rank in two for line in rank if line.startswith("2 ")]
-    Path("elastic/seen-0.txt").unlink()
+    Path("elastic/given-0.txt").unlink()
     accumulate = {"trainer.accumulate_grad_batches": 2, "data.init_args.micro_batch": 2}
     (one,) = run("elastic", 1, 2, **accumulate)
     after = [ids(line.partition(" ")[2]) for line in one if line.split()[1] == "1"]

@@ -1,9 +1,11 @@
 """A callback for runs in processes of their own.
 
-Writes down what each rank trained on, and halts a run where the outside wants it.
+Writes down what each rank trained on, and halts or kills a run where the outside wants it.
 """
 
+import hashlib
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,31 @@ PATIENCE = 300  # seconds until a halted run gives up
 
 
 class Watch(L.Callback):
-    """One line a finished step in `seen-RANK.txt`: step, and `id=loss` of every sample.
+    """One line a step in `given-RANK.txt`: step, epoch, ids, seeds, hash of the tensors. One line a
+    finished step in `seen-RANK.txt`: step, and `id=loss` of every sample.
 
     $HALT=RANK:STEP: when that rank begins that step for the first time, it writes its process id to
     `halted` and waits for a file `go`. $NAN=RANK:STEP: the first image that this rank gets in that
-    step is NaN. $BALLAST=N: checkpoints are N MiB larger, so that writing one takes a while.
+    step is NaN. $KILL_AT=STEP: all are killed in that step. $BALLAST=N: checkpoints are N MiB
+    larger, so that writing one takes a while.
     """
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        tensors = [batch[name] for name in ("lq", "gt", "z_lq", "z_gt") if name in batch]
+        content = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors))
+        words = [
+            str(trainer.global_step),
+            str(trainer.current_epoch),
+            ",".join(batch["id"]),
+            ",".join(map(str, batch["seed"].tolist())),
+            content.hexdigest()[:12],
+        ]
+        with open(f"given-{trainer.global_rank}.txt", "a", encoding="utf-8") as file:
+            file.write(" ".join(words) + "\n")
+        if os.environ.get("KILL_AT") == words[0] and trainer.is_global_zero:
+            os.killpg(0, signal.SIGKILL)
         here = f"{trainer.global_rank}:{trainer.global_step}"
         if os.environ.get("NAN") == here:
             batch["gt"] = batch["gt"].float()

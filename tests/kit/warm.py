@@ -1,13 +1,14 @@
-"""torchrun, again and again, from one process that has imported everything: starting Python costs
-more than a tiny run.
+"""Runs, again and again, from one process that has imported everything: starting Python costs more
+than a tiny run.
 
 torchrun's own agent runs here, with its rendezvous, restarts and signals, but forks its workers
 instead of starting Python for each. Requests come as JSON, one a line:
     {"folder": ..., "args": [...of lit_mimdit], "torchrun": [...its options], or null for one plain
     process, and if wanted
-     "env": {...}, "netns": name of a network namespace, "output": name of the file}
-        starts a run, and answers with the id of its process group; its output is appended to
-        FOLDER/output.txt
+     "env": {...}, "netns": name of a network namespace, "output": name of the file,
+     "group": a process group to join, or 0}
+        starts a run, and answers with its id, which without a group to join is that of its process
+        group; its output is appended to FOLDER/output.txt
     {"wait": id, "timeout": seconds}    answers with the exit status (negative: the signal), or null
     after the timeout
 The end of the input kills what still runs.
@@ -45,7 +46,10 @@ def worker(folder: str, args: list[str]) -> None:
 
 def run(request: dict) -> None:
     """In a process of its own: the agent and its workers, or one plain process."""
-    os.setsid()
+    if "group" in request:
+        os.setpgid(0, request["group"])
+    else:
+        os.setsid()
     folder = Path(request["folder"].format(rank=0))
     folder.mkdir(parents=True, exist_ok=True)
     output = os.open(
@@ -101,10 +105,13 @@ def main() -> None:
     os.dup2(2, 1)
     # what runs import only while they are under way costs each of them seconds: DeepSpeed's Muon,
     # which it imports whatever the optimizer is, starts PyTorch's compiler
-    import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
-    import lightning.pytorch.cli  # noqa: F401
+    with suppress(ModuleNotFoundError):
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    import lightning.pytorch.cli
+    import lightning.pytorch.loggers  # noqa: F401
     import omegaconf  # noqa: F401
     import torch.distributed.run
+    import torch.utils.tensorboard
 
     import lit_mimdit.cli
     import lit_mimdit.data.datamodule
@@ -135,11 +142,14 @@ def main() -> None:
                     print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 finally:
                     os._exit(status)
+            if "group" in request:  # on both sides: whoever comes first
+                os.setpgid(answer, request["group"] or answer)
             running.add(answer)
         print(json.dumps(answer), file=answers, flush=True)
     for pid in running:
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+        for kill in (os.killpg, os.kill):  # one that joined a group has none of its own
+            with suppress(ProcessLookupError):
+                kill(pid, signal.SIGKILL)
     os._exit(0)  # nothing is left to be done, and tearing down all that was imported takes long
 
 
