@@ -159,7 +159,7 @@ def load_system(path: str | Path) -> SystemFile:
 
 def how_to_import(content: dict[str, Any]) -> str:
     """Returns what an author's file seems to be and the command that imports it, or ""."""
-    return import_module(f"{HOME}official").how_to_import(content)  # of a room above this one
+    return import_module(f"{HOME}recognition").how_to_import(content)  # of a room above this one
 
 
 def is_own(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Checkpoints as the authors of the compared systems publish them.
 
-A file is opened without running code, unwrapped, recognised by its names, and loaded strictly.
+A file is opened without running code, unwrapped, and loaded strictly; recognition.py tells whose it
+is.
 """
 
 import pickle
@@ -8,7 +9,7 @@ import pickletools
 import warnings
 import zipfile
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +19,6 @@ from torch import Tensor, nn
 
 State = dict[str, Tensor]
 
-# What a file seems to be: the first entry of which every fragment begins some name.
-SIGNATURES: dict[str, tuple[str, ...]] = {
-    "AirNet": ("R.head.0.", "E.E.encoder_q.E_pre."),
-    "DGUNet": ("phi_0.body.", "basic.phi_1."),
-    "DGUNet+": ("phi_0.body.", "phi_1.body."),
-    "TransWeather": ("Tenc.patch_embed1.", "Tdec."),
-    "TransWeather without decoder": ("Tenc.patch_embed1.",),
-    "PromptIR": ("prompt1.prompt_param", "encoder_level1.0."),
-    "DiffIR, stage 2": ("G.patch_embed.", "denoise."),
-    "DiffIR, stage 1": ("G.patch_embed.", "E.E."),
-    "FoundIR's specialist for low light": ("ps_down1.",),
-    "Restormer or FoundIR's weather specialist": ("encoder_level1.0.", "refinement.0."),
-    "DiffUIR or FoundIR's generalist": ("model.unet0.", "betas_cumsum"),
-    "AutoDIR": ("model.diffusion_model.", "first_stage_model."),
-    "Stable Diffusion": ("model.diffusion_model.",),
-    "DA-CLIP's controller": ("visual_control.",),
-    "DA-CLIP's U-Net": ("init_conv.", "time_mlp.", "final_conv."),
-    "DiT4SR": ("transformer_blocks.0.attn.to_q_control.",),
-    "FFDNet": ("model.0.", "model.2.", "model.4."),
-    "Stable Diffusion 3": ("transformer_blocks.0.attn.", "pos_embed.proj."),
-}
-# Input channels of a layer, where other networks have the same names: name, channels.
-CHANNELS = {"FFDNet": ("model.0.weight", (5, 13))}  # 4 pixels of grey or colour, and the noise
-# What import-weights is told for a file, where it reads such files.
-IMPORTED_AS = {
-    "AirNet": "airnet FILE",
-    "DGUNet": "dgunet FILE",
-    "DGUNet+": "dgunet FILE",
-    "TransWeather": "transweather FILE",
-    "TransWeather without decoder": "transweather FILE",
-    "PromptIR": "promptir FILE",
-    "DiffIR, stage 2": "diffir FILE",
-    "DiffIR, stage 1": "diffir FILE",
-    "FoundIR's specialist for low light": "foundir GENERALIST FILE",
-    "Restormer or FoundIR's weather specialist": "foundir GENERALIST FILE",
-    "DiffUIR or FoundIR's generalist": "diffuir FILE (or foundir FILE)",
-    "AutoDIR": "autodir FILE",
-    "DA-CLIP's controller": "daclip FILE UNET",
-    "DA-CLIP's U-Net": "daclip CONTROLLER FILE",
-    "DiT4SR": "dit4sr FILE",
-    "FFDNet": "ffdnet FILE",
-}
 # Layers around a state dict, and prefixes of its names, in the files of all ten systems.
 WRAPPERS = ("params_ema", "params", "state_dict", "ema", "model")
 AVERAGED = "ema_model."  # ema_pytorch keeps averaged and online weights side by side
@@ -151,65 +110,6 @@ def unwrap(
     return state
 
 
-def seems_to_be(state: Mapping[str, Any]) -> str | None:
-    """Returns the system whose names these are (a key of SIGNATURES), or None."""
-    return next((system for system in SIGNATURES if not _lacks(state, system)), None)
-
-
-def how_to_import(file: Mapping[str, Any]) -> str:
-    """Returns what an author's file seems to be and the command that imports it; "" for another
-    file.
-    """
-    try:
-        system = seems_to_be(unwrap(file))
-    except ValueError:  # without tensors
-        return ""
-    if system is None or system not in IMPORTED_AS:
-        return ""
-    return (
-        f"it seems to be {system} as its authors publish it; import it first, with `python -m"
-        f" lit_mimdit import-weights {IMPORTED_AS[system]} -o OUTPUT.safetensors`"
-    )
-
-
-def _lacks(state: Mapping[str, Any], system: str) -> list[str]:
-    """The system's fragments with which no name begins; all, if a layer has other channels."""
-    layer, channels = CHANNELS.get(system, ("", ()))
-    shape = getattr(state.get(layer), "shape", None)  # names may come without tensors
-    if shape is not None and (len(shape) < 2 or shape[1] not in channels):
-        return list(SIGNATURES[system])
-    parts = SIGNATURES[system]
-    return [part for part in parts if not any(name.startswith(part) for name in state)]
-
-
-def _nearest(state: Mapping[str, Any], system: str) -> str | None:
-    """The system of which a part of the fragments is there; `system` itself before the others."""
-    for other in (system, *SIGNATURES):
-        if len(_lacks(state, other)) < len(SIGNATURES[other]):
-            return other
-    return None
-
-
-def demand(state: Mapping[str, Any], system: str) -> None:
-    """Raises ValueError unless the names are those of this system (a key of SIGNATURES)."""
-    other = seems_to_be(state)
-    if other == system:
-        return
-    nearest = _nearest(state, system) if other is None else None
-    if nearest is not None:
-        lacks = listed(_lacks(state, nearest))
-        raise ValueError(
-            f"not a checkpoint of {system}: it seems to be {nearest}, cut off, since no name"
-            f" begins with {lacks}; fetch the file again"
-        )
-    if other is None:
-        raise ValueError(
-            f"not a checkpoint of {system}: no known system has names such as {listed(state, 3)};"
-            " the file belongs to another network or is cut off, so give another"
-        )
-    raise ValueError(f"not a checkpoint of {system}: it seems to be {other}; import it as that")
-
-
 def listed(names: Collection[str], most: int = 20) -> str:
     """Returns the names separated by commas; above `most` the rest is counted."""
     names = list(names)
@@ -260,6 +160,29 @@ def choose(
                 f" {read[name]}; leave the override out"
             )
     return {**published, **given, **read}
+
+
+def only(files: Sequence[Mapping[str, Any]], what: str, remedy: str = "give that one") -> Any:
+    """Returns the only file; `what` is published as one.
+
+    Raises ValueError with the remedy for none or several files.
+    """
+    if len(files) != 1:
+        raise ValueError(f"{what} is published as one file, and {len(files)} are given; {remedy}")
+    return files[0]
+
+
+def switch(overrides: dict[str, Any], name: str, system: str, purpose: str) -> bool:
+    """Takes an override that is true or false out of `overrides`; false where it is not there.
+
+    purpose: what true is for, behind "give true to".
+
+    Raises ValueError for another value.
+    """
+    value = overrides.pop(name, False)
+    if not isinstance(value, bool):
+        raise ValueError(f"{system}: {name} is {value!r}; give true to {purpose}, or false")
+    return value
 
 
 def load_strictly(

@@ -16,15 +16,8 @@ from lit_mimdit.models.residual_diffusion import (
     ResidualDiffusion,
     Schedule,
 )
-from lit_mimdit.systems.official import (
-    choose,
-    count,
-    demand,
-    listed,
-    load_strictly,
-    shape_of,
-    unwrap,
-)
+from lit_mimdit.systems.official import choose, count, listed, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.recognition import demand
 
 SIGNATURE = "DiffUIR or FoundIR's generalist"
 UNET = "model.unet0."

@@ -14,8 +14,9 @@ from torch import Tensor
 from lit_mimdit.inference.pixel_restorer import OVERLAP, TILE
 from lit_mimdit.inference.system_file import SystemFile
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses
-from lit_mimdit.systems.official import how_to_import, read
+from lit_mimdit.systems.official import read
 from lit_mimdit.systems.pixel import PixelSystem
+from lit_mimdit.systems.recognition import how_to_import
 
 __all__ = ["Spandrel"]
 

@@ -10,16 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lit_mimdit.systems.official import (
-    choose,
-    demand,
-    listed,
-    load_strictly,
-    read,
-    seems_to_be,
-    unwrap,
-)
+from lit_mimdit.systems.official import choose, listed, load_strictly, read, unwrap
 from lit_mimdit.systems.promptir.official import from_official
+from lit_mimdit.systems.recognition import demand, seems_to_be
 
 
 def refusal(call, *arguments, **more) -> str:

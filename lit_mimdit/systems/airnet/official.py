@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from lit_mimdit.systems.airnet.network import AirNetNetwork
-from lit_mimdit.systems.official import choose, count, demand, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.official import choose, count, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.recognition import demand
 
 SYSTEM = "AirNet"
 # `batch_size` is what the official class reads; below it are sizes that it has hard-coded.

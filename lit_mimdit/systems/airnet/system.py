@@ -9,6 +9,7 @@ from torch import Tensor
 from lit_mimdit.systems.airnet import objective, official
 from lit_mimdit.systems.airnet.network import AirNetNetwork
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses
+from lit_mimdit.systems.official import only
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.systems.pixel import PixelSystem, error_per_image
 
@@ -73,11 +74,8 @@ class AirNet(PixelSystem):
         Raises:
             ValueError: the file is another system's, incomplete, or not the only one.
         """
-        if len(files) != 1:
-            raise ValueError(
-                f"AirNet is published as one file, and {len(files)} are given; give that one"
-            )
-        network = official.from_official(files[0], **overrides)
+        file = only(files, "AirNet")
+        network = official.from_official(file, **overrides)
         system = cls(**network.sizes)
         system.network = network
         return system

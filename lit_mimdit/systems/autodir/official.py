@@ -15,15 +15,8 @@ from lit_mimdit.systems.autodir.sizes import (
     VAESizes,
     VisionSizes,
 )
-from lit_mimdit.systems.official import (
-    State,
-    choose,
-    count,
-    demand,
-    load_strictly,
-    shape_of,
-    unwrap,
-)
+from lit_mimdit.systems.official import State, choose, count, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.recognition import demand
 
 SYSTEM = "AutoDIR"
 UNET, VAE = "model.diffusion_model.", "first_stage_model."

@@ -12,7 +12,7 @@ from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.systems.autodir import official, sampler
 from lit_mimdit.systems.autodir.sizes import Sizes
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem, plain
-from lit_mimdit.systems.official import unwrap
+from lit_mimdit.systems.official import only, unwrap
 
 
 class AutoDIR(RestorationSystem):
@@ -68,14 +68,11 @@ class AutoDIR(RestorationSystem):
         Raises:
             ValueError: the file is another system's, incomplete, or not the only one.
         """
-        if len(files) != 1:
-            raise ValueError(
-                f"AutoDIR is published as one file, and {len(files)} are given; give that one"
-            )
+        file = only(files, "AutoDIR")
         names = "steps", "text_guidance", "image_guidance"
         own = {name: overrides.pop(name) for name in names if name in overrides}
-        network = official.from_official(files[0], **overrides)
-        system = cls(official.sizes_of(unwrap(files[0]), **overrides), **own)
+        network = official.from_official(file, **overrides)
+        system = cls(official.sizes_of(unwrap(file), **overrides), **own)
         system.network.load_state_dict(network.state_dict())
         return system.eval()
 

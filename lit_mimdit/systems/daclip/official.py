@@ -14,18 +14,10 @@ from torch import Tensor, nn
 
 from lit_mimdit.systems.daclip.clip import DegradationCLIP, TextConfig, VisionConfig
 from lit_mimdit.systems.daclip.network import UNet, UNetConfig
-from lit_mimdit.systems.official import (
-    State,
-    choose,
-    count,
-    demand,
-    load_strictly,
-    seems_to_be,
-    shape_of,
-    unwrap,
-)
+from lit_mimdit.systems.official import State, choose, count, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.recognition import demand, seems_to_be
 
-CONTROLLER, UNET = "DA-CLIP's controller", "DA-CLIP's U-Net"  # keys of official.SIGNATURES
+CONTROLLER, UNET = "DA-CLIP's controller", "DA-CLIP's U-Net"  # keys of SIGNATURES
 VARIANTS = {512: "universal variant with ViT-B/32", 768: "wild variant with ViT-L/14"}
 CLIP_ARGUMENTS = ("embed_dim", "vision_cfg", "text_cfg")
 

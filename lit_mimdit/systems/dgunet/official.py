@@ -8,14 +8,8 @@ import torch
 from torch import Tensor
 
 from lit_mimdit.systems.dgunet.network import STAGES, DGUNetNetwork
-from lit_mimdit.systems.official import (
-    choose,
-    demand,
-    load_strictly,
-    seems_to_be,
-    shape_of,
-    unwrap,
-)
+from lit_mimdit.systems.official import choose, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.recognition import demand, seems_to_be
 
 # The official constructor's arguments; in_c, out_c and num_cab have no effect there.
 PUBLISHED: dict[str, Any] = {

@@ -9,6 +9,7 @@ from torch import Tensor
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses
 from lit_mimdit.systems.dgunet import inference, objective, official
 from lit_mimdit.systems.dgunet.network import STAGES, DGUNetNetwork
+from lit_mimdit.systems.official import only, switch
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.systems.pixel import PixelSystem
 
@@ -78,17 +79,10 @@ class DGUNet(PixelSystem):
             ValueError: the file is another system's or variant's, incomplete, or not the only one;
                 or `ensemble` is neither true nor false.
         """
-        if len(files) != 1:
-            raise ValueError(
-                f"DGUNet is published as one file, and {len(files)} are given; give that one"
-            )
-        ensemble = overrides.pop("ensemble", False)
-        if not isinstance(ensemble, bool):
-            raise ValueError(
-                f"DGUNet: ensemble is {ensemble!r}; give true to restore the mean over 8 flips and"
-                " rotations, or false"
-            )
-        network = official.from_official(files[0], **overrides)
+        file = only(files, "DGUNet")
+        purpose = "restore the mean over 8 flips and rotations"
+        ensemble = switch(overrides, "ensemble", "DGUNet", purpose)
+        network = official.from_official(file, **overrides)
         system = cls(**network.sizes, ensemble=ensemble)
         system.network = network
         return system

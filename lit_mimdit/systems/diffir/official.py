@@ -13,15 +13,8 @@ from torch import Tensor
 from lit_mimdit.systems import restormer_official
 from lit_mimdit.systems.diffir.network import FirstStage, SecondStage
 from lit_mimdit.systems.diffir.sampler import Schedule, schedule_of
-from lit_mimdit.systems.official import (
-    choose,
-    count,
-    demand,
-    load_strictly,
-    seems_to_be,
-    shape_of,
-    unwrap,
-)
+from lit_mimdit.systems.official import choose, count, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.recognition import demand, seems_to_be
 
 FIRST, SECOND = "DiffIR, stage 1", "DiffIR, stage 2"
 PUBLISHED = {

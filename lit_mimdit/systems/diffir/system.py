@@ -21,6 +21,7 @@ from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem
 from lit_mimdit.systems.diffir import objective, official
 from lit_mimdit.systems.diffir.network import FirstStage, PriorEncoder, SecondStage
 from lit_mimdit.systems.diffir.sampler import generate, schedule_of
+from lit_mimdit.systems.official import only
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.systems.pixel import error_per_image
 
@@ -155,12 +156,8 @@ class DiffIR(RestorationSystem):
         Raises:
             ValueError: the file is another system's, incomplete, or not the only one.
         """
-        if len(files) != 1:
-            raise ValueError(
-                f"DiffIR is published as one file for each stage, and {len(files)} are given; stage"
-                " 2's file restores by itself"
-            )
-        network = official.from_official(files[0], **overrides)
+        file = only(files, "Each stage of DiffIR", "stage 2's file restores by itself")
+        network = official.from_official(file, **overrides)
         system = cls(stage=1 if isinstance(network, FirstStage) else 2, **network.sizes)
         system.network = network
         return system

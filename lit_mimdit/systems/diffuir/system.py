@@ -8,6 +8,7 @@ from lit_mimdit.systems.base import METRICS, VERSIONS
 from lit_mimdit.systems.diffuir import official
 from lit_mimdit.systems.diffuir.network import VARIANTS
 from lit_mimdit.systems.diffuir.sampler import STEPS
+from lit_mimdit.systems.official import only
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.systems.residual import ResidualSystem
 
@@ -78,11 +79,8 @@ class DiffUIR(ResidualSystem):
         Raises:
             ValueError: the file is another system's, incomplete, or not the only one.
         """
-        if len(files) != 1:
-            raise ValueError(
-                f"DiffUIR is published as one file, and {len(files)} are given; give that one"
-            )
-        network = official.from_official(files[0], **overrides)
+        file = only(files, "DiffUIR")
+        network = official.from_official(file, **overrides)
         sizes = network.unet.dim, network.unet.dim_mults
         published = {(one.dim, one.dim_mults): name for name, one in VARIANTS.items()}
         size: dict[str, Any] = {"dim": sizes[0], "dim_mults": sizes[1]}

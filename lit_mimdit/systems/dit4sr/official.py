@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lit_mimdit.models.network import Prompt
 from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SRNetwork
-from lit_mimdit.systems.official import choose, count, demand, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.official import choose, count, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.recognition import demand
 
 SYSTEM = "DiT4SR"
 CONTROL = ("key", "conv_weight")

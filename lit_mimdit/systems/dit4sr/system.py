@@ -18,6 +18,7 @@ from lit_mimdit.systems.dit4sr import objective, official, sampler
 from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SRNetwork
 from lit_mimdit.systems.dit4sr.restorer import DiT4SRRestorer
 from lit_mimdit.systems.latent import LATENT_VERSIONS, LatentSystem
+from lit_mimdit.systems.official import only
 from lit_mimdit.systems.optim import OptimizerConfig
 
 SD35 = "stabilityai/stable-diffusion-3.5-medium"
@@ -193,10 +194,7 @@ class DiT4SR(LatentSystem):
             ValueError: the file is another system's, incomplete, not the only one, or its frozen
                 weights are not the backbone's.
         """
-        if len(files) != 1:
-            raise ValueError(
-                f"DiT4SR is published as one file, and {len(files)} are given: join its parts"
-            )
+        file = only(files, "DiT4SR", "join its parts")
         backbone = overrides.pop("backbone", SD35)
         own = ("negative", "added_prompt", "upscale", "process_size")
         kept = {name: overrides.pop(name) for name in own if name in overrides}
@@ -205,7 +203,7 @@ class DiT4SR(LatentSystem):
         sampling = SamplingConfig(
             **PUBLISHED | {"guidance": guidance} | overrides.pop("sampling", {})
         )
-        network = official.from_official(files[0], **overrides)
+        network = official.from_official(file, **overrides)
         system = cls(backbone, sampling, network.branch.config, **kept)
         system.configure_model()
         assert system.network is not None, "configure_model assembles it"

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lit_mimdit.systems.ffdnet.network import STEP, FFDNetNetwork
-from lit_mimdit.systems.official import demand, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.official import load_strictly, shape_of, unwrap
+from lit_mimdit.systems.recognition import demand
 
 SYSTEM = "FFDNet"
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses
 from lit_mimdit.systems.ffdnet import official
 from lit_mimdit.systems.ffdnet.network import STEP, FFDNetNetwork
+from lit_mimdit.systems.official import only
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.systems.pixel import PixelSystem, error_per_image
 
@@ -64,13 +65,10 @@ class FFDNet(PixelSystem):
         Raises:
             ValueError: the file is another system's, incomplete, or not the only one.
         """
-        if len(files) != 1:
-            raise ValueError(
-                f"FFDNet is published as one file, and {len(files)} are given; give that one"
-            )
+        file = only(files, "FFDNet")
         if wrong := sorted(overrides.keys() - {"sigma"}):
             raise ValueError(f"FFDNet: no argument {wrong[0]}; it has sigma")
-        network = official.from_official(files[0])
+        network = official.from_official(file)
         system = cls(width=network.width, depth=len(network.layers), **overrides)
         system.network = network
         return system

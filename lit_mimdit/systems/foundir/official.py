@@ -14,15 +14,8 @@ from lit_mimdit.models.residual_diffusion import ResidualDiffusion
 from lit_mimdit.models.restormer_network import Restormer
 from lit_mimdit.systems import residual_official, restormer_official
 from lit_mimdit.systems.foundir.wave_mamba import LEVELS, WaveMamba
-from lit_mimdit.systems.official import (
-    choose,
-    count,
-    demand,
-    load_strictly,
-    seems_to_be,
-    shape_of,
-    unwrap,
-)
+from lit_mimdit.systems.official import choose, count, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.recognition import demand, seems_to_be
 
 PUBLISHED: dict[str, Any] = {"delta_end": 1.4e-3, "sampling_timesteps": 4}
 PUBLISHED_WEATHER = {

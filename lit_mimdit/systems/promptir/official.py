@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from lit_mimdit.models.restormer import expansion_of
-from lit_mimdit.systems.official import choose, count, demand, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.official import choose, count, load_strictly, shape_of, unwrap
 from lit_mimdit.systems.promptir.network import PromptIRNetwork
+from lit_mimdit.systems.recognition import demand
 
 SYSTEM = "PromptIR"
 # The official constructor's arguments, and below them sizes that it has hard-coded.

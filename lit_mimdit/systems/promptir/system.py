@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from lit_mimdit.inference.pixel_restorer import PixelRestorer
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses
+from lit_mimdit.systems.official import only
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.systems.pixel import PixelSystem, error_per_image
 from lit_mimdit.systems.promptir import inference, objective, official
@@ -89,13 +90,10 @@ class PromptIR(PixelSystem):
         Raises:
             ValueError: the file is another system's, incomplete, or not the only one.
         """
-        if len(files) != 1:
-            raise ValueError(
-                f"PromptIR is published as one file, and {len(files)} are given; give that one"
-            )
+        file = only(files, "PromptIR")
         names = "tile", "overlap", "merge"
         own = {name: overrides.pop(name) for name in names if name in overrides}
-        network = official.from_official(files[0], **overrides)
+        network = official.from_official(file, **overrides)
         system = cls(**network.sizes, **own)
         system.network = network
         return system

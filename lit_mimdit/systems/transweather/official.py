@@ -6,14 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_mimdit.systems.official import (
-    choose,
-    demand,
-    load_strictly,
-    seems_to_be,
-    shape_of,
-    unwrap,
-)
+from lit_mimdit.systems.official import choose, load_strictly, shape_of, unwrap
+from lit_mimdit.systems.recognition import demand, seems_to_be
 from lit_mimdit.systems.transweather.network import TransWeatherNetwork
 
 SYSTEM = "TransWeather"

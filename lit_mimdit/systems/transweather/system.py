@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_mimdit.inference.pixel_restorer import PixelRestorer
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses
+from lit_mimdit.systems.official import only, switch
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.systems.pixel import PixelSystem
 from lit_mimdit.systems.transweather import inference, objective, official
@@ -80,17 +81,10 @@ class TransWeather(PixelSystem):
             ValueError: the file is another system's, incomplete, or not the only one; or `resize`
                 is neither true nor false.
         """
-        if len(files) != 1:
-            raise ValueError(
-                f"TransWeather is published as one file, and {len(files)} are given; give that one"
-            )
-        resize = overrides.pop("resize", False)
-        if not isinstance(resize, bool):
-            raise ValueError(
-                f"TransWeather: resize is {resize!r}; give true to restore at the size of the"
-                " authors' test, or false"
-            )
-        network = official.from_official(files[0], **overrides)
+        file = only(files, "TransWeather")
+        purpose = "restore at the size of the authors' test"
+        resize = switch(overrides, "resize", "TransWeather", purpose)
+        network = official.from_official(file, **overrides)
         system = cls(**network.sizes, resize=resize)
         system.network = network
         return system
