@@ -263,3 +263,21 @@ def test_constructors_name_their_arguments():
                 if any(part.name == "__init__" and part.args.kwarg for part in own):
                     open_ended.add(f"{name}.{node.name}")
     assert open_ended == PASS_ON
+
+
+def test_the_drawing_of_systems_has_all_of_them():
+    page = (ROOT.parent / "docs/explanation/architecture.md").read_text(encoding="utf-8")
+    drawn = set(re.findall(r"^    (\w+) <\|-- (\w+)$", page, re.MULTILINE))
+    derived = {
+        (base.id, node.name)
+        for name in FILES
+        if name.startswith("lit_mimdit.systems.")
+        for node in nodes(name)
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        if isinstance(base, ast.Name)
+    }
+    systems = {"RestorationSystem"}
+    while more := {own for base, own in derived if base in systems} - systems:
+        systems |= more
+    assert drawn == {(base, own) for base, own in derived if {base, own} <= systems}
