@@ -131,6 +131,7 @@ def shifted(golden: Golden, one: Report) -> None:
     one.tensor("output", value, 1e-6)
     one.near("far", value + 1e-3, 1e-9)
     one.table("schedule", value)
+    one.table("cancelled", (value + 1e5) - 1e5)  # five times what float32 loses is above its error
 
 
 def test_float32_widens_a_tolerance_where_it_rounds_more(capsys):
@@ -138,11 +139,13 @@ def test_float32_widens_a_tolerance_where_it_rounds_more(capsys):
     rounding = float((exact.float().double() - exact).abs().max())
     assert 1e-6 < rounding < 1e-3 / 5
     tensors = Named(output=exact + 5e-6, far=exact.float(), schedule=(1 + 2e-6) * exact)
+    tensors["cancelled"] = tensors["schedule"]
     golden, one = Golden(tensors, {}, Path("x")), Report(dict(tensors))
     twice(golden, one, shifted)
     said = capsys.readouterr().out
     assert f"ok    output: difference 5.00e-06, tolerance {MOST * 1e-6:.1e}" in said
     assert "WRONG far" in said and "WRONG schedule" in said
+    assert "WRONG cancelled" in said, "rounding widens no table"
     alone = Report(dict(tensors), quiet=True)
     shifted(golden, alone)
     assert "output" in alone.failures

@@ -129,6 +129,8 @@ def test_words_and_bytes():
         texts.captions(["a", "b"])
     with pytest.raises(ValueError, match="vocab_size is 64: without model.clip"):
         Texts(None, None, 6, 64)
+    with pytest.raises(ValueError, match="vocab_size is 258: .* which need 259"):
+        Texts(None, None, 6, 258)
 
 
 def test_tokens_of_a_published_tokenizer_are_padded_with_0(pipeline_folder):
@@ -169,6 +171,8 @@ def test_crops_are_large_and_the_same_for_both_versions():
     assert torch.equal(views[7], random_view(image[None], 16, seeds[7:8])[0])
     left, right = views[:, 0, 8, 0], views[:, 0, 8, 15]
     assert len({round(value, 4) for value in left.tolist()}) > 8, "crops differ"
+    for edge in (left, views[:, 1, 0, 8]):  # also in their place, not in their size alone
+        assert edge.max() - edge.min() > 0.1
     whole = random_view(image[None, :, :1], 16, seeds[:1])[0, 0, 0]  # too narrow to crop
     assert ((right - left) > 0.85 * (whole[15] - whole[0])).all()
 

@@ -197,6 +197,13 @@ def test_an_imported_file_keeps_the_ensemble(ensemble, tmp_path):
     found, _ = load_restorer(output, device="cpu")(image, torch.zeros(1, dtype=torch.int64))
     torch.testing.assert_close(found, restore(network, image, ensemble), rtol=0, atol=1e-6)
     assert (found - restore(network, image, not ensemble)).abs().max() > 1e-3
+    if ensemble:  # the mean over all eight, by hand
+        both = (image, image.transpose(-2, -1))
+        axes = ((), (-1,), (-2,), (-2, -1))
+        with torch.no_grad():
+            four = [[network(x.flip(flips))[0].flip(flips) for flips in axes] for x in both]
+        eight = [*four[0], *(x.transpose(-2, -1) for x in four[1])]
+        torch.testing.assert_close(found, (sum(eight) / 8).clamp(0, 1), rtol=0, atol=1e-5)
 
 
 def test_an_ensemble_that_is_neither_true_nor_false_is_refused():

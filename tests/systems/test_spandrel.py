@@ -47,7 +47,7 @@ def test_without_spandrel_the_message_names_the_package(monkeypatch):
         Spandrel.from_official(weights())
 
 
-def test_a_released_file_becomes_a_row_in_one_command(tmp_path, monkeypatch):
+def test_a_released_file_becomes_a_row_in_one_command(tmp_path, monkeypatch, capsys):
     """It scores what `restore` and `evaluate` score, also of a data set's own layout."""
     monkeypatch.chdir(tmp_path)
     torch.save({"params": weights()}, "model.pth")
@@ -79,9 +79,19 @@ def test_a_released_file_becomes_a_row_in_one_command(tmp_path, monkeypatch):
     assert mean(plain) == mean(listed) == mean(apart)
     assert label_of(plain) == label_of(listed) == "model" and apart["name"] == "restored"
     assert plain["restoration"]["checkpoint"]["name"] == "model.pth"
+    assert plain["restoration"] == apart["restoration"], "with the same seed, too"
+    Path("named").mkdir()
+    for path in Path("LQ").iterdir():
+        shutil.copy(path, Path("named", f"{path.stem}_lq.png"))
+    ending = ["--degraded", "named", "--degraded_suffix", "_lq", "--reference", "GT"]
+    assert mean(run("--checkpoint", "model.pth", *ending, output="five")) == mean(plain)
     for wrong in (["--degraded", "LQ"], ["--restored", "apart", "--checkpoint", "model.pth"]):
         assert cli.main(["evaluate", *wrong, "--reference", "GT", "-o", "four"]) == 2
     assert cli.main(["evaluate", "--checkpoint", "model.pth", "-o", "four", *common]) == 2
+    capsys.readouterr()
+    both = ["--restored", "apart", "--checkpoint", "model.pth", "--degraded", "LQ"]
+    assert cli.main(["evaluate", *both, "--reference", "GT", "-o", "four", *common]) == 2
+    assert "--restored FOLDER, or by --checkpoint FILE" in capsys.readouterr().err
 
 
 def test_tiles_are_what_the_network_demands():
