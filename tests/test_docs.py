@@ -196,3 +196,6 @@ def test_what_stands_twice_is_found():
     said = "This `sentence` has more\nthan eight words in it. And [this](a.md) ends.\n"
     assert len(repeated({"a.md": said, "b.md": said.replace("`", "")})) == 1
     assert not repeated({"a.md": said, "b.md": said.replace("eight", "nine")})
+    assert len(repeated({"a.md": said, "b.md": said.upper()})) == 1
+    shown = f"```\n{row}```\n"
+    assert not repeated({"a.md": shown, "b.md": shown})

@@ -169,7 +169,7 @@ def trackio(patch: pytest.MonkeyPatch) -> list[TrackioRun]:
         project: str, name=None, group=None, space_id=None, config=None, resume="never"
     ) -> TrackioRun:
         assert name is None or resume == "allow", "it would begin another run"
-        runs.append(TrackioRun(name or "quiet-lake-0", config))
+        runs.append(TrackioRun(name or f"quiet-lake-{len(runs)}", config))
         return runs[-1]
 
     content = {

@@ -6,6 +6,7 @@ Each logger is tried on a stand-in of its client, and on the client itself where
 import csv
 import sys
 import warnings
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,12 +16,14 @@ import pytest
 import yaml
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_mimdit import cli
 from lit_mimdit.routing.tally import BINS
 from lit_mimdit.training import callbacks
 from lit_mimdit.training.callbacks.loggers import (
+    EDGES,
     HISTOGRAMS,
     PICTURES,
     TEXTS,
@@ -107,6 +110,10 @@ def test_an_mlflow_run_that_goes_on_names_the_settings_that_changed(monkeypatch)
         display.settings(SETTINGS | {"optimizer.lr": 0.5, "data.seed": 1}, [])
     assert logger.experiment.params["optimizer.lr"] == "0.001"
     assert logger.experiment.params["data.seed"] == "1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):  # MLflow keeps 250 letters of it
+            display.settings({"data.types": "x" * 300}, [])
 
 
 def test_trackio_is_given_everything(monkeypatch):
@@ -240,6 +247,13 @@ def test_the_event_file_of_tensorboard_holds_everything(tmp_path):
     assert tags["images"] == ["samples/lq_restored_gt"]
     assert tags["histograms"] == ["inter_moe_train/block_00_0_spatial"]
     assert "router_health_train/warnings/text_summary" in tags["tensors"]
+    events = EventAccumulator(str(tmp_path / "a")).Reload()
+    (picture,) = events.Images("samples/lq_restored_gt")
+    assert (np.array(Image.open(BytesIO(picture.encoded_image_string))) == PIXELS).all()
+    (shown,) = events.Histograms("inter_moe_train/block_00_0_spatial")
+    assert shown.histogram_value.bucket == COUNTS.tolist()
+    assert np.allclose(shown.histogram_value.bucket_limit, EDGES[1:])
+    assert {picture.step, shown.step} == {3}
 
 
 def test_a_local_run_of_weights_and_biases_holds_everything(tmp_path, monkeypatch):
