@@ -1,7 +1,8 @@
 """The conditional U-Net of residual diffusion, which DiffUIR and FoundIR share.
 
 It predicts the residual between a degraded and a clean image. It sees a diffused image, the
-degraded one and a time. Sources: RDDM (arXiv 2308.13712), DiffUIR (arXiv 2403.11157).
+degraded one and a time. DA-CLIP's U-Net is of the same family, and takes its formulas from here.
+Sources: RDDM (arXiv 2308.13712), DiffUIR (arXiv 2403.11157).
 
 Legend: B images, c channels, H and W pixels, P = H W, h attention heads, e channels a head. The
 time embedding has t channels, and the finest level d.
@@ -27,19 +28,45 @@ def _epsilon(x: Tensor) -> float:
     return 1e-3 if x.dtype in (torch.float16, torch.bfloat16) else 1e-5
 
 
-class GainNorm(nn.Module):
-    """Normalises every pixel over its channels: y = (x - mean) / sqrt(var + eps) g.
+# y = (x - mean) / sqrt(var + eps) g
+def gain_norm(x_BcHW: Tensor, gain_1c11: Tensor) -> Tensor:
+    """Normalises every pixel over its channels, with the biased variance, a gain and no bias."""
+    var, mean = torch.var_mean(x_BcHW, dim=1, correction=0, keepdim=True)
+    return (x_BcHW - mean) * (var + _epsilon(x_BcHW)).rsqrt() * gain_1c11
 
-    Input and output are (B, c, H, W); the variance is the biased one, the gain has no bias.
+
+# q = softmax_channels(Q) / sqrt(e), k = softmax_pixels(K), v = V / P;  out = (k v^T)^T q
+def linear_attention(qkv_BcHW: Tensor) -> Tensor:
+    """Returns linear attention (arXiv 1812.01243) of stacked queries, keys and values.
+
+    (B, 3 h e, H, W) becomes (B, h e, H, W). The cost grows linearly with the pixels.
     """
+    height, width = qkv_BcHW.shape[-2:]
+    q_BheP, k_BheP, v_BheP = _heads(qkv_BcHW)
+    q_BheP = q_BheP.softmax(dim=-2) * HEAD_WIDTH**-0.5
+    context_Bhee = k_BheP.softmax(dim=-1) @ (v_BheP / (height * width)).transpose(-1, -2)
+    out_BcP = (context_Bhee.transpose(-1, -2) @ q_BheP).flatten(1, 2)
+    return out_BcP.unflatten(-1, (height, width))
+
+
+# f_k = 10000^(-k / (d/2 - 1)), k = 0 .. d/2 - 1;  e = [sin(tau f), cos(tau f)]
+def waves(tau_B: Tensor, dim: int) -> Tensor:
+    """Returns sines and cosines of real times as (B, dim), in the precision of the times."""
+    half = dim // 2
+    index = torch.arange(half, dtype=tau_B.dtype, device=tau_B.device)
+    angle = tau_B[:, None] * torch.exp(index * (-math.log(10000) / (half - 1)))
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class GainNorm(nn.Module):
+    """Applies `gain_norm` with a learned gain; input and output are (B, c, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(1, channels, 1, 1))
 
     def forward(self, x_BcHW: Tensor) -> Tensor:
-        var, mean = torch.var_mean(x_BcHW, dim=1, correction=0, keepdim=True)
-        return (x_BcHW - mean) * (var + _epsilon(x_BcHW)).rsqrt() * self.gain
+        return gain_norm(x_BcHW, self.gain)
 
 
 class StandardisedConv(nn.Conv2d):
@@ -56,10 +83,9 @@ class StandardisedConv(nn.Conv2d):
 
 
 class TimeEmbedding(nn.Module):
-    """Embeds real times (B,) as vectors (B, 4 d).
+    """Embeds real times (B,) as vectors (B, 4 d): waves, then two dense layers with GELU between.
 
-    e = [sin(tau f), cos(tau f)], f_k = 10000^(-k / (d/2 - 1)), k = 0 .. d/2 - 1, then two dense
-    layers with GELU between. Times reach 1000, so sines are taken in float32 whatever the weights.
+    Times reach 1000, so sines are taken in float32 whatever the weights.
     """
 
     def __init__(self, dim: int) -> None:
@@ -69,11 +95,7 @@ class TimeEmbedding(nn.Module):
         self.second = nn.Linear(4 * dim, 4 * dim)
 
     def forward(self, tau_B: Tensor) -> Tensor:
-        half = self.dim // 2
-        step = -math.log(10000) / (half - 1)
-        index = torch.arange(half, dtype=torch.float32, device=tau_B.device)
-        angle = tau_B.float()[:, None] * torch.exp(index * step)
-        wave_Bd = torch.cat([angle.sin(), angle.cos()], dim=-1).to(self.first.weight.dtype)
+        wave_Bd = waves(tau_B.float(), self.dim).to(self.first.weight.dtype)
         return self.second(F.gelu(self.first(wave_Bd)))
 
 
@@ -114,13 +136,7 @@ class ResBlock(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Adds to x what linear attention (arXiv 1812.01243) makes of it, (B, c, H, W).
-
-    q is a softmax over a head's channels times e^-1/2, k a softmax over pixels, and v is divided by
-    their number.
-
-        context = k v^T, output = context^T q
-    """
+    """Adds to x what linear attention makes of it, (B, c, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -130,12 +146,7 @@ class LinearAttention(nn.Module):
         self.out_norm = GainNorm(channels)
 
     def forward(self, x_BcHW: Tensor) -> Tensor:
-        height, width = x_BcHW.shape[-2:]
-        q_BheP, k_BheP, v_BheP = _heads(self.qkv(self.norm(x_BcHW)))
-        q_BheP = q_BheP.softmax(dim=-2) * HEAD_WIDTH**-0.5
-        context_Bhee = k_BheP.softmax(dim=-1) @ (v_BheP / (height * width)).transpose(-1, -2)
-        out_BcHW = (context_Bhee.transpose(-1, -2) @ q_BheP).flatten(1, 2)
-        out_BcHW = out_BcHW.unflatten(-1, (height, width))
+        out_BcHW = linear_attention(self.qkv(self.norm(x_BcHW)))
         return x_BcHW + self.out_norm(self.out(out_BcHW))
 
 

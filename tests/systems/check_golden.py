@@ -13,10 +13,10 @@ Protocol
     That file has
 
         def compare(golden: Golden, report: Report) -> None
-        RESULTS: tuple[str, ...]   keys of the JSON that hold numbers (optional)
-        TEXTS: tuple[str, ...]     keys of the JSON that hold names or texts (optional)
+        RESULTS: tuple[str, ...]   paths in the JSON that hold numbers (optional)
+        TEXTS: tuple[str, ...]     paths in the JSON that hold names or texts (optional)
 
-    `compare` accounts for every tensor, for every number below the keys in RESULTS, and for every
+    `compare` accounts for every tensor, for every number below the paths in RESULTS, and for every
     list below those in TEXTS; their names are paths such as "losses/stage1/loss". For each it calls
     one of
 
@@ -49,7 +49,7 @@ for folder in (str(ROOT), str(HERE)):  # the package of this checkout, and golde
         sys.path.insert(0, folder)
 
 import torch  # noqa: E402
-from golden_file import Golden, Named, lists, numbers  # noqa: E402
+from golden_file import Golden, Named, at, lists, numbers  # noqa: E402
 from golden_report import Report  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 
@@ -80,8 +80,8 @@ def check(path: Path, quiet: bool = False, schedules: Path | None = None) -> boo
         {
             name: value
             for key in getattr(comparison, kind, ())
-            if key in golden.info
-            for name, value in below(golden.info[key], key)
+            if (found := at(golden.info, key)) is not None
+            for name, value in below(found, key)
         }
         for kind, below in (("RESULTS", numbers), ("TEXTS", lists))
     )

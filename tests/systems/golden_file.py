@@ -68,6 +68,14 @@ class Golden:
         return ALIASES.get(plain, plain)
 
 
+def at(info: Mapping[str, Any], path: str) -> Any:
+    """What stands at a path such as "losses/stage1", or None where there is nothing."""
+    found: Any = info
+    for key in path.split("/"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
 def numbers(value: Any, path: str = "") -> Iterator[tuple[str, float | None]]:
     """Every number below a JSON value with its path; null counts as a number."""
     if isinstance(value, Mapping):

@@ -93,6 +93,15 @@ def test_a_table_of_diffir(broken):
     assert wrong(broken("DiffIR_small", change)) == ["schedule.betas", "dead_params/S2"]
 
 
+def test_dead_names_of_foundirs_specialists(broken):
+    def change(tensors, info):
+        info["specialists"]["weather"]["dead"].append("output.weight")
+        info["specialists"]["lowlight"]["dead"].append("nobody")
+
+    found = wrong(broken("FoundIR_small", change))
+    assert found == ["specialists/weather/dead", "specialists/lowlight/dead"]
+
+
 def test_texts_of_dit4sr(broken):
     def change(tensors, info):
         info["prompt_filter"][0][1] = "nonsense"

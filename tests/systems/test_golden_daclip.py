@@ -145,11 +145,14 @@ def test_heads_that_do_not_fit_are_refused():
         from_official(clip_file(own.daclip_clip()))
 
 
-def test_images_that_are_too_small_or_lack_an_embedding_are_refused():
+def test_an_image_of_any_size_is_taken_and_one_without_its_embedding_refused():
     network = own.daclip_unet()
-    x, context = torch.rand(1, 3, 1, 8), torch.rand(1, 8)
-    with pytest.raises(ValueError, match="1 x 8 pixels cannot be padded"):
-        network(x, x, torch.tensor([1]), context, context)
+    x, context = torch.rand(1, 3, 1, 9), torch.rand(1, 8)
+    row = network(x, x, torch.tensor([1]), context, context)
+    whole = x.expand(1, 3, network.multiple, 9)  # a row is its own mirror image
+    assert row.shape == x.shape
+    again = network(whole, whole, torch.tensor([1]), context, context)
+    torch.testing.assert_close(row, again[..., :1, :])
     x = torch.rand(1, 3, 8, 8)
     with pytest.raises(ValueError, match="none is given"):
         network(x, x, torch.tensor([1]), context)

@@ -15,9 +15,9 @@ from diffusers import Transformer2DModel
 from torch import Tensor, nn
 
 from lit_mimdit.models.module_list import module_list
+from lit_mimdit.models.padding import pad_to_multiple
+from lit_mimdit.models.residual_unet import HEAD_WIDTH, HEADS, gain_norm, linear_attention, waves
 
-HEAD = 32  # channels of a head, in both kinds of attention
-HEADS = 4  # of linear attention
 TRANSFORMER_LEVEL = 3  # the standard variant has spatial transformers from this level on
 
 
@@ -53,15 +53,6 @@ class UNetConfig:
             )
 
 
-# w_i = 10000^(-i / (n/2 - 1)),  v = [sin(t w) ; cos(t w)]
-def time_features(t: Tensor, width: int) -> Tensor:
-    """Returns sines and cosines of the step number `t` (B,) as (B, width)."""
-    half = width // 2
-    index = torch.arange(half, device=t.device, dtype=t.dtype)
-    angles = t[:, None] * torch.exp(index * -(torch.log(index.new_tensor(1e4)) / (half - 1)))
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
 class ChannelNorm(nn.Module):
     """Layer norm over the channels of each pixel with a gain and no bias."""
 
@@ -70,9 +61,7 @@ class ChannelNorm(nn.Module):
         self.g = nn.Parameter(torch.ones(1, width, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        epsilon = 1e-5 if x.dtype in (torch.float32, torch.float64) else 1e-3
-        variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-        return (x - mean) * (variance + epsilon).rsqrt() * self.g
+        return gain_norm(x, self.g)
 
 
 class Convolution(nn.Module):
@@ -103,23 +92,17 @@ class ResBlock(nn.Module):
         return F.silu(self.block2(y)) + self.res_conv(x)
 
 
-# q = softmax_channel(Q) / sqrt(32), k = softmax_pixel(K), v = V / HW;  out = (k v^T)^T q
 class LinearAttention(nn.Module):
     """Attention whose cost grows linearly with the pixels: 4 heads of 32 channels."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.to_qkv = nn.Conv2d(width, 3 * HEADS * HEAD, 1, bias=False)
-        self.to_out = nn.Sequential(nn.Conv2d(HEADS * HEAD, width, 1), ChannelNorm(width))
+        inner = HEADS * HEAD_WIDTH
+        self.to_qkv = nn.Conv2d(width, 3 * inner, 1, bias=False)
+        self.to_out = nn.Sequential(nn.Conv2d(inner, width, 1), ChannelNorm(width))
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        height, width = x.shape[-2:]
-        qkv = self.to_qkv(x).unflatten(1, (3, HEADS, HEAD)).flatten(4)
-        query, key, value = qkv.unbind(1)
-        query = query.softmax(dim=2) * HEAD**-0.5
-        memory = key.softmax(dim=3) @ (value / (height * width)).transpose(2, 3)
-        out = (memory.transpose(2, 3) @ query).flatten(1, 2).unflatten(2, (height, width))
-        return self.to_out(out)
+        return self.to_out(linear_attention(self.to_qkv(x)))
 
 
 class SpatialTransformer(Transformer2DModel):
@@ -128,7 +111,8 @@ class SpatialTransformer(Transformer2DModel):
     """
 
     def __init__(self, width: int, context: int) -> None:
-        super().__init__(width // HEAD, HEAD, width, cross_attention_dim=context)
+        heads = width // HEAD_WIDTH
+        super().__init__(heads, HEAD_WIDTH, width, cross_attention_dim=context)
 
     # as LinearAttention is called, and no other transformer of diffusers
     def forward(  # type: ignore[override]
@@ -178,14 +162,15 @@ class SinusoidalTime(nn.Module):
         self.width = width
 
     def forward(self, t: Tensor) -> Tensor:
-        return time_features(t, self.width)
+        exact = t if t.dtype == torch.float64 else t.float()  # half precision spoils sines
+        return waves(exact, self.width).to(t.dtype)
 
 
 class UNet(nn.Module):
     """Predicts the noise in x_t from x_t, the degraded image, the step and two CLIP embeddings.
 
     Raises:
-        ValueError: the image is too small to be padded by reflection, or an embedding is missing.
+        ValueError: an embedding is missing.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -286,14 +271,7 @@ class UNet(nn.Module):
             content: embedding of the clean content (B, context_dim), not normalised.
         """
         height, width = x_t.shape[-2:]
-        right, bottom = -width % self.multiple, -height % self.multiple
-        if right >= width or bottom >= height:
-            raise ValueError(
-                f"an image of {height} x {width} pixels cannot be padded by reflection to a"
-                f" multiple of {self.multiple}; give at least {self.multiple // 2 + 1} pixels a"
-                " side"
-            )
-        x = F.pad(torch.cat([x_t - mu, mu], dim=1), (0, right, 0, bottom), mode="reflect")
+        x = pad_to_multiple(torch.cat([x_t - mu, mu], dim=1), self.multiple)
         full = x = self.init_conv(x)
         if self.config.scale != 1:
             x = self.downsample(x)

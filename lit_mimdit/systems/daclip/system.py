@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lit_mimdit.inference.seeded_restorer import Draw, Progress, SeededRestorer
 from lit_mimdit.inference.system_file import class_path_of, is_own, load_into, load_system
 from lit_mimdit.models.flow import sample_noise
-from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem, plain
 from lit_mimdit.systems.daclip import objective, official
 from lit_mimdit.systems.daclip.clip import DegradationCLIP, TextConfig, VisionConfig
@@ -299,23 +298,18 @@ class DACLIP(RestorationSystem):
 
     def _restore(self, image: Tensor, draw: Draw, progress: Progress, id: str | None) -> Tensor:
         net = self.network
-        multiple = self.network.unet.multiple
-        (height, width) = image.shape[-2:]
         content = degradation = None
         if self.sees:
             seen = (image[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
             pixels = clip_pixels(seen, net.clip.sizes[1].image_size)[None].to(image)
             content, degradation = net.clip.encode(pixels)
-        # The U-Net mirrors the border itself; images too small for that are extended before.
-        small = -height % multiple >= height or -width % multiple >= width
-        mu = pad_to_multiple(image, multiple) if small else image
 
         def noise(x: Tensor, t: Tensor) -> Tensor:
-            predicted = net.unet(x, mu, t, degradation, content)
+            predicted = net.unet(x, image, t, degradation, content)
             progress(1)
             return predicted
 
-        noises = (draw(mu) for _ in count())
-        start = first_state(self.sampling_sde, mu, next(noises))
-        *_, restored = trajectory(self.sampling_sde, noise, mu, start, self.mode, noises)
-        return restored[..., :height, :width]
+        noises = (draw(image) for _ in count())
+        start = first_state(self.sampling_sde, image, next(noises))
+        *_, restored = trajectory(self.sampling_sde, noise, image, start, self.mode, noises)
+        return restored

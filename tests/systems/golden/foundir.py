@@ -15,7 +15,7 @@ from lit_mimdit.systems.foundir.wave_mamba import WaveMamba
 from lit_mimdit.systems.foundir.wavelet import analyse, synthesise
 
 RESULTS = ("fingerprint",)
-TEXTS = ("dead_params",)
+TEXTS = ("dead_params", "specialists/weather/dead", "specialists/lowlight/dead")
 ROUNDING = 0.5 + 255e-5  # of 255 levels, between our number and a stored 8-bit one
 PREFIX = "restoration_network."
 
@@ -28,7 +28,7 @@ def compare(golden, report):
 def _small(golden, report):
     generalist = from_official(golden.state(), **residual_golden.overrides(golden))
     residual_golden.small(golden, report, generalist.to(golden.dtype))
-    specialists = {}
+    specialists, renamed = {}, {}
     for name, rename in (
         ("weather", restormer_official.official_name),
         ("lowlight", lambda own: PREFIX + low_light_name(own)),
@@ -43,7 +43,10 @@ def _small(golden, report):
             "as they act on nothing",
             prefix,
         )
-        specialists[name] = network.to(golden.dtype)
+        specialists[name], renamed[name] = network.to(golden.dtype), rename
+    for name, network in specialists.items():
+        with report.part():
+            _dead(golden, report, name, network, renamed[name])
     check = residual_golden.checker(golden, report, residual_golden.SMALL)
     for kind, run in (
         ("tile.input", lambda: _tiles(golden, report, check, generalist)),
@@ -61,6 +64,19 @@ def _arguments(golden, name):
         key: tuple(value) if isinstance(value, list) else value
         for key, value in golden.info["specialists"][name]["constructor"].items()
     }
+
+
+def _dead(golden, report, name, network, rename):
+    """Compares which parameters have no gradient, if the file says."""
+    path = f"specialists/{name}/dead"
+    if path not in report.texts:
+        return
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    with torch.enable_grad():
+        total = network(golden.real("spec.input")).sum()
+        found = torch.autograd.grad(total, parameters, allow_unused=True)
+    idle = [own for own, grad in zip(names, found, strict=True) if grad is None or not grad.any()]
+    report.names(path, [rename(own).removeprefix(PREFIX) for own in idle])
 
 
 def _tiles(golden, report, check, network):
