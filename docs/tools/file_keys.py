@@ -310,7 +310,7 @@ QUARANTINE = _columns(
 RESULTS = _columns(
     "Columns of results.csv",
     {
-        "variant": "Name of the variant.",
+        "variant": "Name of the variant; `degraded` is the input, where a test scored it.",
         "metric": "Key of the metric.",
         "degradation": "Degradation, or `all`.",
         "seeds": "Number of seeds that count.",

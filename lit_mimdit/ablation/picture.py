@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from lit_mimdit.ablation.study import Study
+from lit_mimdit.ablation.study import DEGRADED, Study
 from lit_mimdit.csv_file import Row
 from lit_mimdit.data.fonts import lettering
 from lit_mimdit.evaluation.figures import STYLE
@@ -24,9 +24,11 @@ def forest(study: Study, rows: list[Row]) -> Figure:
     """Draws a panel a metric with a line a variant.
 
     A line is the variant's mean difference to the full model over all images, with its interval.
+    The input, where it was scored, has a line as well.
     """
     keys = [key for key in study.metrics if any(row["metric"] == key for row in rows)]
-    names = study.others
+    scored = any(row["variant"] == DEGRADED for row in rows)
+    names = [*[DEGRADED] * scored, *study.others]
     overall = {(r["variant"], r["metric"]): r for r in rows if r["degradation"] == ALL}
     figure = Figure(
         figsize=(1.6 + 1.9 * max(1, len(keys)), 1.1 + 0.28 * len(names)),

@@ -11,7 +11,7 @@ from lit_mimdit import csv_file, escaping
 from lit_mimdit.ablation.curves import curves, picture
 from lit_mimdit.ablation.picture import forest
 from lit_mimdit.ablation.results import CROSSED, Tested, commits, table
-from lit_mimdit.ablation.study import Study
+from lit_mimdit.ablation.study import DEGRADED, Study
 from lit_mimdit.csv_file import Row
 from lit_mimdit.evaluation.figures import png, svg
 from lit_mimdit.evaluation.metrics import METRICS
@@ -59,7 +59,7 @@ def overview(study: Study, rows: list[Row]) -> Table:
     head = ["variant", "seeds", *COST_HEAD]
     head += [f"{METRICS[key].label} {METRICS[key].arrow}" for key in study.metrics]
     body = []
-    for name in study.variants:
+    for name in lines(study, rows):
         own = {}
         for row in rows:
             if row["variant"] == name and row["degradation"] == ALL:
@@ -73,6 +73,12 @@ def overview(study: Study, rows: list[Row]) -> Table:
         scores = [score_cell(own.get(key), key, name == study.full) for key in study.metrics]
         body.append([shown, str(seeds), *costs, *scores])
     return "Variant - full, all images", head, body
+
+
+def lines(study: Study, rows: list[Row]) -> list[str]:
+    """Returns the names of a table's lines: the input, where it was scored, and all variants."""
+    scored = any(row["variant"] == DEGRADED for row in rows)
+    return [*[DEGRADED] * scored, *study.variants]
 
 
 def cost_cells(row: Row) -> list[str]:
@@ -156,7 +162,7 @@ def by_degradation(study: Study, rows: list[Row], key: str) -> Table:
     counts = {row["degradation"]: row["images"] for row in own}
     decimals = METRICS[key].decimals
     body = []
-    for name in study.variants:
+    for name in lines(study, rows):
         by_kind = {row["degradation"]: row for row in own if row["variant"] == name}
         cells = [f"{name} (values)" if name == study.full else name]
         for kind in counts:
@@ -178,7 +184,7 @@ def values_by_degradation(study: Study, rows: list[Row], key: str) -> Table:
     counts = {row["degradation"]: row["images"] for row in own}
     by_place = {(row["variant"], row["degradation"]): row for row in own}
     body = []
-    for name in study.variants:
+    for name in lines(study, rows):
         rows_of = [by_place.get((name, kind)) for kind in counts]
         body.append([name, *(value_cell(row, key) for row in rows_of)])
     title = f"{METRICS[key].label} of each variant, {METRICS[key].direction}"
@@ -204,24 +210,24 @@ def notes(study: Study, rows: list[Row], tested: list[Tested], about: dict[str, 
         if row["interval_over"] == CROSSED and row["degradation"] == ALL:
             images = row["images"]
             break
-    lines = [f"{key}: {value}" for key, value in about.items()]
-    lines.append(
+    said = [f"{key}: {value}" for key, value in about.items()]
+    said.append(
         f"Seeds {', '.join(map(str, study.seeds))}; {images} test images,"
         f" {one.scores.summary['image_rule']}."
     )
     if study.minutes is not None:
-        lines.append(
+        said.append(
             f"Every run trained for {study.minutes:g} min, without validation: steps differ."
         )
-    lines += [METHOD, f"Tables of each variant: {VALUES}"]
-    lines.append(
+    said += [METHOD, f"Tables of each variant: {VALUES}"]
+    said.append(
         f"FLOPs and seconds: one image of {one.cost['image']} pixels (torch.utils.flop_counter; one"
         f" process on the CPU). Code: commit {', '.join(commits(tested))}."
     )
     for key, metric in one.scores.summary["metrics"].items():
         if metric["status"] != "computed":
-            lines.append(f"{METRICS[key].label}: {metric['status']}")
-    return lines
+            said.append(f"{METRICS[key].label}: {metric['status']}")
+    return said
 
 
 def write_results(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lit_mimdit.ablation.runs import COST, Run
-from lit_mimdit.ablation.study import Study
+from lit_mimdit.ablation.study import DEGRADED, Study
 from lit_mimdit.csv_file import Row
 from lit_mimdit.evaluation import report
 from lit_mimdit.evaluation.intervals import crossed_interval, t_interval
@@ -19,6 +19,7 @@ from lit_mimdit.evaluation.summary import ALL
 
 Finding = Literal["variant worse", "variant better", "undecided", "no interval"]
 CROSSED, SEEDS = "seeds x images", "seeds"
+RESTORED = "restored"  # the version of an image that is compared
 CONFIRMED, NOT_CONFIRMED = "confirmed in the small", "not confirmed"
 UNDECIDED, NO_INTERVAL = "undecided", "no interval"
 
@@ -35,19 +36,20 @@ class Tested:
         """Returns how many images there are of one degradation or of all."""
         return sum(degradation in (ALL, row["degradation"]) for row in self.scores.scores)
 
-    def by_image(self, key: str, degradation: str) -> dict[str, float]:
-        """Returns scores of the restored images by id, of one degradation or all."""
+    def by_image(self, key: str, degradation: str, version: str = RESTORED) -> dict[str, float]:
+        """Returns scores of one version of the images by id, of one degradation or all."""
+        column = f"{version}_{key}"
         rows = [
             row
             for row in self.scores.scores
-            if degradation in (ALL, row["degradation"]) and row.get(f"restored_{key}")
+            if degradation in (ALL, row["degradation"]) and row.get(column)
         ]
-        return {row["dataset"] + row["id"]: float(row[f"restored_{key}"]) for row in rows}
+        return {row["dataset"] + row["id"]: float(row[column]) for row in rows}
 
-    def of_set(self, key: str, degradation: str) -> float:
+    def of_set(self, key: str, degradation: str, version: str = RESTORED) -> float:
         """Returns a score of all images together (FID); NaN if there is none."""
         for group in self.scores.summary["groups"]:
-            value = group["versions"]["restored"].get(key)
+            value = group["versions"].get(version, {}).get(key)
             if (
                 group["degradation"] == degradation
                 and value is not None
@@ -89,7 +91,8 @@ def verdict(low: float, high: float, published: float) -> str:
 
 def published_difference(study: Study, variant: str, key: str) -> tuple[float, float] | None:
     """(variant, full) in the paper's table; None if the paper has no such row or column."""
-    row, column = study.variants[variant].paper, METRICS[key].published
+    row = study.variants[variant].paper if variant in study.variants else None
+    column = METRICS[key].published
     if row is None or column is None:
         return None
     table = read_ablation(row.table)
@@ -100,33 +103,39 @@ def published_difference(study: Study, variant: str, key: str) -> tuple[float, f
 
 
 def differences(
-    own: list[Tested], full: list[Tested], key: str, degradation: str
+    own: list[Tested], full: list[Tested], key: str, degradation: str, version: str = RESTORED
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Returns scores of a variant and of the full model, paired by seed (rows) and image (columns;
     one column for a score of the set).
+
+    The variant's are those of `version`, the full model's of its restored images.
     """
     pairs: Pairs = []
     for one in own:
         pairs += [(one, other) for other in full if other.run.seed == one.run.seed]
     if METRICS[key].needs == "set":
-        return (*_of_sets(pairs, key, degradation), SEEDS)
-    return (*_of_images(pairs, key, degradation), CROSSED)
+        return (*_of_sets(pairs, key, degradation, version), SEEDS)
+    return (*_of_images(pairs, key, degradation, version), CROSSED)
 
 
 Pairs = list[tuple[Tested, Tested]]  # variant and full model, of one seed each
 
 
-def _of_sets(pairs: Pairs, key: str, degradation: str) -> tuple[np.ndarray, np.ndarray]:
+def _of_sets(
+    pairs: Pairs, key: str, degradation: str, version: str
+) -> tuple[np.ndarray, np.ndarray]:
     """(seeds, 1) of the variant and of the full model, for seeds in which both have a number."""
-    values = [[one.of_set(key, degradation) for one in pair] for pair in pairs]
+    values = [[a.of_set(key, degradation, version), b.of_set(key, degradation)] for a, b in pairs]
     array = np.array(values, dtype=np.float64).reshape(-1, 2)
     array = array[np.isfinite(array).all(1)]
     return array[:, :1], array[:, 1:]
 
 
-def _of_images(pairs: Pairs, key: str, degradation: str) -> tuple[np.ndarray, np.ndarray]:
+def _of_images(
+    pairs: Pairs, key: str, degradation: str, version: str
+) -> tuple[np.ndarray, np.ndarray]:
     """(seeds, images) of the variant and of the full model, for images that all runs scored."""
-    own = [a.by_image(key, degradation) for a, _ in pairs]
+    own = [a.by_image(key, degradation, version) for a, _ in pairs]
     full = [b.by_image(key, degradation) for _, b in pairs]
     scored = [set(scores) for scores in own + full]
     images = sorted(set.intersection(*scored)) if scored else []
@@ -139,23 +148,42 @@ def _matrix(scores: list[dict[str, float]], images: list[str]) -> np.ndarray:
 
 
 def table(study: Study, tested: list[Tested]) -> list[Row]:
-    """Returns rows of all variants, metrics and degradations that have a number; those of the full
-    model have no difference.
+    """Returns rows of all variants, metrics and degradations that have a number.
+
+    Those of the full model have no difference. Those of DEGRADED are of the input, without costs.
     """
     full = [one for one in tested if one.run.variant == study.full]
-    kinds = [*degradations(full), ALL]
-    rows = []
+    rows = _rows(study, DEGRADED, _scored_input(study, tested), full, DEGRADED)
     for name in study.variants:
         own = [one for one in tested if one.run.variant == name]
-        for key, kind in product(study.metrics, kinds):
-            a, b, method = differences(own, full, key, kind)
-            if not a.size:
-                continue
-            images = a.shape[1] if method == CROSSED else own[0].count(kind)
-            about = {"variant": name, "metric": key, "degradation": kind}
-            about |= {"seeds": len(a), "images": images}
-            rows.append(about | _compared(study, about, a, b, method) | _cost(own, full))
+        rows += _rows(study, name, own, full, RESTORED)
     return rows
+
+
+def _rows(
+    study: Study, name: str, own: list[Tested], full: list[Tested], version: str
+) -> list[Row]:
+    """Rows of one variant, or of the input."""
+    rows = []
+    for key, kind in product(study.metrics, [*degradations(full), ALL]):
+        a, b, method = differences(own, full, key, kind, version)
+        if not a.size:
+            continue
+        images = a.shape[1] if method == CROSSED else own[0].count(kind)
+        about = {"variant": name, "metric": key, "degradation": kind}
+        about |= {"seeds": len(a), "images": images}
+        costs = _cost(own if version == RESTORED else [], full)
+        rows.append(about | _compared(study, about, a, b, method) | costs)
+    return rows
+
+
+def _scored_input(study: Study, tested: list[Tested]) -> list[Tested]:
+    """The runs of the first variant whose tests scored the degraded images, too."""
+    for name in study.variants:
+        own = [one for one in tested if one.run.variant == name]
+        if any(one.by_image(key, ALL, DEGRADED) for one in own for key in study.metrics):
+            return own
+    return []
 
 
 def degradations(tested: list[Tested]) -> list[str]:
@@ -222,7 +250,7 @@ def _cost(own: list[Tested], full: list[Tested]) -> Row:
     """Costs of a variant, and over those of the full model; None where one does not apply."""
     row: Row = {}
     for name in COSTS:
-        row[name] = own[0].cost.get(name)
+        row[name] = own[0].cost.get(name) if own else None
     for name in COSTS:
         row[f"{name}_of_full"] = _share(row[name], full[0].cost.get(name))
     for name in SPENT:

@@ -17,6 +17,8 @@ from lit_mimdit.evaluation.published import ABLATIONS, read_ablation
 from lit_mimdit.renamed import with_new_names
 from lit_mimdit.settings import build
 
+DEGRADED = "degraded"  # the line of the input in tables, beside those of the variants
+
 
 @dataclass
 class PaperRow:
@@ -185,6 +187,10 @@ class Study:
         if wrong := [name for name in self.variants if not name.replace("_", "").isalnum()]:
             raise ValueError(
                 f"variants: {wrong[0]!r} names a folder too; give letters, digits and _ only"
+            )
+        if DEGRADED in self.variants:
+            raise ValueError(
+                f"variants: {DEGRADED} is the line of the input in the tables; give another name"
             )
 
     def _require_one_budget(self) -> None:

@@ -53,6 +53,9 @@ def write_test(run, study: Study) -> None:
         lpips = 0.3 + 0.05 * number + SHIFT[run.variant] + 0.01 * draw.normal()
         scores = {"lpips": float(lpips), "psnr": float(20 + draw.normal())}
         rows.append(ImageScores(about[0], "restored", *about[1:], scores=scores, feature=number))
+        if run.variant == "same":  # the others do not score their input
+            given = {"psnr": 10.0 + number}
+            rows.append(ImageScores(about[0], "degraded", *about[1:], scores=given))
         rows.append(ImageScores(about[0], "reference", *about[1:], feature=2 * IMAGES + number))
     keys = {"status": "computed", "published_weights": True, "cap_pixels": None}
     metrics = {
@@ -133,6 +136,22 @@ def test_fid_is_of_the_set_and_its_interval_over_seeds(rows):
     assert (row["interval_over"], row["seeds"], row["images"]) == ("seeds", 3, 2 * IMAGES)
 
 
+def test_the_input_has_rows_of_its_own_where_a_test_scored_it(rows, study):
+    found, tested, folder = rows
+    row = pick(found, "degraded", "psnr", "08Haze")
+    full = [scores(folder, "full", s, "restored_psnr", "08Haze") for s in SEEDS]
+    assert (row["value"], row["images"], row["seeds"]) == (15.5, IMAGES, 3)  # of 14, 15, 16, 17
+    assert row["difference"] == pytest.approx(15.5 - np.mean(full))
+    assert row["finding"] == "variant worse"
+    assert row["steps"] is row["trained_parameters"] is row["restore_flops_of_full"] is None
+    assert {r["metric"] for r in found if r["variant"] == "degraded"} == {"psnr"}
+    write_results(study, tested, folder, {})
+    text = (folder / "results.md").read_text()
+    assert "| degraded | 11.50 [" in text
+    without = [one for one in tested if one.run.variant != "same"]
+    assert all(r["variant"] != "degraded" for r in table(study, without))
+
+
 def test_every_value_has_an_interval_of_its_own(rows):
     """That of differences is narrower: images differ by more than variants, and cancel."""
     found, _, folder = rows
@@ -180,7 +199,7 @@ def test_files_say_the_same_as_the_rows(rows, study, tmp_path):
     write_results(study, tested, tmp_path, {"Study": "x.yaml"})
     with open(tmp_path / "results.csv", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == len(found) == 3 * 3 * 3
+    assert len(lines) == len(found) == 3 * 3 * 3 + 3  # and PSNR of the input
     assert float(pick(lines, "worse", "lpips")["low"]) == pytest.approx(
         pick(found, "worse", "lpips")["low"], rel=1e-5
     )

@@ -210,6 +210,7 @@ def test_a_study_is_tested_on_another_tree(tmp_path):
 
 
 BROKEN = {
+    "variants ": ({"full": {}, "degraded": {}}, "degraded is the line of the input in the tables"),
     "full": ("fool", "full is 'fool': it must be a variant without file, lines and before"),
     "seeds": ([1, 1], "seeds are [1, 1]: give at least one, each once"),
     "metrics": (["lpip"], "metrics: no metric 'lpip'"),
@@ -231,7 +232,7 @@ def test_a_broken_study_names_what_is_wrong(key, tmp_path, capsys):
         "variants": {"full": {}},
     }
     path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump(study | {key: value}))
+    path.write_text(yaml.safe_dump(study | {key.strip(): value}))
     assert cli.main(["ablate", "-c", str(path), "-o", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert str(path) in error and message in error and error.count("\n") == 1
