@@ -64,7 +64,7 @@ def _parser(prog: str, light: Any, signature: inspect.Signature, text: Docstring
         extra = {"required": True} if required else {"default": part.default}
         flags = SHORT[name], f"--{name}"
         parser.add_argument(*flags, type=part.annotation, help=help_of[name], **extra)
-    parser.add_function_arguments(light, skip=by_hand)
+    parser.add_function_arguments(light, skip=by_hand, as_group=False)
     return parser
 
 

@@ -72,7 +72,7 @@ def restore_all(
     made.report()
     failed: list[str] = []
     try:
-        with tqdm(made.jobs, desc="photographs", unit="photo", disable=len(made.jobs) == 1) as bar:
+        with tqdm(made.jobs, desc="photographs", unit="photo", disable=len(made.jobs) < 2) as bar:
             for source, target in bar:
                 name = Path(source.name) if made.to_file else target.relative_to(output)
                 caption = name.with_suffix("").as_posix()
