@@ -2,7 +2,7 @@
 beside those of an earlier commit.
 
     python benchmarks/restore.py --sizes 480x320 1920x1080 4000x3000 --against f26072a
-    python benchmarks/restore.py --sizes 480x320 --rounds 3 --dtype bfloat16
+    python benchmarks/restore.py --sizes 480x320 --rounds 3 --dtype float32
 
 Every round starts one process for each tree and setting, in turn, so that other load on the machine
 meets both. Times are user and system seconds of the process (resource.getrusage); medians over the
@@ -101,7 +101,7 @@ def measure(tree: Path, args: argparse.Namespace, flops: bool) -> dict[str, Any]
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(args.threads)}
     command = [sys.executable, str(Path(__file__).resolve()), "--child", "--threads"]
     command += [str(args.threads), "--sizes", *args.sizes, *(["--flops"] if flops else [])]
-    command += ["--dtype", args.dtype] if args.dtype and tree == ROOT else []
+    command += ["--dtype", args.dtype if tree == ROOT else "float32"]
     done = subprocess.run(
         command, env=environment, cwd=tree, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -114,12 +114,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--against", help="commit to measure beside this tree")
-    parser.add_argument("--dtype", choices=["bfloat16"], help="of this tree's backbone and VAE")
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16"],
+        default="auto",
+        help="of this tree's backbone and VAE; an earlier commit computes in float32",
+    )
     parser.add_argument("--flops", action="store_true", help="count operations, not seconds")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        child(args.sizes, args.threads, {"dtype": args.dtype} if args.dtype else {}, args.flops)
+        child(args.sizes, args.threads, {"dtype": args.dtype}, args.flops)
         return
     with tempfile.TemporaryDirectory() as folder:
         trees = {"now": ROOT}

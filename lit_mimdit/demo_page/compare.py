@@ -74,7 +74,7 @@ class Systems:
             return self.bench.restorer
         if name not in self._loaded:
             self._loaded[name] = (
-                load_restorer(self.files[name], device=self.device)
+                load_restorer(self.files[name], device=self.device, dtype="auto")
                 if name in self.files
                 else Classical(name.removeprefix("classical: ")).restorer()
             )

@@ -104,7 +104,9 @@ class Workbench:
         own_branch = checkpoint is None or str(checkpoint) == PACKAGE
         chosen = choose_fidelity(fidelity, own_branch=own_branch)
         self.checkpoint = system_path(checkpoint)
-        self.restorer: Any = load_restorer(self.checkpoint, backbone, device, fidelity=chosen)
+        self.restorer: Any = load_restorer(
+            self.checkpoint, backbone, device, dtype="auto", fidelity=chosen
+        )
         self.folder, self.max_megapixels = folder, max_megapixels
         self._results: list[Path] = []
         self._looks: Looks | None = None

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from lit_mimdit.models.decisions import Decisions
-from lit_mimdit.models.network import ConditionedBackbone, Prompt
+from lit_mimdit.models.network import ConditionedBackbone, Known, Prompt
 from lit_mimdit.models.what_if import WhatIf
 
 BASES_THAT_HEAR = (
@@ -18,8 +18,8 @@ BASES_THAT_HEAR = (
 
 
 class Conditioned(NamedTuple):
-    """The velocity (x_t, t) -> (B, C, H, W) under LQ latents and a prompt, the routers' decisions,
-    and the bytes that are kept for it.
+    """The velocity (x_t, t) -> (n B, C, H, W) under B LQ latents and their prompts, for n noisy
+    latents of each, one batch after the other; the routers' decisions, and the bytes that are kept.
     """
 
     velocity: Callable[[Tensor, float], Tensor]
@@ -53,10 +53,18 @@ def conditioned(
     hears = guidance != 1.0 and getattr(network.branch.config, "base", None) in BASES_THAT_HEAR
     unprompted = network.condition(z_lq, **forced) if hears else condition
 
+    copies: dict[int, tuple[Known, Known, Prompt]] = {1: (condition, unprompted, prompt)}
+
     def velocity(x: Tensor, t: float) -> Tensor:
         times = torch.full((len(x),), t, device=x.device)
-        told = network(x, times, condition, prompt)
-        return told if guidance == 1.0 else guide(told, network(x, times, unprompted), guidance)
+        count = len(x) // len(z_lq)
+        if count not in copies:
+            own = condition.repeated(count)
+            bare = own if unprompted is condition else unprompted.repeated(count)
+            copies[count] = own, bare, prompt.repeated(count)
+        known, without, words = copies[count]
+        told = network(x, times, known, words)
+        return told if guidance == 1.0 else guide(told, network(x, times, without), guidance)
 
     decided = {id(tensor) for tensor in tree_leaves((condition.routing, unprompted.routing))}
     leaves = [

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lit_mimdit.inference.device import choose_device
+from lit_mimdit.inference.device import choose_device, computes_bfloat16
 from lit_mimdit.inference.hub import shown
 from lit_mimdit.inference.offload import Offload, offload_to_host, require_offload
 from lit_mimdit.inference.system_file import build_system, load_system, system_path
@@ -48,7 +48,8 @@ def load_restorer(
         trust: also build classes outside lit_mimdit.systems.
         prompt: what the backbone is told about the images.
         captions: file with a caption for each image.
-        dtype: precision of the frozen weights, "float32" or "bfloat16".
+        dtype: precision of the frozen weights, "float32" or "bfloat16". "auto" is bfloat16 in the
+            place of float32 on a processor that has instructions for it.
         backbone_quantize: how they are kept: nf4, int8, fp8, gguf:FILE, or none.
         fidelity: network that corrects the results: a file, "package", or None for none.
         fidelity_weight: of its correction, from 0 to 1.
@@ -67,6 +68,11 @@ def load_restorer(
     """
     path = system_path(checkpoint)
     file = load_system(path)
+    place = device if isinstance(device, torch.device) else choose_device(device)
+    if dtype == "auto":
+        kept = None if file.backbone is None else (file.backbone.dtype, file.backbone.quantize)
+        faster = kept == ("float32", None) and computes_bfloat16(place)
+        dtype = "bfloat16" if faster and backbone_quantize is None else None
     given: dict[str, Any] = {"backbone": backbone, "backbone_dtype": dtype, "fidelity": fidelity}
     quantize = checked(backbone_quantize, "--backbone_quantize")
     if quantize is not None or (backbone_quantize is not None and file.backbone is not None):
@@ -85,7 +91,6 @@ def load_restorer(
     given = {name: value for name, value in given.items() if value is not None}
     where = f"checkpoint {shown(path)}"
     system: Any = build_system(file, where, trust, **given)
-    place = device if isinstance(device, torch.device) else choose_device(device)
     restorer = (system if offload else system.to(place)).restorer()
     if vae is not None:
         restorer = with_tiny_vae(restorer, vae, where)

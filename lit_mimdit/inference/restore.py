@@ -33,7 +33,7 @@ def restore(
     guidance: float | None = None,
     colour: Literal["none", "adain", "wavelet"] | None = None,
     condition_gb: float | None = None,
-    dtype: Literal["float32", "bfloat16"] | None = None,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     backbone_quantize: str | None = None,
     fidelity: str = "auto",
     fidelity_weight: float = 1.0,
@@ -90,8 +90,8 @@ def restore(
             or hazy photographs.
         condition_gb: GiB that the kept keys and values of a large photograph's tiles may take. Less
             is slower; the picture is the same.
-        dtype: Precision of the backbone and VAE; that of training unless given. `bfloat16` is
-            faster where the processor has it: look for avx512_bf16 or amx_bf16 in /proc/cpuinfo.
+        dtype: Precision of the backbone and VAE. `auto` is that of training. On a processor that
+            has instructions for bfloat16, it takes that in the place of float32.
         backbone_quantize: Keep the backbone and the large text encoder in fewer bits: `nf4`,
             `int8`, `fp8`, `gguf:FILE`, or `none`. The way of training unless given.
         fidelity: Network that corrects the result by the pixels of the input. Give a file

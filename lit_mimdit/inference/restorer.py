@@ -317,17 +317,23 @@ class Restorer:
         on_step: OnStep | None = None,
     ) -> tuple[list[Tensor], list[Decisions]]:
         """The restored latents of images in one piece, once for each of `draws`, the seeds (B,) of
-        their noise; the branch looks at them once. `on_step` sees the first draw.
+        their noise; the branch looks at them once. `on_step` sees the first draw, alone. Else as
+        many draws are sampled at once as tiles are.
         """
         z_lq = require_finite(encode(self.vae, images), "the degraded image")
         condition = conditioned(self.network, z_lq, prompt, self.config.guidance, self.given)
         velocity = _counted(condition.velocity, progress)
-        restored = []
-        for draw, seeds in enumerate(draws):
-            noise = sample_noise(seeds, tuple(z_lq.shape[1:]))[0].to(z_lq)
-            hook = on_step if draw == 0 else None
-            latent = sample(velocity, z_lq, noise, self.scheduler, self.config, hook)
-            restored.append(require_finite(latent, "the restored image"))
+        most = max(1, self.config.tile_batch // len(images))
+        alone = [] if on_step is None else [draws[:1]]
+        rest = draws[len(alone) :]
+        together = [rest[first : first + most] for first in range(0, len(rest), most)]
+        restored: list[Tensor] = []
+        for group in [*alone, *together]:
+            noise = sample_noise(torch.cat(group), tuple(z_lq.shape[1:]))[0].to(z_lq)
+            start = z_lq.repeat(len(group), 1, 1, 1)
+            hook = None if restored else on_step
+            latent = sample(velocity, start, noise, self.scheduler, self.config, hook)
+            restored += require_finite(latent, "the restored image").split(len(images))
         return restored, rows_of(condition.routing, len(images))
 
     def _cut(self, image: Tensor) -> tuple[Tensor, list[list[tiling.Box]]]:

@@ -131,7 +131,8 @@ class ConditionedJointAttention(DispatchedAttention):
                 out = self.attend(joint[0], *both)
 
         out = out.flatten(2)
-        latent, context = out[:, :tokens], out[:, tokens:]
+        # in one piece: a linear layer multiplies a slice image by image, with a copy of its weights
+        latent, context = (part.contiguous() for part in (out[:, :tokens], out[:, tokens:]))
         if not attn.context_pre_only:
             context = attn.to_add_out(context)
         return attn.to_out[1](attn.to_out[0](latent)), context

@@ -10,7 +10,7 @@ B = batch, C = latent channels, N = h * w tokens, D = backbone width, d = branch
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,12 @@ class Prompt(NamedTuple):
     def to(self, device: torch.device) -> "Prompt":
         return Prompt(self.embeds.to(device), self.pooled.to(device))
 
+    def repeated(self, times: int) -> "Prompt":
+        """Returns the prompts of `times` copies of the batch; the common one if all have one."""
+        if len(self.embeds) == 1:
+            return self
+        return Prompt(self.embeds.repeat(times, 1, 1), self.pooled.repeat(times, 1))
+
     def row(self, index: int) -> "Prompt":
         """Returns the prompt of one image, batch 1; the common one if all have the same."""
         return (
@@ -61,12 +67,24 @@ class Condition(NamedTuple):
     blocks: tuple[BlockCondition, ...]
     routing: Decisions
 
+    def repeated(self, times: int) -> "Condition":
+        """Returns it for `times` copies of the batch, one after the other."""
+        blocks = (
+            BlockCondition(
+                block.key.repeat(times, 1, 1, 1), block.value.repeat(times, 1, 1, 1), block.gate
+            )
+            for block in self.blocks
+        )
+        return Condition(tuple(blocks), self.routing)
+
 
 class Known(Protocol):
     """Holds what a network computes of the LQ images once: Condition, or a NamedTuple like it."""
 
     @property
     def routing(self) -> Decisions: ...
+
+    def repeated(self, times: int) -> Any: ...
 
 
 class Branch(nn.Module):

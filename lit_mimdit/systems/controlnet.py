@@ -56,6 +56,10 @@ class ControlCondition(NamedTuple):
     z_lq: Tensor
     routing: Decisions = ()
 
+    def repeated(self, times: int) -> "ControlCondition":
+        """Returns it for `times` copies of the batch, one after the other."""
+        return ControlCondition(self.z_lq.repeat(times, 1, 1, 1))
+
 
 class ControlBranch(nn.Module):
     """diffusers' ControlNet, its weights copied from the transformer, its input and output

@@ -234,7 +234,8 @@ def test_predict_writes_the_bytes_that_restore_writes(tiny, capsys):
     assert cli.main(["fit", "-c", config]) == 0
     last = "runs/quickstart/checkpoints/last.ckpt"
     assert cli.main(["predict", "-c", config, "--ckpt_path", last]) == 0
-    assert cli.main(["restore", "in", "-o", "out", "--checkpoint", last, "--device", "cpu"]) == 0
+    exact = ["--device", "cpu", "--dtype", "float32"]
+    assert cli.main(["restore", "in", "-o", "out", "--checkpoint", last, *exact]) == 0
     for name in ("a.png", "deep/b.png"):
         assert Path("out", name).read_bytes() == Path("runs/quickstart/restored", name).read_bytes()
     assert (

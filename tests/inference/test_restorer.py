@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from skimage import data
 from torch.utils._pytree import tree_leaves
 
+from lit_mimdit.inference import loading
+from lit_mimdit.inference.device import computes_bfloat16
 from lit_mimdit.inference.guidance import conditioned
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.restorer import Restorer
@@ -311,3 +314,43 @@ def test_routing_while_sampling_is_routing_in_one_forward(restorer, size):
         assert len(one[0].inter.weights) == tiles
         for mine, theirs in zip(tree_leaves(one), tree_leaves(other), strict=True):
             assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "has", "expected"),
+    [("auto", True, "bfloat16"), ("auto", False, "float32"), (None, True, "float32")],
+)
+def test_auto_takes_bfloat16_where_the_processor_has_it(
+    branch_file, monkeypatch, dtype, has, expected
+):
+    monkeypatch.setattr(loading, "computes_bfloat16", lambda device: has)
+    restorer = load_restorer(branch_file, device="cpu", dtype=dtype)
+    assert restorer.network.backbone.dtype == restorer.vae.dtype == getattr(torch, expected)
+    assert restorer.record()["backbone"]["dtype"] == expected
+
+
+def test_what_the_processor_has_is_what_the_kernel_says_of_it():
+    flags = Path("/proc/cpuinfo")
+    if not flags.is_file():
+        pytest.skip("only Linux lists a processor's instructions in /proc/cpuinfo")
+    words = set(flags.read_text().split())
+    assert computes_bfloat16(torch.device("cpu")) == bool(words & {"avx512_bf16", "amx_tile"})
+    assert not computes_bfloat16(torch.device("meta"))
+
+
+def test_copies_of_an_image_are_sampled_together_as_one_by_one(restorer):
+    """Only rounding differs; a hook wants the first alone."""
+    lq, seeds = images(2, 32, 24), torch.tensor([3, 8])
+    alone = with_config(restorer, overview=32, overview_samples=3, tile_batch=1)
+    together = with_config(restorer, overview=32, overview_samples=3, tile_batch=6)
+    expected, _ = alone(lq, seeds)
+    counted = []
+    found, routing = together(lq, seeds, progress=counted.append)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert len(routing) == 2 and sum(counted) == 2 * restorer.evaluations(32, 24) * 3
+    assert set(counted) == {6}
+    seen = []
+    together.on_step = lambda step, time, latent: seen.append(len(latent)) or latent
+    watched, _ = together(lq, seeds)
+    torch.testing.assert_close(watched, expected, atol=1e-5, rtol=0)
+    assert set(seen) == {2}

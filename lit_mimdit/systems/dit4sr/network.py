@@ -52,6 +52,10 @@ class LQCondition(NamedTuple):
     z_lq: Tensor
     routing: Decisions = ()
 
+    def repeated(self, times: int) -> "LQCondition":
+        """Returns it for `times` copies of the batch, one after the other."""
+        return LQCondition(self.z_lq.repeat(times, 1, 1, 1))
+
 
 class AttentionControl(nn.Module):
     """The trained linears of one attention: behind the LQ stream's frozen projections.
