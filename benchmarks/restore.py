@@ -66,7 +66,11 @@ def child(sizes: list[str], threads: int, options: dict[str, Any], flops: bool) 
     from torch.utils.flop_counter import FlopCounterMode
 
     from lit_mimdit.inference import restorer as module
-    from lit_mimdit.inference.loading import load_restorer
+
+    try:
+        from lit_mimdit.inference.loading import load_restorer
+    except ModuleNotFoundError:  # until 2026-11-30 it was here
+        from lit_mimdit.inference.restore import load_restorer
 
     torch.set_num_threads(threads)
     restorer = load_restorer(fidelity="package", device="cpu", **options)

@@ -5,7 +5,7 @@ It is the embedded nano, a local diffusers folder, or a hub id.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -212,7 +212,10 @@ def load_vae(source: str, dtype: torch.dtype = torch.float32) -> "AutoencoderKL"
 
 
 def load_backbone(
-    source: str, dtype: torch.dtype = torch.float32, quantize: str | None = None
+    source: str,
+    dtype: torch.dtype = torch.float32,
+    quantize: str | None = None,
+    texts: Sequence[str] = (),
 ) -> Backbone:
     """Returns a frozen backbone; its weights are read from safetensors only, or a GGUF file.
 
@@ -222,6 +225,7 @@ def load_backbone(
         dtype: precision of the weights, and of the computation where they are quantized.
         quantize: how the transformer's weights are kept, see models/quantize.py; its text encoder
             likewise. None: in `dtype`.
+        texts: prompts that will be asked for; text encoders that are loaded embed them at once.
 
     Raises:
         ValueError: it cannot be had, with the remedy.
@@ -245,6 +249,6 @@ def load_backbone(
             f" latent channels and a VAE with {vae.config.latent_channels}: they do not belong"
             " together; download it whole again"
         )
-    prompt = empty_prompt(source, where, transformer)
+    prompt = empty_prompt(source, where, transformer, texts)
     identity = identify(source, transformer, quantize)
     return Backbone(transformer, vae, scheduler, prompt, identity, where)

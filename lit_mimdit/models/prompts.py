@@ -64,10 +64,19 @@ def cache_folder() -> Path:
     ).expanduser()
 
 
-def empty_prompt(source: str, where: str, transformer: "SD3Transformer2DModel") -> Prompt:
+def texts_of(config: PromptConfig, told: Callable[[str], str] = str) -> list[str]:
+    """Returns all prompts of a configuration but the empty one, as the encoders read them."""
+    captions = read_captions(Path(config.captions)) if config.captions is not None else {}
+    return sorted({told(text) for text in (config.text, *captions.values())} - {""})
+
+
+def empty_prompt(
+    source: str, where: str, transformer: "SD3Transformer2DModel", texts: Sequence[str] = ()
+) -> Prompt:
     """Returns embeddings of the empty prompt.
 
-    They come from the folder if it holds them (nano does), else from the encoders.
+    They come from the folder if it holds them (nano does), else from the encoders. These embed
+    `texts` on the way, so that they are loaded once.
     """
     beside = Path(where) / NULL_PROMPT
     if beside.is_file():
@@ -78,7 +87,7 @@ def empty_prompt(source: str, where: str, transformer: "SD3Transformer2DModel") 
                 " own, or remove it"
             )
         return prompt
-    files = embed(source, where, [""], transformer, cache_folder())
+    files = embed(source, where, ["", *texts], transformer, cache_folder())
     return _kept(files[""], transformer)
 
 

@@ -25,7 +25,7 @@ from lit_mimdit.models.flow import (
 from lit_mimdit.models.geometry import meta_backbone, read_geometry
 from lit_mimdit.models.latents import encode
 from lit_mimdit.models.network import ConditionedBackbone, Prompt
-from lit_mimdit.models.prompts import PromptConfig, Prompts
+from lit_mimdit.models.prompts import PromptConfig, Prompts, texts_of
 from lit_mimdit.models.quantize import checked, planned_saving
 from lit_mimdit.systems.base import METRICS, Losses, RestorationSystem
 from lit_mimdit.systems.optim import OptimizerConfig
@@ -130,7 +130,13 @@ class LatentSystem(RestorationSystem):
 
     def load_backbone(self) -> Backbone:
         """Returns the backbone that the arguments name, frozen and kept as they say."""
-        return load_backbone(self.backbone_name, self.backbone_dtype, self.backbone_quantize)
+        kept = self.backbone_dtype, self.backbone_quantize
+        return load_backbone(self.backbone_name, *kept, self.texts)
+
+    @property
+    def texts(self) -> list[str]:
+        """All prompts that restoring asks for, but the empty one."""
+        return texts_of(self.prompt, self.told)
 
     def assemble_on_meta(self) -> None:
         geometry = read_geometry(self.backbone_name)

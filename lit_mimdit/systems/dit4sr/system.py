@@ -119,6 +119,10 @@ class DiT4SR(LatentSystem):
     def build_network(self, transformer: SD3Transformer2DModel, prompt: Prompt) -> DiT4SRNetwork:
         return DiT4SRNetwork(transformer, self.control, prompt)
 
+    @property
+    def texts(self) -> list[str]:
+        return sorted({*super().texts, self.negative} - {""})
+
     def assemble(self, loaded: Backbone) -> None:
         on_meta = loaded.prompt.embeds.is_meta
         if on_meta:
