@@ -68,16 +68,20 @@ def child(sizes: list[str], threads: int, options: dict[str, Any], flops: bool) 
     from lit_mimdit.inference import restorer as module
 
     try:
+        from lit_mimdit.inference import tiled_vae as tiled
         from lit_mimdit.inference.loading import load_restorer
-    except ModuleNotFoundError:  # until 2026-11-30 it was here
+    except ImportError:  # both were elsewhere until 2026-11-30
         from lit_mimdit.inference.restore import load_restorer
+
+        tiled = None
 
     torch.set_num_threads(threads)
     restorer = load_restorer(fidelity="package", device="cpu", **options)
     found: dict[str, Any] = {"start": seconds()}
     spent: Counter = Counter()
-    timed(module, "encode", "VAE, encoder", spent)
-    timed(module, "decode", "VAE, decoder", spent)
+    for owner in (module, *([tiled] if tiled else [])):
+        timed(owner, "encode", "VAE, encoder", spent)
+        timed(owner, "decode", "VAE, decoder", spent)
     timed(module, "without_spots", "spots", spent)
     timed(type(restorer.corrector), "__call__", "fidelity network", spent)
     timed(restorer.network, "_base", "base of the condition", spent)

@@ -92,6 +92,9 @@ def load_restorer(
     where = f"checkpoint {shown(path)}"
     system: Any = build_system(file, where, trust, **given)
     restorer = (system if offload else system.to(place)).restorer()
+    corrector = getattr(restorer, "corrector", None)
+    if dtype == "bfloat16" and computes_bfloat16(place) and corrector is not None:
+        corrector.network.to(torch.bfloat16)
     if vae is not None:
         restorer = with_tiny_vae(restorer, vae, where)
     if offload is not None:

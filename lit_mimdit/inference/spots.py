@@ -14,6 +14,7 @@ the more the larger the excess. What rises above the noise of the degraded image
 may gain contrast. All other pixels keep their bits.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -44,15 +45,49 @@ def record() -> dict[str, float]:
 
 def box(planes: Tensor, side: int) -> Tensor:
     """Means over side x side pixels of planes (B, C, H, W); at the border, of those there are."""
-    half = side // 2
-    rows = F.avg_pool2d(planes, (1, side), 1, (0, half), count_include_pad=False)
-    return F.avg_pool2d(rows, (side, 1), 1, (half, 0), count_include_pad=False)
+    return _means(_means(planes, side, -1), side, -2)
+
+
+# the sum of 25 neighbours is that of 16, 8 and 1, and that of 16 is twice that of 8
+def _means(planes: Tensor, side: int, dim: int) -> Tensor:
+    """Means over `side` neighbours, an odd number, along one axis."""
+    length, half = planes.shape[dim], side // 2
+    ends = (half, half) if dim == -1 else (0, 0, half, half)
+    sums, size, start = F.pad(planes, ends), 1, 0
+    total: Tensor | None = None
+    while True:
+        if side & size:
+            part = sums.narrow(dim, start, length)
+            total = part.clone() if total is None else total.add_(part)
+            start += size
+        if 2 * size > side:
+            break
+        left = sums.shape[dim] - size
+        sums, size = sums.narrow(dim, 0, left) + sums.narrow(dim, size, left), 2 * size
+    assert total is not None
+    place = torch.arange(length, device=planes.device)
+    count = place.clamp(max=half) + place.flip(0).clamp(max=half) + 1
+    return total.div_(count if dim == -1 else count[:, None])
 
 
 def largest(planes: Tensor, side: int) -> Tensor:
     """The largest of the side x side pixels around each pixel of planes (B, C, H, W)."""
-    rows = F.max_pool2d(planes, (1, side), stride=1, padding=(0, side // 2))
-    return F.max_pool2d(rows, (side, 1), stride=1, padding=(side // 2, 0))
+    return _maxima(_maxima(planes, side, -1), side, -2)
+
+
+# the largest of 25 neighbours is that of the first 16 or of the last 16
+def _maxima(planes: Tensor, side: int, dim: int) -> Tensor:
+    """The largest of `side` neighbours, an odd number, along one axis."""
+    half, size = side // 2, 1
+    largest = F.pad(planes, (half, half) if dim == -1 else (0, 0, half, half), value=-math.inf)
+
+    def of_two(apart: int) -> Tensor:
+        left = largest.shape[dim] - apart
+        return torch.maximum(largest.narrow(dim, 0, left), largest.narrow(dim, apart, left))
+
+    while 2 * size <= side:
+        largest, size = of_two(size), 2 * size
+    return of_two(side - size) if side > size else largest
 
 
 def detail(image: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from lit_mimdit.inference import spots
 from lit_mimdit.inference.folder_record import FolderRecord
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run
-from lit_mimdit.inference.spots import box, without_spots
+from lit_mimdit.inference.spots import box, largest, without_spots
 
 
 def scene(blob: float, in_both: bool):
@@ -92,3 +92,18 @@ def restorer_of(weight: float | None) -> Restorer:
 
     given = {} if weight is None else {"fidelity": "package", "fidelity_weight": weight}
     return load_restorer("package", device="cpu", steps=1, **given)
+
+
+@pytest.mark.parametrize("side", [1, 3, 13, 25, 31])
+def test_windows_are_those_of_every_pixel(side):
+    planes, half = (
+        torch.rand(2, 2, 17, 30, generator=torch.Generator().manual_seed(side)),
+        side // 2,
+    )
+    means, maxima = box(planes, side), largest(planes, side)
+    for top, left in ((0, 0), (0, 14), (8, 29), (16, 29), (8, 15)):
+        around = planes[
+            ..., max(0, top - half) : top + half + 1, max(0, left - half) : left + half + 1
+        ]
+        torch.testing.assert_close(means[..., top, left], around.mean((-2, -1)))
+        assert torch.equal(maxima[..., top, left], around.amax((-2, -1)))
