@@ -246,12 +246,16 @@ def configure(
         )
 
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    parameters = list(named)
+    # one pass over memory in the place of a dozen, a third of the time; GPUs have fast ones anyway
+    on_cpu = all(parameter.device.type == "cpu" for _, parameter in parameters)
     optimizer = kind(
-        parameter_groups(named, config),
+        parameter_groups(parameters, config),
         lr=config.lr,
         betas=config.betas,
         weight_decay=config.weight_decay,
         eps=config.eps,
+        fused=True if on_cpu else None,
     )
     optimizer.register_load_state_dict_pre_hook(keep_configured_values)
     schedule = Schedule(optimizer, factor)

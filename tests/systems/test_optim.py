@@ -1,5 +1,6 @@
 """Optimizer, groups and schedule by hand."""
 
+import copy
 import math
 
 import pytest
@@ -137,3 +138,25 @@ def test_cosine_falls_over_the_budget_of_time_where_steps_have_no_end():
     config = OptimizerConfig(lr=2.0, schedule="cosine")
     parts = configure([("w", weight)], config, math.inf, share_of_time=lambda: 0.5)
     assert parts["optimizer"].param_groups[0]["lr"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_on_a_cpu_is_one_pass_that_gives_what_the_loop_gives(model, name):
+    other = nn.ModuleDict(copy.deepcopy(dict(model.items())))
+    config = OptimizerConfig(lr=0.1, name=name, weight_decay=0.01)
+    ours = configure(model.named_parameters(), config, 10)["optimizer"]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    loop = kind(
+        [p for p in other.parameters() if p.requires_grad], 0.1, weight_decay=0.01, foreach=False
+    )
+    for step in range(5):
+        for optimizer, network in ((ours, model), (loop, other)):
+            optimizer.zero_grad()
+            sum(((p + step) ** 3).sum() for p in network.parameters()).backward()
+            optimizer.step()
+    assert ours.defaults["fused"] is True
+    torch.testing.assert_close(model.state_dict(), other.state_dict())
+    with torch.device("meta"):
+        elsewhere = nn.Linear(2, 2)
+    found = configure(elsewhere.named_parameters(), config, 10)["optimizer"]
+    assert found.defaults["fused"] is None
