@@ -1,4 +1,4 @@
-"""The differences of all variants as a forest plot."""
+"""The differences of all variants as a forest plot, and what they gain on their input as a map."""
 
 import matplotlib as mpl
 import numpy as np
@@ -58,4 +58,44 @@ def forest(study: Study, rows: list[Row]) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"variant - {lettering(study.full)}, all images")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def gains(study: Study, rows: list[Row]) -> Figure | None:
+    """Draws what each variant gains on the degraded images, by degradation; red is a loss.
+
+    It is of the study's first metric whose input was scored. None where none was.
+    """
+    values = {(row["variant"], row["metric"], row["degradation"]): row["value"] for row in rows}
+    key = next((key for key in study.metrics if (DEGRADED, key, ALL) in values), None)
+    if key is None:
+        return None
+    metric = METRICS[key]
+    kinds = list(dict.fromkeys(row["degradation"] for row in rows if row["metric"] == key))
+    names = [name for name in study.variants if (name, key, ALL) in values]
+    sign = 1 if metric.higher else -1
+    gained = np.array(
+        [
+            [sign * (values[name, key, kind] - values[DEGRADED, key, kind]) for kind in kinds]
+            for name in names
+        ]
+    )
+    # one system that fails wholly should not make the others pale
+    most = max(float(np.quantile(np.abs(gained), 0.9)), 1e-9)
+    figure = Figure(
+        figsize=(2.2 + 0.42 * len(kinds), 1.5 + 0.3 * len(names)), dpi=110, layout="constrained"
+    )
+    axis = figure.subplots()
+    axis.imshow(gained, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
+    for place, value in np.ndenumerate(gained):
+        dark = abs(value) > 0.6 * most
+        text = f"{value:+.1f}" if most >= 1 else f"{value:+.2f}"
+        at = place[1], place[0]
+        axis.text(*at, text, ha="center", va="center", size=6, color="white" if dark else "black")
+    axis.set_xticks(range(len(kinds)), [lettering(kind) for kind in kinds], rotation=60, ha="right")
+    axis.set_yticks(range(len(names)), [lettering(name) for name in names])
+    axis.tick_params(length=0)
+    better = "" if metric.higher else ", sign turned so that more is better"
+    figure.suptitle(f"{metric.label}: gain on the degraded images{better}")
     return figure

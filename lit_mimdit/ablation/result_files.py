@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_mimdit import csv_file, escaping
 from lit_mimdit.ablation.curves import curves, picture
-from lit_mimdit.ablation.picture import forest
+from lit_mimdit.ablation.picture import forest, gains
 from lit_mimdit.ablation.results import CROSSED, Tested, commits, table
 from lit_mimdit.ablation.study import DEGRADED, Study
 from lit_mimdit.csv_file import Row
@@ -22,7 +22,7 @@ from lit_mimdit.files import write_bytes
 CSV = "results.csv"
 MARKDOWN = "results.md"
 LATEX = "results.tex"
-PLOT, CURVES = "results", "curves"  # with the endings of their files
+PLOT, GAINS, CURVES = "results", "gains", "curves"  # with the endings of their files
 METHOD = (
     "Brackets: 95% intervals of variant - full, paired by seed and image, for other trainings and"
     " other images (seeds and images crossed, both random: Dorfman, Berbaum, Metz 1992,"
@@ -253,6 +253,8 @@ def write_results(
     figure = forest(study, rows)
     write_bytes(folder / f"{PLOT}.svg", svg(figure).encode())
     write_bytes(folder / f"{PLOT}.png", png(figure))
+    if (gained := gains(study, rows)) is not None:
+        write_bytes(folder / f"{GAINS}.png", png(gained))
     learned = curves([one.run for one in tested])
     write_bytes(folder / f"{CURVES}.csv", csv_file.table(learned).encode())
     write_bytes(folder / f"{CURVES}.png", png(picture(study, learned)))

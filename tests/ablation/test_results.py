@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from lit_mimdit.ablation.picture import gains
 from lit_mimdit.ablation.result_files import write_results
 from lit_mimdit.ablation.results import finding, published_difference, read_runs, table, verdict
 from lit_mimdit.ablation.runs import COST, all_runs
@@ -148,8 +149,13 @@ def test_the_input_has_rows_of_its_own_where_a_test_scored_it(rows, study):
     write_results(study, tested, folder, {})
     text = (folder / "results.md").read_text()
     assert "| degraded | 11.50 [" in text
-    without = [one for one in tested if one.run.variant != "same"]
-    assert all(r["variant"] != "degraded" for r in table(study, without))
+    assert (folder / "gains.png").stat().st_size > 5000
+    (axis,) = gains(study, found).axes
+    shown = axis.images[0].get_array()
+    assert shown.shape == (3, 3) and axis.images[0].get_clim()[0] == -axis.images[0].get_clim()[1]
+    assert shown[0, 1] == pytest.approx(np.mean(full) - 15.5)
+    without = table(study, [one for one in tested if one.run.variant != "same"])
+    assert all(r["variant"] != "degraded" for r in without) and gains(study, without) is None
 
 
 def test_every_value_has_an_interval_of_its_own(rows):
