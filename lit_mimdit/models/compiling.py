@@ -16,6 +16,16 @@ from lit_mimdit.models.network import ConditionedBackbone
 GRAPHS = 32
 
 
+def options(on_gpu: bool) -> dict[str, Any]:
+    """Returns inductor's options: CUDA graphs on a GPU, and no layouts of its own for convolutions.
+
+    With them it cannot order the symbolic strides of a convolution's gradient, and ends with
+    "cannot determine truth value" (PyTorch 2.14).
+    """
+    mode = torch._inductor.list_mode_options("reduce-overhead") if on_gpu else {}
+    return mode | {"layout_optimization": False}
+
+
 def compile_network(network: ConditionedBackbone, backend: str = "inductor") -> None:
     """Compiles the blocks of a network's backbone and of its branch when they are first called.
 
@@ -30,8 +40,8 @@ def compile_network(network: ConditionedBackbone, backend: str = "inductor") -> 
 
     on_gpu = next(network.backbone.parameters()).is_cuda
     how: dict[str, Any] = {"backend": backend, "dynamic": True}
-    if on_gpu and backend == "inductor":
-        how["mode"] = "reduce-overhead"
+    if backend == "inductor":
+        how["options"] = options(on_gpu)
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
     for region in network.modules():
         if isinstance(region, JointTransformerBlock | MiM):

@@ -1,5 +1,7 @@
 """Compiled region by region: the same pictures, and few graphs for all sizes."""
 
+import copy
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,7 +10,8 @@ from torch._dynamo.utils import counters
 
 from lit_mimdit.inference.layout import Layout
 from lit_mimdit.inference.loading import load_restorer
-from lit_mimdit.models.compiling import compile_network
+from lit_mimdit.models.attention_experts import ChannelAttention
+from lit_mimdit.models.compiling import compile_network, options
 
 pytestmark = pytest.mark.usefixtures("takes_minutes")  # the compiler takes half of one to trace
 
@@ -33,3 +36,20 @@ def test_other_sizes_of_image_need_one_graph_more_at_most_and_give_the_same_pict
         graphs.append(counters["stats"]["unique_graphs"])
     # the second picture may add one: a region that meets one tile, or several, for the first time
     assert 0 < graphs[1] <= graphs[0] + 1 and graphs[2] == graphs[1], graphs
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_the_expert_with_a_convolution_trains_compiled_on_grids_of_several_sizes():
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    expert = ChannelAttention(16, 2)
+    compiled = copy.deepcopy(expert)
+    compiled.compile(dynamic=True, options=options(on_gpu=False))
+    for batch, grid in ((3, (4, 4)), (2, (5, 3))):
+        x = torch.randn(batch, grid[0] * grid[1], 16)
+        found, expected = compiled(x, grid), expert(x, grid)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+        found.square().sum().backward()
+        expected.square().sum().backward()
+    for ours, theirs in zip(compiled.parameters(), expert.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-4, rtol=1e-4)
