@@ -144,10 +144,9 @@ def build(recipe: Recipe) -> RestorationSystem:
         source = system.backbone_name
         small = source == "nano"
         system.assemble(load_backbone(source) if small else random_backbone(source))
-    if isinstance(system, DiffIR):
-        system._first_stage_taken = True
-    if isinstance(system, DACLIP):
-        system._controller_read = True
+    for taken in ("_first_stage_taken", "_clip_read"):  # of DiffIR and DA-CLIP: no file is read
+        if hasattr(system, taken):
+            setattr(system, taken, True)
     if isinstance(system, TransWeather):
         system.features = VGGFeatures()
     return system

@@ -39,6 +39,11 @@ def test_a_part_runs_small_and_counts_what_was_not_timed():
     assert trained["seconds"] > 0 and 0 < trained["needed"] < 1 < trained["peak"] * 10
 
 
+@pytest.mark.parametrize("name", ["DA-CLIP", "DiffIR"])
+def test_a_system_that_starts_from_a_file_trains_without_one(name):
+    assert systems.one(options(name, "training"))["seconds"] > 0
+
+
 def test_what_does_not_fit_or_is_not_trained_says_so():
     small = systems.one(options("DiffUIR", "training", memory=1.05))
     assert small["reason"] == "not run" and small["needed"] > 0.05
