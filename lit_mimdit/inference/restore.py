@@ -99,8 +99,8 @@ def restore(
             with the branch that comes with it. `auto` is `package` without --checkpoint, else
             `none`.
         fidelity_weight: Strength of that network's correction, from 0 to 1.
-        compile: Compile the blocks of backbone and branch. The first photograph waits for it,
-            so it is for folders.
+        compile: Compile the blocks of backbone and branch, for a GPU. The first photograph waits
+            for it, so it is for folders. On a CPU it gains nothing.
         offload: Keep weights in main memory while they rest. `model` has backbone or VAE on the
             GPU; `sequential` has one layer at a time, which is slow. The picture is the same.
         vae: Folder or hub id of a tiny autoencoder (AutoencoderTiny) in the place of the backbone's
