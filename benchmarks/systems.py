@@ -44,6 +44,7 @@ from lit_mimdit.systems.autodir import AutoDIR, sampler
 from lit_mimdit.systems.base import RestorationSystem
 from lit_mimdit.systems.daclip import DACLIP
 from lit_mimdit.systems.diffir import DiffIR
+from lit_mimdit.systems.dit4sr import DiT4SR
 from lit_mimdit.systems.latent import LatentSystem
 from lit_mimdit.systems.residual import ResidualSystem
 from lit_mimdit.systems.transweather import TransWeather
@@ -147,6 +148,8 @@ def build(recipe: Recipe) -> RestorationSystem:
     for taken in ("_first_stage_taken", "_clip_read"):  # of DiffIR and DA-CLIP: no file is read
         if hasattr(system, taken):
             setattr(system, taken, True)
+    if isinstance(system, DiT4SR):  # random numbers stand for its captions, too
+        system._training_prompts = system.prompts
     if isinstance(system, TransWeather):
         system.features = VGGFeatures()
     return system
