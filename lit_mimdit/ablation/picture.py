@@ -75,12 +75,9 @@ def gains(study: Study, rows: list[Row]) -> Figure | None:
     kinds = list(dict.fromkeys(row["degradation"] for row in rows if row["metric"] == key))
     names = [name for name in study.variants if (name, key, ALL) in values]
     sign = 1 if metric.higher else -1
-    gained = np.array(
-        [
-            [sign * (values[name, key, kind] - values[DEGRADED, key, kind]) for kind in kinds]
-            for name in names
-        ]
-    )
+    inputs = np.array([values[DEGRADED, key, kind] for kind in kinds])
+    own = [[values[name, key, kind] for kind in kinds] for name in names]
+    gained = sign * (np.array(own) - inputs)
     # one system that fails wholly should not make the others pale
     most = max(float(np.quantile(np.abs(gained), 0.9)), 1e-9)
     figure = Figure(

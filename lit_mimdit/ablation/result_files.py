@@ -22,7 +22,8 @@ from lit_mimdit.files import write_bytes
 CSV = "results.csv"
 MARKDOWN = "results.md"
 LATEX = "results.tex"
-PLOT, GAINS, CURVES = "results", "gains", "curves"  # with the endings of their files
+PLOT, CURVES = "results", "curves"  # with the endings of their files
+GAINS = "gains"
 METHOD = (
     "Brackets: 95% intervals of variant - full, paired by seed and image, for other trainings and"
     " other images (seeds and images crossed, both random: Dorfman, Berbaum, Metz 1992,"

@@ -18,8 +18,10 @@ BASES_THAT_HEAR = (
 
 
 class Conditioned(NamedTuple):
-    """The velocity (x_t, t) -> (n B, C, H, W) under B LQ latents and their prompts, for n noisy
-    latents of each, one batch after the other; the routers' decisions, and the bytes that are kept.
+    """The velocity under B LQ latents and their prompts, and what is known beside it.
+
+    velocity: (x_t, t) -> (n B, C, H, W) for n noisy latents of each image, one batch after the
+    other. routing: the routers' decisions. size: bytes that are kept.
     """
 
     velocity: Callable[[Tensor, float], Tensor]

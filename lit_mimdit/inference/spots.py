@@ -53,7 +53,8 @@ def _means(planes: Tensor, side: int, dim: int) -> Tensor:
     """Means over `side` neighbours, an odd number, along one axis."""
     length, half = planes.shape[dim], side // 2
     ends = (half, half) if dim == -1 else (0, 0, half, half)
-    sums, size, start = F.pad(planes, ends), 1, 0
+    sums, size = F.pad(planes, ends), 1
+    start = 0
     total: Tensor | None = None
     while True:
         if side & size:

@@ -257,6 +257,9 @@ def configure(
         eps=config.eps,
         fused=True if on_cpu else None,
     )
+    # a fused optimizer can undo a loss's scale, for which Lightning refuses to clip gradients; a
+    # CPU trains without such a scale
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     optimizer.register_load_state_dict_pre_hook(keep_configured_values)
     schedule = Schedule(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

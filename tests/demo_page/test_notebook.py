@@ -16,7 +16,7 @@ from lit_mimdit.inference.loading import load_restorer
 def test_a_notebook_shows_slider_and_bars(branch_file):
     pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
     shown = lit_mimdit.demo(Image.fromarray(pixels), branch_file, "cpu", looks=False, seed=2)
-    restorer = load_restorer(branch_file, device="cpu")
+    restorer = load_restorer(branch_file, device="cpu", dtype="auto")
     lq = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
     expected = restorer(lq, torch.tensor([2]))[0][0].permute(1, 2, 0).numpy() * 255
     assert np.array_equal(np.asarray(shown.image), expected.round().astype(np.uint8))

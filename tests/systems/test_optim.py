@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
 from torch import nn
 
 from lit_mimdit.systems.optim import OptimizerConfig, configure, lr_factor, parameter_groups
@@ -155,6 +156,7 @@ def test_adam_on_a_cpu_is_one_pass_that_gives_what_the_loop_gives(model, name):
             sum(((p + step) ** 3).sum() for p in network.parameters()).backward()
             optimizer.step()
     assert ours.defaults["fused"] is True
+    assert not _optimizer_handles_unscaling(ours), "else Lightning clips no gradients"
     torch.testing.assert_close(model.state_dict(), other.state_dict())
     with torch.device("meta"):
         elsewhere = nn.Linear(2, 2)
