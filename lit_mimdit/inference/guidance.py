@@ -18,10 +18,12 @@ BASES_THAT_HEAR = (
 
 
 class Conditioned(NamedTuple):
-    """The velocity under B LQ latents and their prompts, and what is known beside it.
+    """Holds the velocity under B LQ latents and their prompts, and what is known beside it.
 
-    velocity: (x_t, t) -> (n B, C, H, W) for n noisy latents of each image, one batch after the
-    other. routing: the routers' decisions. size: bytes that are kept.
+    Attributes:
+        velocity: (x_t, t) -> (n B, C, H, W), for n noisy latents of each image, batch by batch.
+        routing: the routers' decisions.
+        size: bytes that are kept.
     """
 
     velocity: Callable[[Tensor, float], Tensor]
