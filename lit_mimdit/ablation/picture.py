@@ -80,9 +80,8 @@ def gains(study: Study, rows: list[Row]) -> Figure | None:
     gained = sign * (np.array(own) - inputs)
     # one system that fails wholly should not make the others pale
     most = max(float(np.quantile(np.abs(gained), 0.9)), 1e-9)
-    figure = Figure(
-        figsize=(2.2 + 0.42 * len(kinds), 1.5 + 0.3 * len(names)), dpi=110, layout="constrained"
-    )
+    wide, tall = max(4.8, 2.6 + 0.42 * len(kinds)), max(3.0, 1.8 + 0.3 * len(names))
+    figure = Figure(figsize=(wide, tall), dpi=110, layout="constrained")
     axis = figure.subplots()
     axis.imshow(gained, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
     for place, value in np.ndenumerate(gained):
