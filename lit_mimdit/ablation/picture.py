@@ -3,6 +3,7 @@
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lit_mimdit.ablation.study import DEGRADED, Study
 from lit_mimdit.csv_file import Row
@@ -81,7 +82,7 @@ def gains(study: Study, rows: list[Row]) -> Figure | None:
     # one system that fails wholly should not make the others pale
     most = max(float(np.quantile(np.abs(gained), 0.9)), 1e-9)
     wide, tall = max(4.8, 2.6 + 0.42 * len(kinds)), max(3.0, 1.8 + 0.3 * len(names))
-    figure = Figure(figsize=(wide, tall), dpi=110, layout="constrained")
+    figure = Figure(figsize=(wide, tall), dpi=110, layout=ConstrainedLayoutEngine(w_pad=0.15))
     axis = figure.subplots()
     axis.imshow(gained, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
     for place, value in np.ndenumerate(gained):
