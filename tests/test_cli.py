@@ -134,6 +134,9 @@ def test_help_of_every_command_teaches_its_options(name, capsys):
     assert "--optimizer" not in text and "--lr_scheduler" not in text, (
         "the module's configuration is the only one"
     )
+    if name in cli.COMMANDS:
+        headings = [line for line in text.splitlines() if re.fullmatch(r"\w.*:", line)]
+        assert headings in (["options:"], ["positional arguments:", "options:"])
 
 
 def test_every_command_has_its_help_tested():

@@ -5,6 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from lit_mimdit.ablation.results import named_lines
 from lit_mimdit.ablation.study import DEGRADED, Study
 from lit_mimdit.csv_file import Row
 from lit_mimdit.data.fonts import lettering
@@ -28,8 +29,7 @@ def forest(study: Study, rows: list[Row]) -> Figure:
     The input, where it was scored, has a line as well.
     """
     keys = [key for key in study.metrics if any(row["metric"] == key for row in rows)]
-    scored = any(row["variant"] == DEGRADED for row in rows)
-    names = [*[DEGRADED] * scored, *study.others]
+    names = [name for name in named_lines(study, rows) if name != study.full]
     overall = {(r["variant"], r["metric"]): r for r in rows if r["degradation"] == ALL}
     figure = Figure(
         figsize=(1.6 + 1.9 * max(1, len(keys)), 1.1 + 0.28 * len(names)),

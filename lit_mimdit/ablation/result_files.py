@@ -10,8 +10,8 @@ from typing import Any
 from lit_mimdit import csv_file, escaping
 from lit_mimdit.ablation.curves import curves, picture
 from lit_mimdit.ablation.picture import forest, gains
-from lit_mimdit.ablation.results import CROSSED, Tested, commits, table
-from lit_mimdit.ablation.study import DEGRADED, Study
+from lit_mimdit.ablation.results import CROSSED, Tested, commits, named_lines, table
+from lit_mimdit.ablation.study import Study
 from lit_mimdit.csv_file import Row
 from lit_mimdit.evaluation.figures import png, svg
 from lit_mimdit.evaluation.metrics import METRICS
@@ -60,7 +60,7 @@ def overview(study: Study, rows: list[Row]) -> Table:
     head = ["variant", "seeds", *COST_HEAD]
     head += [f"{METRICS[key].label} {METRICS[key].arrow}" for key in study.metrics]
     body = []
-    for name in lines(study, rows):
+    for name in named_lines(study, rows):
         own = {}
         for row in rows:
             if row["variant"] == name and row["degradation"] == ALL:
@@ -74,12 +74,6 @@ def overview(study: Study, rows: list[Row]) -> Table:
         scores = [score_cell(own.get(key), key, name == study.full) for key in study.metrics]
         body.append([shown, str(seeds), *costs, *scores])
     return "Variant - full, all images", head, body
-
-
-def lines(study: Study, rows: list[Row]) -> list[str]:
-    """Returns the names of a table's lines: the input, where it was scored, and all variants."""
-    scored = any(row["variant"] == DEGRADED for row in rows)
-    return [*[DEGRADED] * scored, *study.variants]
 
 
 def cost_cells(row: Row) -> list[str]:
@@ -163,7 +157,7 @@ def by_degradation(study: Study, rows: list[Row], key: str) -> Table:
     counts = {row["degradation"]: row["images"] for row in own}
     decimals = METRICS[key].decimals
     body = []
-    for name in lines(study, rows):
+    for name in named_lines(study, rows):
         by_kind = {row["degradation"]: row for row in own if row["variant"] == name}
         cells = [f"{name} (values)" if name == study.full else name]
         for kind in counts:
@@ -185,7 +179,7 @@ def values_by_degradation(study: Study, rows: list[Row], key: str) -> Table:
     counts = {row["degradation"]: row["images"] for row in own}
     by_place = {(row["variant"], row["degradation"]): row for row in own}
     body = []
-    for name in lines(study, rows):
+    for name in named_lines(study, rows):
         rows_of = [by_place.get((name, kind)) for kind in counts]
         body.append([name, *(value_cell(row, key) for row in rows_of)])
     title = f"{METRICS[key].label} of each variant, {METRICS[key].direction}"

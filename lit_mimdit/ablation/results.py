@@ -160,6 +160,12 @@ def table(study: Study, tested: list[Tested]) -> list[Row]:
     return rows
 
 
+def named_lines(study: Study, rows: list[Row]) -> list[str]:
+    """Returns the names of a table's lines: the input, where it was scored, and all variants."""
+    scored = any(row["variant"] == DEGRADED for row in rows)
+    return [*[DEGRADED] * scored, *study.variants]
+
+
 def _rows(
     study: Study, name: str, own: list[Tested], full: list[Tested], version: str
 ) -> list[Row]:

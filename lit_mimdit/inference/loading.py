@@ -69,9 +69,10 @@ def load_restorer(
     path = system_path(checkpoint)
     file = load_system(path)
     place = device if isinstance(device, torch.device) else choose_device(device)
+    has_bfloat16 = computes_bfloat16(place)
     if dtype == "auto":
         kept = None if file.backbone is None else (file.backbone.dtype, file.backbone.quantize)
-        faster = kept == ("float32", None) and computes_bfloat16(place)
+        faster = kept == ("float32", None) and has_bfloat16
         dtype = "bfloat16" if faster and backbone_quantize is None else None
     given: dict[str, Any] = {"backbone": backbone, "backbone_dtype": dtype, "fidelity": fidelity}
     quantize = checked(backbone_quantize, "--backbone_quantize")
@@ -93,7 +94,7 @@ def load_restorer(
     system: Any = build_system(file, where, trust, **given)
     restorer = (system if offload else system.to(place)).restorer()
     corrector = getattr(restorer, "corrector", None)
-    if dtype == "bfloat16" and computes_bfloat16(place) and corrector is not None:
+    if dtype == "bfloat16" and has_bfloat16 and corrector is not None:
         corrector.network.to(torch.bfloat16)
     if vae is not None:
         restorer = with_tiny_vae(restorer, vae, where)

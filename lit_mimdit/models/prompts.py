@@ -66,8 +66,18 @@ def cache_folder() -> Path:
 
 def texts_of(config: PromptConfig, told: Callable[[str], str] = str) -> list[str]:
     """Returns all prompts of a configuration but the empty one, as the encoders read them."""
+    return _texts(told(config.text), _captions(config, told))
+
+
+def _captions(config: PromptConfig, told: Callable[[str], str]) -> dict[str, str]:
+    """Captions by id, as the encoders read them."""
     captions = read_captions(Path(config.captions)) if config.captions is not None else {}
-    return sorted({told(text) for text in (config.text, *captions.values())} - {""})
+    return {id: told(caption) for id, caption in captions.items()}
+
+
+def _texts(fixed: str, captions: dict[str, str]) -> list[str]:
+    """All prompts but the empty one."""
+    return sorted({fixed, *captions.values()} - {""})
 
 
 def empty_prompt(
@@ -137,9 +147,8 @@ class Prompts:
     ) -> None:
         self.config = replace(config, text=told(config.text))
         self._transformer = transformer
-        captions = read_captions(Path(config.captions)) if config.captions is not None else {}
-        self.captions = {id: told(caption) for id, caption in captions.items()}
-        texts = sorted({self.config.text, *self.captions.values()} - {""})
+        self.captions = _captions(config, told)
+        texts = _texts(self.config.text, self.captions)
         if tokens != TOKENS:
             texts.append("")  # `empty` has another length
         kept = source, where, texts, transformer, cache_folder(), tokens

@@ -221,6 +221,8 @@ def test_an_interrupted_call_goes_on(restore, monkeypatch, capsys):
     assert restore("in", "-o", "out") == 0
     assert "1 photograph(s) are finished already" in capsys.readouterr().err
     assert sorted(read_record(Path("out"))["images"]) == ["a.png", "b.png", "c.png"]
+    assert restore("in", "-o", "out") == 0
+    assert "photographs:" not in capsys.readouterr().err, "a bar of nothing"
 
 
 def test_a_killed_call_leaves_a_journal_that_the_next_one_reads(tmp_path):

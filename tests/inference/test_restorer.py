@@ -327,6 +327,8 @@ def test_auto_takes_bfloat16_where_the_processor_has_it(
     restorer = load_restorer(branch_file, device="cpu", dtype=dtype)
     assert restorer.network.backbone.dtype == restorer.vae.dtype == getattr(torch, expected)
     assert restorer.record()["backbone"]["dtype"] == expected
+    corrected = load_restorer("package", device="cpu", dtype=dtype, fidelity="package")
+    assert next(corrected.corrector.network.parameters()).dtype == getattr(torch, expected)
 
 
 def test_what_the_processor_has_is_what_the_kernel_says_of_it():

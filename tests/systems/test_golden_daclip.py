@@ -160,6 +160,13 @@ def test_an_image_of_any_size_is_taken_and_one_without_its_embedding_refused():
         UNetConfig(scale=0.25)
 
 
+def test_half_precision_spoils_no_sines():
+    network, late = own.daclip_unet(), torch.tensor([97.0])
+    exact = network.time_mlp[0](late)
+    low = network.time_mlp[0](late.bfloat16())
+    torch.testing.assert_close(low.float(), exact, atol=2**-8, rtol=0)
+
+
 def test_a_new_controller_leaves_clip_alone():
     torch.manual_seed(0)
     network = DegradationCLIP(8, VisionConfig(16, 3, 16, 8, 8), TextConfig(6, 32, 16, 2, 1))
