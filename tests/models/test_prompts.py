@@ -21,6 +21,7 @@ from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.captions import read_captions
 from lit_mimdit.models.prompts import PromptConfig, Prompts, texts_of
+from lit_mimdit.systems.dit4sr import DiT4SR
 from lit_mimdit.systems.mimdit import MiMDiT
 
 CAT, RAIN = "a clean photo of a cat, high quality", "a street in the rain"
@@ -78,10 +79,17 @@ def test_it_is_computed_once_and_the_encoders_are_released(pipeline_folder, cach
     assert len(asked) == 1 and torch.equal(first.of().embeds, second.of().embeds)
     load(pipeline_folder, text=RAIN)
     assert len(asked) == 2 and len(list((cache / "prompts").glob("*.safetensors"))) == 3
+    monkeypatch.setenv("LIT_MIMDIT_CACHE", str(cache / "of the system"))  # without the empty one
     parts = BranchConfig(width=8, heads=2), SamplingConfig(tile=64, overlap=8)
     system = MiMDiT(str(pipeline_folder), *parts, prompt=PromptConfig("a system's own"))
     system.configure_model()
     assert len(asked) == 3
+
+
+def test_a_system_with_a_negative_prompt_asks_for_it_too():
+    sampling = SamplingConfig(tile=64, overlap=8, guidance=2.0)
+    system = DiT4SR("nano", sampling, negative="blurred", prompt=PromptConfig(CAT))
+    assert system.texts == [CAT, "blurred"]
 
 
 def test_a_damaged_cache_is_computed_anew(pipeline_folder, cache):
