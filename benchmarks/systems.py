@@ -26,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lightning as L
 import torch
@@ -205,9 +206,9 @@ def bare(size: int, rounds: int, small: bool, device: torch.device) -> dict[str,
     return {"evaluation": statistics.median(seconds), "peak": peak(device)}
 
 
+@patch.object(sampler, "ITERATIONS", 1)  # of AutoDIR
 def restoration(recipe: Recipe, size: int, rounds: int, device: torch.device) -> dict[str, Any]:
     """One restored image: the whole, one evaluation, and the peak."""
-    sampler.ITERATIONS = 1  # of AutoDIR
     system = build(recipe).to(device).eval()
     image = torch.rand(1, 3, size, size)
     system.restorer()(image[..., :64, :64], torch.tensor([0]))  # touches all weights

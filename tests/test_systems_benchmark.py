@@ -44,6 +44,19 @@ def test_a_system_that_starts_from_a_file_trains_without_one(name):
     assert systems.one(options(name, "training"))["seconds"] > 0
 
 
+def test_only_a_timed_autodir_makes_one_iteration(monkeypatch):
+    seen = []
+
+    def build(recipe):
+        seen.append(systems.sampler.ITERATIONS)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(systems, "build", build)
+    with pytest.raises(ValueError, match="enough"):
+        systems.restoration(None, 64, 1, torch.device("cpu"))
+    assert seen == [1] and systems.sampler.ITERATIONS == 7
+
+
 def test_what_does_not_fit_or_is_not_trained_says_so():
     small = systems.one(options("DiffUIR", "training", memory=1.05))
     assert small["reason"] == "not run" and small["needed"] > 0.05
