@@ -20,6 +20,8 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,24 +67,22 @@ def child(sizes: list[str], threads: int, options: dict[str, Any], flops: bool) 
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from lit_mimdit.inference import restorer as module
-
+    inference = "lit_mimdit.inference"
+    files = [f"{inference}.{name}" for name in ("restorer", "latent_restorer", "tiled_vae")]
+    modules = [import_module(name) for name in files if find_spec(name)]
     try:
-        from lit_mimdit.inference import tiled_vae as tiled
-        from lit_mimdit.inference.loading import load_restorer
-    except ImportError:  # both were elsewhere until 2026-11-30
-        from lit_mimdit.inference.restore import load_restorer
-
-        tiled = None
+        load_restorer = import_module(f"{inference}.loading").load_restorer
+    except ImportError:  # it was elsewhere until 2026-11-30
+        load_restorer = import_module(f"{inference}.restore").load_restorer
 
     torch.set_num_threads(threads)
     restorer = load_restorer(fidelity="package", device="cpu", **options)
     found: dict[str, Any] = {"start": seconds()}
     spent: Counter = Counter()
-    for owner in (module, *([tiled] if tiled else [])):
-        timed(owner, "encode", "VAE, encoder", spent)
-        timed(owner, "decode", "VAE, decoder", spent)
-    timed(module, "without_spots", "spots", spent)
+    labels = {"encode": "VAE, encoder", "decode": "VAE, decoder", "without_spots": "spots"}
+    for module in modules:  # each has its own name of what it imports
+        for name in labels.keys() & vars(module).keys():
+            timed(module, name, labels[name], spent)
     timed(type(restorer.corrector), "__call__", "fidelity network", spent)
     timed(restorer.network, "_base", "base of the condition", spent)
     timed(restorer.network, "_ask", "branch", spent)

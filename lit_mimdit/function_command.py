@@ -2,16 +2,25 @@
 
 import inspect
 import json
+import re
+from argparse import Action
 from importlib import import_module
 from itertools import takewhile
 from typing import Any, get_args, get_origin
 
 from docstring_parser import Docstring, parse
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from lit_mimdit.signatures import signature_of
 
 SHORT = {"output": "-o", "config": "-c"}
+
+
+class NamedTypes(DefaultHelpFormatter):
+    """Help that says `Path` where jsonargparse says `<class 'Path'>`."""
+
+    def _expand_help(self, action: Action) -> str:
+        return re.sub(r"<class '(\w+)'>", r"\1", super()._expand_help(action))
 
 
 def run_function(prog: str, module: str, function: str, args: list[str]) -> int:
@@ -47,7 +56,9 @@ def _parser(prog: str, light: Any, signature: inspect.Signature, text: Docstring
     """The parser of a function: positional parameters, short options, then the others."""
     help_of = {part.arg_name: part.description for part in text.params}
     description = f"{text.short_description}\n\n{text.long_description or ''}"
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=prog, description=description, exit_on_error=False, formatter_class=NamedTypes
+    )
     positional = _positional(signature)
     for part in positional:
         many = get_origin(part.annotation) is list

@@ -22,12 +22,13 @@ from lit_mimdit.data.shards.writer import Member
 from lit_mimdit.inference.device import choose_device
 from lit_mimdit.inference.guidance import conditioned
 from lit_mimdit.inference.loading import load_restorer
-from lit_mimdit.inference.restorer import Restorer, require_finite
+from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import Solver, sample
 from lit_mimdit.inference.system_file import SystemFile, load_system, system_path
 from lit_mimdit.latent_shards import vae_identity
 from lit_mimdit.models.backbone import tensors_hash
 from lit_mimdit.models.flow import sample_noise
+from lit_mimdit.models.latents import require_finite
 
 Restore = Callable[[Tensor, Tensor], Tensor]  # latents and seeds (B,) of noise -> latents
 

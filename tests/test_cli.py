@@ -135,6 +135,7 @@ def test_help_of_every_command_teaches_its_options(name, capsys):
         "the module's configuration is the only one"
     )
     if name in cli.COMMANDS:
+        assert "<class" not in text, "a type goes by its name"
         headings = [line for line in text.splitlines() if re.fullmatch(r"\w.*:", line)]
         assert headings in (["options:"], ["positional arguments:", "options:"])
 

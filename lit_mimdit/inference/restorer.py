@@ -8,42 +8,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lit_mimdit.inference import overview, tiling
-from lit_mimdit.inference.colour import correct
+from lit_mimdit.inference import tiling
 from lit_mimdit.inference.corrector import Corrector
 from lit_mimdit.inference.guidance import Conditioned, conditioned
-from lit_mimdit.inference.layout import Layout
+from lit_mimdit.inference.latent_restorer import LatentRestorer
 from lit_mimdit.inference.run_record import config_hash
 from lit_mimdit.inference.sampler import OnStep, SamplingConfig, sample
 from lit_mimdit.inference.seeded_restorer import Progress
-from lit_mimdit.inference.spots import without_spots
 from lit_mimdit.inference.tile_conditions import TileConditions
-from lit_mimdit.inference.tiled_vae import TiledVAE
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.models.decisions import Decisions, join_rows, rows_of
 from lit_mimdit.models.flow import sample_noise
-from lit_mimdit.models.latents import decode, downsampling, encode
+from lit_mimdit.models.latents import downsampling, encode, require_finite
 from lit_mimdit.models.network import ConditionedBackbone, MiMDiTNetwork, Prompt
 from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.models.prompts import PromptSource
 from lit_mimdit.models.what_if import NO_ROUTERS, Choice, Weight, WhatIf, what_if
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderTiny, FlowMatchEulerDiscreteScheduler
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 
 
-def require_finite(latent: Tensor, of: str) -> Tensor:
-    """`latent`; ValueError if any of it is infinite or no number."""
-    if not latent.isfinite().all():
-        share = 1.0 - latent.isfinite().float().mean().item()
-        raise ValueError(
-            f"{100 * share:.3g}% of the latent of {of} is not finite: the image holds values that"
-            " are no numbers, the branch is damaged, or the precision is too low; try float32"
-        )
-    return latent
-
-
-class Restorer:
+class Restorer(LatentRestorer):
     """A network with its VAE and scheduler, ready to restore.
 
     Args:
@@ -71,15 +57,12 @@ class Restorer:
         prompts: PromptSource | None = None,
         corrector: Corrector | None = None,
     ) -> None:
+        self.patch = network.backbone.config.patch_size
+        super().__init__(vae, config, downsampling(vae) * self.patch, corrector)
         self.network = network
-        self.vae = vae
-        self.tiny_vae: dict[str, str] | None = None  # what took the place of the backbone's own
         self.scheduler = scheduler
-        self.config = config
         self.identity = identity
         self.prompts = prompts
-        # called after each solver step of an image, and not of the small copies of it
-        self.on_step: OnStep | None = None
         self.given: WhatIf | None = None  # weights in the place of the routers' own
         if config.guidance != 1.0 and (
             prompts is None or not (prompts.config.text or prompts.captions)
@@ -88,11 +71,6 @@ class Restorer:
                 f"sampling.guidance is {config.guidance}, but the prompt is empty, and nothing to"
                 " guide by; give a prompt, or set it to 1"
             )
-        self.patch = network.backbone.config.patch_size
-        self.factor = downsampling(vae)
-        self.multiple = self.factor * self.patch
-        self.layout = Layout(config, self.factor, self.multiple)
-        self.corrector = self._fitting(corrector)
         limit = network.backbone.config.pos_embed_max_size * self.multiple
         for key, side in (("tile", config.tile), ("overview", config.overview)):
             if side % self.multiple or side > limit:
@@ -100,11 +78,6 @@ class Restorer:
                     f"sampling.{key} is {side} px: this backbone takes multiples of {self.multiple}"
                     f" px up to {limit} px"
                 )
-
-    @property
-    def tiled_vae(self) -> TiledVAE:
-        """The VAE on images of any size."""
-        return TiledVAE(self.vae, self.layout)
 
     @property
     def device(self) -> torch.device:
@@ -116,29 +89,6 @@ class Restorer:
         for part in parts:
             part.to(device)
         return self
-
-    def with_vae(self, vae: "AutoencoderTiny", about: dict[str, str]) -> "Restorer":
-        """A restorer of the same parts with another VAE of the same latents; `about` is for
-        records.
-        """
-        other = copy(self)
-        other.vae, other.tiny_vae = vae, about
-        return other
-
-    def corrected_by(self, corrector: Corrector | None) -> "Restorer":
-        """A restorer of the same parts with another fidelity network, or with none."""
-        other = copy(self)
-        other.corrector = self._fitting(corrector)
-        return other
-
-    def _fitting(self, corrector: Corrector | None) -> Corrector | None:
-        """Raises ValueError for a fidelity network that does not take this backbone's multiples."""
-        if corrector is not None and self.multiple % corrector.network.multiple:
-            raise ValueError(
-                f"the fidelity network takes multiples of {corrector.network.multiple} px, this"
-                f" backbone of {self.multiple} px: use one with fewer levels"
-            )
-        return corrector
 
     def forced(
         self,
@@ -181,98 +131,9 @@ class Restorer:
             **tiny,
         }
 
-    def evaluations(self, height: int, width: int) -> int:
-        """Network evaluations of tiles for one image of this size: what `progress` will count."""
-        return self.layout.evaluations(height, width)
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        lq: Tensor,
-        seeds: Tensor,
-        progress: Progress | None = None,
-        ids: Sequence[str] | None = None,
-    ) -> tuple[Tensor, list[Decisions]]:
-        """Restore images of one size.
-
-        Args:
-            lq: (B, 3, H, W) in [0, 1], any H and W.
-            seeds: (B,) int64; the noise of an image depends on its seed and size alone.
-            progress: called with the number of tiles after each network evaluation.
-            ids: of the images, by which their captions are found.
-
-        Returns:
-            restored images (B, 3, H, W) in [0, 1] on the CPU, and the routers' decisions about each
-            image, a row a tile.
-        """
-        padded = pad_to_multiple(lq, self.multiple)
-        prompt = self._prompt_of(ids)
-        size = self.layout.overview_size(*padded.shape[-2:])
-        if size is None:
-            restored, routing = self._in_pieces(padded, seeds, prompt, progress)
-        elif self.layout.is_sample(size, *padded.shape[-2:]):
-            restored, routing = self._own_copy(padded, seeds, prompt, progress)
-        else:
-            restored, routing = self._in_pieces(padded, seeds, prompt, progress)
-            small = self._mean_copy(padded, size, seeds, prompt, progress)
-            restored = overview.anchor(restored, small)
-        restored = self._corrected(restored, padded)
-        restored = restored[..., : lq.shape[-2], : lq.shape[-1]].cpu()
-        return correct(self.config.colour, restored, lq.cpu()), routing
-
-    def _in_pieces(
-        self, padded: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None
-    ) -> tuple[Tensor, list[Decisions]]:
-        """Images (B, 3, H, W) restored in one piece, or in tiles where that is too large."""
-        if max(padded.shape[-2:]) > self.config.tile:
-            return self._all_tiled(padded, seeds, prompt, progress)
-        images = padded.to(self.device)
-        (latent,), routing = self._whole(images, [seeds], prompt, progress, self.on_step)
-        return decode(self.vae, latent), routing
-
-    def _own_copy(
-        self, padded: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None
-    ) -> tuple[Tensor, list[Decisions]]:
-        """Images (B, 3, H, W) that are their own small copies: sampled as often as copies are.
-
-        The first sample is the result, and the mean of all gives it its light.
-        """
-        images, draws = padded.to(self.device), self._draws(seeds)
-        latents, routing = self._whole(images, draws, prompt, progress, self.on_step)
-        samples = [decode(self.vae, latent) for latent in latents]
-        return overview.anchor(samples[0], sum(samples[1:], samples[0]) / len(samples)), routing
-
-    def _corrected(self, restored: Tensor, padded: Tensor) -> Tensor:
-        """Restored images (B, 3, H, W), corrected by the degraded ones if there is a corrector."""
-        if self.corrector is None:
-            return restored
-        restored = self.corrector(restored, padded)
-        if self.corrector.weight > 0:
-            restored = without_spots(restored, padded.to(restored))
-        return restored
-
     def _prompt_of(self, ids: Sequence[str] | None) -> Prompt:
-        """The prompt of the images on the network's device; None: of images without a caption."""
         prompt = self.network.prompt if self.prompts is None else self.prompts.of(ids)
         return prompt.to(self.device)
-
-    def _draws(self, seeds: Tensor) -> list[Tensor]:
-        """The seeds (B,) of each sample of a small copy; the first are the images' own."""
-        return [seeds + number for number in range(self.config.overview_samples)]
-
-    def _mean_copy(
-        self,
-        padded: Tensor,
-        size: tuple[int, int],
-        seeds: Tensor,
-        prompt: Prompt,
-        progress: Progress | None,
-    ) -> Tensor:
-        """The small copies (B, 3, h, w), restored: the mean of their samples."""
-        small = overview.shrink(padded, size).to(self.device)
-        latents, _ = self._whole(small, self._draws(seeds), prompt, progress)
-        samples = [decode(self.vae, latent) for latent in latents]
-        return sum(samples[1:], samples[0]) / len(samples)
 
     @torch.no_grad()
     def route(self, lq: Tensor) -> list[Decisions]:
@@ -299,15 +160,6 @@ class Restorer:
         forced = {} if self.given is None else {"given": self.given}  # a ControlNet has no routers
         return self.network.decide(z_lq, **forced)
 
-    @torch.no_grad()
-    def round_trip(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W) through the VAE and back: the best that any latent could give."""
-        padded = pad_to_multiple(image, self.multiple).to(self.device)
-        decoded = torch.cat(
-            [self.tiled_vae.decode(self.tiled_vae.encode(one[None])) for one in padded]
-        )
-        return decoded[..., : image.shape[-2], : image.shape[-1]].cpu()
-
     def _whole(
         self,
         images: Tensor,
@@ -316,9 +168,8 @@ class Restorer:
         progress: Progress | None,
         on_step: OnStep | None = None,
     ) -> tuple[list[Tensor], list[Decisions]]:
-        """The restored latents of images in one piece, once for each of `draws`, the seeds (B,) of
-        their noise; the branch looks at them once. `on_step` sees the first draw, alone. Else as
-        many draws are sampled at once as tiles are.
+        """The branch looks at the images once. The draw that `on_step` sees is sampled alone. Of
+        the others as many are sampled at once as tiles are.
         """
         z_lq = require_finite(encode(self.vae, images), "the degraded image")
         condition = conditioned(self.network, z_lq, prompt, self.config.guidance, self.given)
@@ -343,19 +194,6 @@ class Restorer:
         return self.tiled_vae.encode(image), [
             tiles[first : first + batch] for first in range(0, len(tiles), batch)
         ]
-
-    def _all_tiled(
-        self, images: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None
-    ) -> tuple[Tensor, list[Decisions]]:
-        """Large images (B, 3, H, W), one after the other."""
-        restored, routing = [], []
-        for row, (image, seed) in enumerate(zip(images, seeds, strict=True)):
-            result, decisions = self._tiled(
-                image[None].to(self.device), seed[None], prompt.row(row), progress
-            )
-            restored.append(result)
-            routing.append(decisions)
-        return tiling.joined(restored), routing
 
     def _tiled(
         self, image: Tensor, seed: Tensor, prompt: Prompt, progress: Progress | None

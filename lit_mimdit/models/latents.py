@@ -74,3 +74,14 @@ def decoded(vae: "Vae", latent: Tensor) -> Tensor:
     """Returns the image, float32, about [0, 1] and not clamped: differentiable in the latent."""
     raw = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     return vae.decode(_laid_out(raw.to(vae.dtype))).sample.float() * 0.5 + 0.5
+
+
+def require_finite(latent: Tensor, of: str) -> Tensor:
+    """`latent`; ValueError if any of it is infinite or no number."""
+    if not latent.isfinite().all():
+        share = 1.0 - latent.isfinite().float().mean().item()
+        raise ValueError(
+            f"{100 * share:.3g}% of the latent of {of} is not finite: the image holds values that"
+            " are no numbers, the branch is damaged, or the precision is too low; try float32"
+        )
+    return latent

@@ -202,8 +202,8 @@ def test_tiling_changes_nothing_for_a_local_velocity(restorer, monkeypatch):
     """The latent after all steps, tiled and in one piece; encoder and decoder are not local and are
     left out.
     """
+    from lit_mimdit.inference import latent_restorer, tiled_vae
     from lit_mimdit.inference import restorer as module
-    from lit_mimdit.inference import tiled_vae
 
     def latent(vae, image: torch.Tensor) -> torch.Tensor:
         return image[..., ::4, ::4].repeat(1, 6, 1, 1)[:, :16]
@@ -213,6 +213,7 @@ def test_tiling_changes_nothing_for_a_local_velocity(restorer, monkeypatch):
 
     for place in (module, tiled_vae):
         monkeypatch.setattr(place, "encode", latent)
+    for place in (latent_restorer, tiled_vae):
         monkeypatch.setattr(place, "decode", pixels)
     network = Local(restorer.network)
     config = SamplingConfig(steps=3, tile=64, overlap=8, tile_batch=2)

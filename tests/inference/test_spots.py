@@ -62,7 +62,7 @@ def test_means_at_the_border_are_of_the_pixels_there_are():
 def test_a_restorer_takes_spots_away_behind_a_fidelity_network_only(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "lit_mimdit.inference.restorer.without_spots", lambda x, lq: seen.append(1) or x
+        "lit_mimdit.inference.latent_restorer.without_spots", lambda x, lq: seen.append(1) or x
     )
     lq = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
     for weight, count in ((None, 0), (0.0, 0), (1.0, 1)):
