@@ -60,7 +60,7 @@ class LatentRestorer(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where pieces are sampled."""
+        """The device on which pieces are sampled."""
 
     @abstractmethod
     def _prompt_of(self, ids: Sequence[str] | None) -> Prompt:
@@ -75,8 +75,10 @@ class LatentRestorer(ABC):
         progress: Progress | None,
         on_step: OnStep | None = None,
     ) -> tuple[list[Tensor], list[Decisions]]:
-        """The restored latents of images in one piece, once for each of `draws`, the seeds (B,) of
-        their noise, and the routers' decisions about each image. `on_step` sees the first draw.
+        """The restored latents of images in one piece, and the routers' decisions about each.
+
+        There is one of each image for each of `draws`, the seeds (B,) of their noise. `on_step`
+        sees the first draw.
         """
 
     @abstractmethod

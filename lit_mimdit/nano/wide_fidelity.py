@@ -1,4 +1,4 @@
-"""Training of the fidelity network under wide degradations, before any branch is in front of it."""
+"""Training of the fidelity network under wide degradations, by itself or behind a branch."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,7 +19,10 @@ Loss = Literal["relative", "l1", "log"]
 
 
 class WideFidelity(L.LightningModule):
-    """Trains the fidelity network by itself: it sees the degraded image as the restored one, too.
+    """Trains the fidelity network behind a branch, or by itself.
+
+    Batches of a bank (data/wide_bank.py) hold what a branch has restored. In other batches the
+    network sees the degraded image in its place, too.
 
     Errors are weighed by how damaged an image is. Haze and darkness make up nearly all of the
     error e itself, and with it what was clean is harmed. The loss log(e) leaves haze and darkness
@@ -91,7 +94,7 @@ class WideFidelity(L.LightningModule):
         lq, gt = (
             batch[name].contiguous(memory_format=torch.channels_last) for name in ("lq", "gt")
         )
-        error = self.error(self.network(lq, lq), gt)
+        error = self.error(self.network(_restored(batch), lq), gt)
         before = self.error(lq, gt)
         relative = (error / (before + self.floor)).mean()
         self.log("train/relative", relative, prog_bar=True, batch_size=len(error))
@@ -105,7 +108,8 @@ class WideFidelity(L.LightningModule):
         PSNR stops at 60 dB: an image that comes back without any change would else weigh all.
         """
         kind = batch["kind"]
-        after = psnr(self.network(batch["lq"], batch["lq"]).clamp(0, 1), batch["gt"]).clamp(max=60)
+        corrected = self.network(_restored(batch), batch["lq"]).clamp(0, 1)
+        after = psnr(corrected, batch["gt"]).clamp(max=60)
         before = 0.0 if kind == CLEAN else psnr(batch["lq"], batch["gt"]).clamp(max=60)
         self.log(f"val/{kind}", (after - before).float().mean(), batch_size=len(after))
 
@@ -120,3 +124,8 @@ class WideFidelity(L.LightningModule):
         """Write the finished network."""
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             save_fidelity(Path(self.output), self.network)
+
+
+def _restored(batch: dict[str, Any]) -> Tensor:
+    """The images that a branch has restored, or the degraded ones without a branch."""
+    return batch.get("restored", batch["lq"]).contiguous(memory_format=torch.channels_last)
