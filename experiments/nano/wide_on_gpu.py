@@ -139,11 +139,17 @@ def train(
     return seen
 
 
+def pairs(folder: Path) -> Iterator[tuple[str, Path, Tensor, Tensor]]:
+    """Set, file, lq and gt, (1, 3, H, W) float32, of all sets in the folder of a pack's pairs."""
+    for one in sorted(folder.glob("*")):
+        for pair in zip(list_images(one / "lq"), list_images(one / "gt"), strict=True):
+            yield one.name, pair[0], *(to_floats(to_planes(read_rgb(path)))[None] for path in pair)
+
+
 def test_sets(args: argparse.Namespace) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, lq and gt, (B, 3, H, W) float32, of the pack's pairs and of the validation kinds."""
-    for folder in sorted((args.pack / "pairs").glob("*")):
-        for pair in zip(list_images(folder / "lq"), list_images(folder / "gt"), strict=True):
-            yield folder.name, *(to_floats(to_planes(read_rgb(path)))[None] for path in pair)
+    """Set, lq and gt, (B, 3, H, W) float32, of the pack's pairs and of the validation kinds."""
+    for name, _, lq, gt in pairs(args.pack / "pairs"):
+        yield name, lq, gt
     levels = read_levels(str(args.pack / "val"), 1024, args.crop, "PACK/val")
     kinds = [*KINDS, CLEAN]
     batches = WideBatches(levels, args.crop, 16, 2 * len(kinds), args.seed + 1, kinds=kinds)

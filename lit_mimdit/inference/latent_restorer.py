@@ -150,7 +150,7 @@ class LatentRestorer(ABC):
             restored, routing = self._in_pieces(padded, seeds, prompt, progress)
             small = self._mean_copy(padded, size, seeds, prompt, progress)
             restored = overview.anchor(restored, small)
-        restored = self._corrected(restored, padded)
+        restored = self.corrected(restored, padded)
         restored = restored[..., : lq.shape[-2], : lq.shape[-1]].cpu()
         return correct(self.config.colour, restored, lq.cpu()), routing
 
@@ -176,8 +176,11 @@ class LatentRestorer(ABC):
         samples = [decode(self.vae, latent) for latent in latents]
         return overview.anchor(samples[0], sum(samples[1:], samples[0]) / len(samples)), routing
 
-    def _corrected(self, restored: Tensor, padded: Tensor) -> Tensor:
-        """Restored images (B, 3, H, W), corrected by the degraded ones if there is a corrector."""
+    def corrected(self, restored: Tensor, padded: Tensor) -> Tensor:
+        """Returns restored images (B, 3, H, W) that the degraded ones have corrected.
+
+        Without a corrector they are returned as they are. H and W are multiples of `multiple`.
+        """
         if self.corrector is None:
             return restored
         restored = self.corrector(restored, padded)

@@ -1,0 +1,77 @@
+"""Scores fidelity networks behind the branch on the pairs of a pack.
+
+    python experiments/nano/wide_scores.py data/wide_pack/pairs -o data/wide_scores \\
+        --networks package runs/nano/wide-behind.safetensors --lpips
+
+What the branch restores does not depend on the network behind it. So it is kept in OUT/branch, and
+further networks are scored in seconds. PAIRS has a folder for each set with lq and gt, as
+wide_pack.py writes them. Sides are multiples of 8.
+
+The table has the mean PSNR restored - degraded of each set, and of clean images what they come back
+at. Images that come back more than 0.5 dB worse are counted. `branch` is the branch with nothing
+behind it, `package` has the shipped network. OUT/scores.csv has every image, with --lpips also its
+LPIPS. That needs weights, see docs/how_to/evaluate.md.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from wide_on_gpu import CAP, pairs, table
+
+from lit_mimdit.evaluation.scorer import Scorer
+from lit_mimdit.inference.corrector import load_corrector
+from lit_mimdit.inference.loading import load_restorer
+from lit_mimdit.inference.restorer import Restorer
+
+BRANCH = "branch"
+
+
+def restored(branch: Restorer, kept: Path, lq: Tensor) -> Tensor:
+    """What the branch alone makes of an image (1, 3, H, W), from the file where it is kept."""
+    if not kept.exists():
+        image, _ = branch(lq, torch.tensor([0]))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(image, kept)
+    return torch.load(kept, weights_only=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("pairs", type=Path, help="folder of sets")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument(
+        "--networks", nargs="+", default=[], help="files of fidelity networks, or package"
+    )
+    parser.add_argument("--checkpoint", help="branch; without it the package's")
+    parser.add_argument("--lpips", action="store_true", help="also LPIPS, for scores.csv")
+    args = parser.parse_args(arguments)
+    branch = load_restorer(args.checkpoint, dtype="auto").corrected_by(None)
+    behind = {BRANCH: branch}
+    behind |= {Path(one).stem: branch.corrected_by(load_corrector(one)) for one in args.networks}
+    scorer = Scorer(["psnr", *(["lpips"] if args.lpips else [])])
+    if scorer.missing:
+        raise ValueError("; ".join(f"{name}: {why}" for name, why in scorer.missing.items()))
+    rows = []
+    for name, path, lq, gt in tqdm(list(pairs(args.pairs)), desc="pairs", unit="pair"):
+        alone = restored(branch, args.output / BRANCH / name / f"{path.stem}.pt", lq)
+        before = scorer.score(lq, gt)[0].scores
+        for network, restorer in behind.items():
+            after = scorer.score(restorer.corrected(alone, lq), gt)[0].scores
+            row = {"variant": network, "set": name, "image": path.stem}
+            row |= {"degraded": min(before["psnr"], CAP), "restored": min(after["psnr"], CAP)}
+            if args.lpips:
+                row |= {"degraded_lpips": before["lpips"], "restored_lpips": after["lpips"]}
+            rows.append(row)
+    with open(args.output / "scores.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(table(rows, list(behind)))
+
+
+if __name__ == "__main__":
+    main()
