@@ -72,7 +72,16 @@ def import_weights(
     if not isinstance(overrides, dict):
         raise ValueError(f"override is {override!r}: give names and values, as {{...}}")
     kind = official_class(system)
-    made = kind.from_official(*(read(path) for path in files), **overrides)
+    contents = [read(path) for path in files]
+    try:
+        made = kind.from_official(*contents, **overrides)
+    except (TypeError, ZeroDivisionError) as error:
+        if not overrides:
+            raise
+        raise ValueError(
+            f"override is {override!r}: {system} cannot be built with these values ({error}); give"
+            " each as the official constructor takes it"
+        ) from error
     file = made.system_file()
     file.official = [path.name for path in files]
     save_system(output, file, getattr(torch, dtype))

@@ -144,8 +144,8 @@ def choose(
     read: those that shapes tell.
     given: overrides.
 
-    Raises ValueError for an override that the official constructor lacks or that contradicts a
-    shape.
+    Raises ValueError for an override that the official constructor lacks, that is of another kind
+    than the published value, or that contradicts a shape.
     """
     known = {**published, **read}
     for name, value in given.items():
@@ -153,6 +153,9 @@ def choose(
             raise ValueError(
                 f"{system}: no argument {name}; the official constructor has {listed(known)}"
             )
+        usual = published.get(name)
+        if usual is not None and not _alike(value, usual):
+            raise ValueError(f"{system}: {name}={value!r} is no value such as {usual!r}; give one")
         same = value if not isinstance(value, list | tuple) else tuple(value)
         if name in read and same != read[name]:
             raise ValueError(
@@ -160,6 +163,14 @@ def choose(
                 f" {read[name]}; leave the override out"
             )
     return {**published, **given, **read}
+
+
+def _alike(value: Any, usual: Any) -> bool:
+    """Whether two values are of one kind: truth, number, text, list or mapping."""
+    for kind in (bool, int | float, str, list | tuple, Mapping):
+        if isinstance(usual, kind):
+            return isinstance(value, kind) and isinstance(value, bool) == isinstance(usual, bool)
+    return True
 
 
 def only(files: Sequence[Mapping[str, Any]], what: str, remedy: str = "give that one") -> Any:

@@ -36,7 +36,8 @@ SIGNATURES = {
     "DiffUIR or FoundIR's generalist": Signature(
         ("model.unet0.", "betas_cumsum"), "diffuir FILE (or foundir FILE)"
     ),
-    "AutoDIR": Signature(("model.diffusion_model.", "first_stage_model."), "autodir FILE"),
+    # Stable Diffusion has all its names but those of the assessment
+    "AutoDIR": Signature(("model_assessment.clipmodel.",), "autodir FILE"),
     "Stable Diffusion": Signature(("model.diffusion_model.",)),
     "DA-CLIP's controller": Signature(("visual_control.",), "daclip FILE UNET"),
     "DA-CLIP's U-Net": Signature(
@@ -106,4 +107,5 @@ def demand(state: Mapping[str, Any], system: str) -> None:
             f"not a checkpoint of {system}: no known system has names such as {listed(state, 3)};"
             " the file belongs to another network or is cut off, so give another"
         )
-    raise ValueError(f"not a checkpoint of {system}: it seems to be {other}; import it as that")
+    remedy = "import it as that" if SIGNATURES[other].imported_as else "give another file"
+    raise ValueError(f"not a checkpoint of {system}: it seems to be {other}; {remedy}")

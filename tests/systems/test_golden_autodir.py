@@ -12,6 +12,7 @@ from lit_mimdit.systems.autodir.network import (
     tokens,
 )
 from lit_mimdit.systems.autodir.official import dead, from_official, official_name
+from lit_mimdit.systems.recognition import how_to_import
 
 HEADS = {"clip_args": {"text": {"num_attention_heads": 1}, "vision": {"num_attention_heads": 1}}}
 
@@ -92,8 +93,21 @@ def test_other_arguments_are_refused(network):
 
 
 def test_plain_stable_diffusion_is_refused():
-    with pytest.raises(ValueError, match="seems to be Stable Diffusion"):
-        from_official({"model.diffusion_model.out.0.bias": torch.zeros(1)})
+    parts = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.")
+    whole = {f"{part}out.0.bias": torch.zeros(1) for part in parts}
+    for state in (dict(list(whole.items())[:1]), whole):
+        with pytest.raises(ValueError, match="seems to be Stable Diffusion; give another file"):
+            from_official(state)
+        assert not how_to_import(state)
+
+
+def test_a_part_of_autodir_is_still_autodirs(network):
+    state = published(network)
+    left = {name: value for name, value in state.items() if name[:5] != "first"}
+    assert len(left) < len(state)
+    assert "seems to be AutoDIR" in how_to_import(left)
+    with pytest.raises(ValueError, match=r"AutoDIR.*(cut off|missing)"):
+        from_official(left, **HEADS)
 
 
 def test_sentences_are_clips_tokens():

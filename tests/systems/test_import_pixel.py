@@ -1,5 +1,7 @@
 """Official files of AirNet, DGUNet, DGUNet+ and TransWeather become files that restore."""
 
+import re
+
 import pytest
 import torch
 from filling import fill_network
@@ -71,3 +73,28 @@ def test_a_strange_checkpoint_is_not_called_an_authors(tmp_path):
     torch.save({"state_dict": {"conv.weight": torch.zeros(1)}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="other.ckpt: not a checkpoint of a restoration system; g"):
         load_restorer(tmp_path / "other.ckpt", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('{"reduction": 0}', """override is '{"reduction": 0}': dgunet cannot be built"""),
+        ('{"depth": "x"}', "DGUNet: depth='x' is no value such as 5; give one"),
+    ],
+)
+def test_an_override_of_a_wrong_kind_is_named(override, message, tmp_path):
+    network, name_of, *_ = published_network("dgunet")
+    torch.save({name_of(k): value for k, value in network.state_dict().items()}, tmp_path / "a.pth")
+    output = tmp_path / "imported.safetensors"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        import_weights("dgunet", [tmp_path / "a.pth"], output=output, override=override)
+    assert not output.exists()
+
+
+def test_arguments_of_dgunet_without_effect_are_ignored(tmp_path):
+    network, name_of, *_ = published_network("dgunet")
+    torch.save({name_of(k): value for k, value in network.state_dict().items()}, tmp_path / "a.pth")
+    output = tmp_path / "imported.safetensors"
+    override = '{"in_c": 1, "out_c": 1, "num_cab": 2}'
+    import_weights("dgunet", [tmp_path / "a.pth"], output=output, override=override)
+    assert output.exists()

@@ -182,6 +182,24 @@ def test_overrides_are_known_and_consistent():
     )
 
 
+@pytest.mark.parametrize(
+    ("usual", "good", "bad"),
+    [
+        (True, False, 1),
+        (4, 2, True),
+        (2.66, 2, "2"),
+        ("WithBias", "BiasFree", 3),
+        ((1, 2), [3, 4], 3),
+        (None, 3, None),
+    ],
+)
+def test_an_override_is_of_the_kind_of_the_published_value(usual, good, bad):
+    assert choose("X", {"a": usual}, {}, {"a": good}) == {"a": good}
+    if bad is not None:
+        expected = f"X: a={bad!r} is no value such as {usual!r}; give one"
+        assert refusal(choose, "X", {"a": usual}, {}, {"a": bad}) == expected
+
+
 def test_long_lists_are_counted():
     assert listed(list("abc"), 2) == "a, b and 1 more"
     assert listed(list("abc")) == "a, b, c"

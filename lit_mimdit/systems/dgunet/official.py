@@ -81,8 +81,6 @@ def arguments(state: Mapping[str, Tensor], plus: bool, **overrides: Any) -> dict
     if n_feat // reduction != narrow:
         reduction = n_feat // narrow
     read = {
-        "in_c": 3,
-        "out_c": 3,
         "n_feat": n_feat,
         "scale_unetfeats": wide - n_feat,
         "kernel_size": kernel,
