@@ -71,6 +71,16 @@ def test_a_constructor_without_decoder_is_refused():
         from_official(official_state(small()), decoder=False)
 
 
+def test_other_numbers_of_channels_are_refused():
+    state = official_state(small())
+    with pytest.raises(ValueError, match="inp_channels=1 contradicts the checkpoint"):
+        from_official(state, inp_channels=1)
+    assert from_official(state, inp_channels=3, out_channels=3)
+    grey = state | {"output.weight": state["output.weight"][:1]}
+    with pytest.raises(ValueError, match="not for images of three colours"):
+        from_official(grey)
+
+
 def test_a_contradicting_expansion_is_refused():
     with pytest.raises(ValueError, match="ffn_expansion_factor=3.0 contradicts"):
         from_official(official_state(small()), ffn_expansion_factor=3.0)

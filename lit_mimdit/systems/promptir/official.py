@@ -14,6 +14,8 @@ from lit_mimdit.systems.recognition import demand
 SYSTEM = "PromptIR"
 # The official constructor's arguments, and below them sizes that it has hard-coded.
 PUBLISHED: dict[str, Any] = {
+    "inp_channels": 3,
+    "out_channels": 3,
     "dim": 48,
     "num_blocks": (4, 6, 6, 8),
     "num_refinement_blocks": 4,
@@ -61,7 +63,7 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     Raises ValueError if the file is another system's, or an override contradicts a shape.
     """
     demand(state, SYSTEM)
-    dim = shape_of(state, "patch_embed.proj.weight", SYSTEM)[0]
+    dim, channels = shape_of(state, "patch_embed.proj.weight", SYSTEM)[:2]
     levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
     prompts = [shape_of(state, f"prompt{level}.prompt_param", SYSTEM) for level in (1, 2, 3)]
     first = [f"{level}.0" for level in levels]
@@ -72,6 +74,8 @@ def arguments(state: Mapping[str, Tensor], **overrides: Any) -> dict[str, Any]:
     with_bias = "encoder_level1.0.norm1.body.bias" in state
     given = overrides.get("ffn_expansion_factor", PUBLISHED["ffn_expansion_factor"])
     read = {
+        "inp_channels": channels,
+        "out_channels": shape_of(state, "output.weight", SYSTEM)[0],
         "dim": dim,
         "num_blocks": tuple(count(state, f"{level}.", ".") for level in levels),
         "num_refinement_blocks": count(state, "refinement.", "."),
@@ -99,6 +103,10 @@ def from_official(state_dict: Mapping[str, Any], **overrides: Any) -> PromptIRNe
     """
     state = unwrap(state_dict)
     sizes = arguments(state, **overrides)
+    if (sizes.pop("inp_channels"), sizes.pop("out_channels")) != (3, 3):
+        raise ValueError(
+            "PromptIR: this checkpoint is not for images of three colours; give a published file"
+        )
     if sizes.pop("bias"):
         raise ValueError(
             "PromptIR: the convolutions of this checkpoint have biases, and only the published"
