@@ -12,19 +12,20 @@ from torch import Tensor
 from lit_mimdit.inference.sampler import Colour
 
 LEVELS = 5  # of the wavelet decomposition
-EPSILON = 1e-5  # of the standard deviation, for flat images
+EPSILON = 1e-5  # added to a variance, for flat images
 
 
-# y = std(s) (x - mean(x)) / std(x) + mean(s), a channel and image
-# (AdaIN: Huang and Belongie, arXiv 1703.06868, eq. 8)
+# y = std(s) (x - mean(x)) / std(x) + mean(s), std = sqrt(unbiased variance + 1e-5)
+# (AdaIN: Huang and Belongie, arXiv 1703.06868, eq. 8; 1e-5: test scripts of AutoDIR and DiT4SR)
 def adain(restored: Tensor, degraded: Tensor) -> Tensor:
-    """`restored` with the mean and standard deviation of each channel of `degraded`."""
-    mean, own_mean = degraded.mean((2, 3), keepdim=True), restored.mean((2, 3), keepdim=True)
-    std, own_std = (
-        degraded.std((2, 3), keepdim=True, correction=0),
-        restored.std((2, 3), keepdim=True, correction=0),
-    )
-    return (restored - own_mean) * (std + EPSILON) / (own_std + EPSILON) + mean
+    """Returns `restored` with the mean and deviation of each channel of `degraded`; not clamped."""
+    moments = []
+    for image in (restored, degraded):
+        several = image.shape[-2:].numel() > 1  # one pixel has no unbiased variance
+        variance = image.var((2, 3), keepdim=True, correction=int(several))
+        moments.append(((variance + EPSILON).sqrt(), image.mean((2, 3), keepdim=True)))
+    (own_std, own_mean), (std, mean) = moments
+    return (restored - own_mean) / own_std * std + mean
 
 
 # low_0 = x;  low_{i+1} = low_i * b_i, b_i = [1 2 1]^T [1 2 1] / 16 with 2^i - 1 zeros between its

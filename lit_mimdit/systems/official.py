@@ -166,7 +166,7 @@ def choose(
 
 
 def _alike(value: Any, usual: Any) -> bool:
-    """Whether two values are of one kind: truth, number, text, list or mapping."""
+    """Returns whether two values are of one kind: truth, number, text, list or mapping."""
     for kind in (bool, int | float, str, list | tuple, Mapping):
         if isinstance(usual, kind):
             return isinstance(value, kind) and isinstance(value, bool) == isinstance(usual, bool)

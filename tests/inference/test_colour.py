@@ -13,12 +13,13 @@ X, S = torch.rand(2, 2, 3, 40, 56, generator=torch.Generator().manual_seed(0))
 def test_adain_gives_each_channel_of_each_image_the_others_mean_and_deviation():
     y = adain(0.3 * X + 0.2, S)
     torch.testing.assert_close(y.mean((2, 3)), S.mean((2, 3)), rtol=0, atol=1e-5)
-    torch.testing.assert_close(y.std((2, 3)), S.std((2, 3)), rtol=0, atol=1e-4)
+    # 1e-5 on variances of 0.0075 and 0.083
+    torch.testing.assert_close(y.std((2, 3)), S.std((2, 3)), rtol=0, atol=3e-4)
     torch.testing.assert_close(adain(0.3 * X + 0.2, X), X, rtol=0, atol=1e-3)
-    by_hand = (X[1, 2] - X[1, 2].mean()) / X[1, 2].std(correction=0) * S[1, 2].std(
-        correction=0
-    ) + S[1, 2].mean()
-    torch.testing.assert_close(adain(X, S)[1, 2], by_hand, rtol=0, atol=1e-3)
+    x, s = X[1, 2].double().numpy(), S[1, 2].double().numpy()
+    ratio = np.sqrt((s.var(ddof=1) + 1e-5) / (x.var(ddof=1) + 1e-5))
+    by_hand = torch.from_numpy((x - x.mean()) * ratio + s.mean()).float()
+    torch.testing.assert_close(adain(X, S)[1, 2], by_hand, rtol=0, atol=1e-6)
     flat = torch.full((1, 3, 8, 8), 0.5)
     assert adain(flat, S[:1]).isfinite().all()
 

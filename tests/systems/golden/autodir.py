@@ -8,6 +8,7 @@ from golden.daclip import LONG, PASS
 from golden_file import Golden
 from golden_report import Report, twice
 
+from lit_mimdit.inference.colour import adain
 from lit_mimdit.systems.autodir import objective, sampler
 from lit_mimdit.systems.autodir.network import (
     AFTER,
@@ -20,7 +21,6 @@ from lit_mimdit.systems.autodir.network import (
     tokens,
 )
 from lit_mimdit.systems.autodir.official import from_official, official_name
-from lit_mimdit.systems.colour import adain
 
 TEXTS = ("dead", "chosen")
 ARGUMENTS = ("unet_args", "vae_args", "clip_args", "scm_args")
