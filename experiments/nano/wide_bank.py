@@ -8,12 +8,14 @@ network, which then sees it several times, cut and turned in other ways. Crops t
 so a run that was stopped goes on. Several processes share the work: --part 0/2 and 1/2.
 
 OUT has the files that lit_mimdit/data/wide_bank.py reads, and made_by.json, which says what made
-them. experiments/nano/wide_behind.yaml trains on them.
+them. Other settings or another branch need another OUT. experiments/nano/wide_behind.yaml trains on
+the bank.
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -24,6 +26,8 @@ from lit_mimdit.data.wide_bank import write_batch
 from lit_mimdit.data.wide_photos import CLEAN, WideBatches
 from lit_mimdit.files import write_bytes
 from lit_mimdit.inference.loading import load_restorer
+from lit_mimdit.inference.run_record import describe_run
+from lit_mimdit.inference.system_file import system_path
 
 LONGEST = 1536  # pixels of a photograph's longer side
 
@@ -34,6 +38,25 @@ def part(text: str) -> tuple[int, int]:
     if not 0 <= index < count:
         raise argparse.ArgumentTypeError(f"{text}: the parts of 2 are 0/2 and 1/2")
     return index, count
+
+
+def keep_record(folder: Path, made_by: dict[str, Any]) -> None:
+    """Writes what makes a bank; ValueError if something else has made what is there."""
+
+    def decisive(record: dict[str, Any]) -> list[Any]:
+        run = record["restoration"]
+        return [record["settings"], run["checkpoint"], run["config_hash"]]
+
+    path = folder / "made_by.json"
+    if path.exists():
+        if decisive(json.loads(path.read_bytes())) != decisive(made_by):
+            raise ValueError(
+                f"{folder}: made with other settings or another branch, see {path.name}; give"
+                " another folder"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, json.dumps(made_by, indent=1).encode())
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,9 +75,8 @@ def main(arguments: list[str] | None = None) -> None:
     restorer = load_restorer(args.checkpoint, dtype="auto").corrected_by(None)
     share, shares = args.part
     settings = {name: getattr(args, name) for name in ("batch", "crop", "dim", "seed")}
-    args.output.mkdir(parents=True, exist_ok=True)
-    made_by = {"settings": settings, "branch": restorer.record()}
-    write_bytes(args.output / "made_by.json", json.dumps(made_by, indent=1).encode())
+    own = describe_run(restorer, system_path(args.checkpoint), "number of the crop")
+    keep_record(args.output, {"settings": settings, "restoration": own})
 
     def batches(split: str, count: int, seed: int, kinds: list[str] | None) -> WideBatches:
         folder = args.photos / split
@@ -64,7 +86,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     kinds = [*KINDS, CLEAN]
     val = batches("val", args.val_batches * len(kinds), args.seed + 1, kinds)
-    named = [(f"val/{val[i]['kind']}-{i // len(kinds)}", val, i) for i in range(len(val))]
+    named = [
+        (f"val/{kind}-{number}", val, number * len(kinds) + index)
+        for number in range(args.val_batches)
+        for index, kind in enumerate(kinds)
+    ]
     train = batches("train", args.batches, args.seed, None)
     named += [(f"train/{i:06d}", train, i) for i in range(len(train))]
     for name, source, index in tqdm(named[share::shares], desc="batches", unit="batch"):

@@ -3,9 +3,9 @@
     python experiments/nano/wide_scores.py data/wide_pack/pairs -o data/wide_scores \\
         --networks package runs/nano/wide-behind.safetensors --lpips
 
-What the branch restores does not depend on the network behind it. So it is kept in OUT/branch, and
-further networks are scored in seconds. PAIRS has a folder for each set with lq and gt, as
-wide_pack.py writes them. Sides are multiples of 8.
+What the branch restores does not depend on the network behind it. So it is kept in OUT, in a folder
+for each branch, and further networks are scored in seconds. PAIRS has a folder for each set with lq
+and gt, as wide_pack.py writes them. Sides are multiples of 8.
 
 The table has the mean PSNR restored - degraded of each set, and of clean images what they come back
 at. Images that come back more than 0.5 dB worse are counted. `branch` is the branch with nothing
@@ -26,6 +26,8 @@ from lit_mimdit.evaluation.scorer import Scorer
 from lit_mimdit.inference.corrector import load_corrector
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.restorer import Restorer
+from lit_mimdit.inference.run_record import describe_run
+from lit_mimdit.inference.system_file import system_path
 
 BRANCH = "branch"
 
@@ -52,12 +54,14 @@ def main(arguments: list[str] | None = None) -> None:
     branch = load_restorer(args.checkpoint, dtype="auto").corrected_by(None)
     behind = {BRANCH: branch}
     behind |= {Path(one).stem: branch.corrected_by(load_corrector(one)) for one in args.networks}
+    own = describe_run(branch, system_path(args.checkpoint), 0)
+    kept = args.output / f"{BRANCH}-{own['checkpoint']['sha256'][:8]}-{own['config_hash'][:8]}"
     scorer = Scorer(["psnr", *(["lpips"] if args.lpips else [])])
     if scorer.missing:
         raise ValueError("; ".join(f"{name}: {why}" for name, why in scorer.missing.items()))
     rows = []
     for name, path, lq, gt in tqdm(list(pairs(args.pairs)), desc="pairs", unit="pair"):
-        alone = restored(branch, args.output / BRANCH / name / f"{path.stem}.pt", lq)
+        alone = restored(branch, kept / name / f"{path.stem}.pt", lq)
         before = scorer.score(lq, gt)[0].scores
         for network, restorer in behind.items():
             after = scorer.score(restorer.corrected(alone, lq), gt)[0].scores

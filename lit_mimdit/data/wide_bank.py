@@ -11,13 +11,13 @@ import io
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from lit_mimdit.data.pairs import augment_array, to_floats
+from lit_mimdit.data.wide_photos import WholeBatches
 from lit_mimdit.files import write_bytes
 
 NAMES = ("lq", "gt", "restored")
@@ -96,7 +96,7 @@ class BankValidation(Dataset):
         return _batch(np.load(path), path.stem.rpartition("-")[0])
 
 
-class WideBank(L.LightningDataModule):
+class WideBank(WholeBatches):
     """Crops that a branch has restored, for the training of a network behind it.
 
     Args:
@@ -118,20 +118,9 @@ class WideBank(L.LightningDataModule):
         seed: int = 0,
         workers: int = 0,
     ) -> None:
-        super().__init__()
-        if min(crop, batch_size, batches) < 1:
-            raise ValueError(
-                f"data.crop is {crop}, data.batch_size {batch_size} and data.batches {batches}: all"
-                " must be positive"
-            )
-        if workers < 0:
-            raise ValueError(f"data.workers is {workers}: it must be 0 or more")
+        super().__init__(crop, batch_size, batches, workers)
         self.bank = bank
-        self.crop = crop
-        self.batch_size = batch_size
-        self.batches = batches
         self.seed = seed
-        self.workers = workers
 
     def _files(self, split: str) -> list[Path]:
         files = sorted(Path(self.bank, split).glob("*.npy"))
@@ -153,10 +142,3 @@ class WideBank(L.LightningDataModule):
                 )
             self.train = BankBatches(files, self.crop, self.batch_size, self.batches, self.seed)
         self.val = BankValidation(self._files("val"))
-
-    def train_dataloader(self) -> DataLoader:
-        self.train.epoch = self.trainer.current_epoch  # reloaded every epoch by the trainer
-        return DataLoader(self.train, batch_size=None, num_workers=self.workers)
-
-    def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.val, batch_size=None, num_workers=self.workers)

@@ -97,7 +97,44 @@ class WideBatches(Dataset):
         return {"lq": lq, "gt": gt, "kind": self._kind(index) or "any"}
 
 
-class WidePhotos(L.LightningDataModule):
+class WholeBatches(L.LightningDataModule):
+    """Loaders of data sets whose items are whole batches: `train`, anew in every epoch, and `val`.
+
+    A derived class makes both in `setup`.
+
+    Args:
+        crop: side of the training crops, pixels.
+        batch_size: crops in a batch.
+        batches: training batches an epoch.
+        workers: loader processes.
+    """
+
+    train: Any
+    val: Dataset
+
+    def __init__(self, crop: int, batch_size: int, batches: int, workers: int) -> None:
+        super().__init__()
+        if min(crop, batch_size, batches) < 1:
+            raise ValueError(
+                f"data.crop is {crop}, data.batch_size {batch_size} and data.batches {batches}: all"
+                " must be positive"
+            )
+        if workers < 0:
+            raise ValueError(f"data.workers is {workers}: it must be 0 or more")
+        self.crop = crop
+        self.batch_size = batch_size
+        self.batches = batches
+        self.workers = workers
+
+    def train_dataloader(self) -> DataLoader:
+        self.train.epoch = self.trainer.current_epoch  # reloaded every epoch by the trainer
+        return DataLoader(self.train, batch_size=None, num_workers=self.workers)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.val, batch_size=None, num_workers=self.workers)
+
+
+class WidePhotos(WholeBatches):
     """Crops of photographs under `severity: any`; validation takes each kind by itself.
 
     Args:
@@ -127,26 +164,15 @@ class WidePhotos(L.LightningDataModule):
         seed: int = 0,
         workers: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(crop, batch_size, batches, workers)
         if not 0 <= dim <= 1:
             raise ValueError(f"data.dim is {dim}: it is a share, from 0 to 1")
-        if min(crop, batch_size, batches) < 1:
-            raise ValueError(
-                f"data.crop is {crop}, data.batch_size {batch_size} and data.batches {batches}: all"
-                " must be positive"
-            )
-        if workers < 0:
-            raise ValueError(f"data.workers is {workers}: it must be 0 or more")
         self.photos = photos
         self.val_photos = val_photos
         self.longest = longest
-        self.crop = crop
-        self.batch_size = batch_size
-        self.batches = batches
         self.val_batches = val_batches
         self.dim = dim
         self.seed = seed
-        self.workers = workers
 
     def setup(self, stage: str) -> None:
         kinds = [*KINDS, CLEAN]
@@ -159,10 +185,3 @@ class WidePhotos(L.LightningDataModule):
         self.val = WideBatches(
             levels, self.crop, 16, self.val_batches * len(kinds), self.seed + 1, kinds=kinds
         )
-
-    def train_dataloader(self) -> DataLoader:
-        self.train.epoch = self.trainer.current_epoch  # reloaded every epoch by the trainer
-        return DataLoader(self.train, batch_size=None, num_workers=self.workers)
-
-    def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.val, batch_size=None, num_workers=self.workers)

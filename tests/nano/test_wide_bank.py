@@ -4,7 +4,6 @@ import json
 import sys
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -49,7 +48,8 @@ def test_parts_make_the_whole(bank):
     assert files == [f"train/{number:06d}.npy" for number in range(3)] + kinds
     made_by = json.loads((bank / "made_by.json").read_text())
     assert made_by["settings"] == {"batch": 2, "crop": 32, "dim": 0.1, "seed": 0}
-    assert made_by["branch"]["fidelity"] is None
+    assert made_by["restoration"]["fidelity"] is None
+    assert made_by["restoration"]["checkpoint"]["name"] == "branch.safetensors"
 
 
 def test_a_crop_is_restored_as_restore_does_without_the_fidelity_network(bank):
@@ -72,6 +72,13 @@ def test_what_is_there_stays(bank, photos):
     wide_bank.main([str(photos), "-o", str(bank), *SETTINGS])
     assert path.read_bytes() == b"kept" and again.read_bytes() == made
     path.write_bytes(before)
+
+
+def test_another_bank_needs_another_folder(bank, photos):
+    before = (bank / "made_by.json").read_bytes()
+    with pytest.raises(ValueError, match=r"made with other settings.* give another folder"):
+        wide_bank.main([str(photos), "-o", str(bank), *SETTINGS, "--seed", "1"])
+    assert (bank / "made_by.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("text", ["2/2", "-1/2", "1"])
@@ -144,7 +151,7 @@ def test_settings_are_checked(tmp_path):
         WideBank(str(tmp_path), crop=16).setup("fit")
 
 
-def test_the_network_learns_behind_the_branch(bank, tmp_path):
+def test_the_network_learns_behind_the_branch(bank, two_epochs, tmp_path):
     """It is told what the branch restored: a branch that is right is believed within few steps."""
     for path in sorted(bank.rglob("*.npy")):
         lq, gt, _ = torch.from_numpy(np.load(path))
@@ -156,18 +163,7 @@ def test_the_network_learns_behind_the_branch(bank, tmp_path):
         blocks=1,
         kind="l1",
     )
-    trainer = L.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-    )
-    data = WideBank(str(tmp_path), crop=32, batch_size=4, batches=40)
-    trainer.fit(training, data)
+    trainer = two_epochs(training, WideBank(str(tmp_path), crop=32, batch_size=4, batches=40))
     gains = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("noise", "haze")}
     assert min(gains.values()) > 5
     corrector = load_corrector(str(tmp_path / "network.safetensors"))

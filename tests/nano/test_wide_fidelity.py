@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -138,7 +137,7 @@ def test_gains_multiply_the_degraded_image():
     assert Fidelity((8, 8), 1).correction.leave.bias.numel() == 5 * 4
 
 
-def test_training_writes_what_restore_reads(tmp_path):
+def test_training_writes_what_restore_reads(two_epochs, tmp_path):
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
         Image.fromarray(photographs.load("chelsea")[:160, :160]).save(tmp_path / split / "a.png")
@@ -146,17 +145,7 @@ def test_training_writes_what_restore_reads(tmp_path):
         str(tmp_path / "train"), str(tmp_path / "val"), 32, 4, batches=3, val_batches=1
     )
     training = module(tmp_path)
-    trainer = L.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-    )
-    trainer.fit(training, data)
+    trainer = two_epochs(training, data)
     assert {"val/clean", "val/haze"} <= trainer.callback_metrics.keys()
     corrector = load_corrector(str(tmp_path / "network.safetensors"))
     assert corrector.network.gain
