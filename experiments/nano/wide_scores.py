@@ -11,6 +11,9 @@ The table has the mean PSNR restored - degraded of each set, and of clean images
 at. Images that come back more than 0.5 dB worse are counted. `branch` is the branch with nothing
 behind it, `package` has the shipped network. OUT/scores.csv has every image, with --lpips also its
 LPIPS. That needs weights, see docs/how_to/evaluate.md.
+
+--share asks for each part's share. `one step` is the branch without the prior's sampling: one
+evaluation, from pure noise. `alone` is a network that sees the degraded image twice.
 """
 
 import argparse
@@ -29,16 +32,37 @@ from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run
 from lit_mimdit.inference.system_file import system_path
 
-BRANCH = "branch"
+BRANCH, ONE_STEP, ALONE = "branch", "one step", "alone"
 
 
-def restored(branch: Restorer, kept: Path, lq: Tensor) -> Tensor:
-    """What the branch alone makes of an image (1, 3, H, W), from the file where it is kept."""
-    if not kept.exists():
-        image, _ = branch(lq, torch.tensor([0]))
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(image, kept)
-    return torch.load(kept, weights_only=True)
+class Kept:
+    """What a branch alone makes of images (1, 3, H, W), from the files where it is kept."""
+
+    def __init__(self, branch: Restorer, folder: Path, checkpoint: Path) -> None:
+        self.branch = branch
+        own = describe_run(branch, checkpoint, 0)
+        self.folder = (
+            folder / f"{BRANCH}-{own['checkpoint']['sha256'][:8]}-{own['config_hash'][:8]}"
+        )
+
+    def __call__(self, lq: Tensor, name: str) -> Tensor:
+        path = self.folder / f"{name}.pt"
+        if not path.exists():
+            image, _ = self.branch(lq, torch.tensor([0]))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(image, path)
+        return torch.load(path, weights_only=True)
+
+
+def variants(networks: list[str], share: bool) -> dict[str, tuple[str, str | None]]:
+    """Returns for each column what the network behind sees as restored, and its file."""
+    found: dict[str, tuple[str, str | None]] = {BRANCH: (BRANCH, None)}
+    found |= {Path(one).stem: (BRANCH, one) for one in networks}
+    if share:
+        found[ONE_STEP] = ONE_STEP, None
+        for one in networks:
+            found |= {f"{Path(one).stem}, {seen}": (seen, one) for seen in (ONE_STEP, ALONE)}
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,23 +73,29 @@ def main(arguments: list[str] | None = None) -> None:
         "--networks", nargs="+", default=[], help="files of fidelity networks, or package"
     )
     parser.add_argument("--checkpoint", help="branch; without it the package's")
+    parser.add_argument("--share", action="store_true", help="also what each part does alone")
     parser.add_argument("--lpips", action="store_true", help="also LPIPS, for scores.csv")
     args = parser.parse_args(arguments)
+    columns = variants(args.networks, args.share)
     branch = load_restorer(args.checkpoint, dtype="auto").corrected_by(None)
-    behind = {BRANCH: branch}
-    behind |= {Path(one).stem: branch.corrected_by(load_corrector(one)) for one in args.networks}
-    own = describe_run(branch, system_path(args.checkpoint), 0)
-    kept = args.output / f"{BRANCH}-{own['checkpoint']['sha256'][:8]}-{own['config_hash'][:8]}"
+    behind = {
+        one: branch.corrected_by(load_corrector(one)) if one else branch
+        for _, one in columns.values()
+    }
+    kept = {BRANCH: Kept(branch, args.output, system_path(args.checkpoint))}
+    if args.share:
+        once = load_restorer(args.checkpoint, dtype="auto", steps=1).corrected_by(None)
+        kept[ONE_STEP] = Kept(once, args.output, system_path(args.checkpoint))
     scorer = Scorer(["psnr", *(["lpips"] if args.lpips else [])])
     if scorer.missing:
         raise ValueError("; ".join(f"{name}: {why}" for name, why in scorer.missing.items()))
     rows = []
     for name, path, lq, gt in tqdm(list(pairs(args.pairs)), desc="pairs", unit="pair"):
-        alone = restored(branch, kept / name / f"{path.stem}.pt", lq)
+        seen = {which: of(lq, f"{name}/{path.stem}") for which, of in kept.items()} | {ALONE: lq}
         before = scorer.score(lq, gt)[0].scores
-        for network, restorer in behind.items():
-            after = scorer.score(restorer.corrected(alone, lq), gt)[0].scores
-            row = {"variant": network, "set": name, "image": path.stem}
+        for column, (which, network) in columns.items():
+            after = scorer.score(behind[network].corrected(seen[which], lq), gt)[0].scores
+            row = {"variant": column, "set": name, "image": path.stem}
             row |= {"degraded": min(before["psnr"], CAP), "restored": min(after["psnr"], CAP)}
             if args.lpips:
                 row |= {"degraded_lpips": before["lpips"], "restored_lpips": after["lpips"]}
@@ -74,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print(table(rows, list(behind)))
+    print(table(rows, list(columns)))
 
 
 if __name__ == "__main__":

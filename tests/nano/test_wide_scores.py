@@ -11,8 +11,10 @@ from PIL import Image
 
 from lit_mimdit.data import photographs
 from lit_mimdit.evaluation.pixel import psnr
+from lit_mimdit.inference.corrector import load_corrector
 from lit_mimdit.inference.fidelity_file import save_fidelity
 from lit_mimdit.inference.loading import load_restorer
+from lit_mimdit.inference.spots import without_spots
 from lit_mimdit.models.fidelity import Fidelity
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "nano"))
@@ -35,8 +37,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def scores(folder, *networks):
-    more = ["--networks", *networks] if networks else []
+def scores(folder, *networks, options=()):
+    more = [*options, *(["--networks", *networks] if networks else [])]
     wide_scores.main([str(folder / "pairs"), "-o", str(folder / "out"), *more])
     with open(folder / "out/scores.csv", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -80,6 +82,22 @@ def test_a_second_network_does_not_ask_the_branch_again(folder, monkeypatch):
     found = {(row["variant"], row["set"], row["image"]): float(row["restored"]) for row in rows}
     assert found["branch", "noise", "0"] == found["trusting", "noise", "0"] == 60
     assert found["branch", "noise", "1"] < 40
+
+
+def test_the_share_of_each_part(folder):
+    rows = scores(folder, "package", options=["--share"])
+    found = {(row["variant"], row["set"], row["image"]): float(row["restored"]) for row in rows}
+    assert len(found) == 5 * 4
+    lq, gt = (tensor(folder, f"noise/{side}/0.png") for side in ("lq", "gt"))
+    network = load_corrector("package")
+    once, _ = load_restorer(None, dtype="auto", steps=1).corrected_by(None)(lq, torch.tensor([0]))
+    for column, expected in (
+        ("one step", once),
+        ("package, one step", without_spots(network(once, lq), lq)),
+        ("package, alone", without_spots(network(lq, lq), lq)),
+    ):
+        score = psnr(expected, gt).item()
+        assert found[column, "noise", "0"] == pytest.approx(score, abs=0.05)
 
 
 def test_missing_weights_are_said(folder, monkeypatch, tmp_path):
