@@ -23,7 +23,8 @@ from lit_mimdit.ablation.runs import BEFORE, COST, PLAN
 from lit_mimdit.ablation.variants import Values, budget_of
 from lit_mimdit.cli import main
 from lit_mimdit.files import write_bytes
-from lit_mimdit.inference.system_file import SystemFile, build_system, load_system, read_checkpoint
+from lit_mimdit.inference.system_class import build_system
+from lit_mimdit.inference.system_file import SystemFile, load_system, read_checkpoint
 from lit_mimdit.systems.base import RestorationSystem
 from lit_mimdit.training.callbacks.training_time import seconds_in
 from lit_mimdit.training.resume import newest_valid

@@ -9,7 +9,8 @@ import torch
 from lit_mimdit.inference.device import choose_device, computes_bfloat16
 from lit_mimdit.inference.hub import shown
 from lit_mimdit.inference.offload import Offload, offload_to_host, require_offload
-from lit_mimdit.inference.system_file import build_system, load_system, system_path
+from lit_mimdit.inference.system_class import build_system
+from lit_mimdit.inference.system_file import load_system, system_path
 from lit_mimdit.inference.tiny_vae import with_tiny_vae
 from lit_mimdit.models.compiling import compile_network
 from lit_mimdit.models.network import ConditionedBackbone

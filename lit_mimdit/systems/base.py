@@ -21,16 +21,8 @@ from torch.utils._pytree import tree_map_only
 
 from lit_mimdit.evaluation.metrics import choose
 from lit_mimdit.evaluation.scores import ScoreTable
-from lit_mimdit.inference.system_file import (
-    CONTRACT,
-    KEY,
-    SystemFile,
-    class_path_of,
-    load_into,
-    load_system,
-    state_of,
-    system_of_checkpoint,
-)
+from lit_mimdit.inference.system_class import CONTRACT, class_path_of, load_into, state_of
+from lit_mimdit.inference.system_file import KEY, SystemFile, load_system, system_of_checkpoint
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.systems.answers import ImageRestorer, Losses, plain
 from lit_mimdit.systems.evaluation_steps import EvaluationSteps

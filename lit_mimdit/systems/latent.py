@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lit_mimdit.inference.corrector import load_corrector
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import SamplingConfig
-from lit_mimdit.inference.system_file import class_path_of
+from lit_mimdit.inference.system_class import class_path_of
 from lit_mimdit.latent_shards import require_same_vae
 from lit_mimdit.models.backbone import Backbone, load_backbone
 from lit_mimdit.models.compiling import compile_network

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from lit_mimdit.inference.pixel_restorer import OVERLAP, TILE, PixelRestorer
-from lit_mimdit.inference.system_file import class_path_of
+from lit_mimdit.inference.system_class import class_path_of
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem, plain
 from lit_mimdit.systems.optim import OptimizerConfig
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lit_mimdit.inference.pixel_restorer import tiled
 from lit_mimdit.inference.seeded_restorer import Draw, Progress, SeededRestorer
-from lit_mimdit.inference.system_file import class_path_of
+from lit_mimdit.inference.system_class import class_path_of
 from lit_mimdit.inference.tiling import boxes
 from lit_mimdit.models.residual_diffusion import (
     ResidualDiffusion,

@@ -18,7 +18,8 @@ from torch import nn
 from lit_mimdit import cli
 from lit_mimdit.ablation.cost import cost
 from lit_mimdit.inference.loading import load_restorer
-from lit_mimdit.inference.system_file import build_system, load_system
+from lit_mimdit.inference.system_class import build_system
+from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.models.network import MiMDiTNetwork
 from lit_mimdit.systems.base import RestorationSystem
 

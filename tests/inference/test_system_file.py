@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from lit_mimdit import cli
 from lit_mimdit.inference.loading import load_restorer
-from lit_mimdit.inference.system_file import KEY, SystemFile, load_system, save_system, state_of
+from lit_mimdit.inference.system_class import state_of
+from lit_mimdit.inference.system_file import KEY, SystemFile, load_system, save_system
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.renamed import RENAMED, reading_old_names, with_new_names
 from lit_mimdit.systems.regression import Regression

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from lit_mimdit.inference.sampler import SamplingConfig
-from lit_mimdit.inference.system_file import SystemFile, save_system, state_of
+from lit_mimdit.inference.system_class import state_of
+from lit_mimdit.inference.system_file import SystemFile, save_system
 from lit_mimdit.models.backbone import Identity
 
 

@@ -24,14 +24,8 @@ import lit_mimdit.systems
 from lit_mimdit.data.pairs import collate
 from lit_mimdit.estimate import meta_system, simulate, sizes_of
 from lit_mimdit.inference.loading import load_restorer
-from lit_mimdit.inference.system_file import (
-    build_system,
-    class_path_of,
-    load_system,
-    read_checkpoint,
-    save_system,
-    state_of,
-)
+from lit_mimdit.inference.system_class import build_system, class_path_of, state_of
+from lit_mimdit.inference.system_file import load_system, read_checkpoint, save_system
 from lit_mimdit.models.mim import MiM
 from lit_mimdit.settings import build
 from lit_mimdit.systems.base import RestorationSystem

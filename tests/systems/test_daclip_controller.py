@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 
 from lit_mimdit.data.pairs import collate
 from lit_mimdit.estimate import simulate
-from lit_mimdit.inference.system_file import load_system, save_system, state_of
+from lit_mimdit.inference.system_class import state_of
+from lit_mimdit.inference.system_file import load_system, save_system
 from lit_mimdit.systems.daclip import DACLIP, objective
 from lit_mimdit.systems.daclip.clip import DegradationCLIP, TextConfig, VisionConfig
 from lit_mimdit.systems.daclip.controller import Texts, random_view, take_towers, word_of

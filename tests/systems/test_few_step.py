@@ -13,7 +13,8 @@ from lit_mimdit.data.pairs import collate
 from lit_mimdit.estimate import simulate
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.sampler import SamplingConfig
-from lit_mimdit.inference.system_file import load_system, save_system, state_of
+from lit_mimdit.inference.system_class import state_of
+from lit_mimdit.inference.system_file import load_system, save_system
 from lit_mimdit.models.branch_config import BranchConfig, IntraConfig
 from lit_mimdit.models.latents import decoded
 from lit_mimdit.models.quantize import quantized_as

@@ -7,7 +7,8 @@ import torch
 
 from lit_mimdit.data.pairs import collate
 from lit_mimdit.inference.loading import load_restorer
-from lit_mimdit.inference.system_file import load_system, save_system, state_of
+from lit_mimdit.inference.system_class import state_of
+from lit_mimdit.inference.system_file import load_system, save_system
 from lit_mimdit.systems.diffir import DiffIR, objective, sampler
 from lit_mimdit.systems.diffir.network import FirstStage, SecondStage
 from lit_mimdit.systems.import_weights import import_weights

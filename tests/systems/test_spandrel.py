@@ -15,7 +15,8 @@ spandrel = pytest.importorskip("spandrel", reason="the extra `spandrel` is not i
 
 from lit_mimdit import cli  # noqa: E402
 from lit_mimdit.evaluation.league import label_of  # noqa: E402
-from lit_mimdit.inference.system_file import build_system, load_system, save_system  # noqa: E402
+from lit_mimdit.inference.system_class import build_system  # noqa: E402
+from lit_mimdit.inference.system_file import load_system, save_system  # noqa: E402
 from lit_mimdit.systems.import_weights import import_weights  # noqa: E402
 from lit_mimdit.systems.spandrel import Spandrel  # noqa: E402
 

@@ -15,7 +15,8 @@ from lit_mimdit import cli
 from lit_mimdit import files as file_writing
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.sampler import SamplingConfig
-from lit_mimdit.inference.system_file import KEY, SystemFile, load_into, load_system, save_system
+from lit_mimdit.inference.system_class import load_into
+from lit_mimdit.inference.system_file import KEY, SystemFile, load_system, save_system
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.training.checkpoint import WholeFiles
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from lit_mimdit.inference.seeded_restorer import Draw, Progress, SeededRestorer
-from lit_mimdit.inference.system_file import class_path_of
+from lit_mimdit.inference.system_class import class_path_of
 from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.systems.autodir import official, sampler
 from lit_mimdit.systems.autodir.sizes import Sizes

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_mimdit.inference.seeded_restorer import Draw, Progress, SeededRestorer
-from lit_mimdit.inference.system_file import class_path_of, is_own, load_into, load_system
+from lit_mimdit.inference.system_class import class_path_of, load_into
+from lit_mimdit.inference.system_file import is_own, load_system
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem, plain
 from lit_mimdit.systems.daclip import objective, official

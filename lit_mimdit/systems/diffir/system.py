@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lit_mimdit.inference.pixel_restorer import tiled
 from lit_mimdit.inference.seeded_restorer import Draw, Progress, SeededRestorer
-from lit_mimdit.inference.system_file import class_path_of, load_into, load_system
+from lit_mimdit.inference.system_class import class_path_of, load_into
+from lit_mimdit.inference.system_file import load_system
 from lit_mimdit.inference.tiling import boxes
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.padding import pad_to_multiple

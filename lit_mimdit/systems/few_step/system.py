@@ -14,13 +14,8 @@ from torch.nn.attention import sdpa_kernel
 
 from lit_mimdit.inference.guidance import conditioned
 from lit_mimdit.inference.sampler import SamplingConfig, euler, sample, times
-from lit_mimdit.inference.system_file import (
-    KEY,
-    SystemFile,
-    class_path_of,
-    load_into,
-    load_system,
-)
+from lit_mimdit.inference.system_class import class_path_of, load_into
+from lit_mimdit.inference.system_file import KEY, SystemFile, load_system
 from lit_mimdit.models.backbone import Backbone
 from lit_mimdit.models.branch_config import BranchConfig
 from lit_mimdit.models.decisions import Decisions
