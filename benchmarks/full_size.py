@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader
 
 from lit_mimdit.data.pairs import collate
 from lit_mimdit.models.backbone import Backbone, identify
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.geometry import meta_backbone, read_geometry
-from lit_mimdit.models.network import Prompt
 from lit_mimdit.settings import build
 from lit_mimdit.systems.mimdit import MiMDiT
 

@@ -18,8 +18,9 @@ from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
 from lit_mimdit.models.branch_config import BranchConfig
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.injection import ConditionedJointAttention, split_heads
-from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.models.network import MiMDiTNetwork
 from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 from lit_mimdit.systems.dit4sr.network import DiT4SRNetwork
 

@@ -18,6 +18,7 @@ from torch.nn.attention import sdpa_kernel
 
 from lit_mimdit.data.datamodule import FoundIRDataModule
 from lit_mimdit.data.pairs import with_floats
+from lit_mimdit.models.condition import Condition
 from lit_mimdit.models.flow import (
     interpolate,
     loss_per_sample,
@@ -27,7 +28,6 @@ from lit_mimdit.models.flow import (
 )
 from lit_mimdit.models.injection import BlockCondition
 from lit_mimdit.models.latents import encode
-from lit_mimdit.models.network import Condition
 from lit_mimdit.settings import build
 from lit_mimdit.systems.mimdit import MiMDiT
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from lit_mimdit.models.condition import Known, Prompt
 from lit_mimdit.models.decisions import Decisions
-from lit_mimdit.models.network import ConditionedBackbone, Known, Prompt
+from lit_mimdit.models.network import ConditionedBackbone
 from lit_mimdit.models.what_if import WhatIf
 
 BASES_THAT_HEAR = (

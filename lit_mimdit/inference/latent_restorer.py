@@ -16,9 +16,9 @@ from lit_mimdit.inference.sampler import OnStep, SamplingConfig
 from lit_mimdit.inference.seeded_restorer import Progress
 from lit_mimdit.inference.spots import without_spots
 from lit_mimdit.inference.tiled_vae import TiledVAE
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.latents import decode, downsampling
-from lit_mimdit.models.network import Prompt
 from lit_mimdit.models.padding import pad_to_multiple
 
 if TYPE_CHECKING:

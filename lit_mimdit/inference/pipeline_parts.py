@@ -12,8 +12,9 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.branch_config import BranchConfig
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.fidelity import Fidelity
-from lit_mimdit.models.network import Branch, MiMDiTNetwork, Prompt
+from lit_mimdit.models.network import Branch, MiMDiTNetwork
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.settings import build
 

@@ -17,10 +17,11 @@ from lit_mimdit.inference.sampler import OnStep, SamplingConfig, sample
 from lit_mimdit.inference.seeded_restorer import Progress
 from lit_mimdit.inference.tile_conditions import TileConditions
 from lit_mimdit.models.backbone import Identity
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.decisions import Decisions, join_rows, rows_of
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import downsampling, encode, require_finite
-from lit_mimdit.models.network import ConditionedBackbone, MiMDiTNetwork, Prompt
+from lit_mimdit.models.network import ConditionedBackbone, MiMDiTNetwork
 from lit_mimdit.models.padding import pad_to_multiple
 from lit_mimdit.models.prompts import PromptSource
 from lit_mimdit.models.what_if import NO_ROUTERS, Choice, Weight, WhatIf, what_if

@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.folder import NANO, locate, nano_folder, unavailable
-from lit_mimdit.models.network import Prompt
 from lit_mimdit.models.prompts import empty_prompt
 from lit_mimdit.models.quantize import (
     GGUF,

@@ -16,8 +16,8 @@ from safetensors.torch import load, save
 from tqdm import tqdm
 
 from lit_mimdit.files import write_bytes
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.folder import unavailable
-from lit_mimdit.models.network import Prompt
 from lit_mimdit.models.quantize import PACKAGES, encoder_quantizer, keep_layout, quantized_as
 
 if TYPE_CHECKING:

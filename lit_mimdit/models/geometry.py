@@ -17,8 +17,8 @@ from safetensors import safe_open
 from torch import nn
 
 from lit_mimdit.models.backbone import Backbone, Identity
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.folder import locate, unavailable
-from lit_mimdit.models.network import Prompt
 
 TEXT_TOKENS = (
     333  # 77 of CLIP and 256 of T5: what diffusers' StableDiffusion3Pipeline makes of every prompt

@@ -10,7 +10,7 @@ B = batch, C = latent channels, N = h * w tokens, D = backbone width, d = branch
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,73 +18,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_mimdit.models.branch_config import BranchConfig
+from lit_mimdit.models.condition import Condition, Known, Prompt
 from lit_mimdit.models.decisions import Decisions
-from lit_mimdit.models.injection import BlockCondition, hidden_states, install, project_condition
+from lit_mimdit.models.injection import hidden_states, install, project_condition
 from lit_mimdit.models.mim import MiM, share_routers
 from lit_mimdit.models.module_list import module_list
 from lit_mimdit.models.what_if import WhatIf
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel
-
-
-class Prompt(NamedTuple):
-    """Text conditioning as embeddings.
-
-    embeds: (1 or B, T, joint_attention_dim); pooled: (1 or B, pooled_projection_dim).
-    """
-
-    embeds: Tensor
-    pooled: Tensor
-
-    def expand(self, batch: int) -> "Prompt":
-        return Prompt(self.embeds.expand(batch, -1, -1), self.pooled.expand(batch, -1))
-
-    def to(self, device: torch.device) -> "Prompt":
-        return Prompt(self.embeds.to(device), self.pooled.to(device))
-
-    def repeated(self, times: int) -> "Prompt":
-        """Returns the prompts of `times` copies of the batch; the common one if all have one."""
-        if len(self.embeds) == 1:
-            return self
-        return Prompt(self.embeds.repeat(times, 1, 1), self.pooled.repeat(times, 1))
-
-    def row(self, index: int) -> "Prompt":
-        """Returns the prompt of one image, batch 1; the common one if all have the same."""
-        return (
-            self
-            if len(self.embeds) == 1
-            else Prompt(self.embeds[index : index + 1], self.pooled[index : index + 1])
-        )
-
-
-class Condition(NamedTuple):
-    """All that the backbone needs to know of the LQ images.
-
-    It has one BlockCondition a block, and the routers' decisions.
-    """
-
-    blocks: tuple[BlockCondition, ...]
-    routing: Decisions
-
-    def repeated(self, times: int) -> "Condition":
-        """Returns it for `times` copies of the batch, one after the other."""
-        blocks = (
-            BlockCondition(
-                block.key.repeat(times, 1, 1, 1), block.value.repeat(times, 1, 1, 1), block.gate
-            )
-            for block in self.blocks
-        )
-        return Condition(tuple(blocks), self.routing)
-
-
-class Known(Protocol):
-    """Holds what a network computes of the LQ images once: Condition, or a NamedTuple like it."""
-
-    @property
-    def routing(self) -> Decisions: ...
-
-    def repeated(self, times: int) -> Any: ...
 
 
 class Branch(nn.Module):

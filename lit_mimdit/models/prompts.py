@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from lit_mimdit.models.captions import read_captions
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.encoders import NULL_PROMPT, TOKENS, embed, read_embedding
-from lit_mimdit.models.network import Prompt
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel

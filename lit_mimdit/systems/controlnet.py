@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from torch import Tensor, nn
 
 from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.flow import FlowConfig
-from lit_mimdit.models.network import ConditionedBackbone, Prompt
+from lit_mimdit.models.network import ConditionedBackbone
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.models.quantize import plain_state
 from lit_mimdit.systems.base import METRICS

@@ -14,6 +14,7 @@ from lit_mimdit.inference.system_class import class_path_of
 from lit_mimdit.latent_shards import require_same_vae
 from lit_mimdit.models.backbone import Backbone, load_backbone
 from lit_mimdit.models.compiling import compile_network
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.flow import (
     FlowConfig,
     interpolate,
@@ -24,7 +25,7 @@ from lit_mimdit.models.flow import (
 )
 from lit_mimdit.models.geometry import meta_backbone, read_geometry
 from lit_mimdit.models.latents import encode
-from lit_mimdit.models.network import ConditionedBackbone, Prompt
+from lit_mimdit.models.network import ConditionedBackbone
 from lit_mimdit.models.prompts import PromptConfig, Prompts, texts_of
 from lit_mimdit.models.quantize import checked, planned_saving
 from lit_mimdit.systems.base import METRICS, Losses, RestorationSystem

@@ -10,10 +10,11 @@ from torch import Tensor
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.balance import load_balance_loss, z_loss
 from lit_mimdit.models.branch_config import BranchConfig
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.flow import FlowConfig
 from lit_mimdit.models.mim import MiM
-from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.models.network import MiMDiTNetwork
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.systems.base import METRICS, Losses
 from lit_mimdit.systems.latent import LATENT_VERSIONS, LatentSystem

@@ -14,7 +14,8 @@ from lit_mimdit import cli
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.branch_config import BranchConfig
-from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.models.condition import Prompt
+from lit_mimdit.models.network import MiMDiTNetwork
 
 PROMPT = Prompt(torch.zeros(1, 4, 12), torch.zeros(1, 10))
 

@@ -14,7 +14,8 @@ from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.inference.system_file import load_system, save_system
 from lit_mimdit.models.backbone import load_backbone
 from lit_mimdit.models.branch_config import BranchConfig, IntraConfig
-from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.models.condition import Prompt
+from lit_mimdit.models.network import MiMDiTNetwork
 
 CPU = torch.device("cpu")
 

@@ -18,8 +18,9 @@ from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import inter_weights
 from lit_mimdit.inference.sampler import SamplingConfig, sample
 from lit_mimdit.models.branch_config import BranchConfig
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.latents import decode, encode
-from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.models.network import MiMDiTNetwork
 from lit_mimdit.models.padding import pad_to_multiple
 
 

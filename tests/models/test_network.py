@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lit_mimdit.models.branch_config import BranchConfig, InterConfig, IntraConfig
-from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.models.condition import Prompt
+from lit_mimdit.models.network import MiMDiTNetwork
 
 BLOCKS, BATCH, GRID = 3, 2, (3, 5)
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from lit_mimdit.models.branch_config import BranchConfig
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.latents import encode
-from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.models.network import MiMDiTNetwork
 from lit_mimdit.nano import mmdit as room
 from lit_mimdit.nano.references import KEPT, NOISE, kept_tokens, reference_latents, thumbnail
 from lit_mimdit.systems.optim import OptimizerConfig

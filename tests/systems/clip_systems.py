@@ -28,7 +28,7 @@ from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from transformers import CLIPConfig, CLIPModel  # noqa: E402
 
-from lit_mimdit.models.network import Prompt  # noqa: E402
+from lit_mimdit.models.condition import Prompt  # noqa: E402
 from lit_mimdit.systems.autodir import sampler as autodir_sampler  # noqa: E402
 from lit_mimdit.systems.autodir.network import (  # noqa: E402
     AutoDIRNetwork,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lit_mimdit import cli
 from lit_mimdit.inference.system_file import load_system
-from lit_mimdit.models.network import Prompt
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.systems.controlnet import ControlNetConfig, ControlNetDiT
 
 CALLBACKS = "lit_mimdit.training.callbacks.Routing"

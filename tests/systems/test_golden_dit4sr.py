@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_mimdit.inference.colour import adain
-from lit_mimdit.models.network import Prompt
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.systems.dit4sr import objective, sampler
 from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SRNetwork
 from lit_mimdit.systems.dit4sr.official import from_official, official_name

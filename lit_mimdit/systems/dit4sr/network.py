@@ -17,10 +17,11 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.injection import split_heads
 from lit_mimdit.models.module_list import module_list
-from lit_mimdit.models.network import ConditionedBackbone, Prompt
+from lit_mimdit.models.network import ConditionedBackbone
 from lit_mimdit.models.quantize import plain_state
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from diffusers import SD3Transformer2DModel
 from torch import Tensor
 
-from lit_mimdit.models.network import Prompt
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.systems.dit4sr.network import ControlConfig, DiT4SRNetwork
 from lit_mimdit.systems.official import choose, count, load_strictly, shape_of, unwrap
 from lit_mimdit.systems.recognition import demand

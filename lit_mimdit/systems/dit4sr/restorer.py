@@ -12,10 +12,10 @@ from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import config_hash
 from lit_mimdit.inference.sampler import OnStep
 from lit_mimdit.inference.seeded_restorer import Progress
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.flow import sample_noise
 from lit_mimdit.models.latents import encode, require_finite
-from lit_mimdit.models.network import Prompt
 from lit_mimdit.systems.dit4sr import sampler
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_mimdit.inference.guidance import guide
 from lit_mimdit.inference.sampler import OnStep
-from lit_mimdit.models.network import Prompt
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.systems.dit4sr.objective import STEPS, shifted
 
 SAMPLING_STEPS, GUIDANCE = 40, 8.0

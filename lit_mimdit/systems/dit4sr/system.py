@@ -9,9 +9,9 @@ from torch import Tensor
 
 from lit_mimdit.inference.sampler import SamplingConfig
 from lit_mimdit.models.backbone import Backbone
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.encoders import MOST_TOKENS, TOKENS
 from lit_mimdit.models.flow import FlowConfig
-from lit_mimdit.models.network import Prompt
 from lit_mimdit.models.prompts import PromptConfig, Prompts
 from lit_mimdit.systems.base import METRICS
 from lit_mimdit.systems.dit4sr import objective, official, sampler

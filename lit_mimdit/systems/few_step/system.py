@@ -18,6 +18,7 @@ from lit_mimdit.inference.system_class import class_path_of, load_into
 from lit_mimdit.inference.system_file import KEY, SystemFile, load_system
 from lit_mimdit.models.backbone import Backbone
 from lit_mimdit.models.branch_config import BranchConfig
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.models.decisions import Decisions
 from lit_mimdit.models.distillation import (
     distribution_gradient,
@@ -29,7 +30,7 @@ from lit_mimdit.models.distillation import (
 )
 from lit_mimdit.models.flow import clean, interpolate, loss_per_sample, sample_noise, velocity
 from lit_mimdit.models.latents import decoded, encode
-from lit_mimdit.models.network import MiMDiTNetwork, Prompt
+from lit_mimdit.models.network import MiMDiTNetwork
 from lit_mimdit.models.prompts import PromptConfig
 from lit_mimdit.systems.base import METRICS, Losses
 from lit_mimdit.systems.few_step.config import (

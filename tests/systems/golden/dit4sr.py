@@ -9,7 +9,7 @@ from golden_file import Golden
 from golden_report import Report, twice
 
 from lit_mimdit.inference.colour import adain, wavelet
-from lit_mimdit.models.network import Prompt
+from lit_mimdit.models.condition import Prompt
 from lit_mimdit.systems.dit4sr import objective, sampler
 from lit_mimdit.systems.dit4sr.network import DiT4SRNetwork
 from lit_mimdit.systems.dit4sr.official import from_official, official_name
