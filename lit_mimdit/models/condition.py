@@ -1,4 +1,4 @@
-"""What a backbone is told about images: its text, and what a branch makes of degraded ones."""
+"""Holds what a backbone is told about images: text, and what a branch makes of degraded ones."""
 
 from typing import Any, NamedTuple, Protocol
 
