@@ -13,6 +13,7 @@ from lit_mimdit.inference.corrector import load_corrector
 from lit_mimdit.inference.fidelity_file import save_fidelity
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.nano.charbonnier import charbonnier_per_image
+from lit_mimdit.nano.widen import holds, sizes, widen
 from lit_mimdit.systems.optim import OptimizerConfig, configure
 
 Loss = Literal["relative", "l1", "log"]
@@ -35,7 +36,8 @@ class WideFidelity(L.LightningModule):
     Args:
         optimizer: settings of the optimizer and its schedule.
         output: file of the finished network (.safetensors).
-        init: file of a network to start from, of the same sizes. `null` makes a new one.
+        init: file of a network to start from, of as many levels. A smaller one is widened, and
+            computes the same at first. `null` makes a new one.
         widths: channels of the U-Net by level. Each level after the first halves the resolution.
         blocks: residual blocks on each level, before and after the coarser levels.
         gain: whether the network also has gains, one for each channel and pixel of the input.
@@ -71,13 +73,13 @@ class WideFidelity(L.LightningModule):
         self.smooth = smooth
         self.network = Fidelity(tuple(widths), blocks, gain)
         if (start := load_corrector(init)) is not None:
-            sizes = [(net.widths, net.blocks, net.gain) for net in (start.network, self.network)]
-            if sizes[0] != sizes[1]:
+            if not holds(start.network, self.network):
                 raise ValueError(
-                    f"model.init {init} has (widths, blocks, gain) {sizes[0]}, and the YAML says"
-                    f" {sizes[1]}: make them the same"
+                    f"model.init {init} has (widths, blocks, gain) {sizes(start.network)}, and the"
+                    f" YAML says {sizes(self.network)}: give as many levels, and no fewer channels"
+                    " or blocks"
                 )
-            self.network.load_state_dict(start.network.state_dict())
+            widen(start.network, self.network)
 
     # e = c(d) + w (c(dx d) + c(dy d)), c: see charbonnier_per_image
     def error(self, image: Tensor, reference: Tensor) -> Tensor:
