@@ -21,6 +21,7 @@ from lit_mimdit.data.wide_photos import WholeBatches
 from lit_mimdit.files import write_bytes
 
 NAMES = ("lq", "gt", "restored")
+FLOOR = 0.01  # error of a crop that counts as damaged
 
 
 def write_batch(path: Path, lq: Tensor, gt: Tensor, restored: Tensor) -> None:
@@ -38,23 +39,45 @@ def _batch(crops: np.ndarray, kind: str) -> dict[str, Any]:
     return dict(zip(NAMES, floats, strict=True)) | {"kind": kind}
 
 
+# p ~ (e + FLOOR)^emphasis, e: mean absolute difference of the degraded and the clean crop
+def chances(files: list[Path], emphasis: float) -> np.ndarray:
+    """Returns how often each crop of each file is drawn, (F, B) float64; the sum is 1."""
+    errors = [_error(np.load(file, mmap_mode="r")) for file in files]
+    weights = (np.stack(errors) + FLOOR) ** emphasis
+    return weights / weights.sum()
+
+
+def _error(stored: np.ndarray) -> np.ndarray:
+    """(3, B, 3, S, S) uint8 -> (B,) in [0, 1]."""
+    apart = stored[0].astype(np.int16) - stored[1]
+    return np.abs(apart).mean((1, 2, 3)) / 255
+
+
 class BankBatches(Dataset):
     """Batches of random crops; batch i of epoch e is a function of (seed, e, i) and the files.
 
     A batch is a dict of lq, gt and restored, (B, 3, S, S) float32 in [0, 1].
 
     Args:
-        files: of a bank's training crops.
+        files: of a bank's training crops, all with the same number of them.
         crop: side S of the crops, pixels.
         batch_size: B.
         batches: how many an epoch has.
         seed: of everything.
+        emphasis: see `chances`.
     """
 
     def __init__(
-        self, files: list[Path], crop: int, batch_size: int, batches: int, seed: int
+        self,
+        files: list[Path],
+        crop: int,
+        batch_size: int,
+        batches: int,
+        seed: int,
+        emphasis: float = 0.0,
     ) -> None:
         self.files = files
+        self.chances = chances(files, emphasis)
         self.crop = crop
         self.batch_size = batch_size
         self.batches = batches
@@ -66,8 +89,9 @@ class BankBatches(Dataset):
 
     def _one(self, generator: np.random.Generator) -> np.ndarray:
         """One crop as degraded, clean and restored, (3, 3, S, S) uint8, turned and flipped."""
-        file = np.load(self.files[generator.integers(len(self.files))], mmap_mode="r")
-        stored = file[:, generator.integers(file.shape[1])]
+        drawn = generator.choice(self.chances.size, p=self.chances.ravel())
+        which, number = divmod(int(drawn), self.chances.shape[1])
+        stored = np.load(self.files[which], mmap_mode="r")[:, number]
         top, left = (int(generator.integers(0, n - self.crop + 1)) for n in stored.shape[-2:])
         crop = stored[..., top : top + self.crop, left : left + self.crop]
         flip, turns = bool(generator.integers(2)), int(generator.integers(4))
@@ -107,6 +131,8 @@ class WideBank(WholeBatches):
         seed: seed of the crops.
         workers: loader processes. 0 reads in the training process. Any number gives the same
             batches.
+        emphasis: how much more often a damaged crop is drawn than a clean one. 0 draws all alike,
+            1 in proportion to the error of the degraded crop plus 0.01.
     """
 
     def __init__(
@@ -117,10 +143,14 @@ class WideBank(WholeBatches):
         batches: int = 500,
         seed: int = 0,
         workers: int = 0,
+        emphasis: float = 0.0,
     ) -> None:
+        if emphasis < 0:
+            raise ValueError(f"data.emphasis is {emphasis}: it must be 0 or more")
         super().__init__(crop, batch_size, batches, workers)
         self.bank = bank
         self.seed = seed
+        self.emphasis = emphasis
 
     def _files(self, split: str) -> list[Path]:
         files = sorted(Path(self.bank, split).glob("*.npy"))
@@ -140,5 +170,7 @@ class WideBank(WholeBatches):
                     f"data.crop is {self.crop}: the crops of {self.bank} have {side} px a side;"
                     f" give {side} or less"
                 )
-            self.train = BankBatches(files, self.crop, self.batch_size, self.batches, self.seed)
+            self.train = BankBatches(
+                files, self.crop, self.batch_size, self.batches, self.seed, self.emphasis
+            )
         self.val = BankValidation(self._files("val"))

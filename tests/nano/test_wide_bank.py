@@ -169,3 +169,23 @@ def test_the_network_learns_behind_the_branch(bank, two_epochs, tmp_path):
     corrector = load_corrector(str(tmp_path / "network.safetensors"))
     lq, gt, _ = torch.from_numpy(np.load(bank / "val/haze-0.npy")).float() / 255
     assert (corrector(gt, lq) - gt).abs().mean() < 0.5 * (corrector(lq, lq) - gt).abs().mean()
+
+
+def test_emphasis_draws_damaged_crops_more_often(tmp_path):
+    clean = torch.full((4, 3, 8, 8), 100, dtype=torch.uint8)
+    damaged = clean.clone()
+    damaged[1:] += torch.tensor([5, 25, 50]).byte()[:, None, None, None]
+    write_batch(tmp_path / "train/000000.npy", damaged, clean, clean.float() / 255)
+    files = [tmp_path / "train/000000.npy"]
+    expected = {0: np.full(4, 0.25)}
+    for emphasis in (0.5, 1.0):
+        weights = (np.array([0, 5, 25, 50]) / 255 + 0.01) ** emphasis
+        expected[emphasis] = weights / weights.sum()
+    for emphasis, share in expected.items():
+        batches = BankBatches(files, 8, 100, 10, seed=0, emphasis=emphasis)
+        seen = torch.cat([batches[index]["lq"] for index in range(10)])[:, 0, 0, 0]
+        counts = torch.bincount((255 * seen).round().long())[[100, 105, 125, 150]]
+        assert counts.sum() == 1000
+        assert np.abs(counts.numpy() / 1000 - share).max() < 0.05
+    with pytest.raises(ValueError, match=r"data\.emphasis is -1: it must be 0 or more"):
+        WideBank(str(tmp_path), emphasis=-1)
