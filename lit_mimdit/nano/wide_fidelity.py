@@ -42,9 +42,10 @@ class WideFidelity(L.LightningModule):
         blocks: residual blocks on each level, before and after the coarser levels.
         gain: whether the network also has gains, one for each channel and pixel of the input.
         gradient_weight: weight of the L1 on horizontal and vertical differences.
-        kind: how an error `e` counts. `l1` takes it as it is, `log` takes log(e + floor).
-            `relative` divides it by the degraded image's error plus `floor`.
+        kind: how an error `e` counts. `l1` takes it as it is, `log` takes log(e + floor) and adds
+            linear * e. `relative` divides it by the degraded image's error plus `floor`.
         floor: error of an image that counts as damaged, in the unit of the error.
+        linear: what makes large errors count beside the logarithm, whose slope vanishes there.
         smooth: error of a pixel below which it counts by its square; 0 is the L1.
     """
 
@@ -62,15 +63,19 @@ class WideFidelity(L.LightningModule):
         kind: Loss = "relative",
         floor: float = 0.1,
         smooth: float = 0.02,
+        linear: float = 0.0,
     ) -> None:
         if floor <= 0:
             raise ValueError(f"model.floor is {floor}: it must be positive")
+        if linear < 0 or (linear and kind != "log"):
+            raise ValueError(f"model.linear is {linear}: give 0 or more, with model.kind log")
         super().__init__()
         self.optimizer_config, self.output = optimizer, output
         self.gradient_weight = gradient_weight
         self.kind = kind
         self.floor = floor
         self.smooth = smooth
+        self.linear = linear
         self.network = Fidelity(tuple(widths), blocks, gain)
         if (start := load_corrector(init)) is not None:
             if not holds(start.network, self.network):
@@ -91,7 +96,7 @@ class WideFidelity(L.LightningModule):
         edges = [charbonnier_per_image(apart.diff(dim=axis), self.smooth) for axis in (-1, -2)]
         return error + self.gradient_weight * sum(edges)
 
-    # L = mean e / (e_lq + floor), mean e, or mean log(e + floor)
+    # L = mean e / (e_lq + floor), mean e, or mean log(e + floor) + linear e
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
         lq, gt = (
             batch[name].contiguous(memory_format=torch.channels_last) for name in ("lq", "gt")
@@ -102,7 +107,9 @@ class WideFidelity(L.LightningModule):
         self.log("train/relative", relative, prog_bar=True, batch_size=len(error))
         if self.kind == "relative":
             return relative
-        return error.mean() if self.kind == "l1" else (error + self.floor).log().mean()
+        if self.kind == "l1":
+            return error.mean()
+        return ((error + self.floor).log() + self.linear * error).mean()
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """Log for each kind the mean gain in PSNR over the degraded image, and clean images' PSNR.
