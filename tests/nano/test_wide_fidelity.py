@@ -121,6 +121,20 @@ def test_small_errors_count_by_their_square(tmp_path):
     assert large == pytest.approx(0.5 - 0.02, abs=1e-3)
 
 
+def test_a_linear_part_beside_the_logarithm(tmp_path, levels):
+    batch = WideBatches(levels, 32, 4, 1, seed=1)[0]
+    losses = []
+    for linear in (0.0, 3.0):
+        training = module(tmp_path, kind="log", linear=linear)
+        training.log = lambda *_, **__: None
+        losses.append(training.training_step(batch, 0).item())
+    e = training.error(batch["lq"], batch["gt"]).mean().item()
+    assert losses[1] - losses[0] == pytest.approx(3 * e, rel=1e-3)
+    for wrong in ({"kind": "log", "linear": -1}, {"kind": "l1", "linear": 1}):
+        with pytest.raises(ValueError, match=r"model\.linear is .* with model\.kind log"):
+            module(tmp_path, **wrong)
+
+
 def test_floor_must_be_positive(tmp_path):
     with pytest.raises(ValueError, match=r"model\.floor is 0"):
         module(tmp_path, floor=0)
