@@ -40,17 +40,24 @@ def _batch(crops: np.ndarray, kind: str) -> dict[str, Any]:
 
 
 # p ~ (e + FLOOR)^emphasis, e: mean absolute difference of the degraded and the clean crop
-def chances(files: list[Path], emphasis: float) -> np.ndarray:
-    """Returns how often each crop of each file is drawn, (F, B) float64; the sum is 1."""
-    errors = [_error(np.load(file, mmap_mode="r")) for file in files]
-    weights = (np.stack(errors) + FLOOR) ** emphasis
+def chances(files: list[Path], emphasis: float, darkest: float) -> np.ndarray:
+    """Returns how often each crop of each file is drawn, (F, B) float64; the sum is 1.
+
+    A crop whose clean image has a mean below `darkest` is never drawn. ValueError if none is left.
+    """
+    errors, means = np.stack([_facts(np.load(file, mmap_mode="r")) for file in files], axis=1)
+    weights = (errors + FLOOR) ** emphasis * (means >= darkest)
+    if not weights.any():
+        raise ValueError(
+            f"data.darkest is {darkest}: no crop of the bank is as bright, at most {means.max():.2f}"
+        )
     return weights / weights.sum()
 
 
-def _error(stored: np.ndarray) -> np.ndarray:
-    """(3, B, 3, S, S) uint8 -> (B,) in [0, 1]."""
-    apart = stored[0].astype(np.int16) - stored[1]
-    return np.abs(apart).mean((1, 2, 3)) / 255
+def _facts(stored: np.ndarray) -> np.ndarray:
+    """(3, B, 3, S, S) uint8 -> errors of the degraded and means of the clean crops, (2, B)."""
+    lq, gt = stored[:2].astype(np.int16)
+    return np.stack([np.abs(lq - gt).mean((1, 2, 3)), gt.mean((1, 2, 3))]) / 255
 
 
 class BankBatches(Dataset):
@@ -65,6 +72,7 @@ class BankBatches(Dataset):
         batches: how many an epoch has.
         seed: of everything.
         emphasis: see `chances`.
+        darkest: see `chances`.
     """
 
     def __init__(
@@ -75,9 +83,10 @@ class BankBatches(Dataset):
         batches: int,
         seed: int,
         emphasis: float = 0.0,
+        darkest: float = 0.0,
     ) -> None:
         self.files = files
-        self.chances = chances(files, emphasis)
+        self.chances = chances(files, emphasis, darkest)
         self.crop = crop
         self.batch_size = batch_size
         self.batches = batches
@@ -133,6 +142,8 @@ class WideBank(WholeBatches):
             batches.
         emphasis: how much more often a damaged crop is drawn than a clean one. 0 draws all alike,
             1 in proportion to the error of the degraded crop plus 0.01.
+        darkest: crops whose clean image has a lower mean, in [0, 1], are left out. No network can
+            tell a dark scene from a scene in the dark by 96 pixels.
     """
 
     def __init__(
@@ -144,13 +155,17 @@ class WideBank(WholeBatches):
         seed: int = 0,
         workers: int = 0,
         emphasis: float = 0.0,
+        darkest: float = 0.0,
     ) -> None:
         if emphasis < 0:
             raise ValueError(f"data.emphasis is {emphasis}: it must be 0 or more")
+        if not 0 <= darkest < 1:
+            raise ValueError(f"data.darkest is {darkest}: it is a mean, from 0 to below 1")
         super().__init__(crop, batch_size, batches, workers)
         self.bank = bank
         self.seed = seed
         self.emphasis = emphasis
+        self.darkest = darkest
 
     def _files(self, split: str) -> list[Path]:
         files = sorted(Path(self.bank, split).glob("*.npy"))
@@ -170,7 +185,8 @@ class WideBank(WholeBatches):
                     f"data.crop is {self.crop}: the crops of {self.bank} have {side} px a side;"
                     f" give {side} or less"
                 )
+            drawn = self.emphasis, self.darkest
             self.train = BankBatches(
-                files, self.crop, self.batch_size, self.batches, self.seed, self.emphasis
+                files, self.crop, self.batch_size, self.batches, self.seed, *drawn
             )
         self.val = BankValidation(self._files("val"))

@@ -189,3 +189,15 @@ def test_emphasis_draws_damaged_crops_more_often(tmp_path):
         assert np.abs(counts.numpy() / 1000 - share).max() < 0.05
     with pytest.raises(ValueError, match=r"data\.emphasis is -1: it must be 0 or more"):
         WideBank(str(tmp_path), emphasis=-1)
+
+
+def test_dark_scenes_can_be_left_out(tmp_path):
+    clean = torch.arange(4).mul(51).byte()[:, None, None, None].expand(4, 3, 8, 8).contiguous()
+    write_batch(tmp_path / "train/000000.npy", clean, clean, clean.float() / 255)
+    files = [tmp_path / "train/000000.npy"]
+    batches = BankBatches(files, 8, 50, 2, seed=0, darkest=0.2)
+    assert {round(value.item(), 1) for value in batches[0]["gt"].unique()} == {0.2, 0.4, 0.6}
+    with pytest.raises(ValueError, match=r"data\.darkest is 0\.7: no crop .* at most 0\.60"):
+        BankBatches(files, 8, 1, 1, seed=0, darkest=0.7)
+    with pytest.raises(ValueError, match=r"data\.darkest is 1: it is a mean"):
+        WideBank(str(tmp_path), darkest=1)
