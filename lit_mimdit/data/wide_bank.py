@@ -49,7 +49,8 @@ def chances(files: list[Path], emphasis: float, darkest: float) -> np.ndarray:
     weights = (errors + FLOOR) ** emphasis * (means >= darkest)
     if not weights.any():
         raise ValueError(
-            f"data.darkest is {darkest}: no crop of the bank is as bright, at most {means.max():.2f}"
+            f"data.darkest is {darkest}: no crop of the bank is as bright, at most"
+            f" {means.max():.2f}"
         )
     return weights / weights.sum()
 
