@@ -1,5 +1,6 @@
 """Photographs under the wide degradations: endless batches for training, fixed ones to validate."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -12,7 +13,7 @@ from lit_mimdit.data.degradations import to_uint8
 from lit_mimdit.data.degraded import MARGIN, dimmed
 from lit_mimdit.data.pairs import augment_array, to_planes
 from lit_mimdit.data.photos import level_weights, read_levels
-from lit_mimdit.data.wide.mixture import KINDS, Step, degrade, draw
+from lit_mimdit.data.wide.mixture import KINDS, SHARES, Step, degrade, draw
 
 CLEAN = "clean"
 
@@ -31,6 +32,8 @@ class WideBatches(Dataset):
         dim: share of the crops that are dimmed first, so that a dark scene may be clean.
         kinds: the kinds to take in turn, one a batch, with strengths spread evenly over a batch;
             None draws mixtures.
+        shares: how often each kind is drawn for mixtures; None: as `mixture.SHARES` says.
+        kept: kinds that the clean image keeps. They come before the others.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class WideBatches(Dataset):
         seed: int,
         dim: float = 0.0,
         kinds: list[str] | None = None,
+        shares: dict[str, float] | None = None,
+        kept: Sequence[str] = (),
     ) -> None:
         self.levels = levels
         self.crop = crop
@@ -50,6 +55,8 @@ class WideBatches(Dataset):
         self.seed = seed
         self.dim = dim
         self.kinds = kinds
+        self.shares = SHARES if shares is None else shares
+        self.kept = kept
         self.epoch, self.weights = 0, level_weights(levels)
 
     def __len__(self) -> int:
@@ -79,12 +86,15 @@ class WideBatches(Dataset):
         pairs: list[tuple[Tensor, Tensor]] = []
         for row in range(self.batch_size):
             if kind is None:
-                steps = draw(generator)
+                steps = draw(generator, self.shares)
             elif kind == CLEAN:
                 steps = []
             else:
                 steps = [Step(kind, (row + 0.5) / self.batch_size)]
             clean = self._clean(generator)
+            if scene := [step for step in steps if step.kind in self.kept]:
+                clean = to_uint8(degrade(np.float32(clean) / np.float32(255), scene, generator))
+                steps = [step for step in steps if step.kind not in self.kept]
             degraded = to_uint8(degrade(np.float32(clean) / np.float32(255), steps, generator))
             start = (len(clean) - self.crop) // 2
             window = np.s_[start : start + self.crop, start : start + self.crop]
@@ -149,6 +159,10 @@ class WidePhotos(WholeBatches):
         seed: seed of the crops.
         workers: loader processes. 0 makes crops in the training process. Any number gives the same
             batches.
+        shares: how often each kind is drawn, such as {rain: 0.4, noise: 0.3}. What is not named is
+            never drawn. `null` is the usual mixture.
+        kept: kinds that the clean image keeps, so that a network learns to leave them alone. They
+            come before the others.
     """
 
     def __init__(
@@ -163,8 +177,17 @@ class WidePhotos(WholeBatches):
         dim: float = 0.1,
         seed: int = 0,
         workers: int = 0,
+        shares: dict[str, float] | None = None,
+        kept: Sequence[str] = (),
     ) -> None:
         super().__init__(crop, batch_size, batches, workers)
+        for key, named in (("shares", shares or {}), ("kept", kept)):
+            if unknown := [name for name in named if name not in KINDS]:
+                raise ValueError(f"data.{key} has {unknown[0]!r}: the kinds are {', '.join(KINDS)}")
+        if shares is not None and (min(shares.values(), default=0) < 0 or not any(shares.values())):
+            raise ValueError(
+                f"data.shares is {shares}: give shares of 0 or more, not all of them 0"
+            )
         if not 0 <= dim <= 1:
             raise ValueError(f"data.dim is {dim}: it is a share, from 0 to 1")
         self.photos = photos
@@ -173,15 +196,15 @@ class WidePhotos(WholeBatches):
         self.val_batches = val_batches
         self.dim = dim
         self.seed = seed
+        self.shares = shares
+        self.kept = kept
 
     def setup(self, stage: str) -> None:
         kinds = [*KINDS, CLEAN]
         if stage == "fit":
             levels = read_levels(self.photos, self.longest, self.crop, "data.photos")
-            self.train = WideBatches(
-                levels, self.crop, self.batch_size, self.batches, self.seed, self.dim
-            )
+            sizes = self.crop, self.batch_size, self.batches, self.seed, self.dim
+            self.train = WideBatches(levels, *sizes, shares=self.shares, kept=self.kept)
         levels = read_levels(self.val_photos, self.longest, self.crop, "data.val_photos")
-        self.val = WideBatches(
-            levels, self.crop, 16, self.val_batches * len(kinds), self.seed + 1, kinds=kinds
-        )
+        sizes = self.crop, 16, self.val_batches * len(kinds), self.seed + 1
+        self.val = WideBatches(levels, *sizes, kinds=kinds, kept=self.kept)
