@@ -5,14 +5,16 @@ Who trains such a network reads and writes it here, without all that restoring n
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from lit_mimdit.files import write_bytes
-from lit_mimdit.models.fidelity import Fidelity
+from lit_mimdit.models.fidelity import Fidelity, Sizes
 
 FORMAT = "lit_mimdit.fidelity.3"
+CLEANING = "lit_mimdit.fidelity.4"  # has a cleaner, too
 KEY = "lit_mimdit"
 
 
@@ -22,23 +24,19 @@ def save_fidelity(path: Path, network: Fidelity) -> None:
         name: tensor.detach().cpu().half().contiguous()
         for name, tensor in network.state_dict().items()
     }
+    about = {"format": FORMAT, **_named(network.sizes)}
+    if network.cleaner is not None:
+        about |= {"format": CLEANING, "cleaner": _named(network.cleaner.sizes)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(
-        path,
-        save(
-            tensors,
-            {
-                KEY: json.dumps(
-                    {
-                        "format": FORMAT,
-                        "widths": network.widths,
-                        "blocks": network.blocks,
-                        "gain": network.gain,
-                    }
-                )
-            },
-        ),
-    )
+    write_bytes(path, save(tensors, {KEY: json.dumps(about)}))
+
+
+def _named(sizes: Sizes) -> dict[str, Any]:
+    return dict(zip(("widths", "blocks", "gain"), sizes, strict=True))
+
+
+def _sizes(values: dict[str, Any]) -> Sizes:
+    return tuple(values["widths"]), values["blocks"], values.get("gain", False)
 
 
 def read_fidelity(path: Path) -> Fidelity:
@@ -48,9 +46,12 @@ def read_fidelity(path: Path) -> Fidelity:
             values = json.loads((handle.metadata() or {}).get(KEY, "{}"))
             names = handle.keys()  # it is no mapping
             tensors = {name: handle.get_tensor(name).float() for name in names}
-        if values.get("format") != FORMAT:
-            raise ValueError(f"its format is {values.get('format')!r} and not {FORMAT!r}")
-        network = Fidelity(tuple(values["widths"]), values["blocks"], values.get("gain", False))
+        if values.get("format") not in (FORMAT, CLEANING):
+            raise ValueError(
+                f"its format is {values.get('format')!r} and not {FORMAT!r} or {CLEANING!r}"
+            )
+        cleaner = _sizes(values["cleaner"]) if "cleaner" in values else None
+        network = Fidelity(*_sizes(values), cleaner)
         network.load_state_dict(tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(

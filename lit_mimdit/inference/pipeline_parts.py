@@ -81,18 +81,27 @@ class FidelityModel(ModelMixin, ConfigMixin):
     """The fidelity network as a component of a pipeline.
 
     Args:
-        widths, blocks, gain: see Fidelity.
+        widths, blocks, gain, cleaner: see Fidelity.
     """
 
     @register_to_config
-    def __init__(self, widths: list[int], blocks: int, gain: bool = False) -> None:
+    def __init__(
+        self,
+        widths: list[int],
+        blocks: int,
+        gain: bool = False,
+        cleaner: tuple[list[int], int, bool] | None = None,
+    ) -> None:
         super().__init__()
-        self.inner = Fidelity(tuple(widths), blocks, gain)
+        first = None if cleaner is None else (tuple(cleaner[0]), cleaner[1], cleaner[2])
+        self.inner = Fidelity(tuple(widths), blocks, gain, first)
 
     @classmethod
     def of(cls, network: Fidelity) -> "FidelityModel":
         """Returns a component that holds `network` itself."""
-        model = cls(list(network.widths), network.blocks, network.gain)
+        first = None if network.cleaner is None else network.cleaner.sizes
+        cleaner = None if first is None else (list(first[0]), first[1], first[2])
+        model = cls(list(network.widths), network.blocks, network.gain, cleaner)
         model.inner = network
         return model
 

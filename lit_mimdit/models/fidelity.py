@@ -15,6 +15,15 @@ none to doubt detail. Which of these an image needs is a matter of the whole sce
 statistics on the coarsest level. A dark scene and a scene in the dark differ in their grain, which
 too short an exposure has and blur has not. The grain is a hundredth of the range, so F sees it
 enlarged. The paper has no such part: w = 0.
+
+A cleaner may come first. It takes rain, noise and JPEG from the degraded image, so that the other
+network needs to know nothing of them. It is such a network that sees the degraded image twice:
+
+    x_lq <- x_lq + g x_lq + r,  with r, g = F'([x_lq ; x_lq ; grain(x_lq)])
+
+Rain and noise are local, haze and darkness a matter of the scene. One small network that learned
+them together learned rain a hundred times slower than one that learned rain alone
+(experiments/LOG.md).
 """
 
 import math
@@ -24,6 +33,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_mimdit.models.unet import SceneUNet
+
+Sizes = tuple[tuple[int, ...], int, bool]  # widths, blocks, gain
 
 CELL = 8  # pixels a side whose mean is light and colour, and no detail
 GRAIN = 50.0  # 1 / 50 of the range, 5 steps of 8 bits, becomes tanh(1)
@@ -57,21 +68,37 @@ class Fidelity(nn.Module):
         widths: see SceneUNet.
         blocks: see SceneUNet.
         gain: whether the network has gains g, one a channel and pixel; else g is 0.
+        cleaner: (widths, blocks, gain) of a cleaner of the degraded image; None: there is none.
     """
 
     def __init__(
-        self, widths: tuple[int, ...] = (20, 36, 54), blocks: int = 2, gain: bool = False
+        self,
+        widths: tuple[int, ...] = (20, 36, 54),
+        blocks: int = 2,
+        gain: bool = False,
+        cleaner: Sizes | None = None,
     ) -> None:
         super().__init__()
         self.widths = tuple(widths)
         self.blocks = blocks
         self.gain = gain
         self.correction = SceneUNet(3, 8 if gain else 5, self.widths, blocks, scene=True)
+        self.cleaner = None if cleaner is None else Fidelity(*cleaner)
+
+    @property
+    def sizes(self) -> Sizes:
+        """Returns (widths, blocks, gain), without those of the cleaner."""
+        return self.widths, self.blocks, self.gain
 
     @property
     def multiple(self) -> int:
         """Returns what both sides of an image must be divisible by."""
-        return math.lcm(self.correction.multiple, CELL)
+        cleaner = 1 if self.cleaner is None else self.cleaner.multiple
+        return math.lcm(self.correction.multiple, CELL, cleaner)
+
+    def cleaned(self, lq: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """Returns degraded images (B, 3, H, W) that the cleaner has seen, or as they are."""
+        return lq if self.cleaner is None else self.cleaner(lq, lq, statistics=statistics)
 
     def _seen(self, restored: Tensor, lq: Tensor) -> Tensor:
         # around a mid-grey, so that a convolution's padding with 0 is no black frame
@@ -79,10 +106,16 @@ class Fidelity(nn.Module):
         return seen.to(self.correction.enter.weight.dtype)
 
     def statistics(self, restored: Tensor, lq: Tensor) -> Tensor:
-        """Returns what `forward` takes for tiles of a large scene, (B, 2 C): its mean over the
+        """Returns what `forward` takes for tiles of a large scene, (B, S): its mean over the
         tiles.
+
+        Those of the cleaner come last. To see its result, each tile is cleaned as a scene of its
+        own.
         """
-        return self.correction.statistics(self._seen(restored, lq))
+        own = self.correction.statistics(self._seen(restored, self.cleaned(lq)))
+        if self.cleaner is None:
+            return own
+        return torch.cat([own, self.cleaner.statistics(lq, lq)], dim=1)
 
     def forward(
         self, restored: Tensor, lq: Tensor, weight: float = 1.0, statistics: Tensor | None = None
@@ -92,6 +125,12 @@ class Fidelity(nn.Module):
         A network in half precision looks in half precision. The images keep their own precision,
         since 8 bits of a bfloat16 would show as steps in a sky.
         """
+        if statistics is not None:
+            own = 2 * self.widths[-1]
+            statistics, of_cleaner = statistics[:, :own], statistics[:, own:]
+            lq = self.cleaned(lq, of_cleaner)
+        else:
+            lq = self.cleaned(lq)
         planes = self.correction(self._seen(restored, lq), statistics).to(restored.dtype)
         apart = lq - restored
         low = light(apart)

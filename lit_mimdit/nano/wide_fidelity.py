@@ -13,7 +13,7 @@ from lit_mimdit.inference.corrector import load_corrector
 from lit_mimdit.inference.fidelity_file import save_fidelity
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.nano.charbonnier import charbonnier_per_image
-from lit_mimdit.nano.widen import holds, sizes, widen
+from lit_mimdit.nano.widen import holds, widen
 from lit_mimdit.systems.optim import OptimizerConfig, configure
 
 Loss = Literal["relative", "l1", "log"]
@@ -47,6 +47,8 @@ class WideFidelity(L.LightningModule):
         floor: error of an image that counts as damaged, in the unit of the error.
         linear: what makes large errors count beside the logarithm, whose slope vanishes there.
         smooth: error of a pixel below which it counts by its square; 0 is the L1.
+        cleaner: file of a network that cleans the degraded image first. It stays as it is, and the
+            finished file has both. `null` does without.
     """
 
     ENDS_AVERAGED: ClassVar[bool] = True  # the EMA callback leaves its average for the file
@@ -64,6 +66,7 @@ class WideFidelity(L.LightningModule):
         floor: float = 0.1,
         smooth: float = 0.02,
         linear: float = 0.0,
+        cleaner: str | None = None,
     ) -> None:
         if floor <= 0:
             raise ValueError(f"model.floor is {floor}: it must be positive")
@@ -76,12 +79,19 @@ class WideFidelity(L.LightningModule):
         self.floor = floor
         self.smooth = smooth
         self.linear = linear
-        self.network = Fidelity(tuple(widths), blocks, gain)
+        first = load_corrector(cleaner)
+        sizes = None if first is None else first.network.sizes
+        self.network = Fidelity(tuple(widths), blocks, gain, sizes)
+        if first is not None and self.network.cleaner is not None:
+            if first.network.cleaner is not None:
+                raise ValueError(f"model.cleaner {cleaner} has a cleaner itself: give that one")
+            self.network.cleaner.load_state_dict(first.network.state_dict())
+            self.network.cleaner.requires_grad_(False)
         if (start := load_corrector(init)) is not None:
             if not holds(start.network, self.network):
                 raise ValueError(
-                    f"model.init {init} has (widths, blocks, gain) {sizes(start.network)}, and the"
-                    f" YAML says {sizes(self.network)}: give as many levels, and no fewer channels"
+                    f"model.init {init} has (widths, blocks, gain) {start.network.sizes}, and the"
+                    f" YAML says {self.network.sizes}: give as many levels, and no fewer channels"
                     " or blocks"
                 )
             widen(start.network, self.network)

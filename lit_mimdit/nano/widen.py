@@ -13,11 +13,6 @@ PAIRED_INPUTS = "scene.0.weight"  # takes means and deviations, one behind the o
 PAIRED_OUTPUTS = ("scene.2.weight", "scene.2.bias")  # give scales and shifts
 
 
-def sizes(network: Fidelity) -> tuple[tuple[int, ...], int, bool]:
-    """Returns (widths, blocks, gain) of a network."""
-    return network.widths, network.blocks, network.gain
-
-
 def holds(small: Fidelity, large: Fidelity) -> bool:
     """Returns whether `large` has the levels of `small`, and at least its channels and blocks."""
     widths = len(small.widths) == len(large.widths) and all(
@@ -31,27 +26,28 @@ def widen(small: Fidelity, large: Fidelity) -> None:
     """Has the new network `large` compute what `small` computes.
 
     Both have the same number of levels. `large` has at least the channels and blocks of `small`,
-    and gains if that has them: see `holds`. New blocks and gains compute nothing at first.
+    and gains if that has them: see `holds`. New blocks and gains compute nothing at first. Cleaners
+    are left as they are.
     """
     assert holds(small, large)
     unet = large.correction
     for level in (*unet.before, *unet.after):
         for block in level[small.blocks :]:
             block.second.bias.zero_()  # its weight is 0 already
-    own = large.state_dict()  # shares its memory with the parameters
-    for name, value in small.state_dict().items():
+    own = unet.state_dict()  # shares its memory with the parameters
+    for name, value in small.correction.state_dict().items():
         _copy(value, own[name], name)
 
 
 def _copy(value: Tensor, into: Tensor, name: str) -> None:
     """Copies a parameter into the leading part of a larger one; new inputs get weight 0 there."""
-    if name.endswith(PAIRED_INPUTS):
+    if name == PAIRED_INPUTS:
         value, into = (tensor.unflatten(1, (2, -1)).transpose(1, 2) for tensor in (value, into))
-    elif name.endswith(PAIRED_OUTPUTS):
+    elif name in PAIRED_OUTPUTS:
         for old, new in zip(value.chunk(2), into.chunk(2), strict=True):
             _leading(old, new, outputs=0)
         return
-    _leading(value, into, outputs=1 if ".up." in name and value.ndim == 4 else 0)
+    _leading(value, into, outputs=1 if name.startswith("up.") and value.ndim == 4 else 0)
 
 
 def _leading(value: Tensor, into: Tensor, outputs: int) -> None:

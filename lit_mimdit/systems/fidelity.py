@@ -99,13 +99,14 @@ class FidelitySystem(RestorationSystem):
         self.kept: deque[dict[str, Tensor]] = deque(maxlen=KEPT if reuse > 1 else 1)
 
     def _start_from(self, start: Corrector, name: str) -> None:
-        sizes = [(net.widths, net.blocks, net.gain) for net in (start.network, self.network)]
+        sizes = [net.sizes for net in (start.network, self.network)]
         if sizes[0] != sizes[1]:
             raise ValueError(
                 f"model.init {name} has (widths, blocks, gain) {sizes[0]}, and the YAML says"
                 f" {sizes[1]}: make them the same"
             )
-        self.start = start.network.state_dict()
+        theirs = start.network.state_dict()
+        self.start = {key: theirs[key] for key in self.network.state_dict()}  # without a cleaner
         self.network.load_state_dict(self.start)
 
     @property

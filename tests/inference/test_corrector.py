@@ -153,3 +153,36 @@ def test_what_is_no_fidelity_network_is_refused(tmp_path, branch_file, file):
         load_restorer(
             branch_file, None, torch.device("cpu"), fidelity=str(tmp_path / "deep.safetensors")
         )
+
+
+def test_a_file_with_a_cleaner(tmp_path):
+    network, generator = (
+        Fidelity((4, 4), 1, cleaner=((6, 4), 1, True)),
+        torch.Generator().manual_seed(3),
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    save_fidelity(tmp_path / "f.safetensors", network)
+    found = load_corrector(str(tmp_path / "f.safetensors"))
+    assert found.network.sizes == network.sizes
+    assert found.network.cleaner.sizes == ((6, 4), 1, True)
+    restored, lq = torch.rand(2, 1, 3, 16, 16)
+    expected = network(restored, lq).clamp(0, 1)
+    torch.testing.assert_close(found(restored, lq), expected, rtol=0, atol=5e-3)
+
+
+def test_the_cleaner_of_a_large_image_sees_the_whole_scene(monkeypatch):
+    monkeypatch.setattr(corrector, "TILE", 32)
+    monkeypatch.setattr(corrector, "OVERLAP", 0)
+    network = Fidelity((4, 4), 1, cleaner=((4, 4), 1, False))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    restored, lq = torch.rand(2, 1, 3, 32, 64)
+    lq[..., 32:] *= 0.1
+    halves = [(restored[..., part], lq[..., part]) for part in (slice(0, 32), slice(32, 64))]
+    shared = (network.statistics(*halves[0]) + network.statistics(*halves[1])) / 2
+    expected = torch.cat([network(*half, statistics=shared) for half in halves], dim=-1)
+    torch.testing.assert_close(Corrector(network)(restored, lq), expected.clamp(0, 1))

@@ -137,3 +137,29 @@ def test_residual_block_by_hand():
 def test_impossible_networks_are_refused(settings):
     with pytest.raises(ValueError, match="give at least one level"):
         Fidelity(**settings)
+
+
+def test_a_cleaner_comes_before_all_else(images):
+    restored, lq = images
+    network = _trained(Fidelity((4, 6), 1, gain=True, cleaner=((6, 4), 1, True)))
+    cleaner = network.cleaner
+    cleaned = cleaner(lq, lq)
+    assert (cleaned - lq).abs().max() > 0.1
+    torch.testing.assert_close(network.cleaned(lq), cleaned)
+    alone = Fidelity((4, 6), 1, gain=True)
+    alone.correction.load_state_dict(network.correction.state_dict())
+    torch.testing.assert_close(network(restored, lq, 0.5), alone(restored, cleaned, 0.5))
+    # statistics of a scene of one tile are its own
+    own = network.statistics(restored, lq)
+    assert own.shape == (2, 2 * 6 + 2 * 4)
+    torch.testing.assert_close(network(restored, lq, statistics=own), network(restored, lq))
+    other = own.clone()
+    other[:, 12:] += 1  # those of the cleaner
+    assert not torch.allclose(network(restored, lq, statistics=other), network(restored, lq))
+
+
+def test_the_multiple_is_that_of_both():
+    assert Fidelity((4,), 1, cleaner=((4, 4, 4, 4), 1, False)).multiple == 16
+    assert (
+        Fidelity((4,), 1).multiple == 8 and Fidelity((4,), 1).cleaned(one := torch.rand(1)) is one
+    )

@@ -10,6 +10,7 @@ from PIL import Image
 from lit_mimdit.data import photographs
 from lit_mimdit.data.wide_photos import WideBatches, WidePhotos
 from lit_mimdit.inference.corrector import load_corrector
+from lit_mimdit.inference.fidelity_file import save_fidelity
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.nano.wide_fidelity import WideFidelity
 from lit_mimdit.systems.optim import OptimizerConfig
@@ -167,3 +168,49 @@ def test_training_writes_what_restore_reads(two_epochs, tmp_path):
     torch.testing.assert_close(
         corrector(x, x), training.network(x, x).clamp(0, 1), atol=5e-3, rtol=0
     )
+
+
+def test_a_cleaner_stays_as_it_is(two_epochs, tmp_path):
+    cleaner = Fidelity((4, 8), 1)
+    torch.nn.init.normal_(cleaner.correction.leave.weight, std=0.1)
+    save_fidelity(tmp_path / "cleaner.safetensors", cleaner)
+    training = module(tmp_path, cleaner=str(tmp_path / "cleaner.safetensors"))
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.fromarray(photographs.load("chelsea")[:160, :160]).save(tmp_path / split / "a.png")
+    folders = str(tmp_path / "train"), str(tmp_path / "val")
+    two_epochs(training, WidePhotos(*folders, 32, 4, batches=3, val_batches=1))
+    written = load_corrector(str(tmp_path / "network.safetensors")).network
+    x = torch.rand(1, 3, 16, 16)
+    assert (cleaner(x, x) - x).abs().max() > 0.01
+    torch.testing.assert_close(written.cleaned(x), cleaner(x, x), atol=2e-3, rtol=0)
+    assert written.correction.leave.bias.abs().max() > 0
+    with pytest.raises(ValueError, match=r"model\.cleaner .* has a cleaner itself"):
+        module(tmp_path, cleaner=str(tmp_path / "network.safetensors"))
+
+
+def test_kinds_that_the_clean_image_keeps(levels):
+    shares = {"rain": 1.0, "haze": 1.0}
+    plain = WideBatches(levels, 32, 40, 1, seed=3, shares=shares)[0]
+    kept = WideBatches(levels, 32, 40, 1, seed=3, shares=shares, kept=["haze"])[0]
+    changed = (plain["lq"] - plain["gt"]).abs().amax((1, 2, 3)) > 0
+    still = (kept["lq"] - kept["gt"]).abs().amax((1, 2, 3)) > 0
+    moved = (kept["gt"] - plain["gt"]).abs().amax((1, 2, 3)) > 0
+    assert (still < changed).any()  # haze alone is nothing to take away
+    assert moved.any() and not moved.all()
+    only = WideBatches(levels, 32, 40, 1, seed=3, shares={"jpeg": 1.0}, kept=["jpeg"])[0]
+    assert torch.equal(only["lq"], only["gt"])
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"shares": {"fog": 1.0}}, r"data\.shares has 'fog': the kinds are blur, noise"),
+        ({"kept": ["fog"]}, r"data\.kept has 'fog'"),
+        ({"shares": {"rain": 0.0}}, r"data\.shares is .* not all of them 0"),
+        ({"shares": {"rain": -1.0, "haze": 1.0}}, r"data\.shares is .* 0 or more"),
+    ],
+)
+def test_wrong_kinds_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        WidePhotos("a", "b", **wrong)

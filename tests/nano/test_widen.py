@@ -59,3 +59,15 @@ def test_new_channels_learn():
 )
 def test_what_does_not_hold_another(large):
     assert not holds(Fidelity((6, 8, 10), 1, True), Fidelity(*large))
+
+
+def test_cleaners_are_left_alone():
+    old = trained((6, 8), 1, False, ((4, 4), 1, False))
+    new = Fidelity((8, 8), 1, True)
+    widen(old, new)
+    restored, lq = images(1), images(2)
+    with torch.no_grad():
+        expected = old(restored, lq)
+        old.cleaner = None
+        assert not torch.allclose(old(restored, lq), expected, atol=1e-3)
+        assert torch.allclose(new(restored, lq), old(restored, lq), atol=1e-5)
