@@ -130,7 +130,8 @@ class WideFidelity(L.LightningModule):
         corrected = self.network(_restored(batch), batch["lq"]).clamp(0, 1)
         after = psnr(corrected, batch["gt"]).clamp(max=60)
         before = 0.0 if kind == CLEAN else psnr(batch["lq"], batch["gt"]).clamp(max=60)
-        self.log(f"val/{kind}", (after - before).float().mean(), batch_size=len(after))
+        gain = (after - before).float().mean()
+        self.log(f"val/{kind}", gain, batch_size=len(after), sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
         return configure(
