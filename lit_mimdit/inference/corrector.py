@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lit_mimdit.inference import spots, tiling
 from lit_mimdit.inference.fidelity_file import read_fidelity
 from lit_mimdit.inference.system_file import PACKAGE
 from lit_mimdit.models.backbone import nano_folder
-from lit_mimdit.models.fidelity import Fidelity
+from lit_mimdit.models.fidelity import CELL, Fidelity
 
 TILE, OVERLAP = 512, 64  # pixels
+QUIET, LOUD = 0.01, 0.02  # changes of a scene's light, of 1: none is trusted, all are
 
 
 class Corrector:
@@ -47,28 +49,51 @@ class Corrector:
         if self.weight == 0:
             return restored
         self.network.to(restored.device)
-        height, width = restored.shape[-2:]
-        boxes = tiling.boxes(height, width, TILE, OVERLAP, self.network.multiple)
         lq = lq.to(restored)
-        if len(boxes) == 1:
-            return self.network(restored, lq, self.weight).clamp(0, 1)
-        pairs = zip(restored.split(1), lq.split(1), strict=True)
-        return tiling.joined([self._tiled(pair, boxes) for pair in pairs]).clamp_(0, 1)
+        if self.network.cleaner is None:
+            return _applied(self.network, restored, lq, self.weight).clamp_(0, 1)
+        cleaned = _applied(self.network.cleaner, lq, lq).clamp_(0, 1)
+        corrected = _applied(self.network, restored, cleaned).clamp_(0, 1)
+        return restored.lerp(trusted(corrected, cleaned), self.weight)
 
-    def _tiled(self, pair: tuple[Tensor, Tensor], boxes: list[tiling.Box]) -> Tensor:
-        """Correct a restored and degraded image, each (1, 3, H, W), in tiles.
 
-        The tiles share the statistics of the scene.
-        """
-        tiles = (tiling.crops(pair, [box]) for box in boxes)
-        scene = torch.stack(
-            [self.network.statistics(tile[:, :3], tile[:, 3:]) for tile in tiles]
-        ).mean(0)
+# x = c + t (x' - c),  t = clamp((m - QUIET) / (LOUD - QUIET), 0, 1),  m = mean |box_8(x' - c)|
+def trusted(corrected: Tensor, cleaned: Tensor) -> Tensor:
+    """Returns the cleaned image of a scene where the correction x' hardly changes its light.
 
-        def correct(tile: Tensor, _: int) -> Tensor:
-            return self.network(tile[:, :3], tile[:, 3:], self.weight, scene)
+    Haze and darkness change the light of a scene by much. Where they are not, all that a branch and
+    the network behind it can do to a cleaned image c is harm. m is the mean over the scene. Both
+    are (B, 3, H, W) with sides that are multiples of CELL.
+    """
+    coarse = F.avg_pool2d(corrected, CELL) - F.avg_pool2d(cleaned, CELL)
+    change = coarse.abs().mean((1, 2, 3), keepdim=True)
+    return cleaned.lerp(corrected, ((change - QUIET) / (LOUD - QUIET)).clamp(0, 1))
 
-        return tiling.blend(pair, boxes, boxes, OVERLAP, 1, correct)
+
+def _applied(network: Fidelity, restored: Tensor, lq: Tensor, weight: float = 1.0) -> Tensor:
+    """What a network makes of images of any size, in tiles where they are large; not clamped."""
+    height, width = restored.shape[-2:]
+    boxes = tiling.boxes(height, width, TILE, OVERLAP, network.multiple)
+    if len(boxes) == 1:
+        return network.correct(restored, lq, weight)
+    pairs = zip(restored.split(1), lq.split(1), strict=True)
+    return tiling.joined([_tiled(network, pair, boxes, weight) for pair in pairs])
+
+
+def _tiled(
+    network: Fidelity, pair: tuple[Tensor, Tensor], boxes: list[tiling.Box], weight: float
+) -> Tensor:
+    """Correct a restored and degraded image, each (1, 3, H, W), in tiles.
+
+    The tiles share the statistics of the scene.
+    """
+    tiles = (tiling.crops(pair, [box]) for box in boxes)
+    scene = torch.stack([network.statistics(tile[:, :3], tile[:, 3:]) for tile in tiles]).mean(0)
+
+    def correct(tile: Tensor, _: int) -> Tensor:
+        return network.correct(tile[:, :3], tile[:, 3:], weight, scene)
+
+    return tiling.blend(pair, boxes, boxes, OVERLAP, 1, correct)
 
 
 def choose_fidelity(fidelity: str, own_branch: bool) -> str | None:

@@ -96,41 +96,35 @@ class Fidelity(nn.Module):
         cleaner = 1 if self.cleaner is None else self.cleaner.multiple
         return math.lcm(self.correction.multiple, CELL, cleaner)
 
-    def cleaned(self, lq: Tensor, statistics: Tensor | None = None) -> Tensor:
+    def cleaned(self, lq: Tensor) -> Tensor:
         """Returns degraded images (B, 3, H, W) that the cleaner has seen, or as they are."""
-        return lq if self.cleaner is None else self.cleaner(lq, lq, statistics=statistics)
+        return lq if self.cleaner is None else self.cleaner.correct(lq, lq)
 
     def _seen(self, restored: Tensor, lq: Tensor) -> Tensor:
         # around a mid-grey, so that a convolution's padding with 0 is no black frame
         seen = torch.cat([restored - 0.5, lq - 0.5, grain(lq)], dim=1)
         return seen.to(self.correction.enter.weight.dtype)
 
-    def statistics(self, restored: Tensor, lq: Tensor) -> Tensor:
-        """Returns what `forward` takes for tiles of a large scene, (B, S): its mean over the
+    def statistics(self, restored: Tensor, cleaned: Tensor) -> Tensor:
+        """Returns what `correct` takes for tiles of a large scene, (B, 2 C): its mean over the
         tiles.
-
-        Those of the cleaner come last. To see its result, each tile is cleaned as a scene of its
-        own.
         """
-        own = self.correction.statistics(self._seen(restored, self.cleaned(lq)))
-        if self.cleaner is None:
-            return own
-        return torch.cat([own, self.cleaner.statistics(lq, lq)], dim=1)
+        return self.correction.statistics(self._seen(restored, cleaned))
 
-    def forward(
+    def forward(self, restored: Tensor, lq: Tensor, weight: float = 1.0) -> Tensor:
+        """Cleans the degraded images if there is a cleaner, and corrects the restored ones."""
+        return self.correct(restored, self.cleaned(lq), weight)
+
+    def correct(
         self, restored: Tensor, lq: Tensor, weight: float = 1.0, statistics: Tensor | None = None
     ) -> Tensor:
         """(B, 3, H, W), not clamped; `weight` from 0, the restored image as it is, to 1.
 
+        The degraded images are cleaned already. `statistics` are those of the whole scene.
+
         A network in half precision looks in half precision. The images keep their own precision,
         since 8 bits of a bfloat16 would show as steps in a sky.
         """
-        if statistics is not None:
-            own = 2 * self.widths[-1]
-            statistics, of_cleaner = statistics[:, :own], statistics[:, own:]
-            lq = self.cleaned(lq, of_cleaner)
-        else:
-            lq = self.cleaned(lq)
         planes = self.correction(self._seen(restored, lq), statistics).to(restored.dtype)
         apart = lq - restored
         low = light(apart)

@@ -69,7 +69,7 @@ def test_all_tiles_share_the_statistics_of_the_scene(monkeypatch):
     lq[..., 32:] *= 0.1  # half of the scene is dark
     halves = [(restored[..., part], lq[..., part]) for part in (slice(0, 32), slice(32, 64))]
     shared = (network.statistics(*halves[0]) + network.statistics(*halves[1])) / 2
-    expected = torch.cat([network(*half, statistics=shared) for half in halves], dim=-1)
+    expected = torch.cat([network.correct(*half, statistics=shared) for half in halves], dim=-1)
     torch.testing.assert_close(Corrector(network)(restored, lq), expected.clamp(0, 1))
     own = torch.cat([network(*half) for half in halves], dim=-1)
     assert not torch.allclose(own, expected, atol=1e-3)
@@ -168,21 +168,44 @@ def test_a_file_with_a_cleaner(tmp_path):
     assert found.network.sizes == network.sizes
     assert found.network.cleaner.sizes == ((6, 4), 1, True)
     restored, lq = torch.rand(2, 1, 3, 16, 16)
-    expected = network(restored, lq).clamp(0, 1)
-    torch.testing.assert_close(found(restored, lq), expected, rtol=0, atol=5e-3)
+    expected = Corrector(network)(restored, lq)
+    torch.testing.assert_close(found(restored, lq), expected, rtol=0, atol=2e-2)
+
+
+def cleaning() -> Fidelity:
+    network, generator = Fidelity((4, 4), 1, cleaner=((4, 4), 1, False)), torch.Generator()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator.manual_seed(0)))
+    return network
 
 
 def test_the_cleaner_of_a_large_image_sees_the_whole_scene(monkeypatch):
     monkeypatch.setattr(corrector, "TILE", 32)
     monkeypatch.setattr(corrector, "OVERLAP", 0)
-    network = Fidelity((4, 4), 1, cleaner=((4, 4), 1, False))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    network = cleaning()
     restored, lq = torch.rand(2, 1, 3, 32, 64)
     lq[..., 32:] *= 0.1
-    halves = [(restored[..., part], lq[..., part]) for part in (slice(0, 32), slice(32, 64))]
-    shared = (network.statistics(*halves[0]) + network.statistics(*halves[1])) / 2
-    expected = torch.cat([network(*half, statistics=shared) for half in halves], dim=-1)
-    torch.testing.assert_close(Corrector(network)(restored, lq), expected.clamp(0, 1))
+    parts = [slice(0, 32), slice(32, 64)]
+
+    def tiled(one: Fidelity, first, second):
+        halves = [(first[..., part], second[..., part]) for part in parts]
+        shared = (one.statistics(*halves[0]) + one.statistics(*halves[1])) / 2
+        return torch.cat([one.correct(*half, statistics=shared) for half in halves], -1).clamp(0, 1)
+
+    cleaned = tiled(network.cleaner, lq, lq)
+    expected = corrector.trusted(tiled(network, restored, cleaned), cleaned)
+    torch.testing.assert_close(Corrector(network)(restored, lq), expected)
+    half = Corrector(network, 0.5)(restored, lq)
+    torch.testing.assert_close(half, (restored + expected) / 2)
+
+
+def test_small_changes_of_light_are_not_trusted():
+    cleaned = torch.rand(4, 3, 16, 24, generator=torch.Generator().manual_seed(0)) / 2
+    detail = 0.2 * (torch.arange(24) % 2 - 0.5)  # the mean of a cell keeps none of it
+    low, high = corrector.QUIET, corrector.LOUD
+    light = torch.tensor([0, low, (low + high) / 2, 2 * high])[:, None, None, None]
+    corrected = cleaned + detail + light
+    share = torch.tensor([0, 0, 0.5, 1])[:, None, None, None]
+    expected = cleaned + share * (detail + light)
+    torch.testing.assert_close(corrector.trusted(corrected, cleaned), expected)
