@@ -49,6 +49,9 @@ class WideFidelity(L.LightningModule):
         smooth: error of a pixel below which it counts by its square; 0 is the L1.
         cleaner: file of a network that cleans the degraded image first. It stays as it is, and the
             finished file has both. `null` does without.
+        blend: share of what was learnt in the finished weights; the rest is the network that it
+            started from. Less than 1 needs `init`. Blended weights keep more of what that network
+            could do (WiSE-FT, arXiv 2109.01903).
     """
 
     ENDS_AVERAGED: ClassVar[bool] = True  # the EMA callback leaves its average for the file
@@ -67,11 +70,17 @@ class WideFidelity(L.LightningModule):
         smooth: float = 0.02,
         linear: float = 0.0,
         cleaner: str | None = None,
+        blend: float = 1.0,
     ) -> None:
         if floor <= 0:
             raise ValueError(f"model.floor is {floor}: it must be positive")
         if linear < 0 or (linear and kind != "log"):
             raise ValueError(f"model.linear is {linear}: give 0 or more, with model.kind log")
+        if not 0 < blend <= 1 or (blend < 1 and init is None):
+            raise ValueError(
+                f"model.blend is {blend} and model.init {init}: give a share in (0, 1], and below 1"
+                " the network to blend with"
+            )
         super().__init__()
         self.optimizer_config, self.output = optimizer, output
         self.gradient_weight = gradient_weight
@@ -79,6 +88,7 @@ class WideFidelity(L.LightningModule):
         self.floor = floor
         self.smooth = smooth
         self.linear = linear
+        self.blend = blend
         first = load_corrector(cleaner)
         sizes = None if first is None else first.network.sizes
         self.network = Fidelity(tuple(widths), blocks, gain, sizes)
@@ -95,6 +105,10 @@ class WideFidelity(L.LightningModule):
                     " or blocks"
                 )
             widen(start.network, self.network)
+        self.start = {
+            name: parameter.detach().clone()
+            for name, parameter in self.network.correction.named_parameters()
+        }
 
     # e = c(d) + w (c(dx d) + c(dy d)), c: see charbonnier_per_image
     def error(self, image: Tensor, reference: Tensor) -> Tensor:
@@ -141,8 +155,11 @@ class WideFidelity(L.LightningModule):
         )
 
     def on_fit_end(self) -> None:
-        """Write the finished network."""
+        """Write the finished network, blended with the one that it started from."""
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
+            with torch.no_grad():
+                for name, trained in self.network.correction.named_parameters():
+                    trained.copy_(self.start[name].to(trained).lerp(trained, self.blend))
             save_fidelity(Path(self.output), self.network)
 
 

@@ -214,3 +214,27 @@ def test_kinds_that_the_clean_image_keeps(levels):
 def test_wrong_kinds_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         WidePhotos("a", "b", **wrong)
+
+
+def test_the_finished_weights_are_blended_with_the_start(two_epochs, tmp_path):
+    start = Fidelity((8, 8), 1)
+    torch.nn.init.normal_(start.correction.leave.weight, std=0.1)
+    save_fidelity(tmp_path / "start.safetensors", start)
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.fromarray(photographs.load("chelsea")[:160, :160]).save(tmp_path / split / "a.png")
+    folders = str(tmp_path / "train"), str(tmp_path / "val")
+    written = {}
+    for blend in (0.25, 1.0):
+        training = module(
+            tmp_path, gain=False, init=str(tmp_path / "start.safetensors"), blend=blend
+        )
+        two_epochs(training, WidePhotos(*folders, 32, 4, batches=3, val_batches=1))
+        network = load_corrector(str(tmp_path / "network.safetensors")).network
+        written[blend] = network.correction.leave.weight
+    first = start.correction.leave.weight
+    assert (written[1.0] - first).abs().max() > 5e-3
+    torch.testing.assert_close(written[0.25], first.lerp(written[1.0], 0.25), atol=5e-4, rtol=0)
+    for wrong in ({"blend": 0.0}, {"blend": 0.5}):
+        with pytest.raises(ValueError, match=r"model\.blend is .* and model\.init None"):
+            module(tmp_path, **wrong)
