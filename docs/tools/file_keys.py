@@ -71,7 +71,7 @@ FIDELITY = Keys(
         "widths": "Channels of the U-Net by level.",
         "blocks": "Residual blocks on each level.",
         "gain": "Whether the network has gains.",
-        "cleaner": "The same three of a cleaner that comes first.",
+        "cleaner": "Widths, blocks and gain of the cleaner that comes first.",
     },
     frozenset({"cleaner"}),
 )

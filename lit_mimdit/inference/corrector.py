@@ -61,9 +61,9 @@ class Corrector:
 def trusted(corrected: Tensor, cleaned: Tensor) -> Tensor:
     """Returns the cleaned image of a scene where the correction x' hardly changes its light.
 
-    Haze and darkness change the light of a scene by much. Where they are not, all that a branch and
-    the network behind it can do to a cleaned image c is harm. m is the mean over the scene. Both
-    are (B, 3, H, W) with sides that are multiples of CELL.
+    Haze and darkness change the light of a scene by much. Where they are absent, a branch and the
+    network behind it can only harm a cleaned image c. The mean m is over the scene. Both images are
+    (B, 3, H, W), with sides that are multiples of CELL.
     """
     coarse = F.avg_pool2d(corrected, CELL) - F.avg_pool2d(cleaned, CELL)
     change = coarse.abs().mean((1, 2, 3), keepdim=True)
@@ -71,7 +71,10 @@ def trusted(corrected: Tensor, cleaned: Tensor) -> Tensor:
 
 
 def _applied(network: Fidelity, restored: Tensor, lq: Tensor, weight: float = 1.0) -> Tensor:
-    """What a network makes of images of any size, in tiles where they are large; not clamped."""
+    """Returns what a network makes of images of any size, in tiles where they are large.
+
+    The result is not clamped.
+    """
     height, width = restored.shape[-2:]
     boxes = tiling.boxes(height, width, TILE, OVERLAP, network.multiple)
     if len(boxes) == 1:
