@@ -14,6 +14,7 @@ from lit_mimdit.inference.fidelity_file import save_fidelity
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.nano.charbonnier import charbonnier_per_image
 from lit_mimdit.nano.widen import holds, widen
+from lit_mimdit.systems.blending import blend_with, require_share
 from lit_mimdit.systems.optim import OptimizerConfig, configure
 
 Loss = Literal["relative", "l1", "log"]
@@ -76,11 +77,7 @@ class WideFidelity(L.LightningModule):
             raise ValueError(f"model.floor is {floor}: it must be positive")
         if linear < 0 or (linear and kind != "log"):
             raise ValueError(f"model.linear is {linear}: give 0 or more, with model.kind log")
-        if not 0 < blend <= 1 or (blend < 1 and init is None):
-            raise ValueError(
-                f"model.blend is {blend} and model.init {init}: give a share in (0, 1], and below 1"
-                " the network to blend with"
-            )
+        require_share(blend, init)
         super().__init__()
         self.optimizer_config, self.output = optimizer, output
         self.gradient_weight = gradient_weight
@@ -102,12 +99,11 @@ class WideFidelity(L.LightningModule):
                 raise ValueError(
                     f"model.init {init} has (widths, blocks, gain) {start.network.sizes}, and the"
                     f" YAML says {self.network.sizes}: give as many levels, and no fewer channels"
-                    " or blocks"
+                    " or blocks, and gains if it has them"
                 )
             widen(start.network, self.network)
         self.start = {
-            name: parameter.detach().clone()
-            for name, parameter in self.network.correction.named_parameters()
+            name: value.clone() for name, value in self.network.correction.state_dict().items()
         }
 
     # e = c(d) + w (c(dx d) + c(dy d)), c: see charbonnier_per_image
@@ -157,9 +153,7 @@ class WideFidelity(L.LightningModule):
     def on_fit_end(self) -> None:
         """Write the finished network, blended with the one that it started from."""
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
-            with torch.no_grad():
-                for name, trained in self.network.correction.named_parameters():
-                    trained.copy_(self.start[name].to(trained).lerp(trained, self.blend))
+            blend_with(self.start, self.network.correction, self.blend)
             save_fidelity(Path(self.output), self.network)
 
 

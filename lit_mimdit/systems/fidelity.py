@@ -16,6 +16,7 @@ from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.system_file import PACKAGE
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.systems.base import METRICS, VERSIONS, Losses, RestorationSystem
+from lit_mimdit.systems.blending import blend_with, require_share
 from lit_mimdit.systems.optim import OptimizerConfig
 from lit_mimdit.systems.pixel import error_per_image
 
@@ -80,11 +81,7 @@ class FidelitySystem(RestorationSystem):
             raise ValueError(
                 f"model.reuse is {reuse}: a batch is used at least once; give 1 or more"
             )
-        if not 0 < blend <= 1 or (blend < 1 and init is None):
-            raise ValueError(
-                f"model.blend is {blend} and model.init {init}: give a share in (0, 1], and below 1"
-                " the network to blend with"
-            )
+        require_share(blend, init)
         super().__init__(optimizer, metrics, versions)
         self.output = output
         self.branch = branch
@@ -168,11 +165,7 @@ class FidelitySystem(RestorationSystem):
             return
         self.write(Path(self.output))
 
-    # w = (1 - b) w_init + b w_trained
     def write(self, path: Path) -> None:
         """Write the finished network's file, blended with the one that it started from."""
-        if self.blend < 1:
-            with torch.no_grad():
-                for name, trained in self.network.state_dict().items():
-                    trained.copy_(self.start[name].to(trained).lerp(trained, self.blend))
+        blend_with(self.start, self.network, self.blend)
         save_fidelity(path, self.network)
