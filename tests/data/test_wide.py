@@ -16,7 +16,7 @@ MODELS = {
     "blur": blur.blur,
     **{f.__name__: f for f in noise.MODELS},
     "haze": haze.haze,
-    **{f.__name__: f for f in (rain.drops, rain.streaks)},
+    **{f.__name__: f for f in (rain.drops, rain.streaks, rain.lines)},
     "darkness": darkness.darkness,
     "jpeg": mixture.jpeg,
 }
@@ -109,6 +109,26 @@ def test_white_has_its_deviation():
     assert rms(noise.white(grey, 0.25, rng()), grey) == pytest.approx(15 / 255, rel=0.02)
 
 
+def test_speckle_has_its_deviation_relative_to_the_value():
+    for grey in (0.1, 0.3):
+        image = np.full((128, 128, 3), grey, np.float32)
+        apart = rms(noise.speckle(image, 0.25, rng()), image)
+        assert apart == pytest.approx(0.15 * grey, rel=0.02)
+
+
+def test_impulses_are_black_or_white_and_as_many_as_said():
+    grey, salt, whole = np.full((64, 64, 3), 0.5, np.float32), [], []
+    for seed in range(40):
+        hit = noise.impulse(grey, 0.5, rng(seed))
+        lost = hit != 0.5
+        assert set(np.unique(hit)) <= {0, 0.5, 1}
+        assert lost.mean() == pytest.approx(0.15, abs=0.02)
+        salt.append((hit[lost] == 1).mean())
+        whole.append(bool((lost.all(2) == lost.any(2)).all()))
+    assert 0.2 < np.mean(whole) < 0.8
+    assert 0 in salt and 1 in salt and any(0.1 < share < 0.9 for share in salt)
+
+
 def test_sensor_has_its_variance(monkeypatch):
     for a in (0.004, 0.03):  # the normal and the Poisson branch
         monkeypatch.setattr(noise, "shot_levels", lambda strength, generator, a=a: (a, 1e-4))
@@ -178,6 +198,27 @@ def test_depths(depth, photograph):
 # --------------------------------------------------------------------------------------------------
 
 
+def test_octaves_have_detail_of_every_size():
+    field = haze.octaves(128, 128, 0.6, rng(2))
+    assert field.mean() == pytest.approx(0, abs=1e-3) and field.std() == pytest.approx(1, rel=1e-3)
+    power = np.abs(np.fft.rfft2(field)[0]) ** 2
+    coarse, middle, fine = power[1:4].mean(), power[8:16].mean(), power[32:].mean()
+    assert coarse > 5 * middle > 25 * fine > 0
+
+
+def test_fractal_fog_leaves_clear_sight(photograph):
+    depths = [haze.fractal(photograph, rng(i)) for i in range(20)]
+    shares = [depth.min() / depth.mean() for depth in depths]
+    assert min(shares) < 0.05 and max(shares) > 0.1
+
+
+def test_some_airlight_is_uneven(photograph, monkeypatch):
+    monkeypatch.setattr(haze, "DEPTHS", (haze.flat,))
+    monkeypatch.setattr(haze, "THICKNESS", 50.0)  # nothing but airlight is seen
+    uneven = [haze.haze(photograph, 1.0, rng(i)).std((0, 1)).max() > 1e-3 for i in range(60)]
+    assert 0.15 < np.mean(uneven) < 0.45
+
+
 def test_streaks_have_length_and_direction():
     layer = rain.streak_layer(200, 200, 30.0, 0.6, np.pi / 2, 0.02, rng(1))
     assert layer.min() >= 0 and layer.max() <= 1
@@ -199,6 +240,25 @@ def test_cover_is_the_share_of_pixels():
 def test_streaks_brighten(photograph):
     dark = 0.3 * photograph
     assert all((rain.streaks(dark, 1.0, rng(i)) >= dark - 1e-6).mean() > 0.99 for i in range(9))
+
+
+def test_lines_are_hard_and_opaque_in_half_of_the_images():
+    dark, hard, opaque = np.zeros((96, 96, 3), np.float32), 0, 0
+    for seed in range(60):
+        drawn = rain.lines(dark, 0.6, rng(seed))
+        assert (drawn.max(2) == drawn.min(2)).all()  # grey
+        hard += len(np.unique(drawn)) == 2
+        opaque += drawn.max() > 0.99
+    assert 25 < hard < 55  # two thirds
+    assert 8 < opaque < 45
+
+
+def test_lines_cover_more_at_more_strength():
+    dark = np.zeros((96, 96, 3), np.float32)
+    few, many = (
+        np.mean([(rain.lines(dark, s, rng(i)) > 0).mean() for i in range(40)]) for s in (0.1, 1.0)
+    )
+    assert few < 0.05 < many < 0.35
 
 
 # Low light

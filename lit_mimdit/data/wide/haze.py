@@ -9,6 +9,7 @@ from lit_mimdit.data.degradations import draw_depth, linear_to_srgb, scatter, sr
 THICKNESS = 2.6  # optical thickness at the depth's mean, at strength 1
 AIRLIGHT = (0.6, 1.0)  # sRGB
 TINT = 0.06
+UNEVEN = 0.15  # deviation of an uneven airlight, relative
 
 
 def flat(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -39,6 +40,32 @@ def cloudy(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return np.exp(generator.uniform(0.1, 0.6) * np.asarray(field))
 
 
+def octaves(
+    height: int, width: int, persistence: float, generator: np.random.Generator
+) -> np.ndarray:
+    """A fractal field (H, W) of mean 0 and deviation 1.
+
+    It is the sum of enlarged fields of normal numbers, each twice as fine as the one before and
+    `persistence` times as strong.
+    """
+    field, amount, side = np.zeros((height, width), np.float32), 1.0, int(generator.integers(2, 5))
+    while side < max(height, width) / 2:
+        layer = Image.fromarray(generator.standard_normal((side, side), dtype=np.float32))
+        field += amount * np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC))
+        amount, side = amount * persistence, 2 * side
+    return (field - field.mean()) / (field.std() + 1e-6)
+
+
+def fractal(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Fog in clouds with detail of every size, and clear sight between them.
+
+    Source: Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions
+    and perturbations", ICLR 2019, whose fog is a fractal.
+    """
+    field = octaves(*image.shape[:2], generator.uniform(0.35, 0.75), generator)
+    return np.maximum(1 + np.float32(generator.uniform(0.3, 1.6)) * field, 0.02)
+
+
 def ground(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Returns the open scene of `draw_depth`: a ground plane up to its horizon."""
     return draw_depth(*image.shape[:2], generator)
@@ -56,20 +83,24 @@ def layered(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return (generator.uniform(0.1, 0.9) + far).astype(np.float32) * sloped(image, generator)
 
 
-DEPTHS = (flat, sloped, cloudy, ground, layered)
+DEPTHS = (flat, sloped, cloudy, fractal, ground, layered, fractal)
 
 
 def haze(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Haze I = J t + A (1 - t), t = exp(-beta d), over one of DEPTHS, all alike.
+    """Haze I = J t + A (1 - t), t = exp(-beta d), over one of DEPTHS, the fractal twice as often.
 
     The depth has mean 1 and beta goes up to 2.6. Half of the images are in linear light (Narasimhan
     and Nayar, IJCV 48(3), 2002). The others are on the sRGB values, as RESIDE's are (Li et al.,
-    IEEE TIP 28(1), 2019, A in 0.7 to 1). Airlight is 0.6 to 1, each channel within 6 % of grey.
+    IEEE TIP 28(1), 2019, A in 0.7 to 1). Airlight is 0.6 to 1, each channel within 6 % of grey. In
+    three of ten images it is uneven, as in the fog of Hendrycks and Dietterich, ICLR 2019.
     """
     depth = DEPTHS[generator.integers(len(DEPTHS))](image, generator)
     depth = depth / depth.mean()
     airlight = generator.uniform(*AIRLIGHT) * (1 + generator.uniform(-TINT, TINT, 3))
-    airlight = np.minimum(airlight, 1).astype(np.float32)
+    if generator.random() < 0.3:
+        field = octaves(*image.shape[:2], 0.5, generator)[..., None]
+        airlight = airlight * (1 + generator.uniform(0, UNEVEN) * field)
+    airlight = np.clip(airlight, 0, 1).astype(np.float32)
     beta = THICKNESS * strength
     if generator.random() < 0.5:
         return linear_to_srgb(scatter(srgb_to_linear(image), depth, beta, srgb_to_linear(airlight)))

@@ -1,4 +1,4 @@
-"""Wide noise: white, signal-dependent, correlated as after a camera's processing, and coloured."""
+"""Wide noise: white, speckle, impulses, signal-dependent, a camera's correlated, and coloured."""
 
 import numpy as np
 from scipy.ndimage import uniform_filter
@@ -6,6 +6,8 @@ from scipy.ndimage import uniform_filter
 from lit_mimdit.data.degradations import linear_to_srgb, poissonian_gaussian, srgb_to_linear
 
 SIGMA = 60 / 255  # of sRGB noise at strength 1
+SPECKLE = 0.6  # deviation of a pixel's factor at strength 1
+IMPULSES = 0.3  # share of pixels that are lost at strength 1
 # Rec. 601 (ITU-R BT.601): RGB of luma and the two colour differences
 YCC_TO_RGB = np.array([[1, 1, 1], [0, -0.344136, 1.772], [1.402, -0.714136, 0]], np.float32)
 
@@ -101,7 +103,31 @@ def coloured(image: np.ndarray, strength: float, generator: np.random.Generator)
     return np.clip(image + planes @ YCC_TO_RGB, 0, 1)
 
 
-MODELS = (white, sensor, camera, coloured)
+# y = x (1 + n),  n ~ N(0, sigma^2)
+def speckle(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
+    """Noise that grows with the sRGB value; sigma goes up to 0.6.
+
+    Source: Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions
+    and perturbations", ICLR 2019.
+    """
+    noise = generator.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(image * (1 + np.float32(SPECKLE * strength) * noise), 0, 1)
+
+
+def impulse(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
+    """Salt and pepper: up to 0.3 of the pixels become white or black.
+
+    The share that is salt is 0, 1 or drawn. Half of the images lose whole pixels, the others single
+    channels. Source: Hendrycks and Dietterich, ICLR 2019 (shares of 0.03 to 0.27).
+    """
+    lost, salt = IMPULSES * strength, generator.choice((0.0, 1.0, generator.random()))
+    shape = image.shape if generator.random() < 0.5 else (*image.shape[:2], 1)
+    hit = generator.random(shape, dtype=np.float32) < lost
+    value = generator.random(shape, dtype=np.float32) < salt
+    return np.where(hit, value, image).astype(np.float32)
+
+
+MODELS = (white, sensor, camera, coloured, speckle, impulse)
 
 
 def noise(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
