@@ -20,7 +20,8 @@ DIM_SCALE, DIM_POWER = (0.4, 1.0), (1.0, 2.2)
 def dimmed(image: np.ndarray, scale: float, power: float) -> np.ndarray:
     """Returns a scene of less light, (H, W, 3) uint8, as at dusk, in shadow or in a dark room.
 
-    Black stays; white becomes `scale`, in (0, 1].
+    Black stays; white becomes `scale`. A scale above 1 is of more light, and what exceeds white is
+    lost.
     """
     return to_uint8(scale * (np.float32(image) / np.float32(255)) ** np.float32(power))
 

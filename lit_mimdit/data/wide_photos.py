@@ -16,6 +16,7 @@ from lit_mimdit.data.photos import level_weights, read_levels
 from lit_mimdit.data.wide.mixture import KINDS, SHARES, Step, degrade, draw
 
 CLEAN = "clean"
+BRIGHTEST = 5.0  # times the sRGB values; what exceeds white is lost
 
 
 class WideBatches(Dataset):
@@ -34,6 +35,8 @@ class WideBatches(Dataset):
             None draws mixtures.
         shares: how often each kind is drawn for mixtures; None: as `mixture.SHARES` says.
         kept: kinds that the clean image keeps. They come before the others.
+        brighten: share of the crops that are brightened first, up to BRIGHTEST times, so that a
+            white surface may be clean.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class WideBatches(Dataset):
         kinds: list[str] | None = None,
         shares: dict[str, float] | None = None,
         kept: Sequence[str] = (),
+        brighten: float = 0.0,
     ) -> None:
         self.levels = levels
         self.crop = crop
@@ -57,6 +61,7 @@ class WideBatches(Dataset):
         self.kinds = kinds
         self.shares = SHARES if shares is None else shares
         self.kept = kept
+        self.brighten = brighten
         self.epoch, self.weights = 0, level_weights(levels)
 
     def __len__(self) -> int:
@@ -75,6 +80,8 @@ class WideBatches(Dataset):
         crop = np.ascontiguousarray(crop)  # rows in order, as all that follows reads them
         if generator.random() < self.dim:
             crop = dimmed(crop, generator.uniform(0.5, 1), generator.uniform(1, 1.8))
+        if self.brighten and generator.random() < self.brighten:
+            crop = dimmed(crop, BRIGHTEST ** generator.random(), 1)
         return crop
 
     def pixels(self, index: int) -> tuple[Tensor, Tensor]:

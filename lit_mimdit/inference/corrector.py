@@ -13,8 +13,10 @@ from lit_mimdit.inference.fidelity_file import read_fidelity
 from lit_mimdit.inference.system_file import PACKAGE
 from lit_mimdit.models.backbone import nano_folder
 from lit_mimdit.models.fidelity import CELL, Fidelity
+from lit_mimdit.models.scene_light import trust
 
 TILE, OVERLAP = 512, 64  # pixels
+DAMAGE = 0.5, 0.6  # probabilities that a scene's light is damaged: nothing is corrected, all is
 QUIET, LOUD = 0.01, 0.02  # changes of a scene's light, of 1: none is trusted, all are
 
 
@@ -50,11 +52,16 @@ class Corrector:
             return restored
         self.network.to(restored.device)
         lq = lq.to(restored)
-        if self.network.cleaner is None:
+        if self.network.cleaner is None and self.network.scene_light is None:
             return _applied(self.network, restored, lq, self.weight).clamp_(0, 1)
-        cleaned = _applied(self.network.cleaner, lq, lq).clamp_(0, 1)
+        first = self.network.cleaner
+        cleaned = lq if first is None else _applied(first, lq, lq).clamp_(0, 1)
+        cleaned, better = self.network.lit(cleaned)
         corrected = _applied(self.network, restored, cleaned).clamp_(0, 1)
-        return restored.lerp(trusted(corrected, cleaned), self.weight)
+        corrected = trusted(corrected, cleaned)
+        if better is not None:
+            corrected = cleaned.lerp(corrected, trust(better, DAMAGE).to(cleaned))
+        return restored.lerp(corrected, self.weight)
 
 
 # x = c + t (x' - c),  t = clamp((m - QUIET) / (LOUD - QUIET), 0, 1),  m = mean |box_8(x' - c)|

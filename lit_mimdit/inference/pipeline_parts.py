@@ -81,7 +81,7 @@ class FidelityModel(ModelMixin, ConfigMixin):
     """The fidelity network as a component of a pipeline.
 
     Args:
-        widths, blocks, gain, cleaner: see Fidelity.
+        widths, blocks, gain, cleaner, light: see Fidelity.
     """
 
     @register_to_config
@@ -91,17 +91,20 @@ class FidelityModel(ModelMixin, ConfigMixin):
         blocks: int,
         gain: bool = False,
         cleaner: tuple[list[int], int, bool] | None = None,
+        light: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         first = None if cleaner is None else (tuple(cleaner[0]), cleaner[1], cleaner[2])
-        self.inner = Fidelity(tuple(widths), blocks, gain, first)
+        second = None if light is None else (light[0], light[1])
+        self.inner = Fidelity(tuple(widths), blocks, gain, first, second)
 
     @classmethod
     def of(cls, network: Fidelity) -> "FidelityModel":
         """Returns a component that holds `network` itself."""
         first = None if network.cleaner is None else network.cleaner.sizes
         cleaner = None if first is None else (list(first[0]), first[1], first[2])
-        model = cls(list(network.widths), network.blocks, network.gain, cleaner)
+        light = None if network.scene_light is None else network.scene_light.sizes
+        model = cls(list(network.widths), network.blocks, network.gain, cleaner, light)
         model.inner = network
         return model
 

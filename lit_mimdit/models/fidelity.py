@@ -24,6 +24,11 @@ network needs to know nothing of them. It is such a network that sees the degrad
 Rain and noise are local, haze and darkness a matter of the scene. One small network that learned
 them together learned rain a hundred times slower than one that learned rain alone
 (experiments/LOG.md).
+
+The light of a scene (models/scene_light.py) may follow. It lights what is dark and sees through
+haze, and F sees the degraded image so:
+
+    x_lq <- x_lq + t (x' - x_lq)
 """
 
 import math
@@ -32,6 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_mimdit.models.scene_light import SceneLight, trust
 from lit_mimdit.models.unet import SceneUNet
 
 Sizes = tuple[tuple[int, ...], int, bool]  # widths, blocks, gain
@@ -69,6 +75,7 @@ class Fidelity(nn.Module):
         blocks: see SceneUNet.
         gain: whether the network has gains g, one a channel and pixel; else g is 0.
         cleaner: (widths, blocks, gain) of a cleaner of the degraded image; None: there is none.
+        light: (width, blocks) of a SceneLight behind the cleaner; None: there is none.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class Fidelity(nn.Module):
         blocks: int = 2,
         gain: bool = False,
         cleaner: Sizes | None = None,
+        light: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.widths = tuple(widths)
@@ -84,10 +92,11 @@ class Fidelity(nn.Module):
         self.gain = gain
         self.correction = SceneUNet(3, 8 if gain else 5, self.widths, blocks, scene=True)
         self.cleaner = None if cleaner is None else Fidelity(*cleaner)
+        self.scene_light = None if light is None else SceneLight(*light)
 
     @property
     def sizes(self) -> Sizes:
-        """Returns (widths, blocks, gain), without those of the cleaner."""
+        """Returns (widths, blocks, gain), without those of cleaner and light."""
         return self.widths, self.blocks, self.gain
 
     @property
@@ -97,8 +106,19 @@ class Fidelity(nn.Module):
         return math.lcm(self.correction.multiple, CELL, cleaner)
 
     def cleaned(self, lq: Tensor) -> Tensor:
-        """Returns degraded images (B, 3, H, W) that the cleaner has seen, or as they are."""
-        return lq if self.cleaner is None else self.cleaner.correct(lq, lq)
+        """Returns degraded images (B, 3, H, W) that cleaner and light have seen, if there are
+        any.
+        """
+        return self.lit(lq if self.cleaner is None else self.cleaner.correct(lq, lq))[0]
+
+    def lit(self, cleaned: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns cleaned images (B, 3, H, W), lit as far as that probably makes them better, and
+        the probability (B,), None without a light.
+        """
+        if self.scene_light is None:
+            return cleaned, None
+        images, better = self.scene_light.lit(cleaned)
+        return cleaned.lerp(images, trust(better).to(cleaned)), better
 
     def _seen(self, restored: Tensor, lq: Tensor) -> Tensor:
         # around a mid-grey, so that a convolution's padding with 0 is no black frame

@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_mimdit.data.wide_photos import CLEAN
 from lit_mimdit.evaluation.pixel import psnr
 from lit_mimdit.inference.corrector import load_corrector
-from lit_mimdit.inference.fidelity_file import save_fidelity
+from lit_mimdit.inference.fidelity_file import read_light, save_fidelity
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.nano.charbonnier import charbonnier_per_image
 from lit_mimdit.nano.widen import holds, widen
@@ -50,6 +50,8 @@ class WideFidelity(L.LightningModule):
         smooth: error of a pixel below which it counts by its square; 0 is the L1.
         cleaner: file of a network that cleans the degraded image first. It stays as it is, and the
             finished file has both. `null` does without.
+        light: file of the light of a scene (models/scene_light.py), which follows the cleaner and
+            stays as it is, too. `null` does without.
         blend: share of what was learnt in the finished weights; the rest is the network that it
             started from. Less than 1 needs `init`. Blended weights keep more of what that network
             could do (WiSE-FT, arXiv 2109.01903).
@@ -71,6 +73,7 @@ class WideFidelity(L.LightningModule):
         smooth: float = 0.02,
         linear: float = 0.0,
         cleaner: str | None = None,
+        light: str | None = None,
         blend: float = 1.0,
     ) -> None:
         if floor <= 0:
@@ -88,7 +91,13 @@ class WideFidelity(L.LightningModule):
         self.blend = blend
         first = load_corrector(cleaner)
         sizes = None if first is None else first.network.sizes
-        self.network = Fidelity(tuple(widths), blocks, gain, sizes)
+        second = None if light is None else read_light(Path(light))
+        self.network = Fidelity(
+            tuple(widths), blocks, gain, sizes, None if second is None else second.sizes
+        )
+        if second is not None and self.network.scene_light is not None:
+            self.network.scene_light.load_state_dict(second.state_dict())
+            self.network.scene_light.requires_grad_(False)
         if first is not None and self.network.cleaner is not None:
             if first.network.cleaner is not None:
                 raise ValueError(f"model.cleaner {cleaner} has a cleaner itself: give that one")
