@@ -67,11 +67,9 @@ class CellValidation(Dataset):
     """All crops of the validation files, in batches of at most 256, as they are stored."""
 
     def __init__(self, files: list[Path]) -> None:
-        self.parts = [
-            (lq, gt)
-            for both in map(_read, files)
-            for lq, gt in zip(*(planes.split(256) for planes in both), strict=True)
-        ]
+        self.parts: list[tuple[Tensor, Tensor]] = []
+        for lq, gt in map(_read, files):
+            self.parts += zip(lq.split(256), gt.split(256), strict=True)
 
     def __len__(self) -> int:
         return len(self.parts)

@@ -6,10 +6,11 @@ Haze and darkness leave detail where it is. They scale and shift light, slowly o
     t  = clamp((p - DOUBT) / (SURE - DOUBT), 0, 1)
     result: x + t (x' - x)          p: how probably x' is better than x
 
-So the network sees no pixels but what each cell holds: the mean m and deviation s of its channels,
-a dark and a bright quantile. Mean and deviation of a cell of x' are K m + B and K s, which makes
+So the network sees no pixels. It sees what each cell holds: mean m and deviation s of its channels,
+and a dark and a bright quantile. Mean and deviation of a cell of x' are K m + B and K s. That makes
 training as cheap as the network. AOD-Net (Li et al., ICCV 2017) estimates such a K and B for haze,
-at each pixel; HDRNet (Gharbi et al., SIGGRAPH 2017) on a small grid.
+at each pixel. HDRNet (Gharbi et al., SIGGRAPH 2017) does so for photographers' edits, on a small
+grid.
 
 Whether a scene is pale or hazy, dusky or too dark, no pixel tells. The whole scene decides, with
 some doubt. What corrects learns from damaged images alone, and is not timid. What doubts learns
@@ -42,8 +43,8 @@ def cells(images: Tensor) -> Tensor:
     pixels = F.unfold(images, CELL, stride=CELL).reshape(batch, 3, CELL**2, -1)
     dark = pixels.amin(1).sort(1).values[:, DARKER : DARKER + 1]
     bright = pixels.amax(1).sort(1).values[:, BRIGHTER : BRIGHTER + 1]
-    found = torch.cat([pixels.mean(2), pixels.std(2, correction=0), dark, bright], dim=1)
-    return found.unflatten(-1, size)
+    held = torch.cat([pixels.mean(2), pixels.std(2, correction=0), dark, bright], dim=1)
+    return held.unflatten(-1, size)
 
 
 def statistics(planes: Tensor) -> Tensor:
@@ -146,10 +147,10 @@ class SceneLight(nn.Module):
         mixed = self.mix(
             torch.cat([fine, F.interpolate(self.up(coarse), scale_factor=2, mode="nearest")], dim=1)
         )
-        found = self.leave(mixed)[..., :height, :width].float()
+        light = self.leave(mixed)[..., :height, :width].float()
         scene = torch.cat([statistics(part) for part in (coarse, fine, planes)], dim=1)
         logit = self.recognition(scene)[:, 0].float()
-        return (2 * found[:, :3]).exp(), found[:, 3:], logit
+        return (2 * light[:, :3]).exp(), light[:, 3:], logit
 
     def lit(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Returns images x' (B, 3, H, W) in [0, 1] and how probably they are better, p (B,).

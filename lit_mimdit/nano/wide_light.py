@@ -20,8 +20,8 @@ BETTER = 0.8  # of that error: what a correction must not exceed to be called be
 def cell_error(gain: Tensor, offset: Tensor, lq: Tensor, gt: Tensor) -> Tensor:
     """Returns the squared error of each scene, (B,), of lit cells against clean ones.
 
-    It is that of the pixels as long as their detail keeps its place. gain and offset are (B, 3, h,
-    w), lq and gt begin with 3 means m and 3 deviations s.
+    It is that of the pixels as long as their detail keeps its place. Gain and offset are (B, 3, h,
+    w). Both lq and gt begin with 3 means m and 3 deviations s.
     """
     light = gain * lq[:, :3] + offset - gt[:, :3]
     detail = gain * lq[:, 3:6] - gt[:, 3:6]

@@ -48,7 +48,8 @@ def octaves(
     It is the sum of enlarged fields of normal numbers, each twice as fine as the one before and
     `persistence` times as strong.
     """
-    field, amount, side = np.zeros((height, width), np.float32), 1.0, int(generator.integers(2, 5))
+    field = np.zeros((height, width), np.float32)
+    amount, side = 1.0, int(generator.integers(2, 5))
     while side < max(height, width) / 2:
         layer = Image.fromarray(generator.standard_normal((side, side), dtype=np.float32))
         field += amount * np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC))
