@@ -16,7 +16,7 @@ from lit_mimdit.models.fidelity import CELL, Fidelity
 from lit_mimdit.models.scene_light import trust
 
 TILE, OVERLAP = 512, 64  # pixels
-DAMAGE = 0.5, 0.6  # probabilities that a scene's light is damaged: nothing is corrected, all is
+DAMAGE = 0.55, 0.65  # probabilities that a scene's light is damaged: nothing is corrected, all is
 QUIET, LOUD = 0.01, 0.02  # changes of a scene's light, of 1: none is trusted, all are
 
 
