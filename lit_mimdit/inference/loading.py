@@ -96,7 +96,7 @@ def load_restorer(
     restorer = (system if offload else system.to(place)).restorer()
     corrector = getattr(restorer, "corrector", None)
     if dtype == "bfloat16" and has_bfloat16 and corrector is not None:
-        corrector.network.to(torch.bfloat16)
+        corrector.network.looks_in(torch.bfloat16)
     if vae is not None:
         restorer = with_tiny_vae(restorer, vae, where)
     if offload is not None:

@@ -105,6 +105,15 @@ class Fidelity(nn.Module):
         cleaner = 1 if self.cleaner is None else self.cleaner.multiple
         return math.lcm(self.correction.multiple, CELL, cleaner)
 
+    def looks_in(self, dtype: torch.dtype) -> None:
+        """Has the networks that see pixels compute in `dtype`.
+
+        The light stays as it is. It is small, and its probability is held against narrow bounds.
+        """
+        for network in (self.correction, self.cleaner):
+            if network is not None:
+                network.to(dtype)
+
     def cleaned(self, lq: Tensor) -> Tensor:
         """Returns degraded images (B, 3, H, W) that cleaner and light have seen, if there are
         any.

@@ -103,7 +103,9 @@ class FidelitySystem(RestorationSystem):
                 f" {sizes[1]}: make them the same"
             )
         theirs = start.network.state_dict()
-        self.start = {key: theirs[key] for key in self.network.state_dict()}  # without a cleaner
+        self.start = {
+            key: theirs[key] for key in self.network.state_dict()
+        }  # without cleaner and light
         self.network.load_state_dict(self.start)
 
     @property

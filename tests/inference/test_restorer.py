@@ -330,7 +330,10 @@ def test_auto_takes_bfloat16_where_the_processor_has_it(
     assert restorer.network.backbone.dtype == restorer.vae.dtype == getattr(torch, expected)
     assert restorer.record()["backbone"]["dtype"] == expected
     corrected = load_restorer("package", device="cpu", dtype=dtype, fidelity="package")
-    assert next(corrected.corrector.network.parameters()).dtype == getattr(torch, expected)
+    behind = corrected.corrector.network
+    assert behind.correction.enter.weight.dtype == getattr(torch, expected)
+    assert behind.cleaner.correction.enter.weight.dtype == getattr(torch, expected)
+    assert behind.scene_light.leave.weight.dtype == torch.float32
 
 
 def test_what_the_processor_has_is_what_the_kernel_says_of_it():

@@ -187,10 +187,10 @@ def watched(call, calls: list[int]):
     return restore
 
 
-def shipped_without_cleaner():
-    """The tensors of the shipped file; a training leaves its cleaner out."""
+def shipped_correction():
+    """The tensors of the shipped file; a training leaves its cleaner and its light out."""
     every = load_file(nano_folder() / "fidelity.safetensors")
-    return {name: tensor for name, tensor in every.items() if not name.startswith("cleaner.")}
+    return {name: tensor for name, tensor in every.items() if name.startswith("correction.")}
 
 
 def test_it_can_start_from_a_finished_network(
@@ -207,7 +207,7 @@ def test_it_can_start_from_a_finished_network(
         "--trainer.max_steps",
         "1",
     )
-    shipped = shipped_without_cleaner()
+    shipped = shipped_correction()
     assert tensors.keys() == shipped.keys()
     apart = max((tensors[name].float() - shipped[name].float()).abs().max() for name in shipped)
     assert 0 < apart < 0.01, "near the start"
@@ -230,7 +230,7 @@ def test_the_finished_network_lies_between_the_start_and_what_was_trained(tmp_pa
         for parameter in module.network.parameters():
             parameter.add_(1.0)
     module.write(tmp_path / "f.safetensors")
-    found, shipped = load_file(tmp_path / "f.safetensors"), shipped_without_cleaner()
+    found, shipped = load_file(tmp_path / "f.safetensors"), shipped_correction()
     assert found.keys() == shipped.keys()
     for name, tensor in shipped.items():
         torch.testing.assert_close(found[name].float(), tensor.float() + 0.25, rtol=0, atol=2e-3)
