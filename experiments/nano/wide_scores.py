@@ -26,7 +26,6 @@ from tqdm import tqdm
 from wide_on_gpu import CAP, pairs, table
 
 from lit_mimdit.evaluation.scorer import Scorer
-from lit_mimdit.inference.corrector import load_corrector
 from lit_mimdit.inference.loading import load_restorer
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run
@@ -79,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     columns = variants(args.networks, args.share)
     branch = load_restorer(args.checkpoint, dtype="auto").corrected_by(None)
     behind = {
-        one: branch.corrected_by(load_corrector(one)) if one else branch
+        one: load_restorer(args.checkpoint, dtype="auto", fidelity=one) if one else branch
         for _, one in columns.values()
     }
     kept = {BRANCH: Kept(branch, args.output, system_path(args.checkpoint))}
