@@ -209,3 +209,17 @@ def test_small_changes_of_light_are_not_trusted():
     share = torch.tensor([0, 0, 0.5, 1])[:, None, None, None]
     expected = cleaned + share * (detail + light)
     torch.testing.assert_close(corrector.trusted(corrected, cleaned), expected)
+
+
+def test_where_the_light_is_probably_right_nothing_is_corrected(monkeypatch):
+    """Between the bounds half of the correction counts, and the lit image is the other half."""
+    torch.manual_seed(0)
+    network = Fidelity((4, 4), 1, light=(4, 1))
+    network.correction.leave.bias.data.view(5, 4)[2:] = 0.3  # brighter by far
+    restored, lq = torch.rand(2, 3, 3, 16, 16) / 3
+    low, high = corrector.DAMAGE
+    better = torch.tensor([low, (low + high) / 2, high])
+    monkeypatch.setattr(network, "lit", lambda cleaned: (cleaned, better))
+    corrected = network.correct(restored, lq).clamp(0, 1).detach()
+    share = torch.tensor([0, 0.5, 1])[:, None, None, None]
+    torch.testing.assert_close(Corrector(network)(restored, lq), lq + share * (corrected - lq))

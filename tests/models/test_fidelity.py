@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lit_mimdit.models.fidelity import GRAIN, Fidelity, grain, light
+from lit_mimdit.models.scene_light import DOUBT, SURE
 from lit_mimdit.models.unet import ResidualBlock, SceneUNet
 
 
@@ -159,3 +160,16 @@ def test_the_multiple_is_that_of_both():
     assert (
         Fidelity((4,), 1).multiple == 8 and Fidelity((4,), 1).cleaned(one := torch.rand(1)) is one
     )
+
+
+def test_the_light_counts_as_far_as_it_probably_helps(images, monkeypatch):
+    network = Fidelity(widths=(4,), blocks=1, light=(4, 1))
+    better = torch.tensor([0.1, (DOUBT + SURE) / 2])
+    monkeypatch.setattr(network.scene_light, "lit", lambda seen: (1 - seen, better))
+    lq = images[1]
+    lit, probability = network.lit(lq)
+    assert probability is better
+    expected = torch.stack([lq[0], (lq[1] + 1 - lq[1]) / 2])
+    torch.testing.assert_close(lit, expected)
+    torch.testing.assert_close(network.cleaned(lq), lit)
+    assert Fidelity(widths=(4,), blocks=1).lit(lq) == (lq, None)

@@ -56,6 +56,18 @@ def test_the_crop_lies_in_the_photograph(levels):
     assert found
 
 
+def test_brightened_crops_lose_what_exceeds_white(levels):
+    plain, bright = (
+        WideBatches(levels, 32, 64, 1, seed=3, kinds=["clean"], brighten=share)[0]["gt"]
+        for share in (0.0, 1.0)
+    )
+    assert bright.mean() > 1.3 * plain.mean()
+    assert (bright == 1).float().mean() > 5 * (plain == 1).float().mean() + 0.05
+    assert torch.equal(plain, WideBatches(levels, 32, 64, 1, seed=3, kinds=["clean"])[0]["gt"]), (
+        "seeds of older runs stay"
+    )
+
+
 def test_settings_are_checked():
     with pytest.raises(ValueError, match=r"data\.dim is 2"):
         WidePhotos("a", "b", dim=2)
