@@ -10,14 +10,15 @@ step few operations.
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
+
+from lit_mimdit.data.wide_photos import WholeBatches
 
 CHANNELS = 6  # means and deviations, which a reference is compared by
-SIDE = 16  # cells a side of which a batch has `batch_size`; of larger crops it has fewer
+CROP, SIDE = 128, 16  # pixels and cells a side of crops of which a batch has `batch_size`
 
 
 class CellBatches(Dataset):
@@ -79,7 +80,7 @@ class CellValidation(Dataset):
         return {"lq": lq.float(), "gt": gt.float()}
 
 
-class WideCells(L.LightningDataModule):
+class WideCells(WholeBatches):
     """Cells of crops under haze and darkness, for the training of a SceneLight.
 
     Args:
@@ -96,9 +97,9 @@ class WideCells(L.LightningDataModule):
             raise ValueError(
                 f"data.batch_size is {batch_size} and data.batches {batches}: both must be positive"
             )
-        super().__init__()
+        super().__init__(CROP, batch_size, batches, workers=0)
         self.cells = cells
-        self.sizes = batch_size, batches, seed
+        self.seed = seed
 
     def _files(self, split: str) -> list[Path]:
         files = sorted(Path(self.cells).glob(f"{split}-*.npz"))
@@ -111,16 +112,9 @@ class WideCells(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            self.train = CellBatches(self._files("train"), *self.sizes)
+            sizes = self.batch_size, self.batches, self.seed
+            self.train = CellBatches(self._files("train"), *sizes)
         self.val = CellValidation(self._files("val"))
-
-    def train_dataloader(self) -> DataLoader:
-        assert self.trainer is not None
-        self.train.epoch = self.trainer.current_epoch  # reloaded every epoch by the trainer
-        return DataLoader(self.train, batch_size=None)
-
-    def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.val, batch_size=None)
 
 
 def store(path: Path, lq: np.ndarray, gt: np.ndarray) -> None:

@@ -103,9 +103,8 @@ class FidelitySystem(RestorationSystem):
                 f" {sizes[1]}: make them the same"
             )
         theirs = start.network.state_dict()
-        self.start = {
-            key: theirs[key] for key in self.network.state_dict()
-        }  # without cleaner and light
+        own = self.network.state_dict()  # neither cleaner nor light
+        self.start = {key: theirs[key] for key in own}
         self.network.load_state_dict(self.start)
 
     @property

@@ -4,7 +4,7 @@ import lightning as L
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def two_epochs():
     """A function that trains a module on data for two epochs, and returns its trainer."""
 

@@ -130,21 +130,11 @@ def test_loss_by_hand():
 
 
 @pytest.fixture(scope="module")
-def light(folder, tmp_path_factory):
+def light(folder, two_epochs, tmp_path_factory):
     L.seed_everything(0)
     file = tmp_path_factory.mktemp("light") / "light.safetensors"
     training = WideLight(OptimizerConfig(lr=3e-3, warmup_steps=0), str(file), width=8, blocks=1)
-    trainer = L.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,
-    )
-    trainer.fit(training, WideCells(str(folder), 4, 20))
+    trainer = two_epochs(training, WideCells(str(folder), 4, 20))
     assert {"val/gain", "val/right"} <= trainer.callback_metrics.keys()
     assert math.isfinite(trainer.callback_metrics["val/gain"])
     return file, training.network
