@@ -206,6 +206,14 @@ def test_octaves_have_detail_of_every_size():
     assert coarse > 5 * middle > 25 * fine > 0
 
 
+def test_persistence_is_how_much_of_it_is_fine():
+    def fine(persistence):
+        power = np.abs(np.fft.rfft2(haze.octaves(128, 128, persistence, rng(2)))[0]) ** 2
+        return power[16:].sum() / power.sum()
+
+    assert fine(0.8) > 4 * fine(0.4) > 0
+
+
 def test_fractal_fog_leaves_clear_sight(photograph):
     depths = [haze.fractal(photograph, rng(i)) for i in range(20)]
     shares = [depth.min() / depth.mean() for depth in depths]
