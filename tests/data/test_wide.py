@@ -211,7 +211,7 @@ def test_persistence_is_how_much_of_it_is_fine():
         power = np.abs(np.fft.rfft2(haze.octaves(128, 128, persistence, rng(2)))[0]) ** 2
         return power[16:].sum() / power.sum()
 
-    assert fine(0.8) > 4 * fine(0.4) > 0
+    assert fine(0.8) > 2 * fine(0.4) > 0
 
 
 def test_fractal_fog_leaves_clear_sight(photograph):
