@@ -4,7 +4,8 @@
     for deb in *.deb; do dpkg -x $deb unpacked/${deb%%_*}-$(echo $deb | cut -d_ -f2); done
     python experiments/nano/photographs.py unpacked -o data/photos
 
-Photographs are taken as they are; JPEG XL, and textures that lie in a zip, are written as PNG.
+Photographs are taken as they are; JPEG XL, and textures that lie in a zip, are written as PNG. FILE!3
+is the member `3` of a zip, or the fourth WebP of a Qt resource file (.rcc).
 """
 
 import argparse
@@ -31,10 +32,28 @@ def find(unpacked: Path, file: str) -> Path:
     )
 
 
+def webps(data: bytes) -> list[bytes]:
+    """Returns all WebP files that lie uncompressed in a file, in their order.
+
+    Each begins with `RIFF`, its length (4 bytes, little end first) and `WEBP` (RFC 9649).
+    """
+    files, start = [], data.find(b"RIFF")
+    while start >= 0:
+        end = start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+        if data[start + 8 : start + 12] == b"WEBP":
+            files.append(data[start:end])
+        else:
+            end = start + 4
+        start = data.find(b"RIFF", end)
+    return files
+
+
 def write(source: Path, inside: str, target: Path) -> None:
-    """Write one photograph; `inside` is its name in a zip, or empty."""
+    """Write one photograph; `inside` is its name in a zip, its place in an .rcc, or empty."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if inside:
+    if source.suffix == ".rcc":
+        target.write_bytes(webps(source.read_bytes())[int(inside)])
+    elif inside:
         with zipfile.ZipFile(source) as archive:
             Image.open(io.BytesIO(archive.read(inside))).convert("RGB").save(target)
     elif source.suffix == ".jxl":
