@@ -4,8 +4,8 @@
     for deb in *.deb; do dpkg -x $deb unpacked/${deb%%_*}-$(echo $deb | cut -d_ -f2); done
     python experiments/nano/photographs.py unpacked -o data/photos
 
-Photographs are taken as they are; JPEG XL, and textures that lie in a zip, are written as PNG. FILE!3
-is the member `3` of a zip, or the fourth WebP of a Qt resource file (.rcc).
+Photographs are taken as they are; JPEG XL, and textures that lie in a zip, are written as PNG. The
+table names a member of a zip FILE!MEMBER, and the fourth WebP of a Qt resource file FILE.rcc!3.
 """
 
 import argparse
