@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,6 +18,7 @@ from lit_mimdit.data.wide.mixture import KINDS, SHARES, Step, degrade, draw
 
 CLEAN = "clean"
 BRIGHTEST = 5.0  # times the sRGB values; what exceeds white is lost
+SOFTEST = 0.3, 1.3  # pixels: deviations of the Gaussian that softens a clean photograph
 
 
 class WideBatches(Dataset):
@@ -37,6 +39,8 @@ class WideBatches(Dataset):
         kept: kinds that the clean image keeps. They come before the others.
         brighten: share of the crops that are brightened first, up to BRIGHTEST times, so that a
             white surface may be clean.
+        soften: share of the crops that are softened first, with a Gaussian of SOFTEST, since no
+            lens is as sharp as a reduced photograph.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class WideBatches(Dataset):
         shares: dict[str, float] | None = None,
         kept: Sequence[str] = (),
         brighten: float = 0.0,
+        soften: float = 0.0,
     ) -> None:
         self.levels = levels
         self.crop = crop
@@ -62,6 +67,7 @@ class WideBatches(Dataset):
         self.shares = SHARES if shares is None else shares
         self.kept = kept
         self.brighten = brighten
+        self.soften = soften
         self.epoch, self.weights = 0, level_weights(levels)
 
     def __len__(self) -> int:
@@ -82,6 +88,9 @@ class WideBatches(Dataset):
             crop = dimmed(crop, generator.uniform(0.5, 1), generator.uniform(1, 1.8))
         if self.brighten and generator.random() < self.brighten:
             crop = dimmed(crop, BRIGHTEST ** generator.random(), 1)
+        if self.soften and generator.random() < self.soften:
+            deviation = generator.uniform(*SOFTEST)
+            crop = to_uint8(gaussian_filter(np.float32(crop) / 255, (deviation, deviation, 0)))
         return crop
 
     def pixels(self, index: int) -> tuple[Tensor, Tensor]:
@@ -170,6 +179,8 @@ class WidePhotos(WholeBatches):
             never drawn. `null` is the usual mixture.
         kept: kinds that the clean image keeps, so that a network learns to leave them alone. They
             come before the others.
+        soften: share of the training crops that are softened before they are degraded, so that a
+            network learns to leave the softness of a lens alone.
     """
 
     def __init__(
@@ -186,6 +197,7 @@ class WidePhotos(WholeBatches):
         workers: int = 0,
         shares: dict[str, float] | None = None,
         kept: Sequence[str] = (),
+        soften: float = 0.0,
     ) -> None:
         super().__init__(crop, batch_size, batches, workers)
         for key, named in (("shares", shares or {}), ("kept", kept)):
@@ -195,8 +207,9 @@ class WidePhotos(WholeBatches):
             raise ValueError(
                 f"data.shares is {shares}: give shares of 0 or more, not all of them 0"
             )
-        if not 0 <= dim <= 1:
-            raise ValueError(f"data.dim is {dim}: it is a share, from 0 to 1")
+        for key, share in (("dim", dim), ("soften", soften)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"data.{key} is {share}: it is a share, from 0 to 1")
         self.photos = photos
         self.val_photos = val_photos
         self.longest = longest
@@ -205,13 +218,16 @@ class WidePhotos(WholeBatches):
         self.seed = seed
         self.shares = shares
         self.kept = kept
+        self.soften = soften
 
     def setup(self, stage: str) -> None:
         kinds = [*KINDS, CLEAN]
         if stage == "fit":
             levels = read_levels(self.photos, self.longest, self.crop, "data.photos")
             sizes = self.crop, self.batch_size, self.batches, self.seed, self.dim
-            self.train = WideBatches(levels, *sizes, shares=self.shares, kept=self.kept)
+            self.train = WideBatches(
+                levels, *sizes, shares=self.shares, kept=self.kept, soften=self.soften
+            )
         levels = read_levels(self.val_photos, self.longest, self.crop, "data.val_photos")
         sizes = self.crop, 16, self.val_batches * len(kinds), self.seed + 1
         self.val = WideBatches(levels, *sizes, kinds=kinds, kept=self.kept)

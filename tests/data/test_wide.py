@@ -292,7 +292,14 @@ def test_curve_keeps_black_and_white():
 def test_power_darkens_by_its_exponent():
     light = darkness.powered(np.full((1, 1, 3), 0.5, np.float32), 1.0, rng(4))
     value = float(linear_to_srgb(light)[0, 0, 0])
-    assert 0.5 * (0.45**4) <= value <= 0.5 ** (4**0.6)
+    assert 0.3 * (0.45**5) <= value <= 0.5 ** (5**0.6)
+
+
+def test_a_factor_on_the_levels_keeps_their_ratios(photograph):
+    """A fifteenth of each level at most, and its root at half the strength."""
+    for strength, ratio in ((1.0, 15.0), (0.5, 15.0**0.5)):
+        levels = linear_to_srgb(darkness.scaled(photograph, strength, rng()))
+        np.testing.assert_allclose(levels, photograph / ratio, atol=1e-5)
 
 
 # Mixtures

@@ -68,9 +68,28 @@ def test_brightened_crops_lose_what_exceeds_white(levels):
     )
 
 
+def test_softened_crops_lose_their_finest_detail(levels, tmp_path):
+    """The light of the scene stays."""
+    plain, soft = (
+        WideBatches(levels, 32, 64, 1, seed=3, kinds=["clean"], soften=share)[0]["gt"]
+        for share in (0.0, 1.0)
+    )
+    assert soft.diff(dim=-1).abs().mean() < 0.8 * plain.diff(dim=-1).abs().mean()
+    assert abs(soft[0].mean() - plain[0].mean()) < 0.01, "the first crop is the same"
+    Image.fromarray(levels[0]).save(tmp_path / "a.png")
+    details = []
+    for share in (0.0, 1.0):
+        data = WidePhotos(str(tmp_path), str(tmp_path), crop=32, batch_size=64, soften=share)
+        data.setup("fit")
+        details.append(data.train[0]["gt"].diff(dim=-1).abs().mean())
+    assert details[1] < 0.8 * details[0], "the setting is read"
+
+
 def test_settings_are_checked():
     with pytest.raises(ValueError, match=r"data\.dim is 2"):
         WidePhotos("a", "b", dim=2)
+    with pytest.raises(ValueError, match=r"data\.soften is -0\.1"):
+        WidePhotos("a", "b", soften=-0.1)
     with pytest.raises(ValueError, match=r"data\.crop is 0"):
         WidePhotos("a", "b", crop=0)
     with pytest.raises(ValueError, match=r"data\.workers is -1"):
