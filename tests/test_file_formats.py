@@ -225,7 +225,9 @@ def test_repositories_pipelines_and_fidelity_networks(tmp_path):
     assert differences(keys.PIPELINE, [path.name for path in folder.iterdir()]) == []
     assert differences(keys.INDEX, read(folder / "model_index.json")) == []
 
-    save_fidelity(tmp_path / "a.safetensors", Fidelity((4,), 1, cleaner=((4,), 1, False)))
+    one = (4,), 1, False
+    network = Fidelity((4,), 1, cleaner=one, light=(4, 1), deblurrer=one)
+    save_fidelity(tmp_path / "a.safetensors", network)
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert differences(keys.FIDELITY, json.loads(file.metadata()["lit_mimdit"])) == []
 

@@ -72,6 +72,8 @@ FIDELITY = Keys(
         "blocks": "Residual blocks on each level.",
         "gain": "Whether the network has gains.",
         "cleaner": "Widths, blocks and gain of the cleaner that comes first.",
+        "light": "Width and blocks of the light of a scene, which comes behind the first networks.",
+        "deblurrer": "Widths, blocks and gain of the deblurrer behind the cleaner.",
     },
     frozenset({"cleaner"}),
 )

@@ -52,10 +52,11 @@ class Corrector:
             return restored
         self.network.to(restored.device)
         lq = lq.to(restored)
-        if self.network.cleaner is None and self.network.scene_light is None:
+        if not self.network.first and self.network.scene_light is None:
             return _applied(self.network, restored, lq, self.weight).clamp_(0, 1)
-        first = self.network.cleaner
-        cleaned = lq if first is None else _applied(first, lq, lq).clamp_(0, 1)
+        cleaned = lq
+        for network in self.network.first:
+            cleaned = _applied(network, cleaned, cleaned).clamp_(0, 1)
         cleaned, better = self.network.lit(cleaned)
         corrected = _applied(self.network, restored, cleaned).clamp_(0, 1)
         corrected = trusted(corrected, cleaned)

@@ -18,7 +18,8 @@ from lit_mimdit.models.scene_light import SceneLight
 FORMAT = "lit_mimdit.fidelity.3"
 CLEANING = "lit_mimdit.fidelity.4"  # has a cleaner, too
 LIT = "lit_mimdit.fidelity.5"  # has a light, and may have a cleaner
-FORMATS = FORMAT, CLEANING, LIT
+DEBLURRING = "lit_mimdit.fidelity.6"  # has a deblurrer, and may have the others
+FORMATS = FORMAT, CLEANING, LIT, DEBLURRING
 LIGHT = "lit_mimdit.scene_light.1"  # a SceneLight by itself
 KEY = "lit_mimdit"
 
@@ -30,6 +31,8 @@ def save_fidelity(path: Path, network: Fidelity) -> None:
         about |= {"format": CLEANING, "cleaner": _named(network.cleaner.sizes)}
     if network.scene_light is not None:
         about |= {"format": LIT, "light": network.scene_light.sizes}
+    if network.deblurrer is not None:
+        about |= {"format": DEBLURRING, "deblurrer": _named(network.deblurrer.sizes)}
     _write(path, network, about)
 
 
@@ -74,9 +77,11 @@ def read_fidelity(path: Path) -> Fidelity:
             raise ValueError(
                 f"its format is {values.get('format')!r} and none of {', '.join(FORMATS)}"
             )
-        cleaner = _sizes(values["cleaner"]) if "cleaner" in values else None
+        cleaner, deblurrer = (
+            _sizes(values[name]) if name in values else None for name in ("cleaner", "deblurrer")
+        )
         light = tuple(values["light"]) if "light" in values else None
-        network = Fidelity(*_sizes(values), cleaner, light)
+        network = Fidelity(*_sizes(values), cleaner, light, deblurrer)
         network.load_state_dict(tensors)
     except BROKEN as error:
         raise ValueError(

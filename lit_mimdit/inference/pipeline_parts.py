@@ -81,7 +81,7 @@ class FidelityModel(ModelMixin, ConfigMixin):
     """The fidelity network as a component of a pipeline.
 
     Args:
-        widths, blocks, gain, cleaner, light: see Fidelity.
+        widths, blocks, gain, cleaner, light, deblurrer: see Fidelity.
     """
 
     @register_to_config
@@ -92,19 +92,25 @@ class FidelityModel(ModelMixin, ConfigMixin):
         gain: bool = False,
         cleaner: tuple[list[int], int, bool] | None = None,
         light: tuple[int, int] | None = None,
+        deblurrer: tuple[list[int], int, bool] | None = None,
     ) -> None:
         super().__init__()
-        first = None if cleaner is None else (tuple(cleaner[0]), cleaner[1], cleaner[2])
-        second = None if light is None else (light[0], light[1])
-        self.inner = Fidelity(tuple(widths), blocks, gain, first, second)
+        first, second = (
+            None if sizes is None else (tuple(sizes[0]), sizes[1], sizes[2])
+            for sizes in (cleaner, deblurrer)
+        )
+        scene = None if light is None else (light[0], light[1])
+        self.inner = Fidelity(tuple(widths), blocks, gain, first, scene, second)
 
     @classmethod
     def of(cls, network: Fidelity) -> "FidelityModel":
         """Returns a component that holds `network` itself."""
-        first = None if network.cleaner is None else network.cleaner.sizes
-        cleaner = None if first is None else (list(first[0]), first[1], first[2])
+        cleaner, deblurrer = (
+            None if first is None else (list(first.widths), first.blocks, first.gain)
+            for first in (network.cleaner, network.deblurrer)
+        )
         light = None if network.scene_light is None else network.scene_light.sizes
-        model = cls(list(network.widths), network.blocks, network.gain, cleaner, light)
+        model = cls(list(network.widths), network.blocks, network.gain, cleaner, light, deblurrer)
         model.inner = network
         return model
 

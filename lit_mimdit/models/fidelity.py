@@ -25,8 +25,11 @@ Rain and noise are local, haze and darkness a matter of the scene. One small net
 them together learned rain a hundred times slower than one that learned rain alone
 (experiments/LOG.md).
 
-The light of a scene (models/scene_light.py) may follow. It lights what is dark and sees through
-haze, and F sees the degraded image so:
+A deblurrer may follow, once more such a network. It was taught what blur does and nothing else. A
+blurred image and a noisy one ask for the opposite of each other.
+
+The light of a scene (models/scene_light.py) may come after them. It lights what is dark and sees
+through haze, and F sees the degraded image so:
 
     x_lq <- x_lq + t (x' - x_lq)
 """
@@ -75,7 +78,8 @@ class Fidelity(nn.Module):
         blocks: see SceneUNet.
         gain: whether the network has gains g, one a channel and pixel; else g is 0.
         cleaner: (widths, blocks, gain) of a cleaner of the degraded image; None: there is none.
-        light: (width, blocks) of a SceneLight behind the cleaner; None: there is none.
+        light: (width, blocks) of a SceneLight behind cleaner and deblurrer; None: there is none.
+        deblurrer: (widths, blocks, gain) of a deblurrer behind the cleaner; None: there is none.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Fidelity(nn.Module):
         gain: bool = False,
         cleaner: Sizes | None = None,
         light: tuple[int, int] | None = None,
+        deblurrer: Sizes | None = None,
     ) -> None:
         super().__init__()
         self.widths = tuple(widths)
@@ -92,33 +97,40 @@ class Fidelity(nn.Module):
         self.gain = gain
         self.correction = SceneUNet(3, 8 if gain else 5, self.widths, blocks, scene=True)
         self.cleaner = None if cleaner is None else Fidelity(*cleaner)
+        self.deblurrer = None if deblurrer is None else Fidelity(*deblurrer)
         self.scene_light = None if light is None else SceneLight(*light)
 
     @property
     def sizes(self) -> Sizes:
-        """Returns (widths, blocks, gain), without those of cleaner and light."""
+        """Returns (widths, blocks, gain), without those of what comes first."""
         return self.widths, self.blocks, self.gain
+
+    @property
+    def first(self) -> list["Fidelity"]:
+        """Returns the networks that take damage from the degraded image, in their order."""
+        return [network for network in (self.cleaner, self.deblurrer) if network is not None]
 
     @property
     def multiple(self) -> int:
         """Returns what both sides of an image must be divisible by."""
-        cleaner = 1 if self.cleaner is None else self.cleaner.multiple
-        return math.lcm(self.correction.multiple, CELL, cleaner)
+        first = (network.multiple for network in self.first)
+        return math.lcm(self.correction.multiple, CELL, *first)
 
     def looks_in(self, dtype: torch.dtype) -> None:
         """Has the networks that see pixels compute in `dtype`.
 
         The light stays as it is. It is small, and its probability is held against narrow bounds.
         """
-        for network in (self.correction, self.cleaner):
-            if network is not None:
-                network.to(dtype)
+        for network in (self.correction, *self.first):
+            network.to(dtype)
 
     def cleaned(self, lq: Tensor) -> Tensor:
-        """Returns degraded images (B, 3, H, W) that cleaner and light have seen, if there are
-        any.
+        """Returns degraded images (B, 3, H, W) that cleaner, deblurrer and light have seen, as far
+        as there are any.
         """
-        return self.lit(lq if self.cleaner is None else self.cleaner.correct(lq, lq))[0]
+        for network in self.first:
+            lq = network.correct(lq, lq)
+        return self.lit(lq)[0]
 
     def lit(self, cleaned: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns cleaned images (B, 3, H, W), lit as far as that probably makes them better, and

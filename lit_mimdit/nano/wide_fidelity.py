@@ -50,8 +50,10 @@ class WideFidelity(L.LightningModule):
         smooth: error of a pixel below which it counts by its square; 0 is the L1.
         cleaner: file of a network that cleans the degraded image first. It stays as it is, and the
             finished file has both. `null` does without.
-        light: file of the light of a scene (models/scene_light.py), which follows the cleaner and
-            stays as it is, too. `null` does without.
+        light: file of the light of a scene (models/scene_light.py), which follows cleaner and
+            deblurrer and stays as it is, too. `null` does without.
+        deblurrer: file of a network that takes blur away next. It stays as it is, too. `null` does
+            without.
         blend: share of what was learnt in the finished weights; the rest is the network that it
             started from. Less than 1 needs `init`. Blended weights keep more of what that network
             could do (WiSE-FT, arXiv 2109.01903).
@@ -75,6 +77,7 @@ class WideFidelity(L.LightningModule):
         cleaner: str | None = None,
         light: str | None = None,
         blend: float = 1.0,
+        deblurrer: str | None = None,
     ) -> None:
         if floor <= 0:
             raise ValueError(f"model.floor is {floor}: it must be positive")
@@ -89,20 +92,24 @@ class WideFidelity(L.LightningModule):
         self.smooth = smooth
         self.linear = linear
         self.blend = blend
-        first = load_corrector(cleaner)
-        sizes = None if first is None else first.network.sizes
-        second = None if light is None else read_light(Path(light))
+        first, second = _one(cleaner, "cleaner"), _one(deblurrer, "deblurrer")
+        scene = None if light is None else read_light(Path(light))
         self.network = Fidelity(
-            tuple(widths), blocks, gain, sizes, None if second is None else second.sizes
+            tuple(widths),
+            blocks,
+            gain,
+            None if first is None else first.sizes,
+            None if scene is None else scene.sizes,
+            None if second is None else second.sizes,
         )
-        if second is not None and self.network.scene_light is not None:
-            self.network.scene_light.load_state_dict(second.state_dict())
-            self.network.scene_light.requires_grad_(False)
-        if first is not None and self.network.cleaner is not None:
-            if first.network.cleaner is not None:
-                raise ValueError(f"model.cleaner {cleaner} has a cleaner itself: give that one")
-            self.network.cleaner.load_state_dict(first.network.state_dict())
-            self.network.cleaner.requires_grad_(False)
+        for given, own in (
+            (first, self.network.cleaner),
+            (second, self.network.deblurrer),
+            (scene, self.network.scene_light),
+        ):
+            if given is not None and own is not None:
+                own.load_state_dict(given.state_dict())
+                own.requires_grad_(False)
         if (start := load_corrector(init)) is not None:
             if not holds(start.network, self.network):
                 raise ValueError(
@@ -164,6 +171,15 @@ class WideFidelity(L.LightningModule):
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
             blend_with(self.start, self.network.correction, self.blend)
             save_fidelity(Path(self.output), self.network)
+
+
+def _one(file: str | None, key: str) -> Fidelity | None:
+    """Returns the network of a file that must have no others before it."""
+    if (corrector := load_corrector(file)) is None:
+        return None
+    if corrector.network.first:
+        raise ValueError(f"model.{key} {file} has a cleaner or deblurrer itself: give that one")
+    return corrector.network
 
 
 def _restored(batch: dict[str, Any]) -> Tensor:

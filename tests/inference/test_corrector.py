@@ -155,9 +155,9 @@ def test_what_is_no_fidelity_network_is_refused(tmp_path, branch_file, file):
         )
 
 
-def test_a_file_with_a_cleaner(tmp_path):
+def test_a_file_with_a_cleaner_and_a_deblurrer(tmp_path):
     network, generator = (
-        Fidelity((4, 4), 1, cleaner=((6, 4), 1, True)),
+        Fidelity((4, 4), 1, cleaner=((6, 4), 1, True), deblurrer=((4, 6), 2, False)),
         torch.Generator().manual_seed(3),
     )
     with torch.no_grad():
@@ -167,6 +167,7 @@ def test_a_file_with_a_cleaner(tmp_path):
     found = load_corrector(str(tmp_path / "f.safetensors"))
     assert found.network.sizes == network.sizes
     assert found.network.cleaner.sizes == ((6, 4), 1, True)
+    assert found.network.deblurrer.sizes == ((4, 6), 2, False)
     restored, lq = torch.rand(2, 1, 3, 16, 16)
     expected = Corrector(network)(restored, lq)
     torch.testing.assert_close(found(restored, lq), expected, rtol=0, atol=2e-2)
@@ -198,6 +199,19 @@ def test_the_cleaner_of_a_large_image_sees_the_whole_scene(monkeypatch):
     torch.testing.assert_close(Corrector(network)(restored, lq), expected)
     half = Corrector(network, 0.5)(restored, lq)
     torch.testing.assert_close(half, (restored + expected) / 2)
+
+
+def test_a_deblurrer_sees_what_the_cleaner_leaves():
+    network, draw = Fidelity((4,), 1, cleaner=((4,), 1, False), deblurrer=((4,), 1, False)), 0
+    for unet in (network.cleaner.correction, network.deblurrer.correction, network.correction):
+        torch.manual_seed(draw := draw + 1)
+        torch.nn.init.normal_(unet.leave.weight, std=0.3)
+    restored, lq = torch.rand(2, 1, 3, 16, 16)
+    clean = network.cleaner.correct(lq, lq).clamp(0, 1)
+    sharp = network.deblurrer.correct(clean, clean).clamp(0, 1)
+    expected = corrector.trusted(network.correct(restored, sharp).clamp(0, 1), sharp)
+    assert (sharp - clean).abs().max() > 0.05
+    torch.testing.assert_close(Corrector(network)(restored, lq), expected.detach())
 
 
 def test_small_changes_of_light_are_not_trusted():

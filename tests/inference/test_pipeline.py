@@ -148,8 +148,9 @@ def corrected(branch_file, tmp_path_factory) -> tuple[Restorer, MiMDiTPipeline, 
     files, and its folder.
     """
     path = tmp_path_factory.mktemp("fidelity")
-    network, draw = Fidelity((4, 4), 1, cleaner=((4,), 1, False)), torch.Generator().manual_seed(0)
-    for unet in (network.correction, network.cleaner.correction):
+    one, draw = ((4,), 1, False), torch.Generator().manual_seed(0)
+    network = Fidelity((4, 4), 1, cleaner=one, deblurrer=one)
+    for unet in (network.correction, *(first.correction for first in network.first)):
         torch.nn.init.normal_(unet.leave.weight, generator=draw)
     save_fidelity(path / "f.safetensors", network)
     options = ["--pipeline", "--fidelity", str(path / "f.safetensors"), "--fidelity_weight", "0.5"]

@@ -155,6 +155,21 @@ def test_a_cleaner_comes_before_all_else(images):
     torch.testing.assert_close(network.correct(restored, lq), alone(restored, lq))
 
 
+def test_a_deblurrer_comes_behind_the_cleaner(images):
+    """And before the light; each sees what the one before it leaves."""
+    sizes = (6, 4), 1, False
+    network = _trained(Fidelity((4, 6), 1, cleaner=sizes, light=(4, 1), deblurrer=sizes))
+    first, second = network.first
+    assert first is network.cleaner and second is network.deblurrer
+    clean = first(images[1], images[1])
+    sharp = second(clean, clean)
+    assert (sharp - clean).abs().max() > 0.1
+    torch.testing.assert_close(network.cleaned(images[1]), network.lit(sharp)[0])
+    network.looks_in(torch.bfloat16)
+    assert second.correction.enter.weight.dtype == torch.bfloat16
+    assert Fidelity((4,), 1, deblurrer=((4, 4, 4, 4), 1, False)).multiple == 16
+
+
 def test_the_multiple_is_that_of_both():
     assert Fidelity((4,), 1, cleaner=((4, 4, 4, 4), 1, False)).multiple == 16
     assert (

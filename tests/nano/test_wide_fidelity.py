@@ -201,11 +201,13 @@ def test_training_writes_what_restore_reads(two_epochs, tmp_path):
     )
 
 
-def test_a_cleaner_stays_as_it_is(two_epochs, tmp_path):
-    cleaner = Fidelity((4, 8), 1)
-    torch.nn.init.normal_(cleaner.correction.leave.weight, std=0.1)
-    save_fidelity(tmp_path / "cleaner.safetensors", cleaner)
-    training = module(tmp_path, cleaner=str(tmp_path / "cleaner.safetensors"))
+def test_cleaner_and_deblurrer_stay_as_they_are(two_epochs, tmp_path):
+    first = {}
+    for name in ("cleaner", "deblurrer"):
+        first[name] = Fidelity((4, 8), 1)
+        torch.nn.init.normal_(first[name].correction.leave.weight, std=0.1)
+        save_fidelity(tmp_path / f"{name}.safetensors", first[name])
+    training = module(tmp_path, **{name: str(tmp_path / f"{name}.safetensors") for name in first})
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
         Image.fromarray(photographs.load("chelsea")[:160, :160]).save(tmp_path / split / "a.png")
@@ -213,11 +215,16 @@ def test_a_cleaner_stays_as_it_is(two_epochs, tmp_path):
     two_epochs(training, WidePhotos(*folders, 32, 4, batches=3, val_batches=1))
     written = load_corrector(str(tmp_path / "network.safetensors")).network
     x = torch.rand(1, 3, 16, 16)
-    assert (cleaner(x, x) - x).abs().max() > 0.01
-    torch.testing.assert_close(written.cleaned(x), cleaner(x, x), atol=2e-3, rtol=0)
+    clean = first["cleaner"](x, x)
+    sharp = first["deblurrer"](clean, clean)
+    assert min((clean - x).abs().max(), (sharp - clean).abs().max()) > 0.01
+    torch.testing.assert_close(written.cleaned(x), sharp, atol=4e-3, rtol=0)
     assert written.correction.leave.bias.abs().max() > 0
-    with pytest.raises(ValueError, match=r"model\.cleaner .* has a cleaner itself"):
-        module(tmp_path, cleaner=str(tmp_path / "network.safetensors"))
+    for name in first:
+        with pytest.raises(
+            ValueError, match=rf"model\.{name} .* has a cleaner or deblurrer itself"
+        ):
+            module(tmp_path, **{name: str(tmp_path / "network.safetensors")})
 
 
 def test_kinds_that_the_clean_image_keeps(levels):
