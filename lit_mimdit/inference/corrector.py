@@ -54,10 +54,9 @@ class Corrector:
         lq = lq.to(restored)
         if not self.network.first and self.network.scene_light is None:
             return _applied(self.network, restored, lq, self.weight).clamp_(0, 1)
-        cleaned = lq
-        for network in self.network.first:
-            cleaned = _applied(network, cleaned, cleaned).clamp_(0, 1)
-        cleaned, better = self.network.lit(cleaned)
+        cleaned, better = self.network.prepared(
+            lq, lambda network, images: _applied(network, images, images).clamp_(0, 1)
+        )
         corrected = _applied(self.network, restored, cleaned).clamp_(0, 1)
         corrected = trusted(corrected, cleaned)
         if better is not None:

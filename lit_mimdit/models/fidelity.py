@@ -25,8 +25,12 @@ Rain and noise are local, haze and darkness a matter of the scene. One small net
 them together learned rain a hundred times slower than one that learned rain alone
 (experiments/LOG.md).
 
-A deblurrer may follow, once more such a network. It was taught what blur does and nothing else. A
-blurred image and a noisy one ask for the opposite of each other.
+A deblurrer may follow, once more such a network. It was taught what blur does and hardly anything
+else, since a blurred image and a noisy one ask for the opposite of each other. Its x' counts where
+it changes a scene by much. A little it sharpens whatever a lens has left soft:
+
+    x_lq <- x_lq + t (x' - x_lq),  t = clamp((s - BLURRED_0) / (BLURRED_1 - BLURRED_0), 0, 1),
+    s = mean |x' - x_lq| / mean (|dx x_lq| + |dy x_lq|)
 
 The light of a scene (models/scene_light.py) may come after them. It lights what is dark and sees
 through haze, and F sees the degraded image so:
@@ -35,6 +39,7 @@ through haze, and F sees the degraded image so:
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +51,7 @@ from lit_mimdit.models.unet import SceneUNet
 Sizes = tuple[tuple[int, ...], int, bool]  # widths, blocks, gain
 
 CELL = 8  # pixels a side whose mean is light and colour, and no detail
+BLURRED = 0.25, 0.37  # changes, of a scene's differences: the deblurrer counts nothing, all
 GRAIN = 50.0  # 1 / 50 of the range, 5 steps of 8 bits, becomes tanh(1)
 
 
@@ -65,6 +71,15 @@ def grain(image: Tensor) -> Tensor:
     return torch.tanh(
         GRAIN * (image - F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1))
     )
+
+
+def deblurred(sharp: Tensor, blurred: Tensor) -> Tensor:
+    """Returns images x_lq + t (x' - x_lq), (B, 3, H, W), of a deblurrer's x' and of what it saw."""
+    differences = sum(blurred.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (-1, -2))
+    change = (sharp - blurred).abs().mean((1, 2, 3)) / (differences + 1e-6)
+    low, high = BLURRED
+    counts = ((change - low) / (high - low)).clamp(0, 1)[:, None, None, None]
+    return blurred.lerp(sharp, counts.to(blurred))
 
 
 class Fidelity(nn.Module):
@@ -107,7 +122,7 @@ class Fidelity(nn.Module):
 
     @property
     def first(self) -> list["Fidelity"]:
-        """Returns the networks that take damage from the degraded image, in their order."""
+        """Returns the networks that see pixels before F does."""
         return [network for network in (self.cleaner, self.deblurrer) if network is not None]
 
     @property
@@ -125,12 +140,22 @@ class Fidelity(nn.Module):
             network.to(dtype)
 
     def cleaned(self, lq: Tensor) -> Tensor:
-        """Returns degraded images (B, 3, H, W) that cleaner, deblurrer and light have seen, as far
-        as there are any.
+        """Returns degraded images (B, 3, H, W) as F sees them: see `prepared`."""
+        return self.prepared(lq, lambda network, images: network.correct(images, images))[0]
+
+    def prepared(
+        self, lq: Tensor, applied: Callable[["Fidelity", Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns degraded images that cleaner, deblurrer and light have seen, as far as there are
+        any, and the probability of `lit`.
+
+        What one of the first two makes of images is `applied(network, images)`.
         """
-        for network in self.first:
-            lq = network.correct(lq, lq)
-        return self.lit(lq)[0]
+        if self.cleaner is not None:
+            lq = applied(self.cleaner, lq)
+        if self.deblurrer is not None:
+            lq = deblurred(applied(self.deblurrer, lq), lq)
+        return self.lit(lq)
 
     def lit(self, cleaned: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns cleaned images (B, 3, H, W), lit as far as that probably makes them better, and

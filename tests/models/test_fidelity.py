@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+from lit_mimdit.models import fidelity
 from lit_mimdit.models.fidelity import GRAIN, Fidelity, grain, light
 from lit_mimdit.models.scene_light import DOUBT, SURE
 from lit_mimdit.models.unet import ResidualBlock, SceneUNet
@@ -155,12 +156,12 @@ def test_a_cleaner_comes_before_all_else(images):
     torch.testing.assert_close(network.correct(restored, lq), alone(restored, lq))
 
 
-def test_a_deblurrer_comes_behind_the_cleaner(images):
+def test_a_deblurrer_comes_behind_the_cleaner(images, monkeypatch):
     """And before the light; each sees what the one before it leaves."""
+    monkeypatch.setattr(fidelity, "BLURRED", (0.0, 1e-9))
     sizes = (6, 4), 1, False
     network = _trained(Fidelity((4, 6), 1, cleaner=sizes, light=(4, 1), deblurrer=sizes))
-    first, second = network.first
-    assert first is network.cleaner and second is network.deblurrer
+    first, second = network.cleaner, network.deblurrer
     clean = first(images[1], images[1])
     sharp = second(clean, clean)
     assert (sharp - clean).abs().max() > 0.1
@@ -168,6 +169,20 @@ def test_a_deblurrer_comes_behind_the_cleaner(images):
     network.looks_in(torch.bfloat16)
     assert second.correction.enter.weight.dtype == torch.bfloat16
     assert Fidelity((4,), 1, deblurrer=((4, 4, 4, 4), 1, False)).multiple == 16
+
+
+def test_a_deblurrer_counts_as_far_as_it_changes_a_scene():
+    """In steps of a tenth; the differences along both axes are 0.02 in the mean."""
+    low, high = fidelity.BLURRED
+    rows, columns = torch.arange(16.0)[:, None], torch.arange(20.0)
+    flat = (0.3 + 0.008 * rows + 0.012 * columns).expand(1, 3, 16, 20)
+    for change, share in ((low - 0.1, 0.0), ((low + high) / 2, 0.5), (high + 0.1, 1.0)):
+        sharp = flat + 0.02 * change * (torch.arange(16)[:, None] % 2 * 2 - 1)
+        expected = flat + share * (sharp - flat)
+        torch.testing.assert_close(fidelity.deblurred(sharp, flat), expected, atol=1e-5, rtol=0)
+    two = torch.cat([flat + 1, flat + 0.02 * (low - 0.1)])
+    each = fidelity.deblurred(two, torch.cat([flat, flat]))
+    torch.testing.assert_close(each, torch.cat([flat + 1, flat]), msg="each scene by itself")
 
 
 def test_the_multiple_is_that_of_both():
