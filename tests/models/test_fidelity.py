@@ -166,6 +166,8 @@ def test_a_deblurrer_comes_behind_the_cleaner(images, monkeypatch):
     sharp = second(clean, clean)
     assert (sharp - clean).abs().max() > 0.1
     torch.testing.assert_close(network.cleaned(images[1]), network.lit(sharp)[0])
+    monkeypatch.setattr(fidelity, "BLURRED", (1e9, 2e9))
+    torch.testing.assert_close(network.cleaned(images[1]), network.lit(clean)[0])
     network.looks_in(torch.bfloat16)
     assert second.correction.enter.weight.dtype == torch.bfloat16
     assert Fidelity((4,), 1, deblurrer=((4, 4, 4, 4), 1, False)).multiple == 16
