@@ -20,7 +20,7 @@ from lit_mimdit.models.scene_light import CELL, PLANES, cells
 
 LONGEST = 1024  # pixels of a photograph's longer side
 BATCH = 16
-SHARES = {"haze": 0.38, "low_light": 0.32, "blur": 0.25, "noise": 0.05}
+SHARES = {"haze": 0.33, "low_light": 0.37, "blur": 0.25, "noise": 0.05}
 KEPT = ("blur", "noise")
 
 
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the cells")
     parser.add_argument("--crop", type=int, nargs="+", default=[128, 256], help="sides, pixels")
     parser.add_argument(
-        "--count", type=int, nargs="+", default=[60000, 2000], help="crops of each side"
+        "--count", type=int, nargs="+", default=[150000, 7000], help="crops of each side"
     )
     parser.add_argument("--val_count", type=int, default=1500, help="of each side")
     parser.add_argument("--dim", type=float, default=0.35, help="share of dimmed crops")

@@ -28,7 +28,7 @@ from lit_mimdit.models.latents import downsampling, encode
 from lit_mimdit.nano.hints import WIDTH, hints
 from lit_mimdit.nano.references import kept_tokens, reference_latents
 from lit_mimdit.systems.latent import EVERY_KERNEL
-from lit_mimdit.systems.optim import OptimizerConfig, configure
+from lit_mimdit.systems.optim import OptimizerConfig, configure, share_of_time
 
 CONTEXTS = ("empty", "hints", "reference")  # what a training batch is told
 
@@ -228,7 +228,10 @@ class NanoMMDiT(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         return configure(
-            self.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches
+            self.named_parameters(),
+            self.optimizer_config,
+            self.trainer.estimated_stepping_batches,
+            share_of_time=share_of_time(self.trainer),
         )
 
     def on_fit_end(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from lit_mimdit.evaluation.pixel import psnr
-from lit_mimdit.systems.optim import OptimizerConfig, configure
+from lit_mimdit.systems.optim import OptimizerConfig, configure, share_of_time
 
 
 def latent_statistics(latents: torch.Tensor) -> tuple[float, float]:
@@ -83,7 +83,10 @@ class NanoVAE(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         return configure(
-            self.named_parameters(), self.optimizer_config, self.trainer.estimated_stepping_batches
+            self.named_parameters(),
+            self.optimizer_config,
+            self.trainer.estimated_stepping_batches,
+            share_of_time=share_of_time(self.trainer),
         )
 
     def on_fit_end(self) -> None:

@@ -15,7 +15,7 @@ from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.nano.charbonnier import charbonnier_per_image
 from lit_mimdit.nano.widen import holds, widen
 from lit_mimdit.systems.blending import blend_with, require_share
-from lit_mimdit.systems.optim import OptimizerConfig, configure
+from lit_mimdit.systems.optim import OptimizerConfig, configure, share_of_time
 
 Loss = Literal["relative", "l1", "log"]
 
@@ -164,6 +164,7 @@ class WideFidelity(L.LightningModule):
             self.named_parameters(),
             self.optimizer_config,
             self.trainer.estimated_stepping_batches,
+            share_of_time=share_of_time(self.trainer),
         )
 
     def on_fit_end(self) -> None:

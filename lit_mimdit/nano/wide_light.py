@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_mimdit.inference.fidelity_file import save_light
 from lit_mimdit.models.scene_light import SceneLight
-from lit_mimdit.systems.optim import OptimizerConfig, configure
+from lit_mimdit.systems.optim import OptimizerConfig, configure, share_of_time
 
 DAMAGED = 2e-4  # squared error of cells that counts as damage, 37 dB
 BETTER = 0.8  # of that error: what a correction must not exceed to be called better
@@ -96,6 +96,7 @@ class WideLight(L.LightningModule):
             self.named_parameters(),
             self.optimizer_config,
             self.trainer.estimated_stepping_batches,
+            share_of_time=share_of_time(self.trainer),
         )
 
     def on_fit_end(self) -> None:

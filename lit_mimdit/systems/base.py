@@ -10,7 +10,6 @@ A system says three things and inherits the rest:
 """
 
 import inspect
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -26,7 +25,7 @@ from lit_mimdit.inference.system_file import KEY, SystemFile, load_system, syste
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.systems.answers import ImageRestorer, Losses, plain
 from lit_mimdit.systems.evaluation_steps import EvaluationSteps
-from lit_mimdit.systems.optim import OptimizerConfig, configure
+from lit_mimdit.systems.optim import OptimizerConfig, configure, share_of_time
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -275,16 +274,8 @@ class RestorationSystem(EvaluationSteps):
             self.trainer.estimated_stepping_batches,
             self.published_rate,
             self._steps_per_epoch(),
-            self._share_of_time(),
+            share_of_time(self.trainer),
         )
-
-    def _share_of_time(self) -> Callable[[], float] | None:
-        """Returns what tells the used part of the run's budget of time; None without one."""
-        trainer: Any = self.trainer  # Lightning does not declare its callbacks
-        for callback in trainer.callbacks:
-            if getattr(callback, "share_of_budget", None) is not None:
-                return lambda: callback.share_of_budget
-        return None
 
     def _steps_per_epoch(self) -> int | None:
         """Optimizer steps of an epoch; None where only the number of all steps is known."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from lightning.pytorch.callbacks import Timer
 from torch import nn
 
 if TYPE_CHECKING:
@@ -102,17 +103,36 @@ def lr_factor(
         (step + 1) / warmup_steps     in the warm-up
         1 or (1 + cos(pi u)) / 2      after it
 
-    u is the share of the steps after the warm-up. In a run whose end is a time, u is
-    `share_of_time`, in [0, 1].
+    u is the share of the steps after the warm-up. In a run that a budget of time may end, u is
+    `share_of_time`, in [0, 1], where that is larger.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if schedule == "constant":
         return 1.0
-    progress = share_of_time
-    if progress is None:
-        progress = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
+    progress = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
+    progress = max(progress, share_of_time or 0.0)
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def share_of_time(trainer: Any) -> Callable[[], float] | None:
+    """Returns what tells how much of a run's budget of time is used up, from 0 to 1.
+
+    The budget is that of the callback TrainingTime, or `trainer.max_time`. None: the run has none.
+    """
+    for callback in trainer.callbacks:
+        if getattr(callback, "share_of_budget", None) is not None:
+            return lambda: callback.share_of_budget
+    for callback in trainer.callbacks:
+        if isinstance(callback, Timer) and callback.time_remaining() is not None:
+            return lambda: _used(callback)
+    return None
+
+
+def _used(timer: Timer) -> float:
+    used, left = timer.time_elapsed(), timer.time_remaining()
+    assert left is not None, "it has an end"
+    return used / max(used, used + left, 1e-9)
 
 
 def saved_names(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> list[str]:
@@ -213,8 +233,8 @@ def configure(
         total_steps: of the whole run; infinite if it has no end.
         published_rate: factor of the rate in an epoch, counted from 0; for schedule "published".
         steps_per_epoch: optimizer steps of an epoch; for schedule "published".
-        share_of_time: tells how much of the run's budget of time is used up, from 0 to 1. None for
-            a run that ends at a step.
+        share_of_time: tells how much of the run's budget of time is used up, from 0 to 1, see the
+            function of this name. None for a run that ends at a step.
 
     Raises:
         ValueError: the schedule needs an end or a length of epochs that the run does not have.
@@ -223,7 +243,7 @@ def configure(
     if config.schedule == "cosine" and endless:
         raise ValueError(
             "optimizer.schedule is cosine, but the run has no end: set trainer.max_steps or"
-            " trainer.max_epochs"
+            " trainer.max_epochs or trainer.max_time"
         )
     if config.schedule == "published":
         if published_rate is None or not steps_per_epoch:

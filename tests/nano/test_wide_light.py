@@ -3,11 +3,13 @@
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 from PIL import Image
 
 from lit_mimdit.data import photographs
@@ -138,6 +140,21 @@ def light(folder, two_epochs, tmp_path_factory):
     assert {"val/gain", "val/right"} <= trainer.callback_metrics.keys()
     assert math.isfinite(trainer.callback_metrics["val/gain"])
     return file, training.network
+
+
+def test_rates_fall_over_max_time(tmp_path):
+    """Also where the epochs are endless; both trainings of the wide networks."""
+    timer = Timer(duration={"seconds": 10})
+    timer.load_state_dict({"time_elapsed": {"train": 5.0}})
+    trainer = SimpleNamespace(callbacks=[timer], estimated_stepping_batches=10**8)
+    optimizer = OptimizerConfig(lr=0.2, schedule="cosine")
+    for training in (
+        WideLight(optimizer, str(tmp_path / "x"), width=8, blocks=1),
+        WideFidelity(optimizer, str(tmp_path / "x"), widths=(4,), blocks=1),
+    ):
+        training._trainer = trainer
+        made = training.configure_optimizers()
+        assert made["optimizer"].param_groups[0]["lr"] == pytest.approx(0.1, rel=0.01)
 
 
 def test_training_writes_the_light(light):

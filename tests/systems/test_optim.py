@@ -2,13 +2,22 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
+from lightning.pytorch.callbacks import Timer
 from torch import nn
 
-from lit_mimdit.systems.optim import OptimizerConfig, configure, lr_factor, parameter_groups
+from lit_mimdit.systems.optim import (
+    OptimizerConfig,
+    configure,
+    lr_factor,
+    parameter_groups,
+    share_of_time,
+)
+from lit_mimdit.training.callbacks import TrainingTime
 
 
 @pytest.fixture
@@ -139,6 +148,24 @@ def test_cosine_falls_over_the_budget_of_time_where_steps_have_no_end():
     config = OptimizerConfig(lr=2.0, schedule="cosine")
     parts = configure([("w", weight)], config, math.inf, share_of_time=lambda: 0.5)
     assert parts["optimizer"].param_groups[0]["lr"] == pytest.approx(1.0)
+
+
+def test_cosine_falls_to_whichever_end_comes_first():
+    cosine = {"warmup_steps": 0, "schedule": "cosine", "total_steps": 100}
+    assert lr_factor(50, **cosine, share_of_time=0.1) == pytest.approx(0.5)
+    assert lr_factor(1, **cosine, share_of_time=0.5) == pytest.approx(0.5)
+
+
+def test_max_time_and_training_time_are_budgets():
+    """Six of ten seconds, over all cuts of the run; a timer without an end is none."""
+    timer = Timer(duration={"seconds": 10})
+    timer.load_state_dict({"time_elapsed": {"train": 6.0}})
+    budget = TrainingTime(minutes=1)
+    budget.load_state_dict({"seconds": 15.0})
+    for callbacks, share in (([Timer(), timer], 0.6), ([timer, budget], 0.25)):
+        used = share_of_time(SimpleNamespace(callbacks=callbacks))
+        assert used() == pytest.approx(share, abs=0.01)
+    assert share_of_time(SimpleNamespace(callbacks=[Timer(), TrainingTime()])) is None
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
