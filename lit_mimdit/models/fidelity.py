@@ -27,10 +27,12 @@ them together learned rain a hundred times slower than one that learned rain alo
 
 A deblurrer may follow, once more such a network. It was taught what blur does and hardly anything
 else, since a blurred image and a noisy one ask for the opposite of each other. Its x' counts where
-it changes a scene by much. A little it sharpens whatever a lens has left soft:
+it changes a scene by much, and sharpens it. A little it sharpens whatever a lens has left soft, and
+a camera's noise it smooths:
 
-    x_lq <- x_lq + t (x' - x_lq),  t = clamp((s - BLURRED_0) / (BLURRED_1 - BLURRED_0), 0, 1),
-    s = mean |x' - x_lq| / mean (|dx x_lq| + |dy x_lq|)
+    x_lq <- x_lq + t u (x' - x_lq),  t = clamp((s - BLURRED_0) / (BLURRED_1 - BLURRED_0), 0, 1),
+    s = mean |x' - x_lq| / d(x_lq),  d(x) = mean |dx x| + mean |dy x|,  u as t, with SHARPER and
+    d(x') / d(x_lq)
 
 The light of a scene (models/scene_light.py) may come after them. It lights what is dark and sees
 through haze, and F sees the degraded image so:
@@ -51,7 +53,8 @@ from lit_mimdit.models.unet import SceneUNet
 Sizes = tuple[tuple[int, ...], int, bool]  # widths, blocks, gain
 
 CELL = 8  # pixels a side whose mean is light and colour, and no detail
-BLURRED = 0.25, 0.37  # changes, of a scene's differences: the deblurrer counts nothing, all
+BLURRED = 0.36, 0.42  # changes, of a scene's differences: the deblurrer counts nothing, all
+SHARPER = 1.0, 1.02  # a scene's differences, of those before: it counts nothing, all
 GRAIN = 50.0  # 1 / 50 of the range, 5 steps of 8 bits, becomes tanh(1)
 
 
@@ -73,13 +76,21 @@ def grain(image: Tensor) -> Tensor:
     )
 
 
+def _differences(images: Tensor) -> Tensor:
+    return sum(images.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (-1, -2)) + 1e-6
+
+
+def _ramp(values: Tensor, bounds: tuple[float, float]) -> Tensor:
+    low, high = bounds
+    return ((values - low) / (high - low)).clamp(0, 1)
+
+
 def deblurred(sharp: Tensor, blurred: Tensor) -> Tensor:
-    """Returns images x_lq + t (x' - x_lq), (B, 3, H, W), of a deblurrer's x' and of what it saw."""
-    differences = sum(blurred.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (-1, -2))
-    change = (sharp - blurred).abs().mean((1, 2, 3)) / (differences + 1e-6)
-    low, high = BLURRED
-    counts = ((change - low) / (high - low)).clamp(0, 1)[:, None, None, None]
-    return blurred.lerp(sharp, counts.to(blurred))
+    """Returns images x_lq + t u (x' - x_lq), (B, 3, H, W), of a deblurrer's x' and its x_lq."""
+    before = _differences(blurred)
+    change = _ramp((sharp - blurred).abs().mean((1, 2, 3)) / before, BLURRED)
+    counts = change * _ramp(_differences(sharp) / before, SHARPER)
+    return blurred.lerp(sharp, counts.to(blurred)[:, None, None, None])
 
 
 class Fidelity(nn.Module):

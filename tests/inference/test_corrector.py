@@ -204,6 +204,7 @@ def test_the_cleaner_of_a_large_image_sees_the_whole_scene(monkeypatch):
 
 def test_a_deblurrer_sees_what_the_cleaner_leaves(monkeypatch):
     monkeypatch.setattr(fidelity, "BLURRED", (0.0, 1e-9))
+    monkeypatch.setattr(fidelity, "SHARPER", (0.0, 1e-9))
     network, draw = Fidelity((4,), 1, cleaner=((4,), 1, False), deblurrer=((4,), 1, False)), 0
     for unet in (network.cleaner.correction, network.deblurrer.correction, network.correction):
         torch.manual_seed(draw := draw + 1)

@@ -159,6 +159,7 @@ def test_a_cleaner_comes_before_all_else(images):
 def test_a_deblurrer_comes_behind_the_cleaner(images, monkeypatch):
     """And before the light; each sees what the one before it leaves."""
     monkeypatch.setattr(fidelity, "BLURRED", (0.0, 1e-9))
+    monkeypatch.setattr(fidelity, "SHARPER", (0.0, 1e-9))
     sizes = (6, 4), 1, False
     network = _trained(Fidelity((4, 6), 1, cleaner=sizes, light=(4, 1), deblurrer=sizes))
     first, second = network.cleaner, network.deblurrer
@@ -174,17 +175,28 @@ def test_a_deblurrer_comes_behind_the_cleaner(images, monkeypatch):
 
 
 def test_a_deblurrer_counts_as_far_as_it_changes_a_scene():
-    """In steps of a tenth; the differences along both axes are 0.02 in the mean."""
+    """Rows that alternate sharpen it; the differences along both axes are 0.02 in the mean."""
     low, high = fidelity.BLURRED
     rows, columns = torch.arange(16.0)[:, None], torch.arange(20.0)
     flat = (0.3 + 0.008 * rows + 0.012 * columns).expand(1, 3, 16, 20)
     for change, share in ((low - 0.1, 0.0), ((low + high) / 2, 0.5), (high + 0.1, 1.0)):
         sharp = flat + 0.02 * change * (torch.arange(16)[:, None] % 2 * 2 - 1)
+        assert sharp.diff(dim=-2).abs().mean() > 1.1 * 0.008
         expected = flat + share * (sharp - flat)
         torch.testing.assert_close(fidelity.deblurred(sharp, flat), expected, atol=1e-5, rtol=0)
-    two = torch.cat([flat + 1, flat + 0.02 * (low - 0.1)])
+    two = torch.cat([sharp, flat + 0.02 * (low - 0.1)])
     each = fidelity.deblurred(two, torch.cat([flat, flat]))
-    torch.testing.assert_close(each, torch.cat([flat + 1, flat]), msg="each scene by itself")
+    torch.testing.assert_close(each, torch.cat([sharp, flat]), msg="each scene by itself")
+
+
+def test_a_deblurrer_that_smooths_counts_nothing():
+    """By how much a scene's differences grow: not, by half of what is asked for, by twice."""
+    noisy = torch.rand(1, 3, 16, 20, generator=torch.Generator().manual_seed(0))
+    low, high = fidelity.SHARPER
+    for growth, share in ((0.5, 0.0), ((low + high) / 2, 0.5), (2 * high - low, 1.0)):
+        other = 1 + growth * noisy  # brighter by far, so it changes enough
+        expected = noisy + share * (other - noisy)
+        torch.testing.assert_close(fidelity.deblurred(other, noisy), expected, atol=1e-3, rtol=0)
 
 
 def test_the_multiple_is_that_of_both():
