@@ -179,7 +179,7 @@ class WidePhotos(WholeBatches):
             never drawn. `null` is the usual mixture.
         kept: kinds that the clean image keeps, so that a network learns to leave them alone. They
             come before the others.
-        soften: share of the training crops that are softened before they are degraded, so that a
+        soften: share of the training crops that are softened before they are degraded. So a
             network learns to leave the softness of a lens alone.
     """
 

@@ -77,7 +77,8 @@ def grain(image: Tensor) -> Tensor:
 
 
 def _differences(images: Tensor) -> Tensor:
-    return sum(images.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (-1, -2)) + 1e-6
+    along, across = (images.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (-1, -2))
+    return along + across + 1e-6
 
 
 def _ramp(values: Tensor, bounds: tuple[float, float]) -> Tensor:
