@@ -119,13 +119,15 @@ def share_of_time(trainer: Any) -> Callable[[], float] | None:
     """Returns what tells how much of a run's budget of time is used up, from 0 to 1.
 
     The budget is that of the callback TrainingTime, or `trainer.max_time`. None: the run has none.
+    All processes of a run are told what the clock of the first says, so that their rates are equal.
     """
+    shared = trainer.strategy.broadcast
     for callback in trainer.callbacks:
         if getattr(callback, "share_of_budget", None) is not None:
-            return lambda: callback.share_of_budget
+            return lambda: shared(callback.share_of_budget)
     for callback in trainer.callbacks:
         if isinstance(callback, Timer) and callback.time_remaining() is not None:
-            return lambda: _used(callback)
+            return lambda: shared(_used(callback))
     return None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 
 from lit_mimdit.data import photographs
@@ -146,7 +147,9 @@ def test_rates_fall_over_max_time(tmp_path):
     """Also where the epochs are endless; both trainings of the wide networks."""
     timer = Timer(duration={"seconds": 10})
     timer.load_state_dict({"time_elapsed": {"train": 5.0}})
-    trainer = SimpleNamespace(callbacks=[timer], estimated_stepping_batches=10**8)
+    trainer = SimpleNamespace(
+        callbacks=[timer], estimated_stepping_batches=10**8, strategy=SingleDeviceStrategy()
+    )
     optimizer = OptimizerConfig(lr=0.2, schedule="cosine")
     for training in (
         WideLight(optimizer, str(tmp_path / "x"), width=8, blocks=1),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import nn
 
 from lit_mimdit.systems.optim import (
@@ -162,10 +163,19 @@ def test_max_time_and_training_time_are_budgets():
     timer.load_state_dict({"time_elapsed": {"train": 6.0}})
     budget = TrainingTime(minutes=1)
     budget.load_state_dict({"seconds": 15.0})
+    strategy = SingleDeviceStrategy()
     for callbacks, share in (([Timer(), timer], 0.6), ([timer, budget], 0.25)):
-        used = share_of_time(SimpleNamespace(callbacks=callbacks))
+        used = share_of_time(SimpleNamespace(callbacks=callbacks, strategy=strategy))
         assert used() == pytest.approx(share, abs=0.01)
-    assert share_of_time(SimpleNamespace(callbacks=[Timer(), TrainingTime()])) is None
+    endless = SimpleNamespace(callbacks=[Timer(), TrainingTime()], strategy=strategy)
+    assert share_of_time(endless) is None
+
+
+@pytest.mark.parametrize("callback", [Timer(duration={"seconds": 10}), TrainingTime(minutes=1)])
+def test_processes_share_one_clock(callback):
+    """Else their rates would differ, and with them what they train."""
+    first = SimpleNamespace(broadcast=lambda _: 0.3)
+    assert share_of_time(SimpleNamespace(callbacks=[callback], strategy=first))() == 0.3
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
