@@ -73,8 +73,8 @@ def trusted(corrected: Tensor, cleaned: Tensor) -> Tensor:
     (B, 3, H, W), with sides that are multiples of CELL.
     """
     coarse = F.avg_pool2d(corrected, CELL) - F.avg_pool2d(cleaned, CELL)
-    change = coarse.abs().mean((1, 2, 3), keepdim=True)
-    return cleaned.lerp(corrected, ((change - QUIET) / (LOUD - QUIET)).clamp(0, 1))
+    counts = trust(coarse.abs().mean((1, 2, 3)), (QUIET, LOUD))
+    return cleaned.lerp(corrected, counts.to(cleaned))
 
 
 def _applied(network: Fidelity, restored: Tensor, lq: Tensor, weight: float = 1.0) -> Tensor:

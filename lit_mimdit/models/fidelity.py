@@ -81,17 +81,12 @@ def _differences(images: Tensor) -> Tensor:
     return along + across + 1e-6
 
 
-def _ramp(values: Tensor, bounds: tuple[float, float]) -> Tensor:
-    low, high = bounds
-    return ((values - low) / (high - low)).clamp(0, 1)
-
-
 def deblurred(sharp: Tensor, blurred: Tensor) -> Tensor:
     """Returns images x_lq + t u (x' - x_lq), (B, 3, H, W), of a deblurrer's x' and its x_lq."""
     before = _differences(blurred)
-    change = _ramp((sharp - blurred).abs().mean((1, 2, 3)) / before, BLURRED)
-    counts = change * _ramp(_differences(sharp) / before, SHARPER)
-    return blurred.lerp(sharp, counts.to(blurred)[:, None, None, None])
+    changed = trust((sharp - blurred).abs().mean((1, 2, 3)) / before, BLURRED)
+    counts = changed * trust(_differences(sharp) / before, SHARPER)
+    return blurred.lerp(sharp, counts.to(blurred))
 
 
 class Fidelity(nn.Module):

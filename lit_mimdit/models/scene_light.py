@@ -173,10 +173,10 @@ class SceneLight(nn.Module):
 
 
 # t = clamp((p - low) / (high - low), 0, 1)
-def trust(better: Tensor, bounds: tuple[float, float] = (DOUBT, SURE)) -> Tensor:
-    """Returns how much an image counts that is better with probability p (B,): (B, 1, 1, 1).
+def trust(values: Tensor, bounds: tuple[float, float] = (DOUBT, SURE)) -> Tensor:
+    """Returns how much images count by a value p (B,) of each, such as a probability: (B, 1, 1, 1).
 
-    Below the first of the bounds it is not taken at all, above the second wholly.
+    Below the first of the bounds an image is not taken at all, above the second wholly.
     """
     low, high = bounds
-    return ((better - low) / (high - low)).clamp(0, 1)[:, None, None, None]
+    return ((values - low) / (high - low)).clamp(0, 1)[:, None, None, None]

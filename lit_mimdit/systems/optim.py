@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -255,6 +256,12 @@ def configure(
             )
         published_rate(0)  # ValueError if nothing is published, before the first step
 
+    falls_by_time = config.schedule == "cosine" and share_of_time is not None
+
+    @lru_cache(maxsize=1)  # every group asks, and the answer travels to all processes
+    def used(step: int) -> float | None:
+        return share_of_time() if falls_by_time and step >= config.warmup_steps else None
+
     def factor(step: int) -> float:
         if config.schedule == "published":
             assert published_rate is not None and steps_per_epoch, "checked above"
@@ -264,7 +271,7 @@ def configure(
             warmup_steps=config.warmup_steps,
             schedule=config.schedule,
             total_steps=total_steps,
-            share_of_time=None if share_of_time is None else share_of_time(),
+            share_of_time=used(step),
         )
 
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]

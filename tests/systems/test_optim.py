@@ -171,6 +171,21 @@ def test_max_time_and_training_time_are_budgets():
     assert share_of_time(endless) is None
 
 
+def test_the_clock_is_asked_once_a_step_and_by_a_cosine_alone(model):
+    asked = []
+    named = list(model.named_parameters())
+    for schedule, times in (("cosine", 2), ("constant", 0)):
+        asked.clear()
+        scale = {"router": 0.5}  # two groups
+        config = OptimizerConfig(lr=0.1, schedule=schedule, warmup_steps=1, lr_scale=scale)
+        clock = lambda: asked.append(1) or 0.5  # noqa: E731
+        made = configure(named, config, 10, share_of_time=clock)
+        for _ in range(2):
+            made["optimizer"].step()
+            made["lr_scheduler"]["scheduler"].step()
+        assert len(asked) == times, "not in the warm-up either"
+
+
 @pytest.mark.parametrize("callback", [Timer(duration={"seconds": 10}), TrainingTime(minutes=1)])
 def test_processes_share_one_clock(callback):
     """Else their rates would differ, and with them what they train."""
