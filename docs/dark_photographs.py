@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from lit_mimdit.data.image_io import list_images
+from lit_mimdit.data.image_io import list_images, read_rgb
 
 CELL, GAP, COLUMNS = (196, 148), 4, 4  # pixels, pixels, pairs
 
@@ -27,7 +27,7 @@ def main() -> None:
         x, y = number % COLUMNS * width, number // COLUMNS * height
         pair = path, args.restored / f"{path.stem}.png"
         for place, file in enumerate(pair):
-            photograph = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+            photograph = Image.fromarray(read_rgb(file))
             thumbnail = ImageOps.fit(photograph, CELL, Image.Resampling.LANCZOS)
             sheet.paste(thumbnail, (x + place * (CELL[0] + GAP), y))
     sheet.save(args.output, quality=80)

@@ -28,7 +28,7 @@ from lit_mimdit.models.latents import downsampling, encode
 from lit_mimdit.nano.hints import WIDTH, hints
 from lit_mimdit.nano.references import kept_tokens, reference_latents
 from lit_mimdit.systems.latent import EVERY_KERNEL
-from lit_mimdit.systems.optim import OptimizerConfig, configure, share_of_time
+from lit_mimdit.systems.optim import OptimizerConfig, configure_for
 
 CONTEXTS = ("empty", "hints", "reference")  # what a training batch is told
 
@@ -227,12 +227,7 @@ class NanoMMDiT(L.LightningModule):
         self.log("val/loss_of_gaussian", gaussian_baseline(t).mean(), batch_size=len(batch))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return configure(
-            self.named_parameters(),
-            self.optimizer_config,
-            self.trainer.estimated_stepping_batches,
-            share_of_time=share_of_time(self.trainer),
-        )
+        return configure_for(self.trainer, self.named_parameters(), self.optimizer_config)
 
     def on_fit_end(self) -> None:
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:

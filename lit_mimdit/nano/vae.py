@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from lit_mimdit.evaluation.pixel import psnr
-from lit_mimdit.systems.optim import OptimizerConfig, configure, share_of_time
+from lit_mimdit.systems.optim import OptimizerConfig, configure_for
 
 
 def latent_statistics(latents: torch.Tensor) -> tuple[float, float]:
@@ -82,12 +82,7 @@ class NanoVAE(L.LightningModule):
         self.log("val/psnr_db", score.mean().float(), prog_bar=True, batch_size=len(batch))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return configure(
-            self.named_parameters(),
-            self.optimizer_config,
-            self.trainer.estimated_stepping_batches,
-            share_of_time=share_of_time(self.trainer),
-        )
+        return configure_for(self.trainer, self.named_parameters(), self.optimizer_config)
 
     def on_fit_end(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:

@@ -15,7 +15,7 @@ from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.nano.charbonnier import charbonnier_per_image
 from lit_mimdit.nano.widen import holds, widen
 from lit_mimdit.systems.blending import blend_with, require_share
-from lit_mimdit.systems.optim import OptimizerConfig, configure, share_of_time
+from lit_mimdit.systems.optim import OptimizerConfig, configure_for
 
 Loss = Literal["relative", "l1", "log"]
 
@@ -160,12 +160,7 @@ class WideFidelity(L.LightningModule):
         self.log(f"val/{kind}", gain, batch_size=len(after), sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return configure(
-            self.named_parameters(),
-            self.optimizer_config,
-            self.trainer.estimated_stepping_batches,
-            share_of_time=share_of_time(self.trainer),
-        )
+        return configure_for(self.trainer, self.named_parameters(), self.optimizer_config)
 
     def on_fit_end(self) -> None:
         """Write the finished network, blended with the one that it started from."""

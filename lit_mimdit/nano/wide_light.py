@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_mimdit.inference.fidelity_file import save_light
 from lit_mimdit.models.scene_light import SceneLight
-from lit_mimdit.systems.optim import OptimizerConfig, configure, share_of_time
+from lit_mimdit.systems.optim import OptimizerConfig, configure_for
 
 DAMAGED = 2e-4  # squared error of cells that counts as damage, 37 dB
 BETTER = 0.8  # of that error: what a correction must not exceed to be called better
@@ -92,12 +92,7 @@ class WideLight(L.LightningModule):
         self.log("val/right", right.float().mean(), batch_size=len(logit), sync_dist=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return configure(
-            self.named_parameters(),
-            self.optimizer_config,
-            self.trainer.estimated_stepping_batches,
-            share_of_time=share_of_time(self.trainer),
-        )
+        return configure_for(self.trainer, self.named_parameters(), self.optimizer_config)
 
     def on_fit_end(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:

@@ -25,7 +25,7 @@ from lit_mimdit.inference.system_file import KEY, SystemFile, load_system, syste
 from lit_mimdit.models.backbone import Identity
 from lit_mimdit.systems.answers import ImageRestorer, Losses, plain
 from lit_mimdit.systems.evaluation_steps import EvaluationSteps
-from lit_mimdit.systems.optim import OptimizerConfig, configure, share_of_time
+from lit_mimdit.systems.optim import OptimizerConfig, configure_for
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -268,13 +268,12 @@ class RestorationSystem(EvaluationSteps):
                 "model.optimizer is missing, and training needs one; give at least"
                 " model.init_args.optimizer.lr"
             )
-        return configure(
+        return configure_for(
+            self.trainer,
             self.trained.named_parameters(),
             self.optimizer_config,
-            self.trainer.estimated_stepping_batches,
-            self.published_rate,
-            self._steps_per_epoch(),
-            share_of_time(self.trainer),
+            published_rate=self.published_rate,
+            steps_per_epoch=self._steps_per_epoch(),
         )
 
     def _steps_per_epoch(self) -> int | None:

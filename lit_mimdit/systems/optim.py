@@ -116,6 +116,20 @@ def lr_factor(
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
+def configure_for(
+    trainer: Any,
+    named: Iterable[tuple[str, nn.Parameter]],
+    config: OptimizerConfig,
+    **published: Any,
+) -> "OptimizerLRSchedulerConfig":
+    """Returns what `configure` makes for a trainer, whose steps or budget of time are the end.
+
+    `published` are `configure`'s arguments for the schedule of this name.
+    """
+    steps = trainer.estimated_stepping_batches
+    return configure(named, config, steps, share_of_time=share_of_time(trainer), **published)
+
+
 def share_of_time(trainer: Any) -> Callable[[], float] | None:
     """Returns what tells how much of a run's budget of time is used up, from 0 to 1.
 

@@ -293,6 +293,9 @@ def test_power_darkens_by_its_exponent():
     light = darkness.powered(np.full((1, 1, 3), 0.5, np.float32), 1.0, rng(4))
     value = float(linear_to_srgb(light)[0, 0, 0])
     assert 0.3 * (0.45**5) <= value <= 0.5 ** (5**0.6)
+    white = np.ones((1, 1, 3), np.float32)
+    levels = [linear_to_srgb(darkness.powered(white, 1.0, rng(i)))[0, 0, 0] for i in range(200)]
+    assert 0.3 * (0.9**5) <= min(levels) < 0.3, "what white becomes"
 
 
 def test_a_factor_on_the_levels_keeps_their_ratios(photograph):
