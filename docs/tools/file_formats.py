@@ -112,7 +112,9 @@ def formats() -> str:
         module = import_module(path)
         commands = [w if w == YOU else f"`{w}`" for w in writers.split(", ")]
         lines = [f"## {name}", f"Written by {', '.join(commands)}."]
-        lines += [f"Format: `{tag}`." for tag in [vars(module).get("FORMAT")] if tag]
+        tags = vars(module).get("FORMATS") or filter(None, [vars(module).get("FORMAT")])
+        if named := ", ".join(f"`{tag}`" for tag in tags):
+            lines.append(f"Format: {named}.")
         lines += [about(module), *(_keys(source) for source in sources)]
         sections.append("\n\n".join(filter(None, lines)))
     return "\n\n".join(sections)

@@ -75,7 +75,7 @@ FIDELITY = Keys(
         "light": "Width and blocks of the light of a scene, which comes behind the first networks.",
         "deblurrer": "Widths, blocks and gain of the deblurrer behind the cleaner.",
     },
-    frozenset({"cleaner"}),
+    frozenset({"cleaner", "light", "deblurrer"}),
 )
 REPOSITORY = Keys(
     "Files of a repository",
