@@ -101,7 +101,7 @@ def test_restored_folders(branch_file, tmp_path):
     own = ["--checkpoint", str(branch_file), "--device", "cpu"]
     places = [tmp_path / name for name in ("plain", "mixed", "classical")]
     calls = [
-        ["restore", photos[0], *own, "-o", places[0], "--inter", "spatial=0"],
+        ["restore", photos[0], *own, "-o", places[0], "--inter", "spatial=0", "--routing", "true"],
         ["restore", photos[0], *own, "-o", places[1]],
         ["restore", photos[1], *own, "-o", places[1], "--steps", "1"],
         ["classical", photos[0], "--method", "gamma", "-o", places[2]],

@@ -140,10 +140,12 @@ RESTORATION = Keys(
         "device": "Device that restored.",
         "torch": "Version of PyTorch.",
         "mixed": "The keys above of each call, where calls had different settings.",
-        "images": "Inter-MoE weights of each image by name: a list of groups for each block.",
+        "routing": "`true` where --routing asked for the weights of every image.",
+        "images": "Inter-MoE weights of each image by name: a list of groups for each block. Empty"
+        " where no branch was asked.",
         "files": "What is known of each image's file by name. `predict` writes none.",
     },
-    frozenset({"system", "what_if", "vae", "mixed", "files"}),
+    frozenset({"system", "what_if", "vae", "mixed", "routing", "files"}),
 )
 RESTORATION_CHECKPOINT = Keys(
     "Keys of `checkpoint`",

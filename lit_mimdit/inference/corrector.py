@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,21 @@ from lit_mimdit.models.scene_light import trust
 TILE, OVERLAP = 512, 64  # pixels
 DAMAGE = 0.55, 0.65  # probabilities that a scene's light is damaged: nothing is corrected, all is
 QUIET, LOUD = 0.01, 0.02  # changes of a scene's light, of 1: none is trusted, all are
+
+
+class Prepared(NamedTuple):
+    """Degraded images as F sees them.
+
+    damaged: from 0 to 1, how much a correction counts by the light of the scene. None: wholly.
+    cleaned is (B, 3, H, W), damaged (B, 1, 1, 1).
+    """
+
+    cleaned: Tensor
+    damaged: Tensor | None
+
+    def is_settled(self) -> bool:
+        """Returns whether nothing of any correction counts: `cleaned` is the result."""
+        return self.damaged is not None and not self.damaged.any()
 
 
 class Corrector:
@@ -44,9 +59,22 @@ class Corrector:
         return self.about | {"weight": self.weight, "spots": bound}
 
     @torch.no_grad()
-    def __call__(self, restored: Tensor, lq: Tensor) -> Tensor:
+    def prepared(self, lq: Tensor) -> Prepared:
+        """Returns what the networks before F make of degraded images (B, 3, H, W); H and W as the
+        network's `multiple` demands.
+        """
+        self.network.to(lq.device)
+        cleaned, better = self.network.prepared(
+            lq, lambda network, images: _applied(network, images, images).clamp_(0, 1)
+        )
+        return Prepared(cleaned, None if better is None else trust(better, DAMAGE).to(cleaned))
+
+    @torch.no_grad()
+    def __call__(self, restored: Tensor, lq: Tensor, prepared: Prepared | None = None) -> Tensor:
         """Corrected images (B, 3, H, W) in [0, 1] of restored and degraded ones; H and W as the
         network's `multiple` demands.
+
+        `prepared` is that of the degraded images, where it is known already.
         """
         if self.weight == 0:
             return restored
@@ -54,13 +82,11 @@ class Corrector:
         lq = lq.to(restored)
         if not self.network.first and self.network.scene_light is None:
             return _applied(self.network, restored, lq, self.weight).clamp_(0, 1)
-        cleaned, better = self.network.prepared(
-            lq, lambda network, images: _applied(network, images, images).clamp_(0, 1)
-        )
+        cleaned, damaged = self.prepared(lq) if prepared is None else prepared
         corrected = _applied(self.network, restored, cleaned).clamp_(0, 1)
         corrected = trusted(corrected, cleaned)
-        if better is not None:
-            corrected = cleaned.lerp(corrected, trust(better, DAMAGE).to(cleaned))
+        if damaged is not None:
+            corrected = cleaned.lerp(corrected, damaged)
         return restored.lerp(corrected, self.weight)
 
 

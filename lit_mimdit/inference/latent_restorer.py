@@ -56,6 +56,9 @@ class LatentRestorer(ABC):
         self.corrector = self._fitting(corrector)
         # called after each solver step of an image, and not of the small copies of it
         self.on_step: OnStep | None = None
+        # nothing is sampled for an image of whose restoration the corrector would take nothing. The
+        # result is the same, and there are no decisions about such an image
+        self.skip_unused = False
 
     @property
     @abstractmethod
@@ -141,18 +144,51 @@ class LatentRestorer(ABC):
         """
         padded = pad_to_multiple(lq, self.multiple)
         prompt = self._prompt_of(ids)
-        size = self.layout.overview_size(*padded.shape[-2:])
-        if size is None:
-            restored, routing = self._in_pieces(padded, seeds, prompt, progress)
-        elif self.layout.is_sample(size, *padded.shape[-2:]):
-            restored, routing = self._own_copy(padded, seeds, prompt, progress)
+        if self.skip_unused and self.on_step is None and self._is_corrected():
+            restored, routing = self._as_needed(padded, seeds, prompt, progress)
         else:
-            restored, routing = self._in_pieces(padded, seeds, prompt, progress)
-            small = self._mean_copy(padded, size, seeds, prompt, progress)
-            restored = overview.anchor(restored, small)
-        restored = self.corrected(restored, padded)
+            restored, routing = self._sampled(padded, seeds, prompt, progress)
+            restored = self.corrected(restored, padded)
         restored = restored[..., : lq.shape[-2], : lq.shape[-1]].cpu()
         return correct(self.config.colour, restored, lq.cpu()), routing
+
+    def _sampled(
+        self, padded: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None
+    ) -> tuple[Tensor, list[Decisions]]:
+        """Images (B, 3, H, W) as they are sampled, with the light of their small copies."""
+        size = self.layout.overview_size(*padded.shape[-2:])
+        if size is None:
+            return self._in_pieces(padded, seeds, prompt, progress)
+        if self.layout.is_sample(size, *padded.shape[-2:]):
+            return self._own_copy(padded, seeds, prompt, progress)
+        restored, routing = self._in_pieces(padded, seeds, prompt, progress)
+        small = self._mean_copy(padded, size, seeds, prompt, progress)
+        return overview.anchor(restored, small), routing
+
+    def _is_corrected(self) -> bool:
+        """Returns whether results are wholly those of the corrector."""
+        return self.corrector is not None and self.corrector.weight == 1
+
+    def _as_needed(
+        self, padded: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None
+    ) -> tuple[Tensor, list[Decisions]]:
+        """Images (B, 3, H, W), restored and corrected one by one, sampled only if that counts."""
+        assert self.corrector is not None
+        results, routing = [], []
+        for row, image in enumerate(padded):
+            lq = image[None].to(self.device)
+            prepared = self.corrector.prepared(lq)
+            if prepared.is_settled():
+                result, decisions = prepared.cleaned, ()
+                if progress is not None:
+                    progress(self.evaluations(*lq.shape[-2:]))
+            else:
+                own = seeds[row : row + 1], prompt.row(row)
+                restored, (decisions,) = self._sampled(image[None], *own, progress)
+                result = self.corrector(restored, lq, prepared)
+            results.append(without_spots(result, lq))
+            routing.append(decisions)
+        return tiling.joined(results), routing
 
     def _in_pieces(
         self, padded: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None

@@ -292,6 +292,7 @@ class MiMDiTPipeline(DiffusionPipeline):
         seeds = seeds_of(generator, len(shown), num_images_per_prompt)
         steps = {} if num_inference_steps is None else {"steps": num_inference_steps}
         restorer = self.restorer(fidelity_weight, **steps, **sampling).forced(inter, intra)
+        restorer.skip_unused = True
         self._interrupt, self._num_timesteps = False, restorer.config.steps
         if callback_on_step_end is not None:
             restorer.on_step = self._after_step(

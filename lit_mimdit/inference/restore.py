@@ -42,6 +42,7 @@ def restore(
     vae: str | None = None,
     inter: str | None = None,
     intra: str | None = None,
+    routing: bool = False,
     seed: int = 0,
     device: str = "auto",
     trust: bool = False,
@@ -111,6 +112,9 @@ def restore(
             `others=0` switches them off. `spatial@2=0` changes block 2 alone.
         intra: Sub-experts in the place of the Intra routers', such as `swin=0+2`. They keep the
             router's gates; `swin=0:0.7` sets one.
+        routing: Record in restoration.json what the Inter routers weigh of every photograph. Else
+            the branch is spared where the fidelity network takes nothing of it, as of scenes that
+            are neither dark nor hazy. The picture is the same, and takes a fraction of the time.
         seed: Seed of the noise. The same seed gives the same picture.
         device: Where it runs: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         trust: Accept a class that lies outside lit_mimdit.systems, too. Its code then runs.
@@ -165,5 +169,7 @@ def restore(
             intra=intra,
             **options,
         )
-        run = describe_run(restorer, path, seed)
+        if hasattr(restorer, "skip_unused"):
+            restorer.skip_unused = not routing
+        run = describe_run(restorer, path, seed) | ({"routing": True} if routing else {})
         return carry_out(restorer, made, run, overwrite, strip_metadata)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_mimdit.inference.fidelity_file import save_light
+from lit_mimdit.inference.fidelity_file import read_light, save_light
 from lit_mimdit.models.scene_light import SceneLight
 from lit_mimdit.systems.optim import OptimizerConfig, configure_for
 
@@ -28,6 +28,17 @@ def cell_error(gain: Tensor, offset: Tensor, lq: Tensor, gt: Tensor) -> Tensor:
     return (light.square() + detail.square()).mean((1, 2, 3))
 
 
+def _as_large(light: SceneLight, wanted: SceneLight, file: str) -> SceneLight:
+    """Returns `light` if it has the wanted sizes; ValueError if it has others."""
+    if light.sizes != wanted.sizes:
+        width, blocks = light.sizes
+        raise ValueError(
+            f"model.init {file} has width {width} and {blocks} blocks, model.width is"
+            f" {wanted.width} and model.blocks {wanted.blocks}: give the same sizes"
+        )
+    return light
+
+
 class WideLight(L.LightningModule):
     """Trains a SceneLight: what corrects on damaged scenes alone, what doubts on all.
 
@@ -37,6 +48,7 @@ class WideLight(L.LightningModule):
     Args:
         optimizer: settings of the optimizer and its schedule.
         output: file of the finished network (.safetensors).
+        init: file of a light of the same sizes to start from. `null` makes a new one.
         width: see SceneLight.
         blocks: see SceneLight.
         floor: squared error below which a scene hardly counts.
@@ -53,6 +65,7 @@ class WideLight(L.LightningModule):
         blocks: int = 4,
         floor: float = 1e-3,
         doubt: float = 0.5,
+        init: str | None = None,
     ) -> None:
         if floor <= 0 or doubt < 0:
             raise ValueError(
@@ -63,6 +76,8 @@ class WideLight(L.LightningModule):
         self.optimizer_config, self.output = optimizer, output
         self.floor, self.doubt = floor, doubt
         self.network = SceneLight(width, blocks)
+        if init is not None:
+            self.network = _as_large(read_light(Path(init)), self.network, init)
 
     def _judged(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns error, error of the degraded scenes, damage in {0, 1} and the logit of p."""

@@ -220,6 +220,22 @@ def test_fractal_fog_leaves_clear_sight(photograph):
     assert min(shares) < 0.05 and max(shares) > 0.1
 
 
+def test_puffs_lie_around_one_place_and_have_soft_rims(photograph):
+    image = np.zeros((160, 160, 3), np.float32)
+    y, x = np.mgrid[:160, :160]
+    near, steepest = [], []
+    for seed in range(20):
+        depth = haze.puffs(image, rng(seed))
+        low = depth.min()
+        above = depth - low
+        middle = (above * y).sum() / above.sum(), (above * x).sum() / above.sum()
+        close = np.hypot(y - middle[0], x - middle[1]) < 40
+        near.append(above[close].mean() / above[~close].mean())
+        steepest.append(np.abs(np.diff(depth, axis=0)).max() / np.ptp(depth))
+    assert np.median(near) > 1.5
+    assert min(steepest) > 0.02 and max(steepest) < 0.5  # a hard rim would step by 1
+
+
 def test_some_airlight_is_uneven(photograph, monkeypatch):
     monkeypatch.setattr(haze, "DEPTHS", (haze.flat,))
     monkeypatch.setattr(haze, "THICKNESS", 50.0)  # nothing but airlight is seen

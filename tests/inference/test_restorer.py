@@ -242,7 +242,7 @@ def test_the_shipped_network_leaves_no_seam_where_tiles_meet():
         return torch.stack([steps / steps.mean() for steps in across])
 
     blended, cut = jumps(32), jumps(0)
-    assert blended.max() < 3 < 5 < cut[:, 63].min(), (
+    assert blended.max() < 3 < 3.5 < cut[:, 63].min(), (
         "without overlap there is a seam between the pixels 63 and 64"
     )
     assert blended[:, [31, 63, 95]].mean() < 1.6, (

@@ -16,7 +16,7 @@ from PIL import Image
 from lit_mimdit.data import photographs
 from lit_mimdit.data.wide_cells import CellBatches, CellValidation, WideCells, store
 from lit_mimdit.inference.corrector import Corrector, load_corrector
-from lit_mimdit.inference.fidelity_file import read_light, save_fidelity
+from lit_mimdit.inference.fidelity_file import read_light, save_fidelity, save_light
 from lit_mimdit.models.fidelity import Fidelity
 from lit_mimdit.models.scene_light import cells
 from lit_mimdit.nano.wide_fidelity import WideFidelity
@@ -130,6 +130,17 @@ def test_loss_by_hand():
     assert training.training_step(batch, 0).item() == pytest.approx(expected.item(), rel=1e-3)
     training.doubt = 0
     assert training.training_step({k: v[2:] for k, v in batch.items()}, 0) == 0  # nothing damaged
+
+
+def test_goes_on_from_a_file(tmp_path):
+    before = WideLight(OptimizerConfig(lr=1e-3), "x", width=8, blocks=1)
+    file = tmp_path / "light.safetensors"
+    save_light(file, before.network.half().float())
+    after = WideLight(OptimizerConfig(lr=1e-3), "x", width=8, blocks=1, init=str(file))
+    for name, tensor in before.network.state_dict().items():
+        assert torch.equal(after.network.state_dict()[name], tensor)
+    with pytest.raises(ValueError, match=r"width 8 and 1 blocks, model\.width is 8 and .* 2"):
+        WideLight(OptimizerConfig(lr=1e-3), "x", width=8, blocks=2, init=str(file))
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,28 @@ def fractal(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return np.maximum(1 + np.float32(generator.uniform(0.3, 1.6)) * field, 0.02)
 
 
+def puffs(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Fog or smoke in 60 to 600 small discs with soft rims, most of them around one place.
+
+    Source: Reeves, "Particle systems: a technique for modeling a class of fuzzy objects", ACM TOG
+    2(2), 1983, draws what has no surface as many overlapping particles.
+    """
+    height, width = image.shape[:2]
+    side = max(height, width)
+    count = round(60 * 10 ** generator.random())
+    middle = generator.uniform(0.2, 0.8, 2) * (height, width)
+    places = generator.normal(middle, generator.uniform(0.15, 0.6) * side, (count, 2))
+    radii = generator.uniform(0.3, 1, count) * generator.uniform(0.05, 0.2) * side
+    field = np.full((height, width), 0.01 * count, np.float32)
+    for (y, x), radius in zip(places, radii, strict=True):
+        top, left = max(0, int(y - radius)), max(0, int(x - radius))
+        part = field[top : max(0, int(y + radius) + 2), left : max(0, int(x + radius) + 2)]
+        rows = np.arange(top, top + part.shape[0])[:, None]
+        columns = np.arange(left, left + part.shape[1])
+        part += (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+    return gaussian_filter(field, generator.uniform(0.5, 4))
+
+
 def ground(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Returns the open scene of `draw_depth`: a ground plane up to its horizon."""
     return draw_depth(*image.shape[:2], generator)
@@ -84,16 +106,17 @@ def layered(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return (generator.uniform(0.1, 0.9) + far).astype(np.float32) * sloped(image, generator)
 
 
-DEPTHS = (flat, sloped, cloudy, fractal, ground, layered, fractal)
+DEPTHS = (flat, sloped, cloudy, fractal, ground, layered, fractal, puffs, puffs)
 
 
 def haze(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Haze I = J t + A (1 - t), t = exp(-beta d), over one of DEPTHS, the fractal twice as often.
+    """Haze I = J t + A (1 - t), t = exp(-beta d), over one of DEPTHS.
 
-    The depth has mean 1 and beta goes up to 2.6. Half of the images are in linear light (Narasimhan
-    and Nayar, IJCV 48(3), 2002). The others are on the sRGB values, as RESIDE's are (Li et al.,
-    IEEE TIP 28(1), 2019, A in 0.7 to 1). Airlight is 0.6 to 1, each channel within 6 % of grey. In
-    three of ten images it is uneven, as in the fog of Hendrycks and Dietterich, ICLR 2019.
+    Fractals and puffs are drawn twice as often as the others. The depth has mean 1 and beta goes up
+    to 2.6. Half of the images are in linear light (Narasimhan and Nayar, IJCV 48(3), 2002). The
+    others are on the sRGB values, as RESIDE's are (Li et al., IEEE TIP 28(1), 2019, A in 0.7 to 1).
+    Airlight is 0.6 to 1, each channel within 6 % of grey. In three of ten images it is uneven, as
+    in the fog of Hendrycks and Dietterich, ICLR 2019.
     """
     depth = DEPTHS[generator.integers(len(DEPTHS))](image, generator)
     depth = depth / depth.mean()
