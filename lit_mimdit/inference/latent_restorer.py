@@ -120,7 +120,19 @@ class LatentRestorer(ABC):
 
     def evaluations(self, height: int, width: int) -> int:
         """Network evaluations of tiles for one image of this size: what `progress` will count."""
-        return self.layout.evaluations(height, width)
+        padded = self.layout.padded(height, width)
+        return self.layout.evaluations(*self._sampled_size(*padded))
+
+    def _sampled_size(self, height: int, width: int) -> tuple[int, int]:
+        """The sides at which a padded image is sampled."""
+        if not self._is_corrected():
+            return height, width
+        return self.layout.reduced_size(height, width)
+
+    def _reduced(self, padded: Tensor) -> Tensor:
+        """Padded images (B, 3, H, W) as they are sampled."""
+        size = self._sampled_size(*padded.shape[-2:])
+        return padded if size == padded.shape[-2:] else overview.shrink(padded, size)
 
     @torch.no_grad()
     def __call__(
@@ -155,15 +167,21 @@ class LatentRestorer(ABC):
     def _sampled(
         self, padded: Tensor, seeds: Tensor, prompt: Prompt, progress: Progress | None
     ) -> tuple[Tensor, list[Decisions]]:
-        """Images (B, 3, H, W) as they are sampled, with the light of their small copies."""
-        size = self.layout.overview_size(*padded.shape[-2:])
+        """Images (B, 3, H, W), sampled at the size that is due, with the light of their small
+        copies.
+        """
+        images = self._reduced(padded)
+        height, width = padded.shape[-2:]
+        size = self.layout.overview_size(*images.shape[-2:])
         if size is None:
-            return self._in_pieces(padded, seeds, prompt, progress)
-        if self.layout.is_sample(size, *padded.shape[-2:]):
-            return self._own_copy(padded, seeds, prompt, progress)
-        restored, routing = self._in_pieces(padded, seeds, prompt, progress)
-        small = self._mean_copy(padded, size, seeds, prompt, progress)
-        return overview.anchor(restored, small), routing
+            restored, routing = self._in_pieces(images, seeds, prompt, progress)
+        elif self.layout.is_sample(size, *images.shape[-2:]):
+            restored, routing = self._own_copy(images, seeds, prompt, progress)
+        else:
+            restored, routing = self._in_pieces(images, seeds, prompt, progress)
+            small = self._mean_copy(images, size, seeds, prompt, progress)
+            restored = overview.anchor(restored, small)
+        return overview.enlarge(restored, (height, width)), routing
 
     def _is_corrected(self) -> bool:
         """Returns whether results are wholly those of the corrector."""

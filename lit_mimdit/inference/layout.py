@@ -13,7 +13,7 @@ class Layout:
     """Answers for a padded image, in pixels, where it is cut.
 
     Args:
-        config: tile, overlap and overview of it are read.
+        config: tile, overlap, overview and longest of it are read.
         factor: pixels a side of a position of the latent.
         multiple: pixels a side of a token; both sides of a padded image are multiples.
     """
@@ -34,6 +34,12 @@ class Layout:
         if size is not None:
             copies = self.config.overview_samples - self.is_sample(size, *padded)
         return evaluations(self.config) * (len(self.boxes(*padded)) + copies)
+
+    def reduced_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the sides at which a padded image is sampled behind a fidelity network."""
+        if not 0 < self.config.longest < max(height, width):
+            return height, width
+        return overview.small_size(height, width, self.config.longest, self.multiple)
 
     def overview_size(self, height: int, width: int) -> tuple[int, int] | None:
         """Returns (height, width) of the small copy of an image; None: it has none."""

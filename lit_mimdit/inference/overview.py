@@ -35,6 +35,13 @@ def shrink(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image, size=size, mode="area")
 
 
+def enlarge(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Returns images (B, 3, h, w) in [0, 1] at `size`, bicubic; those of that size as they are."""
+    if image.shape[-2:] == size:
+        return image
+    return F.interpolate(image, size=size, mode="bicubic", align_corners=False).clamp_(0, 1)
+
+
 def coarse(image: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """up(down(image)): means on `grid`, drawn at `size`."""
     return F.interpolate(

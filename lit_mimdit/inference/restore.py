@@ -28,6 +28,7 @@ def restore(
     tile_batch: int | None = None,
     overview: int | None = None,
     overview_samples: int | None = None,
+    longest: int | None = None,
     prompt: str | None = None,
     captions: Path | None = None,
     guidance: float | None = None,
@@ -81,6 +82,9 @@ def restore(
             light and colours. 0 does without.
         overview_samples: How often the small copy is restored, each time from other noise. Light
             and colours are those of the mean. A photograph that is no larger is its own copy.
+        longest: Longer side, in pixels, to which a larger photograph is reduced before it is
+            sampled. The fidelity network then brings its detail back, so without that network, or
+            at a weight below 1, nothing is reduced. 0 never reduces.
         prompt: What the backbone is told about the photographs; the prompt of training unless
             given. Needs a backbone with text encoders.
         captions: File with a caption for each photograph: .csv with the columns id and caption, or
@@ -141,6 +145,7 @@ def restore(
             "tile_batch": tile_batch,
             "overview": overview,
             "overview_samples": overview_samples,
+            "longest": longest,
             "guidance": guidance,
             "colour": colour,
             "condition_gb": condition_gb,

@@ -147,7 +147,7 @@ class Restorer(LatentRestorer):
         Returns:
             for each image, a row a tile.
         """
-        padded = pad_to_multiple(lq, self.multiple)
+        padded = self._reduced(pad_to_multiple(lq, self.multiple))
         if max(padded.shape[-2:]) <= self.config.tile:
             return rows_of(self._decide(encode(self.vae, padded.to(self.device))), len(lq))
         routing = []

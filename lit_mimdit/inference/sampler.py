@@ -43,6 +43,9 @@ class SamplingConfig:
             piece, and the tiles take its light and colours (inference/overview.py). 0 does without.
         overview_samples: how many times that copy is restored, from other noise. Their mean tells
             the light of the scene. With more than 1, an image that is not larger is its own copy.
+        longest: longer side in pixels to which larger images are reduced before they are sampled.
+            The result is enlarged again. This is so only where a fidelity network brings detail
+            back, and that with the weight 1. 0 reduces none.
         guidance: scale of classifier-free guidance. 1 does without. More follows the prompt further
             than the network would by itself, at two evaluations a step. It needs a prompt, and a
             branch trained with prompt.dropout.
@@ -62,6 +65,7 @@ class SamplingConfig:
     tile_batch: int = 4
     overview: int = 0
     overview_samples: int = 1
+    longest: int = 0
     guidance: float = 1.0
     colour: Colour = "none"
     condition_gb: float = 1.0
@@ -85,6 +89,10 @@ class SamplingConfig:
         if self.overview < 0:
             raise ValueError(
                 f"sampling.overview is {self.overview}: it must be 0 or more pixels; 0 does without"
+            )
+        if self.longest < 0:
+            raise ValueError(
+                f"sampling.longest is {self.longest}: it must be 0 or more pixels; 0 reduces none"
             )
         if self.overview_samples < 1:
             raise ValueError(

@@ -9,9 +9,12 @@ import torch
 from PIL import Image
 
 from lit_mimdit import cli
+from lit_mimdit.inference.corrector import Corrector
+from lit_mimdit.inference.layout import Layout
 from lit_mimdit.inference.overview import anchor, shrink, small_size
 from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.sampler import SamplingConfig
+from lit_mimdit.models.fidelity import Fidelity
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,43 @@ def test_several_samples_give_the_light_of_their_mean_to_images_of_any_size(rest
     )
 
 
+def test_behind_a_fidelity_network_a_large_image_is_sampled_reduced(restorer):
+    network, generator = Fidelity((4, 4), 1), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    parts = restorer.network, restorer.vae, restorer.scheduler
+    config = replace(restorer.config, tile=32, overlap=8)
+    plain = Restorer(*parts, config)
+    reduced = Restorer(*parts, replace(config, longest=48), corrector=Corrector(network))
+    lq, seeds, counted = torch.rand(2, 3, 60, 96, generator=generator), torch.tensor([1, 7]), []
+    found, routing = reduced(lq, seeds, counted.append)
+    padded = torch.nn.functional.pad(lq, (0, 0, 0, 4), mode="reflect")
+    small = shrink(padded, (32, 48))
+    restored, decided = plain(small, seeds)
+    large = torch.nn.functional.interpolate(restored, size=(64, 96), mode="bicubic").clamp(0, 1)
+    expected = reduced.corrected(large, padded)[..., :60, :]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert sum(counted) == 2 * reduced.evaluations(60, 96) == 2 * plain.evaluations(32, 48)
+    weights = [[one[0].inter.weights for one in some] for some in (routing, decided)]
+    torch.testing.assert_close(*weights)
+    again = [one[0].inter.weights for one in reduced.route(lq)]
+    torch.testing.assert_close(again, weights[0])
+    # who wants detail of the sample itself gets it
+    for corrector in (None, Corrector(network, 0.5)):
+        whole = Restorer(*parts, config, corrector=corrector)
+        other = Restorer(*parts, replace(config, longest=48), corrector=corrector)
+        assert torch.equal(whole(lq, seeds)[0], other(lq, seeds)[0])
+        assert whole.evaluations(60, 96) == other.evaluations(60, 96)
+
+
+def test_images_that_are_no_larger_are_not_reduced():
+    for longest in (0, 96, 200):
+        layout = Layout(SamplingConfig(longest=longest), 4, 8)
+        assert layout.reduced_size(64, 96) == (64, 96)
+    assert Layout(SamplingConfig(longest=88), 4, 8).reduced_size(64, 96) == (56, 88)
+
+
 def test_restore_takes_it(branch_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 72, 3), np.uint8)).save("a.png")
@@ -149,6 +189,8 @@ def test_restore_takes_it(branch_file, tmp_path, monkeypatch):
 def test_impossible_sides_are_refused(restorer):
     with pytest.raises(ValueError, match="sampling.overview is -8"):
         SamplingConfig(overview=-8)
+    with pytest.raises(ValueError, match="sampling.longest is -8"):
+        SamplingConfig(longest=-8)
     with pytest.raises(ValueError, match="sampling.overview_samples is 0"):
         SamplingConfig(overview_samples=0)
     for side in (12, 1024):
