@@ -2,12 +2,13 @@
 beside those of an earlier commit.
 
     python benchmarks/restore.py --sizes 480x320 1920x1080 4000x3000 --against f26072a
-    python benchmarks/restore.py --sizes 480x320 --rounds 3 --dtype float32
+    python benchmarks/restore.py --sizes 480x320 --rounds 3 --dtype float32 --light 1
 
 Every round starts one process for each tree and setting, in turn, so that other load on the machine
 meets both. Times are user and system seconds of the process (resource.getrusage); medians over the
-rounds. "start" is all until the first photograph. FLOPs are those of matrix products, convolutions
-and attention; no load changes them.
+rounds. The picture is dark, so that everything is needed. --light 1 gives one that is neither dark
+nor hazy, for which restore spares the branch. "start" is all until the first photograph. FLOPs are
+those of matrix products, convolutions and attention; no load changes them.
 """
 
 import argparse
@@ -34,15 +35,18 @@ def seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def photograph(width: int, height: int) -> Any:
-    """Returns a smooth picture with noise, (1, 3, H, W) in [0, 1], the same for the same size."""
+def photograph(width: int, height: int, light: float) -> Any:
+    """Returns a smooth picture with noise, (1, 3, H, W) in [0, 1], the same for the same size.
+
+    Its values are multiplied by `light`.
+    """
     import torch
     import torch.nn.functional as F
 
     draw = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, max(2, height // 32), max(2, width // 32), generator=draw)
     smooth = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)
-    return (smooth + 0.04 * torch.randn(smooth.shape, generator=draw)).clamp(0, 1)
+    return light * (smooth + 0.04 * torch.randn(smooth.shape, generator=draw)).clamp(0, 1)
 
 
 def timed(owner: Any, name: str, label: str, spent: Counter) -> None:
@@ -59,7 +63,9 @@ def timed(owner: Any, name: str, label: str, spent: Counter) -> None:
     setattr(owner, name, counted)
 
 
-def child(sizes: list[str], threads: int, options: dict[str, Any], flops: bool) -> None:
+def child(
+    sizes: list[str], threads: int, options: dict[str, Any], flops: bool, light: float
+) -> None:
     """Restores one picture of each size, and prints what it took as one line of JSON.
 
     It runs in the tree that PYTHONPATH names, so it asks for nothing that only this tree has.
@@ -77,20 +83,24 @@ def child(sizes: list[str], threads: int, options: dict[str, Any], flops: bool) 
 
     torch.set_num_threads(threads)
     restorer = load_restorer(fidelity="package", device="cpu", **options)
+    restorer.skip_unused = True  # as restore has it, where it knows that
     found: dict[str, Any] = {"start": seconds()}
     spent: Counter = Counter()
     labels = {"encode": "VAE, encoder", "decode": "VAE, decoder", "without_spots": "spots"}
     for module in modules:  # each has its own name of what it imports
         for name in labels.keys() & vars(module).keys():
             timed(module, name, labels[name], spent)
-    timed(type(restorer.corrector), "__call__", "fidelity network", spent)
+    corrector = type(restorer.corrector)
+    if hasattr(corrector, "prepared"):
+        timed(corrector, "prepared", "before the branch", spent)
+    timed(corrector, "__call__", "fidelity network", spent)
     timed(restorer.network, "_base", "base of the condition", spent)
     timed(restorer.network, "_ask", "branch", spent)
     timed(restorer.network, "_velocity", "steps", spent)
     seed = torch.tensor([0])
-    restorer(photograph(96, 96), seed)  # loads every kernel
+    restorer(photograph(96, 96, light), seed)  # loads every kernel
     for size in sizes:
-        picture = photograph(*(int(side) for side in size.split("x")))
+        picture = photograph(*(int(side) for side in size.split("x")), light)
         spent.clear()
         if flops:
             with FlopCounterMode(display=False) as counter:
@@ -109,7 +119,7 @@ def measure(tree: Path, args: argparse.Namespace, flops: bool) -> dict[str, Any]
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(args.threads)}
     command = [sys.executable, str(Path(__file__).resolve()), "--child", "--threads"]
     command += [str(args.threads), "--sizes", *args.sizes, *(["--flops"] if flops else [])]
-    command += ["--dtype", args.dtype if tree == ROOT else "float32"]
+    command += ["--dtype", args.dtype if tree == ROOT else "float32", "--light", str(args.light)]
     done = subprocess.run(
         command, env=environment, cwd=tree, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -128,11 +138,12 @@ def main() -> None:
         default="auto",
         help="of this tree's backbone and VAE; an earlier commit computes in float32",
     )
+    parser.add_argument("--light", type=float, default=0.1, help="factor on the picture's values")
     parser.add_argument("--flops", action="store_true", help="count operations, not seconds")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        child(args.sizes, args.threads, {"dtype": args.dtype}, args.flops)
+        child(args.sizes, args.threads, {"dtype": args.dtype}, args.flops, args.light)
         return
     with tempfile.TemporaryDirectory() as folder:
         trees = {"now": ROOT}
@@ -170,7 +181,7 @@ def show(found: list[dict[str, Any]], names: list[str], args: argparse.Namespace
     if not args.flops:
         row("start", lambda one: one["start"])
     for size in args.sizes:
-        for stage in found[0]["now"][size]:
+        for stage in {stage: None for one in found[0].values() for stage in one[size]}:
             name = size if stage in ("whole", "gflop") else f"{size}, {stage}"
             row(name, lambda one, stage=stage, size=size: one[size].get(stage, 0.0))
 
