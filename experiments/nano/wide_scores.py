@@ -12,8 +12,8 @@ at. Images that come back more than 0.5 dB worse are counted. `branch` is the br
 behind it, `package` has the shipped network. OUT/scores.csv has every image, with --lpips also its
 LPIPS. That needs weights, see docs/how_to/evaluate.md.
 
---share asks for each part's share. `one step` is the branch without the prior's sampling: one
-evaluation, from pure noise. `alone` is a network that sees the degraded image twice.
+--share asks for each part's share. `two steps` is the branch with more sampling than the one step
+from pure noise that is its default. `alone` is a network that sees the degraded image twice.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from lit_mimdit.inference.restorer import Restorer
 from lit_mimdit.inference.run_record import describe_run
 from lit_mimdit.inference.system_file import system_path
 
-BRANCH, ONE_STEP, ALONE = "branch", "one step", "alone"
+BRANCH, TWO_STEPS, ALONE = "branch", "two steps", "alone"
 
 
 class Kept:
@@ -58,9 +58,9 @@ def variants(networks: list[str], share: bool) -> dict[str, tuple[str, str | Non
     found: dict[str, tuple[str, str | None]] = {BRANCH: (BRANCH, None)}
     found |= {Path(one).stem: (BRANCH, one) for one in networks}
     if share:
-        found[ONE_STEP] = ONE_STEP, None
+        found[TWO_STEPS] = TWO_STEPS, None
         for one in networks:
-            found |= {f"{Path(one).stem}, {seen}": (seen, one) for seen in (ONE_STEP, ALONE)}
+            found |= {f"{Path(one).stem}, {seen}": (seen, one) for seen in (TWO_STEPS, ALONE)}
     return found
 
 
@@ -83,8 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
     }
     kept = {BRANCH: Kept(branch, args.output, system_path(args.checkpoint))}
     if args.share:
-        once = load_restorer(args.checkpoint, dtype="auto", steps=1).corrected_by(None)
-        kept[ONE_STEP] = Kept(once, args.output, system_path(args.checkpoint))
+        twice = load_restorer(args.checkpoint, dtype="auto", steps=2).corrected_by(None)
+        kept[TWO_STEPS] = Kept(twice, args.output, system_path(args.checkpoint))
     scorer = Scorer(["psnr", *(["lpips"] if args.lpips else [])])
     if scorer.missing:
         raise ValueError("; ".join(f"{name}: {why}" for name, why in scorer.missing.items()))
