@@ -181,8 +181,6 @@ class WidePhotos(WholeBatches):
             come before the others.
         soften: share of the training crops that are softened before they are degraded. So a
             network learns to leave the softness of a lens alone.
-        brighten: share of the training crops that are brightened before they are degraded, so that
-            a white surface may be clean.
     """
 
     def __init__(
@@ -200,7 +198,6 @@ class WidePhotos(WholeBatches):
         shares: dict[str, float] | None = None,
         kept: Sequence[str] = (),
         soften: float = 0.0,
-        brighten: float = 0.0,
     ) -> None:
         super().__init__(crop, batch_size, batches, workers)
         for key, named in (("shares", shares or {}), ("kept", kept)):
@@ -210,7 +207,7 @@ class WidePhotos(WholeBatches):
             raise ValueError(
                 f"data.shares is {shares}: give shares of 0 or more, not all of them 0"
             )
-        for key, share in (("dim", dim), ("soften", soften), ("brighten", brighten)):
+        for key, share in (("dim", dim), ("soften", soften)):
             if not 0 <= share <= 1:
                 raise ValueError(f"data.{key} is {share}: it is a share, from 0 to 1")
         self.photos = photos
@@ -222,15 +219,15 @@ class WidePhotos(WholeBatches):
         self.shares = shares
         self.kept = kept
         self.soften = soften
-        self.brighten = brighten
 
     def setup(self, stage: str) -> None:
         kinds = [*KINDS, CLEAN]
         if stage == "fit":
             levels = read_levels(self.photos, self.longest, self.crop, "data.photos")
             sizes = self.crop, self.batch_size, self.batches, self.seed, self.dim
-            own = {"brighten": self.brighten, "soften": self.soften}
-            self.train = WideBatches(levels, *sizes, shares=self.shares, kept=self.kept, **own)
+            self.train = WideBatches(
+                levels, *sizes, shares=self.shares, kept=self.kept, soften=self.soften
+            )
         levels = read_levels(self.val_photos, self.longest, self.crop, "data.val_photos")
         sizes = self.crop, 16, self.val_batches * len(kinds), self.seed + 1
         self.val = WideBatches(levels, *sizes, kinds=kinds, kept=self.kept)
