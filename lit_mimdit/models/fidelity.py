@@ -53,7 +53,7 @@ from lit_mimdit.models.unet import SceneUNet
 Sizes = tuple[tuple[int, ...], int, bool]  # widths, blocks, gain
 
 CELL = 8  # pixels a side whose mean is light and colour, and no detail
-BLURRED = 0.36, 0.42  # changes, of a scene's differences: the deblurrer counts nothing, all
+BLURRED = 0.33, 0.38  # changes, of a scene's differences: the deblurrer counts nothing, all
 SHARPER = 1.0, 1.02  # a scene's differences, of those before: it counts nothing, all
 GRAIN = 50.0  # 1 / 50 of the range, 5 steps of 8 bits, becomes tanh(1)
 

@@ -27,7 +27,7 @@ CELL = 8  # pixels a side
 LONGEST = 320  # pixels: a larger scene is reduced before its cells are taken
 DARKER, BRIGHTER = 3, 60  # places, of the 64 sorted pixels, of the dark and the bright quantile
 PLANES = 8  # 3 means, 3 deviations, 2 quantiles
-DOUBT, SURE = 0.70, 0.74  # probabilities that x' is better: it is not taken, it is
+DOUBT, SURE = 0.68, 0.72  # probabilities that x' is better: it is not taken, it is
 TRACE = 0.01  # light that the logarithm takes for black
 FLAT = 0.002  # deviation that it takes for none
 

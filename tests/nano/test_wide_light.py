@@ -154,6 +154,25 @@ def light(folder, two_epochs, tmp_path_factory):
     return file, training.network
 
 
+def test_what_was_learnt_is_blended_with_the_start(light, folder, two_epochs, tmp_path):
+    file, _ = light
+    ends = {}
+    for blend in (1.0, 0.25):
+        L.seed_everything(0)
+        path = tmp_path / f"{blend}.safetensors"
+        own = {"width": 8, "blocks": 1, "init": str(file), "blend": blend}
+        training = WideLight(OptimizerConfig(lr=3e-3, warmup_steps=0), str(path), **own)
+        two_epochs(training, WideCells(str(folder), 4, 20))
+        ends[blend] = read_light(path).state_dict()
+    start = read_light(file).state_dict()
+    assert (ends[1.0]["leave.weight"] - start["leave.weight"]).abs().max() > 0.01
+    for name, value in start.items():
+        expected = 0.75 * value + 0.25 * ends[1.0][name]
+        torch.testing.assert_close(ends[0.25][name], expected, atol=2e-3, rtol=0)
+    with pytest.raises(ValueError, match=r"model\.blend is 0\.5 and model\.init None"):
+        WideLight(OptimizerConfig(lr=3e-3), "x", blend=0.5)
+
+
 def test_rates_fall_over_max_time(tmp_path):
     """Also where the epochs are endless; both trainings of the wide networks."""
     timer = Timer(duration={"seconds": 10})
