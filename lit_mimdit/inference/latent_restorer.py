@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_mimdit.inference import overview, tiling
 from lit_mimdit.inference.colour import correct
-from lit_mimdit.inference.corrector import Corrector
+from lit_mimdit.inference.corrector import Corrector, Prepared
 from lit_mimdit.inference.layout import Layout
 from lit_mimdit.inference.sampler import OnStep, SamplingConfig
 from lit_mimdit.inference.seeded_restorer import Progress
@@ -197,14 +197,14 @@ class LatentRestorer(ABC):
             lq = image[None].to(self.device)
             prepared = self.corrector.prepared(lq)
             if prepared.is_settled():
-                result, decisions = prepared.cleaned, ()
+                result, decisions = without_spots(prepared.cleaned, lq), ()
                 if progress is not None:
                     progress(self.evaluations(*lq.shape[-2:]))
             else:
                 own = seeds[row : row + 1], prompt.row(row)
                 restored, (decisions,) = self._sampled(image[None], *own, progress)
-                result = self.corrector(restored, lq, prepared)
-            results.append(without_spots(result, lq))
+                result = self.corrected(restored, lq, prepared)
+            results.append(result)
             routing.append(decisions)
         return tiling.joined(results), routing
 
@@ -230,14 +230,17 @@ class LatentRestorer(ABC):
         samples = [decode(self.vae, latent) for latent in latents]
         return overview.anchor(samples[0], sum(samples[1:], samples[0]) / len(samples)), routing
 
-    def corrected(self, restored: Tensor, padded: Tensor) -> Tensor:
+    def corrected(
+        self, restored: Tensor, padded: Tensor, prepared: Prepared | None = None
+    ) -> Tensor:
         """Returns restored images (B, 3, H, W) that the degraded ones have corrected.
 
         Without a corrector they are returned as they are. H and W are multiples of `multiple`.
+        `prepared` is what the corrector makes of the degraded ones, where it is known already.
         """
         if self.corrector is None:
             return restored
-        restored = self.corrector(restored, padded)
+        restored = self.corrector(restored, padded, prepared)
         if self.corrector.weight > 0:
             restored = without_spots(restored, padded.to(restored))
         return restored

@@ -234,15 +234,16 @@ def test_the_shipped_network_leaves_no_seam_where_tiles_meet():
     shipped = load_restorer(None, None, torch.device("cpu"))
     photo = torch.from_numpy(data.coffee()[100:228, 150:278].copy()).permute(2, 0, 1)[None] / 255
     dark, seed = 0.35 * photo, torch.tensor([0])
-    whole = with_config(shipped, overview=0, tile=128, overlap=0)(dark, seed)[0]
+    shipped = with_config(shipped, overview=0, steps=2)
+    whole = with_config(shipped, tile=128, overlap=0)(dark, seed)[0]
 
     def jumps(overlap: int) -> torch.Tensor:
-        apart = with_config(shipped, overview=0, tile=64, overlap=overlap)(dark, seed)[0] - whole
+        apart = with_config(shipped, tile=64, overlap=overlap)(dark, seed)[0] - whole
         across = apart.diff(dim=-1).abs().mean((0, 1, 2)), apart.diff(dim=-2).abs().mean((0, 1, 3))
         return torch.stack([steps / steps.mean() for steps in across])
 
     blended, cut = jumps(32), jumps(0)
-    assert blended.max() < 3 < 3.5 < cut[:, 63].min(), (
+    assert blended.max() < 3 < 5 < cut[:, 63].min(), (
         "without overlap there is a seam between the pixels 63 and 64"
     )
     assert blended[:, [31, 63, 95]].mean() < 1.6, (
