@@ -57,8 +57,12 @@ def test_only_the_dark_scene_is_sampled_and_both_come_out_the_same(shipped, scen
     seeds = torch.tensor([0, 1])
     alone = [shipped(scenes[i : i + 1], seeds[i : i + 1]) for i in range(2)]
     asked, progress = counted(shipped, monkeypatch), []
+    prepare, looks = Corrector.prepared, []
+    monkeypatch.setattr(
+        Corrector, "prepared", lambda self, lq: (looks.append(len(lq)), prepare(self, lq))[1]
+    )
     restored, routing = skipping(shipped)(scenes, seeds, progress.append)
-    assert asked == [1]
+    assert asked == [1] and looks == [1, 1]  # no network looks twice
     for row, (expected, (decisions,)) in enumerate(alone):
         assert torch.equal(restored[row : row + 1], expected)
         assert len(decisions) == 6
@@ -100,6 +104,21 @@ def test_restore_spares_the_branch_unless_routing_is_asked_for(tmp_path, monkeyp
     assert spared == []
     told, same = weights("--routing", "true")  # it is no finished photograph for this call
     assert [len(row) for row in told] == [4] * 6 and same == picture
+
+
+def test_restore_takes_the_size_that_is_sampled(tmp_path, monkeypatch, scenes):
+    monkeypatch.chdir(tmp_path)
+    dark = (scenes[1].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    Image.fromarray(dark).save("cat.png")
+    made = {}
+    for longest in (0, 64):
+        out = f"out{longest}"
+        options = ["--longest", str(longest), "--routing", "true"]
+        assert cli.main(["restore", "cat.png", "-o", out, *options]) == 0
+        record = json.loads(Path(out, "restoration.json").read_text())
+        assert record["sampling"]["longest"] == longest
+        made[longest] = record["images"]["cat.png"]
+    assert made[0] != made[64]  # the routers saw another size
 
 
 def test_the_pipeline_spares_it(shipped, scenes, monkeypatch):
